@@ -1,0 +1,263 @@
+"""Every setting of the hub: one frozen Struct, read once from `HUB_*` variables and an optional `.env` file.
+
+A name that is not known or a value that does not fit stops the start, each with one line (`SettingsError.problems`).
+"""
+
+import os
+import re
+import typing
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+Environment = Literal["development", "production"]
+
+PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
+NO_EFFECT_YET = {
+    "redis_url": "limits and caches are per process until shared state arrives",
+    "broker_url": "events stay in the outbox until the relay arrives",
+    "rate_limit": "requests are not limited yet",
+    "login_rate_limit": "only the lock-out of an account limits logins yet",
+    "identity_providers": "single sign-on has not arrived yet",
+}
+
+
+class SettingsError(Exception):
+    """The start is refused. `problems` holds one line for each fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    data_dir: Path = Path(".hub")
+    """Embedded PostgreSQL and generated keys."""
+    database_url: str | None = None
+    """PostgreSQL 15 or newer, as the application role; unset: the embedded one."""
+    owner_database_url: str | None = None
+    """The same database as the role that owns the tables and migrates; unset: `database_url`."""
+    env: Environment = "development"
+    secret_keys: str | None = None
+    signing_keys_file: Path | None = None
+    admin_email: str | None = None
+    admin_password: str | None = None
+    registration: Literal["open", "closed"] = "open"
+    password_min_length: int = 15
+    redis_url: str | None = None
+    broker_url: str | None = None
+    egress_allow: tuple[str, ...] = ()
+    egress_deny: tuple[str, ...] = ()
+    files_root: Path = Path(".hub/files")
+    trusted_proxies: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    rate_limit: str = "600/minute"
+    login_rate_limit: str = "20/minute"
+    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    public_url: str = "http://127.0.0.1:8000"
+    """What clients call the hub; the `iss` of its tokens."""
+    request_timeout_s: float = 30.0
+    max_body_bytes: int = 1_048_576
+    pool_size: int = 10
+    """Connections of each of a worker's two pools (changes, and fast reads)."""
+    require_if_match: bool = False
+    identity_providers: Mapping[str, str] = {}
+    """HUB_OIDC_<NAME>_* and HUB_SAML_<NAME>_* as given."""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.database_url is None
+
+    @property
+    def is_development(self) -> bool:
+        return self.env == "development"
+
+
+SECRET = frozenset({"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url"})
+"""Shown by `hub check` as set or not set, never as a value."""
+
+
+def variable(field: str) -> str:
+    return f"HUB_{field.upper()}"
+
+
+def load(environ: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env"), tty: bool = False) -> Settings:
+    """Read the settings. Variables win over the file. Raises SettingsError naming every fault at once."""
+    given = {**_read_env_file(env_file), **(os.environ if environ is None else environ)}
+    given = {name: value for name, value in given.items() if name.startswith("HUB_") and value != ""}
+    problems: list[str] = []
+    values = _defaults(given, tty=tty)
+    values["identity_providers"] = {name: value for name, value in given.items() if PROVIDER_PATTERN.fullmatch(name)}
+    known = {variable(field): field for field in Settings.__struct_fields__ if field != "identity_providers"}
+    for name, text in given.items():
+        if name in values["identity_providers"]:
+            continue
+        if name not in known:
+            problems.append(_unknown(name, known))
+            continue
+        try:
+            values[known[name]] = _value(known[name], text)
+        except (ValueError, msgspec.ValidationError) as error:
+            problems.append(f"{name}: {error}")
+    problems += _contradictions(values) if not problems else []
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
+    """The defaults that hang on other settings."""
+    env = given.get("HUB_ENV", "production" if "HUB_DATABASE_URL" in given else "development")
+    return {
+        "env": env,
+        "registration": "closed" if env == "production" else "open",
+        "files_root": Path(given.get("HUB_DATA_DIR", ".hub")) / "files",
+        "log_format": "console" if tty else "json",
+    }
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if values["env"] == "production":
+        for field in ("secret_keys", "signing_keys_file"):
+            if values.get(field) is None:
+                problems.append(f"{variable(field)}: is needed in production; `hub keys generate` prints how to make one")
+    if values.get("admin_password") and not values.get("admin_email"):
+        problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
+    return problems
+
+
+def _unknown(name: str, known: Mapping[str, str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"{name}: is not a setting of the hub" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _value(field: str, text: str) -> Any:
+    annotation = typing.get_type_hints(Settings)[field]
+    if annotation == tuple[str, ...]:
+        value: Any = tuple(part.strip() for part in text.split(",") if part.strip())
+    elif annotation in (Path, Path | None):
+        value = Path(text).expanduser()
+    elif annotation is bool:
+        value = _boolean(text)
+    else:
+        value = _plain(text, annotation)
+    CHECKS.get(field, lambda _: None)(value)
+    return value
+
+
+def _plain(text: str, annotation: Any) -> Any:
+    try:
+        return msgspec.convert(text, annotation, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError(f"{_wanted(annotation)} is wanted") from None
+
+
+def _wanted(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    return "a whole number" if annotation is int else "a number"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise ValueError("`true` or `false` is wanted")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _within(low: float, high: float) -> Callable[[float], None]:
+    def check(value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g} is wanted")
+
+    return check
+
+
+def _matching(pattern: str, wanted: str) -> Callable[[str], None]:
+    def check(value: str) -> None:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{wanted} is wanted")
+
+    return check
+
+
+def _networks(values: tuple[str, ...]) -> None:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError:
+            raise ValueError(f"`{value}` is not an address or a CIDR range such as 10.0.0.0/8") from None
+
+
+def _origins(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not re.fullmatch(r"https?://[^/*\s]+", value):
+            raise ValueError(f"`{value}` is not an origin such as https://app.example.org (`*` is never allowed)")
+
+
+def _egress(values: tuple[str, ...]) -> None:
+    for value in values:
+        if re.fullmatch(r"[0-9a-fA-F:.]+/\d+", value):
+            _networks((value,))
+        elif not re.fullmatch(r"[\w.*:-]+", value):
+            raise ValueError(f"`{value}` is neither a CIDR range nor a host pattern such as *.example.org")
+
+
+def _key_ring(value: str) -> None:
+    from app.core.sealing import KeyRing
+
+    KeyRing.parse(value)
+
+
+def _existing_file(value: Path) -> None:
+    if not value.is_file():
+        raise ValueError("there is no such file")
+
+
+_database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
+_rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "database_url": _database,
+    "owner_database_url": _database,
+    "secret_keys": _key_ring,
+    "signing_keys_file": _existing_file,
+    "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
+    "password_min_length": _within(8, 128),
+    "redis_url": _matching(r"rediss?://\S+", "redis://host:port/0"),
+    "broker_url": _matching(r"stomps?://\S+", "stomp://user:password@host:61613"),
+    "egress_allow": _egress,
+    "egress_deny": _egress,
+    "trusted_proxies": _networks,
+    "cors_origins": _origins,
+    "rate_limit": _rate,
+    "login_rate_limit": _rate,
+    "public_url": _matching(r"https?://[^\s?#]+", "an address such as https://hub.example.org"),
+    "request_timeout_s": _within(1, 600),
+    "max_body_bytes": _within(1024, 1_073_741_824),
+    "pool_size": _within(1, 200),
+}
+
+
+def _read_env_file(path: Path | None) -> dict[str, str]:
+    """`NAME=value` lines; `#` comments; one pair of quotes around a value is taken off."""
+    if path is None or not path.is_file():
+        return {}
+    pairs: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, separator, value = line.strip().removeprefix("export ").partition("=")
+        if separator and not name.startswith("#"):
+            pairs[name.strip()] = _unquoted(value.strip())
+    return pairs
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
