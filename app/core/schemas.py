@@ -17,11 +17,11 @@ class Input(Struct, forbid_unknown_fields=True, kw_only=True):
     """A request body: closed (unknown fields are a 400) and strict (`"5"` is no integer)."""
 
 
-class Output(Struct, kw_only=True, gc=False):
-    """A response body."""
+class Output(Struct, gc=False):
+    """A response body. Positional, so that a row becomes one without a dictionary in between."""
 
 
-class EntityOut(Output, kw_only=True, gc=False):
+class EntityOut(Output, gc=False):
     """What every entity carries."""
 
     id: UUID

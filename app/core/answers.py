@@ -1,0 +1,109 @@
+"""How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
+
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+from litestar import Response
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
+from app.core.exchange import JSON, MSGPACK, Exchange
+
+T = TypeVar("T")
+Headers = list[tuple[bytes, bytes]]
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_JSON_TYPE = (b"content-type", JSON.encode())
+_MSGPACK_TYPE = (b"content-type", MSGPACK.encode())
+
+
+class Answer(Response[T], Generic[T]):
+    """An answer that is already encoded; Litestar hands it to the server as it is.
+
+    The type parameter is what the body holds, for the OpenAPI document.
+    """
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status_code = status
+        self.wire_headers = headers
+        self.body = body
+        self.content = cast(T, None)
+
+    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.status_code not in (204, 304):
+            self.wire_headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
+    """The content in the form that the client asked for."""
+    if exchange.wants_msgpack:
+        return Answer(status, [_MSGPACK_TYPE], _msgpack.encode(content))
+    return Answer(status, [_JSON_TYPE], _json.encode(content))
+
+
+def entity(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
+    """A single entity with its entity tag, or 304 where the client already has this version."""
+    tag = b'"v%d"' % content.version  # type: ignore[attr-defined]
+    known = exchange.headers.get(b"if-none-match")
+    if known is not None and status == 200 and _matches(known, tag):
+        return Answer(304, [(b"etag", tag)], b"")
+    response = answer(exchange, content, status=status)
+    response.wire_headers.append((b"etag", tag))
+    return response
+
+
+def created(exchange: Exchange, content: T, location: str) -> Answer[T]:
+    """201 with the path of the new entity."""
+    response = entity(exchange, content, status=201)
+    response.wire_headers.append((b"location", location.encode()))
+    return response
+
+
+def accepted(exchange: Exchange, content: T, location: str) -> Answer[T]:
+    """202 with the path of the job that goes on."""
+    response = answer(exchange, content, status=202)
+    response.wire_headers.append((b"location", location.encode()))
+    return response
+
+
+def no_content() -> Answer[None]:
+    return Answer(204, [], b"")
+
+
+def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
+    body = ErrorBody(error.detail, error.code, exchange.request_id, error.errors or None)
+    response = answer(exchange, body, status=error.status)
+    response.wire_headers.extend((name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items())
+    return response
+
+
+def require_match(exchange: Exchange, version: int, *, always: bool = False) -> None:
+    """Hold a change against `If-Match`.
+
+    Raises PreconditionFailed (naming the current version) where the client's copy is stale, and PreconditionRequired where
+    the deployment asks for the header (`always`) and it is absent.
+    """
+    wanted = exchange.headers.get(b"if-match")
+    if wanted is None:
+        if always:
+            raise PreconditionRequired
+        return
+    tag = b'"v%d"' % version
+    if not _matches(wanted, tag, weak=False):
+        raise PreconditionFailed(
+            f"Your copy is stale: the current version is {version}. Read it again, then repeat your change.",
+            headers={"ETag": tag.decode()},
+        )
+
+
+def _matches(given: bytes, tag: bytes, *, weak: bool = True) -> bool:
+    if given == tag or given.strip() == b"*":
+        return True
+    candidates = (part.strip() for part in given.split(b","))
+    return any(part == tag or (weak and part.removeprefix(b"W/") == tag) for part in candidates)

@@ -1,0 +1,213 @@
+"""The database: the base of all tables, the repository, the engine for changes, and what its failures mean to a caller."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, orm_registry
+from advanced_alchemy.mixins import AuditColumns, UUIDv7PrimaryKey
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import ColumnElement, ForeignKey, Select, bindparam, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy.orm.exc import StaleDataError
+
+from app.core.errors import BadRequest, Conflict, HubError, InternalError, NotFound, PreconditionFailed, Unavailable
+
+METADATA = orm_registry.metadata
+S = TypeVar("S", bound=msgspec.Struct)
+
+CONNECT_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 5.0
+
+
+class Base(CommonTableAttributes, AdvancedDeclarativeBase):
+    """Tables that are not entities: links, records, queues."""
+
+    __abstract__ = True
+    registry = orm_registry
+
+
+class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
+    """What every entity carries. `version` guards each UPDATE: a change made on an old copy fails (StaleDataError)."""
+
+    __abstract__ = True
+    _sentinel = None  # the mixin's bulk-insert column; ids are made here, so rows need no other mark
+
+    created_by: Mapped[UUID | None] = mapped_column(sort_order=3004, default=None)
+    updated_by: Mapped[UUID | None] = mapped_column(sort_order=3005, default=None)
+    version: Mapped[int] = mapped_column(sort_order=3006, default=1)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
+        return {"version_id_col": cls.version}
+
+
+class Tenanted:
+    """A row that belongs to one tenant; every select of a repository carries the predicate."""
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), sort_order=-90)
+
+
+M = TypeVar("M", bound=Base)
+
+
+class Repository(SQLAlchemyAsyncRepository[M]):  # type: ignore[type-var]
+    """One table's rows. `selection` is the one place that says how rows become a Struct, whichever path runs it."""
+
+    computed: ClassVar[Mapping[str, ColumnElement[Any]]] = {}
+    """Struct fields that are not columns of the table."""
+
+    def __init__(self, session: AsyncSession, **options: Any) -> None:
+        super().__init__(session=session, wrap_exceptions=False, **options)
+
+    @classmethod
+    def selection(cls, struct: type[msgspec.Struct]) -> Select[Any]:
+        """The columns for a Struct, in its order, of one tenant (bound as `tenant_id`)."""
+        model: Any = cls.model_type
+        columns = [cls.computed[name] if name in cls.computed else getattr(model, name) for name in struct.__struct_fields__]
+        statement = select(*(column.label(name) for name, column in zip(struct.__struct_fields__, columns, strict=True)))
+        if issubclass(model, Tenanted):
+            statement = statement.where(model.tenant_id == bindparam("tenant_id", type_=model.tenant_id.type))
+        return statement
+
+    @classmethod
+    def selection_by_id(cls, struct: type[msgspec.Struct]) -> Select[Any]:
+        model: Any = cls.model_type
+        return cls.selection(struct).where(model.id == bindparam("id", type_=model.id.type))
+
+    async def read(self, struct: type[S], **parameters: Any) -> S:
+        """One row by `selection_by_id` inside the present transaction. Raises NotFound."""
+        row = (await self.session.execute(self.selection_by_id(struct), parameters)).one_or_none()
+        if row is None:
+            raise NotFound
+        return struct(**row._mapping)
+
+    async def load(self, row_id: UUID, tenant_id: UUID, *, lock: bool = False) -> M:
+        """One entity to change. Raises NotFound where it is absent or another tenant's."""
+        model: Any = self.model_type
+        statement = select(model).where(model.id == row_id, model.tenant_id == tenant_id)
+        found: M | None = await self.session.scalar(statement.with_for_update() if lock else statement)
+        if found is None:
+            raise NotFound
+        return found
+
+
+def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
+    """The engine for changes. A statement ends after `timeout_s`, waiting for a connection after five seconds."""
+    engine = create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_S,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": timeout_s,
+            "server_settings": server_settings("hub", timeout_s),
+        },
+    )
+    event.listen(engine.sync_engine, "handle_error", _forget_broken_pool)
+    return engine
+
+
+def _forget_broken_pool(context: Any) -> None:
+    """A connection that timed out on the client's side is of no more use, though the driver does not call it disconnected."""
+    if isinstance(context.original_exception, asyncio.TimeoutError):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+def server_settings(name: str, timeout_s: float) -> dict[str, str]:
+    milliseconds = str(int(timeout_s * 1000))
+    return {
+        "application_name": name,
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
+        "timezone": "UTC",
+    }
+
+
+def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+
+UNIQUE_SENTENCES: dict[str, tuple[str, str]] = {}
+"""Constraint name to (code, sentence); filled by the models whose constraints a caller can break."""
+
+
+def explain(error: BaseException) -> HubError | None:
+    """What a database failure means to the caller, by SQLSTATE; None where it is not a database failure.
+
+    The sentence never shows SQL or a value. Source: PostgreSQL, Appendix A, Error Codes.
+    """
+    if isinstance(error, PoolTimeoutError | asyncpg.exceptions.TooManyConnectionsError):
+        return Unavailable("All database connections are busy. Try again in a moment.", code="database_busy")
+    if isinstance(error, StaleDataError):
+        return PreconditionFailed()
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(cause, "sqlstate", None) or getattr(getattr(cause, "__cause__", None), "sqlstate", None)
+    if isinstance(state, str):
+        return _by_sqlstate(state, cause)
+    if _is_connection_loss(error):
+        return Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
+    return InternalError() if isinstance(error, SQLAlchemyError) else None
+
+
+def _is_connection_loss(error: BaseException) -> bool:
+    lost = (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or isinstance(error, InterfaceError) or isinstance(error.orig, lost)
+    return isinstance(error, lost)
+
+
+def _by_sqlstate(state: str, cause: Any) -> HubError:
+    match state:
+        case "23505":
+            code, sentence = UNIQUE_SENTENCES.get(_constraint(cause), ("already_exists", "This already exists."))
+            return Conflict(sentence, code=code)
+        case "23503":
+            return Conflict("Something that this refers to does not exist, or is still in use.", code="reference_broken")
+        case "40001" | "40P01" | "55P03":
+            return Conflict("Somebody changed the same thing at this moment. Try again.", code="concurrent_change")
+        case "57014" | "25P03":
+            return Unavailable("The database took too long. Try again in a moment.", code="database_timeout")
+        case "53100" | "53200" | "53400":
+            return Unavailable("The database has no room left. An operator has to free disk space.", code="database_full", retry_after_s=30)
+        case "53300":
+            return Unavailable("All database connections are busy. Try again in a moment.", code="database_busy")
+        case "54000" | "54001":
+            return BadRequest("The request is too complex for the database.", code="too_complex")
+        case "42501":
+            return InternalError()
+    return _by_class(state[:2])
+
+
+def _by_class(state_class: str) -> HubError:
+    match state_class:
+        case "22":
+            return BadRequest("A value is out of range or cannot be stored.", code="value_not_storable")
+        case "23":
+            return BadRequest("A value breaks a rule of the database.", code="constraint_violation")
+        case "08" | "57" | "58":
+            return Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
+        case "25":
+            return Unavailable("The database takes no changes right now. Try again in a moment.", code="database_read_only")
+    return InternalError()
+
+
+def _constraint(cause: Any) -> str:
+    for link in (cause, getattr(cause, "__cause__", None)):
+        if name := getattr(link, "constraint_name", None):
+            return str(name)
+    return ""
+
+

@@ -1,0 +1,120 @@
+"""One request and its answer, as every layer of the hub sees them: created by the frame, found again by `Exchange.of(scope)`."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from uuid_utils.compat import uuid7
+
+from app.core.errors import BadRequest
+
+if TYPE_CHECKING:
+    from app.core.security import Principal
+
+SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+MSGPACK_NAMES = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
+SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host", b"idempotency-key", b"if-match"))
+"""Headers that may come once only: two values would let two readers see two requests."""
+
+
+class Exchange:
+    __slots__ = ("deadline", "headers", "principal", "repeated", "request_id", "scope", "started", "status")
+
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        self.scope = scope
+        self.started = perf_counter()
+        self.status = 0
+        self.principal: Principal | None = None
+        self.deadline: asyncio.Timeout | None = None
+        pairs = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(pairs)
+        self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
+        given = self.headers.get(b"x-request-id")
+        self.request_id = given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else uuid7().hex
+
+    @staticmethod
+    def of(scope: Mapping[str, Any]) -> "Exchange":
+        exchange: Exchange = scope["hub.exchange"]
+        return exchange
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def wants_msgpack(self) -> bool:
+        """Whether the client asked for MessagePack by name; JSON is the answer to everything else."""
+        accept = self.headers.get(b"accept")
+        return accept is not None and b"msgpack" in accept and _prefers_msgpack(accept.decode("latin-1"))
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether `Accept` names this media type itself (not by a wildcard)."""
+        accept = self.header(b"accept") or ""
+        return any(part.split(";")[0].strip().lower() == media_type for part in accept.split(","))
+
+    def client_address(self, trusted: Networks) -> str | None:
+        """The peer's address; behind trusted proxies the last address in X-Forwarded-For that is not one of them."""
+        client = self.scope.get("client")
+        address: str | None = client[0] if client else None
+        forwarded = self.headers.get(b"x-forwarded-for")
+        if not trusted or forwarded is None or not _is_within(address, trusted):
+            return address
+        for hop in reversed(forwarded.decode("latin-1").split(",")):
+            address = hop.strip()
+            if not _is_within(address, trusted):
+                break
+        return address if _is_address(address) else None
+
+    def run_without_deadline(self) -> None:
+        """For streams that are meant to stay open."""
+        if self.deadline is not None:
+            self.deadline.reschedule(None)
+
+
+def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:
+    seen: set[bytes] = set()
+    for name, _ in pairs:
+        if name in seen and name in SINGLE:
+            return name
+        seen.add(name)
+    return None
+
+
+def _prefers_msgpack(accept: str) -> bool:
+    weights = {name: weight for name, weight in map(_weighed, accept.split(","))}
+    wanted = max((weights.get(name, 0.0) for name in MSGPACK_NAMES), default=0.0)
+    return wanted > 0 and wanted >= weights.get(JSON, 0.0)
+
+
+def _weighed(part: str) -> tuple[str, float]:
+    name, _, parameters = part.partition(";")
+    weight = parameters.replace(" ", "").removeprefix("q=") if "q=" in parameters else "1"
+    try:
+        return name.strip().lower(), float(weight)
+    except ValueError:
+        return name.strip().lower(), 0.0
+
+
+def _is_within(address: str | None, networks: Networks) -> bool:
+    return address is not None and _is_address(address) and any(ip_address(address) in network for network in networks)
+
+
+def _is_address(text: str | None) -> bool:
+    try:
+        ip_address(text or "")
+    except ValueError:
+        return False
+    return True
+
+
+def refuse_repeated(exchange: Exchange) -> None:
+    """Raises BadRequest where a header that decides something was sent twice."""
+    if exchange.repeated is not None:
+        raise BadRequest(f"The header `{exchange.repeated.decode('latin-1')}` was sent twice.", code="repeated_header")

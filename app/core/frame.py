@@ -1,0 +1,136 @@
+"""The outermost layer: what holds for every request whatever it asks for.
+
+Request id, host check, deadline, HEAD, security headers, CORS, the log line, the metrics, and an answer in the error shape
+when everything else failed. A plain ASGI wrapper around the Litestar application, because it must also see what never
+reaches a route.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from msgspec import Struct
+
+from app.core.answers import error_answer
+from app.core.errors import BadRequest, HubError, InternalError, Unavailable
+from app.core.exchange import Exchange, refuse_repeated
+
+log = logging.getLogger("hub.requests")
+
+ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY")]
+NO_STORE = (b"cache-control", b"no-store")
+VARY = (b"vary", b"Accept")
+VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")
+
+
+class FrameConfig(Struct, frozen=True, kw_only=True):
+    timeout_s: float
+    """Every request has its answer by then; a stream may lift it (`Exchange.run_without_deadline`)."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names without port, `*.example.org` for subdomains; empty: any."""
+    cors_origins: tuple[str, ...] = ()
+
+
+Observer = Callable[[Exchange], None]
+
+
+class Frame:
+    def __init__(self, app: ASGIApp, config: FrameConfig, *, observe: Observer) -> None:
+        self._app = app
+        self._config = config
+        self._observe = observe
+        self._origins = frozenset(origin.encode() for origin in config.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope)
+        scope["hub.exchange"] = exchange  # type: ignore[typeddict-unknown-key]
+        reply = _Reply(exchange, send, self._headers(exchange))
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"
+            reply.without_body = True
+        try:
+            await self._within_deadline(exchange, scope, receive, reply)
+        except Exception as error:  # the last resort of every layer below
+            await self._give_up(exchange, error, scope, receive, reply)
+        finally:
+            self._observe(exchange)
+
+    async def _within_deadline(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
+        try:
+            async with asyncio.timeout(self._config.timeout_s) as exchange.deadline:
+                refuse_repeated(exchange)
+                self._check_host(exchange)
+                if not await self._answer_preflight(exchange, reply):
+                    await self._app(scope, receive, reply)
+        except TimeoutError:
+            raise Unavailable("The answer took too long. Try again in a moment.", code="deadline_exceeded") from None
+
+    async def _give_up(self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive, reply: "_Reply") -> None:
+        if not isinstance(error, HubError):
+            log.exception("unhandled", exc_info=error, extra={"request_id": exchange.request_id})
+            error = InternalError()
+        if exchange.status == 0:
+            await error_answer(exchange, error)(scope, receive, reply)
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        headers = [*ALWAYS, (b"x-request-id", exchange.request_id.encode())]
+        if not self._origins:
+            return [*headers, VARY]
+        headers.append(VARY_WITH_ORIGIN)
+        origin = exchange.headers.get(b"origin")
+        if origin in self._origins and origin is not None:
+            headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED)]
+        return headers
+
+    def _check_host(self, exchange: Exchange) -> None:
+        allowed = self._config.allowed_hosts
+        if not allowed:
+            return
+        host = (exchange.header(b"host") or "").lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if not any(name == pattern or (pattern[:2] == "*." and name.endswith(pattern[1:])) for pattern in allowed):
+            raise BadRequest("This service does not answer under that host name.", code="unknown_host")
+
+    async def _answer_preflight(self, exchange: Exchange, reply: "_Reply") -> bool:
+        """CORS preflight (Fetch standard): only listed origins get an answer that opens anything."""
+        headers = exchange.headers
+        if not self._origins or exchange.scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
+            return False
+        allow = [(b"access-control-allow-methods", METHODS), (b"access-control-allow-headers", ALLOWED)]
+        granted = headers.get(b"origin") in self._origins
+        await reply({"type": "http.response.start", "status": 204, "headers": allow if granted else []})
+        await reply({"type": "http.response.body", "body": b"", "more_body": False})
+        return True
+
+
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
+ALLOWED = b"Authorization, Content-Type, Accept, If-Match, If-None-Match, Idempotency-Key, X-Request-ID"
+EXPOSED = b"ETag, Location, X-Request-ID, Retry-After"
+
+
+class _Reply:
+    """The `send` of one exchange: adds the headers that every answer carries, and notes the status."""
+
+    __slots__ = ("_exchange", "_headers", "_send", "without_body")
+
+    def __init__(self, exchange: Exchange, send: Callable[[Any], Awaitable[None]], headers: list[tuple[bytes, bytes]]) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._headers = headers
+        self.without_body = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._exchange.status = message["status"]
+            headers = [*message["headers"], *self._headers]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(NO_STORE)
+            message["headers"] = headers
+        elif self.without_body:
+            message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}  # type: ignore[typeddict-item]
+        await self._send(message)

@@ -1,0 +1,332 @@
+"""Lists: allow-listed filters and sorts, keyset cursors, and the query string that asks for them.
+
+A page costs the same at any depth: the cursor carries the last row's sort value and id, and the next page starts behind it
+(`WHERE (sort, id) > (value, id)`), never at an OFFSET.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from app.core.errors import BadRequest, Fault
+from app.core.schemas import canonical_name
+
+T = TypeVar("T")
+Column = InstrumentedAttribute[Any] | ColumnElement[Any]
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+MAX_QUERY_BYTES = 8192
+MAX_VALUE_CHARACTERS = 1000
+
+
+class Page(Struct, Generic[T], kw_only=True):
+    items: list[T]
+    next_cursor: str | None
+    """Give it back as `?cursor=` for the next page; null on the last one."""
+    total: int | None
+    """All rows that match, where `?count=exact` asked for it."""
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """One query parameter that narrows a list."""
+
+    where: Callable[[Any], ColumnElement[bool]]
+    """From the bound value to the condition."""
+    parse: Callable[[str], Any]
+    """From the text to the value. Raises ValueError with what is wanted."""
+    schema: Mapping[str, Any]
+    """JSON Schema of the parameter, for the OpenAPI document."""
+    description: str = ""
+
+
+class ListQuery(Struct, frozen=True, kw_only=True):
+    limit: int = DEFAULT_LIMIT
+    sort: str
+    """A name from the allow-list, behind `-` for descending."""
+    after: tuple[Any, UUID] | None = None
+    """Sort value and id of the last row of the page before."""
+    filters: Mapping[str, Any] = {}
+    count: bool = False
+
+
+class Listing:
+    """What one list takes, and the selects that it becomes.
+
+    `selection` is the repository's own select; its first column is the row's id. Statements are built once per shape (which
+    filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
+    """
+
+    def __init__(
+        self,
+        selection: Select[Any],
+        *,
+        id_column: Column,
+        sorts: Mapping[str, Column],
+        default_sort: str,
+        filters: Mapping[str, Filter] | None = None,
+    ) -> None:
+        self.selection = selection
+        self.sorts = sorts
+        self.default_sort = default_sort
+        self.filters = dict(filters or {})
+        self._id = id_column
+        self._statements: dict[Any, Select[Any]] = {}
+        self.parse = lru_cache(1024)(self._parse)
+
+    def statement(self, query: ListQuery) -> Select[Any]:
+        shape = (query.sort, query.after is not None, frozenset(query.filters))
+        if shape not in self._statements:
+            self._statements[shape] = self._build(query)
+        return self._statements[shape]
+
+    def count_statement(self, query: ListQuery) -> Select[Any]:
+        shape = frozenset(query.filters)
+        if shape not in self._statements:
+            inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
+            self._statements[shape] = select(func.count()).select_from(inner.subquery())
+        return self._statements[shape]
+
+    def parameters(self, query: ListQuery) -> dict[str, Any]:
+        """The values for `statement(query)`; one row more than the limit tells whether there is a next page."""
+        values = {f"filter_{name}": value for name, value in query.filters.items()}
+        values["page_limit"] = query.limit + 1
+        if query.after is not None:
+            values["after_value"], values["after_id"] = query.after
+        return values
+
+    def cursor_after(self, query: ListQuery, sort_value: Any, row_id: UUID) -> str:
+        packed = msgspec.msgpack.encode((query.sort, sort_value, row_id.bytes))
+        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+    def _build(self, query: ListQuery) -> Select[Any]:
+        column = self.sorts[query.sort.removeprefix("-")]
+        descending = query.sort.startswith("-")
+        statement = self._filtered(query).add_columns(column.label("sort_value"))
+        if query.after is not None:
+            row = tuple_(column, self._id)
+            last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=self._id.type))
+            statement = statement.where(row < last if descending else row > last)
+        order = (column.desc(), self._id.desc()) if descending else (column, self._id)
+        return statement.order_by(*order).limit(bindparam("page_limit", type_=literal_column("1::int").type))
+
+    def _filtered(self, query: ListQuery) -> Select[Any]:
+        return self.selection.where(*(self.filters[name].where(f"filter_{name}") for name in sorted(query.filters)))
+
+    def _parse(self, query_string: bytes) -> ListQuery:
+        """Raises BadRequest naming every parameter at fault."""
+        given = parse_parameters(query_string)
+        faults: list[Fault] = []
+        values: dict[str, Any] = {"sort": given.get("sort", self.default_sort)}
+        filters: dict[str, Any] = {}
+        for name, text in given.items():
+            try:
+                if name in self.filters:
+                    filters[name] = self.filters[name].parse(text)
+                elif name in ("limit", "count"):
+                    values[name] = _PLAIN[name](text)
+                elif name == "sort":
+                    self._check_sort(text)
+                elif name != "cursor":
+                    raise ValueError("is not a parameter of this list")
+            except ValueError as error:
+                faults.append(Fault(name, "invalid_parameter", str(error)))
+        if not faults and "cursor" in given:
+            values["after"] = self._after(given["cursor"], values["sort"])
+        if faults:
+            raise BadRequest("A query parameter is not valid.", code="invalid_parameter", errors=faults)
+        return ListQuery(filters=filters, **values)
+
+    def _check_sort(self, text: str) -> None:
+        if text.removeprefix("-") not in self.sorts or text.startswith("--"):
+            raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
+
+    def _after(self, cursor: str, sort: str) -> tuple[Any, UUID]:
+        kind = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].type.python_type]
+        try:
+            packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            named, value, row_id = msgspec.msgpack.decode(packed, type=tuple[str, kind, bytes])  # type: ignore[valid-type]
+            if named != sort or (isinstance(value, str) and "\x00" in value):
+                raise ValueError("another list's cursor")
+            return value, UUID(bytes=row_id)
+        except (ValueError, binascii.Error, msgspec.MsgspecError):
+            fault = Fault("cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same sort")
+            raise BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault]) from None
+
+
+_CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: int, UUID: UUID}
+
+
+def parse_parameters(query_string: bytes) -> dict[str, str]:
+    """Raises BadRequest for repeated, over-long or undecodable parameters."""
+    if not query_string:
+        return {}
+    if len(query_string) > MAX_QUERY_BYTES:
+        raise BadRequest("The query string is too long.", code="invalid_parameter")
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError:
+        raise BadRequest("The query string is not valid.", code="invalid_parameter") from None
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise BadRequest("A query parameter is given more than once.", code="repeated_parameter")
+    if any("\x00" in text or len(text) > MAX_VALUE_CHARACTERS for text in given.values()):
+        raise BadRequest("A query parameter holds a value that is not allowed.", code="invalid_parameter")
+    return given
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
+        raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _count(text: str) -> bool:
+    if text != "exact":
+        raise ValueError("must be `exact`")
+    return True
+
+
+_PLAIN: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count}
+
+
+def text_filter(column: Column, *, description: str = "", name_key: bool = False) -> Filter:
+    """Equality; with `name_key` case-insensitively, against a column of canonical names."""
+    parse = canonical_name if name_key else str
+    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=STRING, description=description)
+
+
+def choice_filter(column: Column, choices: tuple[str, ...], *, description: str = "") -> Filter:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    schema = {"type": "string", "enum": list(choices)}
+    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=schema, description=description)
+
+
+def boolean_filter(column: Column, *, description: str = "") -> Filter:
+    def parse(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise ValueError("must be `true` or `false`")
+        return text == "true"
+
+    schema = {"type": "boolean"}
+    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=schema, description=description)
+
+
+def parse_uuid(text: str) -> UUID:
+    if len(text) != 36:
+        raise ValueError("must be a UUID")
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+def uuid_filter(column: Column, *, description: str = "") -> Filter:
+    schema = {"type": "string", "format": "uuid"}
+    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse_uuid, schema=schema, description=description)
+
+
+def time_filter(column: Column, *, bound: Literal["from", "to"], description: str = "") -> Filter:
+    """From that moment on (`from`), or before it (`to`)."""
+
+    def where(name: str) -> ColumnElement[bool]:
+        value = bindparam(name, type_=column.type)
+        return column >= value if bound == "from" else column < value
+
+    schema = {"type": "string", "format": "date-time"}
+    return Filter(where=where, parse=_time, schema=schema, description=description)
+
+
+def _time(text: str) -> datetime:
+    try:
+        moment = msgspec.convert(text.replace(" ", "+"), datetime)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise ValueError("must be an RFC 3339 time such as 2025-11-22T14:53:59Z") from None
+
+
+def search_filter(*columns: Column) -> Filter:
+    """`?q=`: any of the columns holds the text, case-insensitively; `%` and `_` are plain characters."""
+
+    def where(name: str) -> ColumnElement[bool]:
+        pattern = func.concat("%", bindparam(name, type_=columns[0].type), "%")
+        return or_(*(column.ilike(pattern, escape="\\") for column in columns))
+
+    return Filter(where=where, parse=_escaped, schema=STRING | {"minLength": 1}, description="Text to search for.")
+
+
+def _escaped(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+STRING: dict[str, Any] = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS}
+
+
+def page_of_names(items: Mapping[str, T], query_string: bytes, struct: type[T]) -> Page[T]:
+    """A page of something that lives in memory, keyed by name: the same parameters and cursors as every list.
+
+    Raises BadRequest like a Listing.
+    """
+    given = parse_parameters(query_string)
+    faults = [Fault(name, "invalid_parameter", "is not a parameter of this list") for name in given.keys() - IN_MEMORY]
+    if faults:
+        raise BadRequest("A query parameter is not valid.", code="invalid_parameter", errors=faults)
+    query = _parse_plain(given)
+    wanted = given.get("q", "").casefold()
+    names = sorted(name for name in items if wanted in name.casefold())
+    rest = [name for name in names if query[1] is None or name > query[1]]
+    shown = rest[: query[0]]
+    more = len(rest) > len(shown)
+    cursor = base64.urlsafe_b64encode(shown[-1].encode()).decode() if more else None
+    return Page(items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None)
+
+
+IN_MEMORY = frozenset(("limit", "cursor", "count", "sort", "q"))
+
+
+def _parse_plain(given: Mapping[str, str]) -> tuple[int, str | None]:
+    faults: list[Fault] = []
+    limit, after = DEFAULT_LIMIT, None
+    checks: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count, "sort": _by_name, "cursor": _name_cursor, "q": _escaped}
+    for name, text in given.items():
+        try:
+            value = checks[name](text)
+        except ValueError as error:
+            faults.append(Fault(name, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
+            continue
+        if name == "limit":
+            limit = value
+        elif name == "cursor":
+            after = value
+    if faults:
+        raise BadRequest("A query parameter is not valid.", code=faults[0].code, errors=faults)
+    return limit, after
+
+
+def _by_name(text: str) -> str:
+    if text != "name":
+        raise ValueError("must be `name`")
+    return text
+
+
+def _name_cursor(text: str) -> str:
+    try:
+        return base64.b64decode(text, altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error):
+        raise ValueError("must be the next_cursor of the page before") from None

@@ -1,0 +1,235 @@
+"""Who is calling and what they may do: access tokens, the Principal, and what a route asks for.
+
+Access tokens are RFC 9068 JWTs under one pinned algorithm per key. A principal is never read out of a token: the token names
+a session, and the session's principal is held in memory and dropped when anything about it changes.
+"""
+
+import base64
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from msgspec import Struct
+from uuid_utils.compat import uuid4
+
+from app.core.errors import Unauthenticated
+from app.core.listing import Listing
+
+ACCESS_TOKEN_S = 900
+LEEWAY_S = 10
+AUDIENCE = "data-fusion-hub"
+TOKEN_TYPE = "at+jwt"  # noqa: S105
+MAX_TOKEN_BYTES = 4096
+VERIFIED_TOKENS = 20_000
+
+_COMPACT_JWS = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+_HEADER_FIELDS = {"alg", "kid", "typ"}
+
+PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
+
+
+class Claims(Struct, frozen=True):
+    """What a verified access token says (RFC 9068 section 2.2)."""
+
+    sub: UUID
+    sid: UUID
+    tid: UUID
+    jti: str
+    iat: int
+    exp: int
+    scope: str
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """Who is calling, as the database knew it when the session was last loaded."""
+
+    id: UUID
+    tenant_id: UUID
+    session_id: UUID
+    email: str
+    role_ids: frozenset[UUID]
+    permissions: frozenset[str]
+
+    def may(self, permission: str) -> bool:
+        return permission in self.permissions
+
+    def holds_all(self, permissions: Iterable[str]) -> bool:
+        """Nobody grants what they lack."""
+        return self.permissions.issuperset(permissions)
+
+
+class SigningKey:
+    """One private key with the algorithm that it is pinned to and its RFC 7638 thumbprint as `kid`."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        self.private = key
+        self.public = key.public_key()
+        self.algorithm: Literal["EdDSA", "ES256"] = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
+        self.jwk = self._public_jwk()
+        self.kid = self._thumbprint()
+
+    def _public_jwk(self) -> dict[str, str]:
+        algorithm = jwt.get_algorithm_by_name(self.algorithm)
+        document: dict[str, Any] = algorithm.to_jwk(self.public, as_dict=True)  # type: ignore[assignment]
+        return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
+
+    def _thumbprint(self) -> str:
+        digest = hashlib.sha256(msgspec.json.encode(dict(sorted(self.jwk.items())))).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def read_signing_keys(path: Path) -> list[SigningKey]:
+    """The PEM private keys of a file, in order; the first signs, all verify.
+
+    Raises ValueError for a file without keys, or with keys that are neither Ed25519 nor P-256.
+    """
+    keys = [load_pem_private_key(block, password=None) for block in _PEM.findall(path.read_bytes())]
+    if not keys:
+        raise ValueError(f"{path} holds no PEM private key")
+    for key in keys:
+        if not isinstance(key, Ed25519PrivateKey) and not (
+            isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+        ):
+            raise ValueError(f"{path} holds a key that is neither Ed25519 nor P-256 (ES256)")
+    return [SigningKey(key) for key in keys]  # type: ignore[arg-type]
+
+
+def generate_signing_key() -> bytes:
+    """A new Ed25519 private key as PEM."""
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+class Tokens:
+    """Issues access tokens, verifies them, and remembers verified ones until they expire.
+
+    The cache is bounded and holds claims only: whether a session still lives is asked of the principals each time.
+    """
+
+    def __init__(self, keys: list[SigningKey], *, issuer: str, audience: str = AUDIENCE) -> None:
+        self._signing = keys[0]
+        self._keys = {key.kid: key for key in keys}
+        self._issuer = issuer
+        self._audience = audience
+        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+
+    @property
+    def issuer(self) -> str:
+        return self._issuer
+
+    @property
+    def audience(self) -> str:
+        return self._audience
+
+    def issue(self, *, subject: UUID, session: UUID, tenant: UUID, now: float | None = None) -> str:
+        issued = int(time.time() if now is None else now)
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": str(subject),
+            "client_id": self._audience,
+            "sid": str(session),
+            "tid": str(tenant),
+            "jti": uuid4().hex,
+            "iat": issued,
+            "exp": issued + ACCESS_TOKEN_S,
+            "scope": "api",
+        }
+        key = self._signing
+        return jwt.encode(claims, key.private, key.algorithm, headers={"typ": TOKEN_TYPE, "kid": key.kid})
+
+    def verify(self, token: bytes) -> Claims:
+        """The claims of a token that is genuine, meant for this service and not expired. Raises Unauthenticated."""
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._checked(token)
+            self._remember(token, claims)
+        elif claims.exp + LEEWAY_S <= time.time():
+            raise Unauthenticated(code="token_expired")
+        return claims
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """RFC 7517: the public keys, for services that verify tokens themselves."""
+        return {"keys": [key.jwk | {"kid": key.kid, "use": "sig", "alg": key.algorithm} for key in self._keys.values()]}
+
+    def _remember(self, token: bytes, claims: Claims) -> None:
+        self._verified[token] = claims
+        if len(self._verified) > VERIFIED_TOKENS:
+            self._verified.popitem(last=False)
+
+    def _checked(self, token: bytes) -> Claims:
+        if len(token) > MAX_TOKEN_BYTES or not _COMPACT_JWS.fullmatch(token):
+            raise Unauthenticated(code="invalid_token")
+        try:
+            key = self._key_of(jwt.get_unverified_header(token))
+            found = jwt.decode(
+                token,
+                key.public,
+                algorithms=[key.algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY_S,
+                options={"require": ["iss", "aud", "sub", "sid", "tid", "jti", "iat", "exp", "scope"], "verify_iat": True},
+            )
+            return msgspec.convert(found, Claims)
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("The access token has expired. Refresh it.", code="token_expired") from None
+        except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError):
+            raise Unauthenticated("The access token is not valid.", code="invalid_token") from None
+
+    def _key_of(self, header: Mapping[str, Any]) -> SigningKey:
+        """Only headers that we would write ourselves are read at all: no `jwk`, `jku`, `x5c` or `crit`."""
+        if set(header) != _HEADER_FIELDS or header["typ"] != TOKEN_TYPE:
+            raise jwt.InvalidTokenError("unexpected header")
+        key = self._keys.get(header["kid"]) if isinstance(header["kid"], str) else None
+        if key is None or header["alg"] != key.algorithm:
+            raise jwt.InvalidTokenError("unknown key")
+        return key
+
+
+def bearer_token(authorization: bytes | None) -> bytes:
+    """RFC 6750 section 2.1, and no other way. Raises Unauthenticated."""
+    if authorization is None:
+        raise Unauthenticated
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not token:
+        raise Unauthenticated(code="invalid_token")
+    return token
+
+
+class Access(Struct, frozen=True, kw_only=True):
+    """What a route asks of its caller, and which query parameters it takes. Every route declares it: none is open by omission."""
+
+    is_open: bool = False
+    permission: str | None = None
+    listing: Listing | None = None
+    parameters: Mapping[str, Mapping[str, Any]] = {}
+    """Other query parameters, as JSON Schemas by name."""
+
+    @property
+    def takes_query(self) -> bool:
+        return self.listing is not None or bool(self.parameters)
+
+
+def requires(permission: str, *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """The guard: only principals who hold the permission, written `<path segment>:<verb>`."""
+    return {"access": Access(permission=permission, listing=listing, parameters=parameters or {})}
+
+
+def signed_in(*, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Any principal; the service narrows it to what is their own."""
+    return {"access": Access(listing=listing, parameters=parameters or {})}
+
+
+def open_to_all(*, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    return {"access": Access(is_open=True, parameters=parameters or {})}
