@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from app.connectors.failures import EXPLANATIONS, Code, ConnectorError, Fault
-from app.core.egress import EgressPolicy, EgressRefused, NameNotResolved, Pinned, resolve
+from app.core.egress import EgressPolicy, EgressRefused, NameNotResolved, Pinned, canonical_host, resolve
 
 PortableType = Literal[
     "boolean",
@@ -330,24 +330,46 @@ class Network:
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
         self._pinned: dict[str, Pinned] = {}
-
-    @property
-    def addresses(self) -> frozenset[str]:
-        """Every address handed out so far."""
-        return frozenset(address for pinned in self._pinned.values() for address in pinned.addresses)
+        self._looked_up: str | None = None
+        self._local_ports: set[int] = set()
 
     async def resolve(self, host: str, port: int, timeout_s: float) -> Pinned:
         """Raises `ConnectorError` with `egress_refused` or `name_not_resolved`."""
         if known := self._pinned.get(host):
             return known
         try:
+            self._looked_up = host
             pinned = await resolve(host, port, self.policy, timeout_s)
         except EgressRefused as error:
             raise ConnectorError("egress_refused", f"The hub may not connect to {host}: {error.reason}.") from error
         except NameNotResolved as error:
             raise ConnectorError("name_not_resolved", f"The name {host} does not resolve.") from error
+        finally:
+            self._looked_up = None
         self._pinned[host] = pinned
         return pinned
+
+    def open_local_port(self, port: int) -> None:
+        """Lets a driver reach a listener of this very process, such as `PinnedProxy`."""
+        self._local_ports.add(port)
+
+    def is_open_to(self, address: str, port: int) -> bool:
+        """Whether the address was handed out, or is a listener of this process."""
+        if address == "127.0.0.1" and port in self._local_ports:
+            return True
+        return any(address in pinned.addresses for pinned in self._pinned.values())
+
+    def is_looking_up(self, name: str) -> bool:
+        """Whether the look-up of this name is the one under way here."""
+        return self._looked_up is not None and same_host(name, self._looked_up)
+
+
+def same_host(one: str, other: str) -> bool:
+    """Whether two spellings mean one host."""
+    try:
+        return canonical_host(one) == canonical_host(other)
+    except EgressRefused:
+        return False
 
 
 # The connector ------------------------------------------------------------------------------------------------------
@@ -369,6 +391,8 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     secrets_type: ClassVar[SecretsClass] = NoSecrets
     driver: ClassVar[str | None] = None
     """The module that has to be importable, or None if the hub's own dependencies are enough."""
+    warm_modules: ClassVar[tuple[str, ...]] = ()
+    """Further modules that take long to import; a spare process has them ready."""
     extra: ClassVar[str | None] = None
     """The extra of the hub's package that brings the driver."""
     capabilities: ClassVar[Capabilities] = Capabilities()

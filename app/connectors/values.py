@@ -1,0 +1,129 @@
+"""How values of a preview are written, so that JSON carries them whole.
+
+| value                                        | written as                                              |
+|----------------------------------------------|---------------------------------------------------------|
+| integer within ±(2^53 - 1)                   | number                                                  |
+| other integer, decimal                       | string of its digits, as every JSON reader keeps them   |
+| floating point number                        | number; `NaN`, `Infinity`, `-Infinity` as strings       |
+| date, time, timestamp                        | RFC 3339, a zone as `Z` or an offset; none if it has none |
+| interval                                     | ISO 8601 duration                                       |
+| binary                                       | base64                                                  |
+| array, object, JSON                          | the same in JSON, by these rules inside                 |
+| anything else                                | the source's own text for it                            |
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import math
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+MAX_DEPTH: Final = 64
+
+
+def json_safe(value: Any, depth: int = 0) -> Any:
+    """The value as above. What is nested deeper than `MAX_DEPTH` becomes its text."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else float_name(value)
+    if depth < MAX_DEPTH and isinstance(value, Mapping):
+        return {str(key): json_safe(item, depth + 1) for key, item in value.items()}
+    if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
+        return [json_safe(item, depth + 1) for item in value]
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, dt.datetime | dt.time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, dt.date | uuid.UUID):
+        return str(value)
+    if isinstance(value, dt.timedelta):
+        return duration(value)
+    return str(value)
+
+
+def _decimal(value: Decimal) -> str:
+    if value.is_nan():
+        return "NaN"
+    return format(value, "f") if value.is_finite() else float_name(float(value))
+
+
+def float_name(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def duration(value: dt.timedelta) -> str:
+    """ISO 8601, in days and seconds: `P1DT2.5S`, `-PT3S`."""
+    sign, value = ("-", -value) if value < dt.timedelta(0) else ("", value)
+    seconds = f"{value.seconds}.{value.microseconds:06d}".rstrip("0").rstrip(".")
+    days = f"{value.days}D" if value.days else ""
+    return f"{sign}P{days}T{seconds}S" if seconds != "0" or not days else f"{sign}P{days}"
+
+
+def size(value: Any) -> int:
+    """About how many bytes a JSON-safe value takes on the wire; never less than half of what it does."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass")) + 3
+    if isinstance(value, dict):
+        return 2 + sum(size(key) + size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 2 + sum(size(item) + 1 for item in value)
+    return 8
+
+
+def cut(text: str, max_bytes: int) -> str:
+    """The longest start of the text that takes at most `max_bytes` as UTF-8."""
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= max_bytes else encoded[:max_bytes].decode("utf-8", "ignore")
+
+
+class RowBudget:
+    """Takes rows until the limit of rows or bytes is reached, and cuts values that are too long."""
+
+    def __init__(self, limit: int, max_bytes: int, max_value_bytes: int) -> None:
+        self.rows: list[list[Any]] = []
+        self.truncated = False
+        self._limit = limit
+        self._left = max_bytes
+        self._max_value_bytes = max_value_bytes
+
+    def add(self, row: list[Any]) -> bool:
+        """Whether there is room for another row; a row that does not fit is left out and makes it `truncated`."""
+        if len(self.rows) >= self._limit:
+            self.truncated = True
+            return False
+        row = [self._cut(value) for value in row]
+        self._left -= size(row)
+        if self._left < 0:
+            self.truncated = True
+            return False
+        self.rows.append(row)
+        return True
+
+    def _cut(self, value: Any) -> Any:
+        if isinstance(value, dict | list):
+            if size(value) <= self._max_value_bytes:
+                return value
+            import msgspec
+
+            value = msgspec.json.encode(value).decode("utf-8", "replace")
+        if not isinstance(value, str) or len(value) * 4 <= self._max_value_bytes:
+            return value
+        shorter = cut(value, self._max_value_bytes)
+        self.truncated = self.truncated or shorter != value
+        return shorter
