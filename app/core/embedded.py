@@ -353,7 +353,7 @@ def _read_record(data_dir: Path) -> dict[str, Any]:
 def _read_pid(path: Path) -> int | None:
     """The process id on the first line of a lock or pid file."""
     with suppress(OSError, ValueError, IndexError):
-        return int(path.read_text(encoding="ascii", errors="replace").splitlines()[0])
+        return int(path.read_text(encoding="utf-8", errors="replace").splitlines()[0])
     return None
 
 
@@ -528,6 +528,8 @@ def _ensure_cluster(site: _Site, data_dir: Path) -> dict[str, str]:
     known = _read_record(data_dir).get("passwords")
     passwords: dict[str, str] = known or {role: secrets.token_urlsafe(24) for role in ROLES}
     _record(data_dir, pid=None, owner=None, passwords=passwords)
+    for abandoned in site.cluster.parent.glob("postgres.new-*"):
+        _delete(abandoned)
     if not site.cluster.exists():
         _create_cluster(site, passwords)
         return passwords
@@ -541,8 +543,6 @@ def _ensure_cluster(site: _Site, data_dir: Path) -> dict[str, str]:
 def _create_cluster(site: _Site, passwords: dict[str, str]) -> None:
     """Built beside its place and moved there when it is whole and on disk: a kill in between leaves no half of it."""
     home = site.cluster.parent
-    for abandoned in home.glob("postgres.new-*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
     unfinished = home / f"postgres.new-{secrets.token_hex(4)}"
     try:
         unfinished.mkdir(0o700)
@@ -556,15 +556,23 @@ def _create_cluster(site: _Site, passwords: dict[str, str]) -> None:
         if site.durable:
             _sync_folder(home)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _delete(unfinished)
+
+
+def _delete(path: Path) -> None:
+    """A file or a folder, also while a killed initdb's last child still writes into it: what stays goes next time."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _initdb(site: _Site, folder: Path, password: str) -> None:
     """A password file is the only way in that neither shows in the process list nor trusts anyone for a moment."""
-    file = folder.with_suffix(".password")
+    file = folder.with_name(f"{folder.name}.password")
     try:
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="ascii") as pwfile:
+        with open(fd, "w", encoding="utf-8") as pwfile:
             pwfile.write(password)
             if site.account:
                 os.fchown(fd, site.account.uid, site.account.gid)
@@ -653,7 +661,7 @@ def _refuse_other_version(site: _Site) -> None:
         raise EmbeddedFailed(
             f"{site.cluster} is not a PostgreSQL cluster (no PG_VERSION): move it away to start empty."
         )
-    found = path.read_text(encoding="ascii", errors="replace").strip()
+    found = path.read_text(encoding="utf-8", errors="replace").strip()
     ours = subprocess.run([site.binaries / "postgres", "-V"], capture_output=True, env=_ENVIRONMENT, check=False).stdout
     match = re.search(rb"\) (\d+)", ours)
     version = match[1].decode() if match else MAJOR_VERSION
