@@ -22,14 +22,14 @@ HEADER: Final = struct.Struct("!I")
 Action = Literal["check", "discover", "preview"]
 
 
-class Warm(msgspec.Struct, frozen=True, tag="warm"):
+class Warm(msgspec.Struct, frozen=True, tag_field="frame", tag="warm"):
     """Import what this type needs, so that the work finds it ready."""
 
     type: str
     packages: tuple[str, ...]
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
+class Work(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame", tag="work"):
     action: Action
     type: str
     packages: tuple[str, ...]
@@ -42,31 +42,31 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, tag="work"):
         return f"Work({self.action}, {self.type}, <hidden>)"
 
 
-class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
+class StepStarted(msgspec.Struct, frozen=True, tag_field="frame", tag="step_started"):
     name: StepName
 
 
-class StepEnded(msgspec.Struct, frozen=True, tag="step_ended"):
+class StepEnded(msgspec.Struct, frozen=True, tag_field="frame", tag="step_ended"):
     step: Step
 
 
-class Batch(msgspec.Struct, frozen=True, tag="batch"):
+class Batch(msgspec.Struct, frozen=True, tag_field="frame", tag="batch"):
     objects: list[DiscoveredObject]
 
 
-class Checked(msgspec.Struct, frozen=True, tag="checked"):
+class Checked(msgspec.Struct, frozen=True, tag_field="frame", tag="checked"):
     result: TestResult
 
 
-class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
+class Previewed(msgspec.Struct, frozen=True, tag_field="frame", tag="previewed"):
     result: PreviewResult
 
 
-class Discovered(msgspec.Struct, frozen=True, tag="discovered"):
+class Discovered(msgspec.Struct, frozen=True, tag_field="frame", tag="discovered"):
     pass
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):
     code: Code
     message: str
 

@@ -1,0 +1,511 @@
+"""PostgreSQL, and what speaks its protocol, through asyncpg.
+
+The address is pinned by giving asyncpg the resolved one; certificates are checked against the configured name by
+`NamedContext`. asyncpg reads no password file, service file, environment or unix socket here: every parameter is given,
+and the connector process has no such variables.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from app.connectors.base import (
+    Capabilities,
+    Connector,
+    ConnectorConfig,
+    ConnectorSecrets,
+    DiscoveredField,
+    DiscoveredObject,
+    Host,
+    InvalidField,
+    Pem,
+    Port,
+    PortableType,
+    PreviewColumn,
+    PreviewRequest,
+    PreviewResult,
+    SecretText,
+    Steps,
+    TimeoutS,
+    elapsed_ms,
+)
+from app.connectors.dialling import ask, dialled, handshake, hung_up, silent, tls_context
+from app.connectors.failures import ConnectorError
+from app.connectors.values import RowBudget, json_safe
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from app.core.egress import Pinned
+
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+SchemaPattern = Annotated[str, Meta(min_length=1, max_length=63)]
+
+_SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")  # PostgreSQL documentation, "SSLRequest"
+_BATCH: Final = 250
+_CHUNK_BYTES: Final = 32 * 1024 * 1024
+_KINDS: Final = {"r": "table", "p": "table", "v": "view", "m": "materialized_view", "f": "foreign_table"}
+
+
+class PostgresqlConfig(ConnectorConfig, frozen=True, kw_only=True):
+    host: Host
+    port: Annotated[Port, Meta(description="TCP port of the server.")] = 5432
+    database: Annotated[str, Meta(min_length=1, max_length=63, description="Name of the database.", examples=["shop"])]
+    username: Annotated[str, Meta(min_length=1, max_length=63, description="Role to sign in as.", examples=["reader"])]
+    tls_mode: Annotated[
+        TlsMode,
+        Meta(
+            description="As libpq's sslmode: `prefer` uses TLS where the server offers it and checks no certificate, "
+            "`verify-full` checks the certificate and the host name."
+        ),
+    ] = "prefer"
+    ca_certificate: Annotated[
+        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
+    ] = None
+    client_certificate: Annotated[
+        Pem | None, Meta(description="Certificate to sign in with; its key is the secret `client_key`.")
+    ] = None
+    include_schemas: Annotated[
+        tuple[SchemaPattern, ...],
+        Meta(max_length=200, description="Schemas to show; `*` stands for any characters. Empty: all."),
+    ] = ()
+    exclude_schemas: Annotated[
+        tuple[SchemaPattern, ...], Meta(max_length=200, description="Schemas to leave out; wins over the included.")
+    ] = ()
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    statement_timeout_s: Annotated[
+        float, Meta(ge=0.1, le=600, description="Seconds after which the server stops a preview or a listing.")
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "/" in self.host:
+            raise InvalidField(("host",), "host is a name or an address; unix sockets are not used.")
+        if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
+            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
+        if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
+            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that requires TLS.")
+
+
+class PostgresqlSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    password: Annotated[SecretText | None, Meta(description="Password of the role.")] = None
+    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
+    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
+
+
+class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
+    type = "postgresql"
+    label = "PostgreSQL"
+    category = "database"
+    description = "Tables and views of one PostgreSQL database, 10 or newer."
+    config_type = PostgresqlConfig
+    secrets_type = PostgresqlSecrets
+    driver = "asyncpg"
+    capabilities = Capabilities()
+    verified_with = ("PostgreSQL 18",)
+    destination_fields = frozenset(
+        {"host", "port", "database", "username", "tls_mode", "ca_certificate", "client_certificate"}
+    )
+
+    @classmethod
+    def validate(cls, config: PostgresqlConfig, secrets: PostgresqlSecrets) -> None:
+        if config.client_certificate is not None and secrets.client_key is None:
+            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+
+    async def check(self, steps: Steps) -> None:
+        dialled_at, tls = await self._reach(steps)
+        refused: ConnectorError | None = None
+        connection: asyncpg.Connection[Any] | None = None
+        with steps.step("authenticate", f"Signed in as {self.config.username}."):
+            try:
+                connection = await self._sign_in(dialled_at, tls)
+            except ConnectorError as error:
+                if error.code not in {"not_found", "permission_denied"}:
+                    raise
+                refused = error  # The server looks for the database only after it has checked the password.
+        with steps.step("list", "Tables and views can be listed."):
+            if connection is None:
+                raise refused or AssertionError
+            try:
+                version = connection.get_settings().server_version
+                steps.server.update(product="PostgreSQL", version=str(version).partition(" ")[0])
+                await self._count(connection)
+            finally:
+                connection.terminate()
+
+    async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
+        async with self._reading(Steps()) as connection:
+            types = await _types(connection)
+            batch: list[DiscoveredObject] = []
+            async for row in connection.cursor(_RELATIONS, *self._scope(), None, None, prefetch=_BATCH):
+                batch.append(_object(row, types))
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    async def preview(self, request: PreviewRequest) -> PreviewResult:
+        started = time.perf_counter()
+        async with self._reading(Steps()) as connection:
+            found = await self._find(connection, request.path)
+            columns = _chosen(found.fields, request.columns)
+            query = _select(found.path, columns, request)
+            room = request.max_value_bytes * max(1, len(columns))
+            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            async for row in connection.cursor(query, prefetch=max(1, min(250, _CHUNK_BYTES // room))):
+                if not budget.add([_value(column, text, request) for column, text in zip(columns, row, strict=False)]):
+                    break
+        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
+        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+
+    # Connecting -------------------------------------------------------------------------------------------------------
+
+    async def _reach(self, steps: Steps) -> tuple[Pinned, ssl.SSLContext | None]:
+        """Steps resolve, connect and tls. A server is asked for TLS in every mode, because its answer also shows
+        whether it speaks the protocol, before a password is sent."""
+        config = self.config
+        with steps.step("resolve", f"{config.host} is known."):
+            pinned = await self.network.resolve(config.host, config.port, config.connect_timeout_s)
+        async with AsyncExitStack() as until_reached:
+            with steps.step("connect", f"PostgreSQL answers on port {config.port}."):
+                sock = await until_reached.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
+                offers_tls = await self._offers_tls(sock, pinned)
+            if not offers_tls or config.tls_mode == "disable":
+                self._without_tls(steps)
+                return pinned, None
+            with steps.step("tls", "The connection is encrypted."):
+                context = self._tls_context()
+                version = await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
+                steps.server["encryption"] = version
+            return pinned, context
+
+    def _without_tls(self, steps: Steps) -> None:
+        steps.server["encryption"] = "none"
+        if self.config.tls_mode == "disable":
+            steps.skip("tls", "TLS is turned off in the configuration.")
+        elif self.config.tls_mode == "prefer":
+            steps.skip("tls", "The server offers no TLS; the connection is not encrypted.")
+        else:
+            with steps.step("tls", ""):
+                raise ConnectorError("tls_unavailable", f"{self.config.host} offers no TLS on port {self.config.port}.")
+
+    async def _offers_tls(self, sock: Any, pinned: Pinned) -> bool:
+        answer = await ask(sock, _SSL_REQUEST, pinned, self.config.port, self.config.connect_timeout_s)
+        if answer not in {b"S", b"N"}:
+            raise ConnectorError(
+                "protocol_mismatch", f"What answers on {self.config.host}, port {self.config.port}, is not PostgreSQL."
+            )
+        return answer == b"S"
+
+    def _tls_context(self) -> ssl.SSLContext:
+        config, secrets = self.config, self.secrets
+        return tls_context(
+            config.host,
+            verify_certificate=config.tls_mode in {"verify-ca", "verify-full"},
+            verify_name=config.tls_mode == "verify-full",
+            ca_certificate=config.ca_certificate,
+            client_certificate=config.client_certificate,
+            client_key=secrets.client_key,
+            client_key_passphrase=secrets.client_key_passphrase,
+        )
+
+    async def _sign_in(self, pinned: Pinned, tls: ssl.SSLContext | None) -> asyncpg.Connection[Any]:
+        import asyncpg
+
+        config = self.config
+        try:
+            connection: asyncpg.Connection[Any] = await asyncpg.connect(
+                host=list(pinned.addresses),
+                port=config.port,
+                user=config.username,
+                password=self.secrets.password or "",
+                database=config.database,
+                ssl=tls or False,
+                timeout=config.connect_timeout_s,
+                statement_cache_size=0,  # Poolers such as PgBouncer know no named statements.
+                target_session_attrs="any",
+                server_settings={"application_name": "data-fusion-hub"},
+            )
+        except Exception as error:
+            raise self._explain(error) from error
+        return connection
+
+    @asynccontextmanager
+    async def _reading(self, steps: Steps) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection inside a read-only transaction whose statements the server itself cuts off."""
+        connection = await self._sign_in(*await self._reach(steps))
+        try:
+            await connection.execute(
+                "BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; "
+                "SET LOCAL IntervalStyle = 'iso_8601'; SET LOCAL bytea_output = 'hex'; SET LOCAL search_path = ''; "
+                f"SET LOCAL statement_timeout = {round(self.config.statement_timeout_s * 1000)}"
+            )
+            yield connection
+        except (ConnectorError, MemoryError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+        finally:
+            connection.terminate()
+
+    def _explain(self, error: Exception) -> ConnectorError:
+        """asyncpg's errors in our words; SQLSTATEs from the PostgreSQL documentation, appendix A."""
+        import asyncpg
+
+        config = self.config
+        if isinstance(error, asyncpg.PostgresError):
+            return self._explain_sqlstate(str(error.sqlstate), str(error))
+        if isinstance(error, TimeoutError):
+            return silent(config.host, config.port, config.connect_timeout_s)
+        if isinstance(error, OSError | asyncpg.ConnectionDoesNotExistError | asyncpg.ConnectionFailureError):
+            return hung_up(config.host, config.port)
+        if isinstance(error, asyncpg.InternalClientError | asyncpg.ProtocolError):
+            return ConnectorError("protocol_mismatch", f"{config.host} does not follow the PostgreSQL protocol.")
+        if isinstance(error, asyncpg.InterfaceError):
+            return ConnectorError("unsupported", f"{config.host} asks for a way to sign in that is not supported.")
+        raise error
+
+    def _explain_sqlstate(self, sqlstate: str, text: str) -> ConnectorError:
+        """`text` helps to tell cases apart and is never shown."""
+        config = self.config
+        if sqlstate == "28000" and ("no encryption" in text or "SSL off" in text):
+            return ConnectorError("tls_required", f"{config.host} takes {config.username} only over TLS.")
+        if sqlstate.startswith("28"):
+            return ConnectorError("authentication_failed", f"{config.host} did not let {config.username} sign in.")
+        if sqlstate == "3D000":
+            return ConnectorError("not_found", f"{config.host} has no database {config.database}.")
+        if sqlstate == "42501":
+            return ConnectorError("permission_denied", f"{config.username} may not read this in {config.database}.")
+        if sqlstate in {"42P01", "3F000", "42703"}:
+            return ConnectorError("not_found", f"The object is not in {config.database} any more.")
+        if sqlstate == "57014":
+            return ConnectorError("timeout", "The server stopped the query: it took longer than statement_timeout_s.")
+        return ConnectorError("server_error", f"{config.host} answered with SQLSTATE {sqlstate}.")
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def _scope(self) -> tuple[list[str], list[str]]:
+        included = [_like(pattern) for pattern in self.config.include_schemas] or ["%"]
+        return included, [_like(pattern) for pattern in self.config.exclude_schemas]
+
+    async def _count(self, connection: asyncpg.Connection[Any]) -> None:
+        try:
+            await connection.fetch(_ANY_RELATION, *self._scope(), None, None)
+        except Exception as error:
+            raise self._explain(error) from error
+
+    async def _find(self, connection: asyncpg.Connection[Any], path: Sequence[str]) -> DiscoveredObject:
+        """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
+        row = None
+        if len(path) == 2 and "\x00" not in "".join(path):
+            row = await connection.fetchrow(_RELATIONS, *self._scope(), *path)
+        if row is None:
+            raise ConnectorError("not_found", f"There is no such table or view in {self.config.database}.")
+        return _object(row, await _types(connection))
+
+
+# The catalog ----------------------------------------------------------------------------------------------------------
+
+# Partitions are left out, their parent stands for them. The inner query is sorted before the columns are looked up,
+# relation by relation over an index, so that nothing but the names is ever sorted.
+_RELATIONS: Final = """
+SELECT r.nspname, r.relname, r.relkind, f.names, f.types, f.natives, f.required
+FROM (
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+        AND n.nspname LIKE ANY ($1::text[]) AND NOT n.nspname LIKE ANY ($2::text[])
+        AND ($3::text IS NULL OR n.nspname = $3) AND ($4::text IS NULL OR c.relname = $4)
+    ORDER BY n.nspname, c.relname
+    OFFSET 0
+) r
+LEFT JOIN LATERAL (
+    SELECT array_agg(a.attname::text) AS names, array_agg(a.atttypid::int8) AS types,
+        array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod)) AS natives, array_agg(a.attnotnull) AS required
+    FROM (
+        SELECT * FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    ) a
+) f ON true
+"""
+
+_ANY_RELATION: Final = f"SELECT 1 FROM ({_RELATIONS}) r LIMIT 1"  # noqa: S608 - no value of anybody is in it
+
+# Without the row types of tables and without arrays, which are told by their names.
+_TYPES: Final = """
+SELECT oid::int8, typname::text, typtype::text, typcategory::text, typbasetype::int8
+FROM pg_catalog.pg_type WHERE typtype <> 'c' AND (typcategory <> 'A' OR typtype = 'd')
+"""
+
+_PORTABLE: Final[dict[str, PortableType]] = {
+    "bool": "boolean",
+    "int2": "integer",
+    "int4": "integer",
+    "int8": "integer",
+    "oid": "integer",
+    "float4": "number",
+    "float8": "number",
+    "numeric": "decimal",
+    "money": "string",
+    "bytea": "binary",
+    "date": "date",
+    "time": "time",
+    "timetz": "time",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamp_tz",
+    "interval": "interval",
+    "uuid": "uuid",
+    "json": "json",
+    "jsonb": "json",
+    "geometry": "geometry",
+    "geography": "geometry",
+    "hstore": "string",
+    "citext": "string",
+    "xml": "string",
+    "pg_lsn": "string",
+    "tsvector": "string",
+    "tsquery": "string",
+    "jsonpath": "string",
+}
+_BY_KIND: Final[dict[str, PortableType]] = {"e": "string", "r": "string", "m": "string", "c": "object"}
+_BY_CATEGORY: Final[dict[str, PortableType]] = {
+    "S": "string",
+    "B": "boolean",
+    "G": "geometry",
+    "I": "string",
+    "V": "string",
+    "A": "array",
+}
+
+Types = dict[int, PortableType]
+
+
+async def _types(connection: asyncpg.Connection[Any]) -> Types:
+    """Portable types by oid. What is not in it is the row type of something."""
+    rows = {row[0]: row for row in await connection.fetch(_TYPES)}
+    return {oid: _portable(oid, rows) for oid in rows}
+
+
+def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
+    """Domains are what they are based on, through any number of them."""
+    if oid not in rows:
+        return "object"
+    _, name, kind, category, base = rows[oid]
+    if kind == "d":
+        return "array" if category == "A" else _portable(base, rows)
+    return _PORTABLE.get(name) or _BY_KIND.get(kind) or _BY_CATEGORY.get(category, "unknown")
+
+
+def _object(row: Sequence[Any], types: Types) -> DiscoveredObject:
+    schema, name, kind, names, oids, natives, required = row
+    columns = zip(names or (), oids or (), natives or (), required or (), strict=True)
+    fields = [
+        DiscoveredField(column, _type(oid, native, types), native, not is_required, position)
+        for position, (column, oid, native, is_required) in enumerate(columns, 1)
+    ]
+    return DiscoveredObject.at((schema, name), _KINDS[kind], fields)
+
+
+def _type(oid: int, native: str, types: Types) -> PortableType:
+    return "array" if native.endswith("[]") else types.get(oid, "object")
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
+    if names is None:
+        return list(fields)
+    by_name = {field.name: field for field in fields}
+    if unknown := [name for name in names if name not in by_name]:
+        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
+    return [by_name[name] for name in names]
+
+
+def _select(path: Sequence[str], columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
+    """Every value comes as text, cut off by the server one character after what will be shown."""
+    expressions = ", ".join(_expression(column, request.max_value_bytes + 1) for column in columns)
+    table = ".".join(_quoted(name) for name in path)
+    return f"SELECT {expressions} FROM {table} LIMIT {request.limit + 1}"  # noqa: S608 - every name is quoted
+
+
+def _expression(column: DiscoveredField, length: int) -> str:
+    name = _quoted(column.name)
+    if column.type == "binary":
+        return f"pg_catalog.encode(pg_catalog.substring({name}::bytea, 1, {length}), 'hex')"
+    if column.type in {"array", "object"}:
+        return f"pg_catalog.left(pg_catalog.to_json({name})::text, {length})"
+    return f"pg_catalog.left({name}::text, {length})"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _value(column: DiscoveredField, text: str | None, request: PreviewRequest) -> Any:
+    """A column's text as the JSON-safe value that it stands for."""
+    if text is None:
+        return None
+    if column.type in {"json", "array", "object"}:
+        return _nested(text, column, request)
+    reader = _READERS.get(column.type)
+    return reader(text) if reader else text
+
+
+def _nested(text: str, column: DiscoveredField, request: PreviewRequest) -> Any:
+    """What was cut off is no JSON any more and stays text."""
+    if len(text) > request.max_value_bytes:
+        return text
+    try:
+        if column.native_type.startswith("numeric"):
+            return _digits(_exact_decoder.decode(text))
+        return json_safe(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
+_exact_decoder: Final = msgspec.json.Decoder(float_hook=str)
+
+
+def _digits(value: Any) -> Any:
+    """Numbers of a numeric array, as strings like every decimal."""
+    if isinstance(value, list):
+        return [_digits(item) for item in value]
+    return value if value is None else str(value)
+
+
+def _timestamp(text: str) -> str:
+    """`infinity` and years before our era have no form in RFC 3339 and stay as they are."""
+    if not text[:1].isdigit() or text.endswith("BC"):
+        return text
+    return text.replace(" ", "T").removesuffix("+00") + ("Z" if text.endswith("+00") else "")
+
+
+def _time(text: str) -> str:
+    return text + ":00" if text[-3:-2] in {"+", "-"} else text
+
+
+_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+    "boolean": lambda text: text.startswith("t"),
+    "integer": lambda text: json_safe(int(text)),
+    "number": lambda text: json_safe(float(text)),
+    "binary": lambda text: base64.b64encode(bytes.fromhex(text)).decode("ascii"),
+    "timestamp": _timestamp,
+    "timestamp_tz": _timestamp,
+    "time": _time,
+}
