@@ -269,7 +269,6 @@ class _Possession:
     owner_pid: int
     locks: list[_Lock]
     process: "subprocess.Popen[bytes]"
-    cluster: Path
 
     def give_up(self, data_dir: Path) -> None:
         try:
@@ -328,7 +327,7 @@ def _attached(data_dir: Path, owner: int | None) -> EmbeddedPostgres | None:
     return EmbeddedPostgres(data_dir, record["port"], record["pid"], is_owner=False, _passwords=record["passwords"])
 
 
-def _record(data_dir: Path, **changes: Any) -> dict[str, Any]:
+def _record(data_dir: Path, **changes: Any) -> None:
     """Change postgres.json in one step: a reader sees all of the old or all of the new."""
     record = _read_record(data_dir) | changes
     path = data_dir / "postgres.json"
@@ -338,7 +337,6 @@ def _record(data_dir: Path, **changes: Any) -> dict[str, Any]:
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(record, file, indent=2)
     new.replace(path)
-    return record
 
 
 def _read_record(data_dir: Path) -> dict[str, Any]:
@@ -368,8 +366,8 @@ def _start_owned(data_dir: Path, lock: _Lock, prefix: Path, durable: bool) -> Em
         if home != data_dir:
             # The link to it may have been copied with the data folder.
             locks.append(_lock_home(home, data_dir))
-        cluster = home / "postgres"
-        site = _Site(cluster, _runnable(prefix, account) / "bin", account, data_dir / "postgres.log", durable)
+        binaries = _runnable(prefix, account) / "bin"
+        site = _Site(home / "postgres", binaries, account, data_dir / "postgres.log", durable)
         passwords = _ensure_cluster(site, data_dir)
         process, port = _start_server(site, _read_record(data_dir).get("port"))
         try:
@@ -381,7 +379,7 @@ def _start_owned(data_dir: Path, lock: _Lock, prefix: Path, durable: bool) -> Em
         for held in locks:
             held.release()
         raise
-    possession = _Possession(os.getpid(), locks, process, cluster)
+    possession = _Possession(os.getpid(), locks, process)
     return EmbeddedPostgres(data_dir, port, process.pid, True, _passwords=passwords, _possession=possession)
 
 
