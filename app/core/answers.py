@@ -47,11 +47,11 @@ def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
     return Answer(status, [_JSON_TYPE], _json.encode(content))
 
 
-def entity(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
-    """A single entity with its entity tag, or 304 where the client already has this version."""
-    tag = b'"v%d"' % content.version  # type: ignore[attr-defined]
+def entity(exchange: Exchange, content: T, *, version: int | None = None, status: int = 200, changed: bool = False) -> Answer[T]:
+    """A single entity with its entity tag, or 304 where a client that only reads already has this version."""
+    tag = b'"v%d"' % (content.version if version is None else version)  # type: ignore[attr-defined]
     known = exchange.headers.get(b"if-none-match")
-    if known is not None and status == 200 and _matches(known, tag):
+    if known is not None and not changed and _matches(known, tag):
         return Answer(304, [(b"etag", tag)], b"")
     response = answer(exchange, content, status=status)
     response.wire_headers.append((b"etag", tag))
@@ -60,7 +60,7 @@ def entity(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
 
 def created(exchange: Exchange, content: T, location: str) -> Answer[T]:
     """201 with the path of the new entity."""
-    response = entity(exchange, content, status=201)
+    response = entity(exchange, content, status=201, changed=True)
     response.wire_headers.append((b"location", location.encode()))
     return response
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import msgspec
 from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, orm_registry
 from advanced_alchemy.mixins import AuditColumns, UUIDv7PrimaryKey
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import ColumnElement, ForeignKey, Select, bindparam, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
@@ -40,6 +42,8 @@ class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
     __abstract__ = True
     _sentinel = None  # the mixin's bulk-insert column; ids are made here, so rows need no other mark
 
+    updated_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), sort_order=3003)
+    """Set by `UnitOfWork.touch`, not by every UPDATE as the mixin has it: what is outside of `version` leaves it alone."""
     created_by: Mapped[UUID | None] = mapped_column(sort_order=3004, default=None)
     updated_by: Mapped[UUID | None] = mapped_column(sort_order=3005, default=None)
     version: Mapped[int] = mapped_column(sort_order=3006, default=1)
@@ -65,7 +69,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):  # type: ignore[type-var]
     """Struct fields that are not columns of the table."""
 
     def __init__(self, session: AsyncSession, **options: Any) -> None:
-        super().__init__(session=session, wrap_exceptions=False, **options)
+        super().__init__(session=session, auto_refresh=False, auto_expunge=False, wrap_exceptions=False, **options)
 
     @classmethod
     def selection(cls, struct: type[msgspec.Struct]) -> Select[Any]:
@@ -175,7 +179,7 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
             code, sentence = UNIQUE_SENTENCES.get(_constraint(cause), ("already_exists", "This already exists."))
             return Conflict(sentence, code=code)
         case "23503":
-            return Conflict("Something that this refers to does not exist, or is still in use.", code="reference_broken")
+            return Conflict("Something else still refers to this, or it refers to something that is gone.", code="still_in_use")
         case "40001" | "40P01" | "55P03":
             return Conflict("Somebody changed the same thing at this moment. Try again.", code="concurrent_change")
         case "57014" | "25P03":

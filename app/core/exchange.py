@@ -25,13 +25,15 @@ SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host
 
 
 class Exchange:
-    __slots__ = ("deadline", "headers", "principal", "repeated", "request_id", "scope", "started", "status")
+    __slots__ = ("deadline", "headers", "method", "principal", "repeated", "request_id", "scope", "signed", "started", "status")
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.scope = scope
+        self.method: str = scope["method"]
         self.started = perf_counter()
         self.status = 0
         self.principal: Principal | None = None
+        self.signed: Any = None  # the session in memory behind the principal (app.domain.auth.principals.Signed)
         self.deadline: asyncio.Timeout | None = None
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)

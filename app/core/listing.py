@@ -236,8 +236,7 @@ def parse_uuid(text: str) -> UUID:
 
 
 def uuid_filter(column: Column, *, description: str = "") -> Filter:
-    schema = {"type": "string", "format": "uuid"}
-    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse_uuid, schema=schema, description=description)
+    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse_uuid, schema=UUID_SCHEMA, description=description)
 
 
 def time_filter(column: Column, *, bound: Literal["from", "to"], description: str = "") -> Filter:
@@ -275,53 +274,45 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+UUID_SCHEMA: dict[str, Any] = {"type": "string", "format": "uuid"}
 STRING: dict[str, Any] = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS}
 
 
-def page_of_names(items: Mapping[str, T], query_string: bytes, struct: type[T]) -> Page[T]:
-    """A page of something that lives in memory, keyed by name: the same parameters and cursors as every list.
+def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
+    """A page of something that lives in memory, keyed by name: the parameters and cursors of every list.
 
     Raises BadRequest like a Listing.
     """
-    given = parse_parameters(query_string)
-    faults = [Fault(name, "invalid_parameter", "is not a parameter of this list") for name in given.keys() - IN_MEMORY]
-    if faults:
-        raise BadRequest("A query parameter is not valid.", code="invalid_parameter", errors=faults)
-    query = _parse_plain(given)
+    given = _parsed_by_name(parse_parameters(query_string))
     wanted = given.get("q", "").casefold()
-    names = sorted(name for name in items if wanted in name.casefold())
-    rest = [name for name in names if query[1] is None or name > query[1]]
-    shown = rest[: query[0]]
-    more = len(rest) > len(shown)
+    names = sorted((name for name in items if wanted in name.casefold()), reverse=given.get("sort") == "-name")
+    start = names.index(given["cursor"]) + 1 if given.get("cursor") in names else 0
+    shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
+    more = start + len(shown) < len(names)
     cursor = base64.urlsafe_b64encode(shown[-1].encode()).decode() if more else None
     return Page(items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None)
 
 
-IN_MEMORY = frozenset(("limit", "cursor", "count", "sort", "q"))
-
-
-def _parse_plain(given: Mapping[str, str]) -> tuple[int, str | None]:
+def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     faults: list[Fault] = []
-    limit, after = DEFAULT_LIMIT, None
-    checks: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count, "sort": _by_name, "cursor": _name_cursor, "q": _escaped}
     for name, text in given.items():
         try:
-            value = checks[name](text)
+            values[name] = _BY_NAME.get(name, _unknown_parameter)(text)
         except ValueError as error:
             faults.append(Fault(name, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
-            continue
-        if name == "limit":
-            limit = value
-        elif name == "cursor":
-            after = value
     if faults:
         raise BadRequest("A query parameter is not valid.", code=faults[0].code, errors=faults)
-    return limit, after
+    return values
+
+
+def _unknown_parameter(text: str) -> Any:
+    raise ValueError("is not a parameter of this list")
 
 
 def _by_name(text: str) -> str:
-    if text != "name":
-        raise ValueError("must be `name`")
+    if text not in ("name", "-name"):
+        raise ValueError("must be `name` or `-name`")
     return text
 
 
@@ -330,3 +321,22 @@ def _name_cursor(text: str) -> str:
         return base64.b64decode(text, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         raise ValueError("must be the next_cursor of the page before") from None
+
+
+_BY_NAME: dict[str, Callable[[str], Any]] = {
+    "limit": _limit,
+    "count": _count,
+    "sort": _by_name,
+    "cursor": _name_cursor,
+    "q": lambda text: text,
+}
+
+COMMON_PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "cursor": STRING | {"description": "The next_cursor of the page before."},
+    "count": {"type": "string", "enum": ["exact"], "description": "Ask for `total`."},
+}
+IN_MEMORY_PARAMETERS: dict[str, dict[str, Any]] = COMMON_PARAMETERS | {
+    "sort": {"type": "string", "enum": ["name", "-name"], "default": "name"},
+    "q": STRING | {"description": "Text that the name holds."},
+}

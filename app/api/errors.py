@@ -1,0 +1,64 @@
+"""How whatever is raised below becomes the one error shape."""
+
+import logging
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+from litestar.types import ExceptionHandlersMap
+
+from app.core.answers import Answer, error_answer
+from app.core.database import explain
+from app.core.errors import (
+    BadRequest,
+    ErrorBody,
+    Fault,
+    HubError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from app.core.exchange import Exchange
+
+log = logging.getLogger("hub.errors")
+_BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: TooLarge, 415: UnsupportedMediaType}
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Answer[ErrorBody]:
+    return error_answer(Exchange.of(request.scope), as_hub_error(error, Exchange.of(request.scope)))
+
+
+def as_hub_error(error: BaseException, exchange: Exchange) -> HubError:
+    if isinstance(error, HubError):
+        return error
+    if isinstance(error, HTTPException):
+        return _from_litestar(error)
+    found = explain(error)
+    if found is None or isinstance(found, InternalError):
+        log.error("unhandled error", exc_info=error, extra={"request_id": exchange.request_id})
+        return InternalError()
+    if found.status == 503:
+        log.warning("database: %s", found.code, extra={"request_id": exchange.request_id})
+    return found
+
+
+def _from_litestar(error: HTTPException) -> HubError:
+    if isinstance(error, MethodNotAllowedException):
+        allowed = {method.strip() for method in (error.headers or {}).get("allow", "").split(",") if method.strip()}
+        allowed |= {"HEAD"} if "GET" in allowed else set()
+        return MethodNotAllowed(headers={"Allow": ", ".join(sorted(allowed))})
+    if isinstance(error, ValidationException):
+        return BadRequest(errors=_faults(error))
+    if isinstance(error, NotFoundException):
+        return NotFound()
+    return _BY_STATUS.get(error.status_code, InternalError)()
+
+
+def _faults(error: ValidationException) -> list[Fault]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    return [Fault(item.get("key", ""), "invalid", item.get("message", "is not valid")) for item in extra if isinstance(item, dict)]
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {Exception: answer_error, HTTPException: answer_error}

@@ -1,0 +1,22 @@
+"""The route table: every controller of the API, on one page."""
+
+from litestar import Router
+
+from app.domain.auth.controllers import AuthController, jwks
+from app.domain.health.controllers import live, metrics, ready
+from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.users.controllers import UserController
+
+API = Router(
+    "/api/v1",
+    route_handlers=[
+        AuthController,
+        UserController,
+        RoleController,
+        list_permissions,
+    ],
+)
+
+OUTSIDE_OF_VERSIONS = [live, ready, metrics, jwks]
+
+ROUTES = [API, *OUTSIDE_OF_VERSIONS]

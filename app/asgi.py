@@ -1,0 +1,71 @@
+"""The one place that wires everything: the parts, the application, the frame around it."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.di import Provide
+
+from app.api.errors import EXCEPTION_HANDLERS
+from app.api.openapi import openapi_config
+from app.api.v1 import ROUTES
+from app.core.exchange import Exchange
+from app.core.frame import Frame, FrameConfig
+from app.core.logging import configure, request_logger
+from app.core.metrics import count_request
+from app.core.migrations import permissions
+from app.domain.auth.gate import admit, check_routes
+from app.domain.parts import Parts
+from app.domain.requests import HubRequest
+from app.domain.work import unit_of_work
+from app.runtime import prepare_parts
+from app.settings import Settings, load
+
+
+def create_app(parts: Parts) -> Litestar:
+    """The application around its parts; `lifespan` opens and closes them."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        await parts.open()
+        try:
+            yield
+        finally:
+            await parts.close()
+
+    app = Litestar(
+        route_handlers=ROUTES,
+        request_class=HubRequest,
+        before_request=admit,
+        dependencies={"work": Provide(unit_of_work)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=openapi_config(),
+        request_max_body_size=parts.settings.max_body_bytes,
+        logging_config=None,
+    )
+    app.state.parts = parts
+    check_routes(app, permissions())
+    return app
+
+
+def framed(app: Litestar, settings: Settings) -> Frame:
+    """What the server serves: the application inside of what holds for every request."""
+    log_request = request_logger(settings.log_format, settings.log_level)
+
+    def observe(exchange: Exchange) -> None:
+        log_request(exchange, count_request(exchange))
+
+    config = FrameConfig(
+        timeout_s=settings.request_timeout_s, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
+    )
+    return Frame(app, config, observe=observe)
+
+
+def serve() -> Frame:
+    """What granian's workers call. `hub serve` hands them the address of the database that it prepared."""
+    settings = load()
+    configure(settings.log_format, settings.log_level)
+    parts = prepare_parts(settings, os.environ["HUB_RUNTIME_DATABASE_URL"])
+    return framed(create_app(parts), settings)

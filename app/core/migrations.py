@@ -1,0 +1,144 @@
+"""Migrations and seeds: how a database gets its tables, its two roles and what is built in.
+
+The owner role (`hub_owner`) migrates and owns every table; the application role (`hub_app`) owns nothing and holds only
+what the migrations grant it. Alembic and SQLAlchemy are imported when a migration has to run, and only then: a start on an
+up-to-date database asks one question by asyncpg.
+"""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import asyncpg
+
+OWNER_ROLE = "hub_owner"
+APP_ROLE = "hub_app"
+LOCK = 0x68756201
+"""Advisory lock: hubs that start together migrate one after the other."""
+
+
+def db_folder() -> Path:
+    """`db/` beside the package in a checkout, `app/_db` inside an installed wheel."""
+    package = Path(__file__).parents[1]
+    installed = package / "_db"
+    return installed if installed.is_dir() else package.parent / "db"
+
+
+def head() -> str:
+    """The newest revision: file names start with their revision, and revisions count upwards."""
+    return max(path.name.split("_")[0] for path in (db_folder() / "migrations" / "versions").glob("[0-9]*.py"))
+
+
+def permissions() -> dict[str, str]:
+    """Every permission with its sentence."""
+    found: dict[str, str] = json.loads((db_folder() / "seeds" / "permissions.json").read_text(encoding="utf-8"))
+    return found
+
+
+async def current(url: str) -> str | None:
+    """The revision that the database is at; None where no migration has run. Raises asyncpg's errors."""
+    connection = await asyncpg.connect(url, timeout=5)
+    try:
+        return await revision_of(connection)
+    finally:
+        await connection.close()
+
+
+async def revision_of(connection: Any) -> str | None:
+    try:
+        found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    return found
+
+
+async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", target: str | None = None) -> None:
+    """Bring the database to `target` (default: the head, or one revision down) and write the seeds.
+
+    Raises asyncpg's and Alembic's errors; each migration runs in a transaction of its own.
+    """
+    lock = await asyncpg.connect(owner_url, timeout=5)
+    try:
+        await lock.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await _ensure_roles(lock)
+        await asyncio.to_thread(_run_alembic, owner_url, direction, target)
+        if await revision_of(lock) == head():
+            await _seed(lock)
+    finally:
+        await lock.close()
+
+
+async def _ensure_roles(connection: Any) -> None:
+    """Both roles exist, and whoever migrates is a member of them. Where they were made beforehand no right is needed."""
+    for role in (OWNER_ROLE, APP_ROLE):
+        if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        if not await connection.fetchval("SELECT pg_has_role(current_user, $1, 'MEMBER')", role) and role == OWNER_ROLE:
+            await connection.execute(f"GRANT {role} TO CURRENT_USER")
+    if not await connection.fetchval("SELECT has_schema_privilege($1, 'public', 'CREATE')", OWNER_ROLE):
+        await connection.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER_ROLE}")
+    if not await connection.fetchval("SELECT has_schema_privilege($1, 'public', 'USAGE')", APP_ROLE):
+        await connection.execute(f"GRANT USAGE ON SCHEMA public TO {APP_ROLE}")
+    await connection.execute(f"SET ROLE {OWNER_ROLE}")
+
+
+def _run_alembic(owner_url: str, direction: Literal["up", "down"], target: str | None) -> None:
+    """In a thread: Alembic is synchronous, and runs an event loop of its own around the asynchronous driver."""
+    asyncio.run(_upgrade_or_downgrade(owner_url, direction, target))
+
+
+async def _upgrade_or_downgrade(owner_url: str, direction: Literal["up", "down"], target: str | None) -> None:
+    from alembic import command
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    settings = {"role": OWNER_ROLE, "application_name": "hub migrate"}
+    url = make_url(owner_url).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
+    run = command.upgrade if direction == "up" else command.downgrade
+
+    def with_connection(connection: Any) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        run(config, target or ("head" if direction == "up" else "-1"))
+
+    async with engine.begin() as connection:
+        await connection.run_sync(with_connection)
+    await engine.dispose()
+
+
+def alembic_config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(db_folder() / "migrations").replace("%", "%%"))
+    return config
+
+
+async def _seed(connection: Any) -> None:
+    """The default tenant and the built-in roles of every tenant, brought up to date; running it again changes nothing."""
+    now = datetime.now(UTC)
+    await connection.execute(
+        """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at) VALUES ($1, 'default', 'Default', true, $2, $2)
+           ON CONFLICT DO NOTHING""",
+        UUID("00000000-0000-7000-8000-000000000001"),
+        now,
+    )
+    for role in json.loads((db_folder() / "seeds" / "roles.json").read_text(encoding="utf-8")):
+        granted = sorted(permissions()) if role["permissions"] == "all" else role["permissions"]
+        await connection.execute(
+            """INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
+               VALUES ($1, '00000000-0000-7000-8000-000000000001', $2, $2, $3, $4, true, $5, $5)
+               ON CONFLICT (id) DO UPDATE SET permissions = EXCLUDED.permissions, description = EXCLUDED.description,
+                 version = roles.version + 1, updated_at = EXCLUDED.updated_at
+               WHERE roles.permissions <> EXCLUDED.permissions OR roles.description <> EXCLUDED.description""",
+            UUID(role["id"]),
+            role["name"],
+            role["description"],
+            granted,
+            now,
+        )

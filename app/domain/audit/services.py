@@ -1,0 +1,65 @@
+"""Writing the audit log: one row per write, login and refusal, in the transaction of what it records."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from app.core.exchange import Exchange
+from app.core.security import Principal
+from app.domain.audit.models import AuditEvent
+
+Outcome = Literal["success", "failure", "refused"]
+
+NEVER_RECORDED = frozenset(("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token"))
+MAX_TEXT = 500
+
+
+async def audit(
+    session: AsyncSession,
+    *,
+    tenant_id: UUID,
+    principal: Principal | None,
+    exchange: Exchange | None,
+    address: str | None,
+    action: str,
+    resource_type: str,
+    resource_id: UUID | None,
+    outcome: Outcome,
+    actor_id: UUID | None = None,
+    actor_name: str | None = None,
+    before: Any = None,
+    after: Any = None,
+    detail: str | None = None,
+) -> None:
+    """Add one row. `before` and `after` are Structs or dictionaries as the API shows them: without any secret's value."""
+    await session.execute(
+        insert(AuditEvent),
+        {
+            "id": uuid7(),
+            "tenant_id": tenant_id,
+            "occurred_at": datetime.now(UTC),
+            "actor_id": principal.id if principal else actor_id,
+            "actor_name": principal.email if principal else actor_name,
+            "action": action,
+            "resource_type": resource_type,
+            "resource_id": resource_id,
+            "outcome": outcome,
+            "address": address,
+            "request_id": exchange.request_id if exchange else None,
+            "detail": detail[:MAX_TEXT] if detail else None,
+            "before": redacted(before),
+            "after": redacted(after),
+        },
+    )
+
+
+def redacted(content: Any) -> dict[str, Any] | None:
+    if content is None:
+        return None
+    plain: dict[str, Any] = msgspec.to_builtins(content)
+    return {name: value for name, value in plain.items() if name not in NEVER_RECORDED}

@@ -1,0 +1,111 @@
+"""Signing in and out, sessions, introspection."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Controller, delete, get, post
+from litestar.di import NamedDependency
+from litestar.enums import RequestEncodingType
+from litestar.params import Body, FromPath, RequestBody
+from msgspec import Meta, Struct
+
+from app.core.answers import Answer, answer, created, no_content
+from app.core.listing import Page
+from app.core.security import open_to_all, signed_in
+from app.domain.auth import services
+from app.domain.auth.repositories import SESSIONS
+from app.domain.auth.schemas import (
+    ChangePassword,
+    Introspection,
+    JsonWebKeySet,
+    Login,
+    Logout,
+    Me,
+    Refresh,
+    Register,
+    SessionOut,
+    TokenPair,
+)
+from app.domain.idempotency.services import idempotent
+from app.domain.requests import HubRequest
+from app.domain.users.schemas import UserOut
+from app.domain.work import UnitOfWork
+
+
+class IntrospectionForm(Struct):
+    token: Annotated[str, Meta(min_length=1, max_length=8192)]
+    token_type_hint: str | None = None
+
+
+class AuthController(Controller):
+    path = "/auth"
+    tags = ["auth"]  # noqa: RUF012
+
+    @post("/register", opt=open_to_all(), summary="Register")
+    @idempotent
+    async def register(
+        self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Register]
+    ) -> Answer[UserOut]:
+        """Create an account for oneself, where the deployment allows it."""
+        user = await services.register(work, data)
+        return created(request.exchange, user, f"/api/v1/users/{user.id}")
+
+    @post("/login", opt=open_to_all(), status_code=200, summary="Sign in")
+    async def login(self, request: HubRequest, data: RequestBody[Login]) -> Answer[TokenPair]:
+        """Open a session. After ten failures in a row an account is locked for up to 15 minutes."""
+        return answer(request.exchange, await services.login(request, data))
+
+    @post("/refresh", opt=open_to_all(), status_code=200, summary="Refresh tokens")
+    async def refresh(self, request: HubRequest, data: RequestBody[Refresh]) -> Answer[TokenPair]:
+        """Exchange a refresh token for a new pair. Each one works once; using an old one again ends the session."""
+        return answer(request.exchange, await services.refresh(request, data.refresh_token))
+
+    @post("/logout", opt=signed_in(), status_code=204, summary="Sign out")
+    async def logout(
+        self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Logout | None] = None
+    ) -> Answer[None]:
+        """End this session, or all of one's own."""
+        await services.logout(work, (data or Logout()).scope)
+        return no_content()
+
+    @get("/me", opt=signed_in(), summary="Who am I")
+    async def me(self, request: HubRequest) -> Answer[Me]:
+        """The user, roles, permissions and tenant behind the access token."""
+        return request.parts.principals.me(request.exchange)
+
+    @post("/change-password", opt=signed_in(), status_code=204, summary="Change one's password")
+    async def change_password(self, request: HubRequest, data: RequestBody[ChangePassword]) -> Answer[None]:
+        """All other sessions of the user end."""
+        await services.change_password(request, data)
+        return no_content()
+
+    @get("/sessions", opt=signed_in(listing=SESSIONS), summary="List one's sessions")
+    async def sessions(self, request: HubRequest) -> Answer[Page[SessionOut]]:
+        """Where one is signed in."""
+        principal = request.principal
+        own = {"tenant_id": principal.tenant_id, "user_id": principal.id, "current_session_id": principal.session_id}
+        query = SESSIONS.parse(request.query_string)
+        return answer(request.exchange, await request.parts.reads.page(SESSIONS, query, SessionOut, **own))
+
+    @delete("/sessions/{session_id:uuid}", opt=signed_in(), summary="End one's session")
+    async def end_session(
+        self, request: HubRequest, work: NamedDependency[UnitOfWork], session_id: FromPath[UUID]
+    ) -> Answer[None]:
+        """Sign out another device."""
+        await services.end_session(work, session_id)
+        return no_content()
+
+    @post("/introspect", opt=signed_in(), status_code=200, summary="Introspect a token")
+    async def introspect(
+        self, request: HubRequest, data: Annotated[IntrospectionForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
+    ) -> Answer[Introspection]:
+        """RFC 7662, for other services: whether an access token is valid at this moment, and whose it is."""
+        return answer(request.exchange, await services.introspect(request, data.token))
+
+
+@get("/.well-known/jwks.json", opt=open_to_all(), tags=["auth"], summary="Public keys")
+async def jwks(request: HubRequest) -> Answer[JsonWebKeySet]:
+    """RFC 7517: the keys with which other services verify access tokens themselves."""
+    found = answer(request.exchange, JsonWebKeySet(request.parts.tokens.jwks()["keys"]))
+    found.wire_headers.append((b"cache-control", b"public, max-age=300"))
+    return found

@@ -1,0 +1,62 @@
+"""The gate: every request to a route passes here before its body is read.
+
+JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A route that declares nothing is
+closed to all, and `check_routes` stops the start over it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.handlers import HTTPRouteHandler
+
+from app.core.errors import BadRequest, Forbidden, InternalError
+from app.core.exchange import Exchange
+from app.core.security import Access, Principal, bearer_token
+from app.domain.parts import Parts
+from app.domain.work import record_refusal
+
+
+
+async def admit(request: Request[Any, Any, Any]) -> None:
+    """Raises Unauthenticated, Forbidden, or BadRequest for query parameters where the route takes none."""
+    scope = request.scope
+    handler = scope["route_handler"]
+    access: Access | None = handler.opt.get("access")
+    if access is None:
+        if scope["method"] == "OPTIONS":
+            return
+        raise InternalError
+    exchange = Exchange.of(scope)
+    if not access.is_open:
+        principal = await authenticate(request.app.state.parts, exchange)
+        if access.permission is not None and access.permission not in principal.permissions:
+            await _refuse(request.app.state.parts, exchange, access.permission)
+    if scope["query_string"] and not access.takes_query:
+        raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
+
+
+async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
+    """The principal of a live session, set on the exchange. Raises Unauthenticated."""
+    claims = parts.tokens.verify(bearer_token(exchange.headers.get(b"authorization")))
+    exchange.signed = signed = await parts.principals.of(claims)
+    exchange.principal = signed.principal
+    return signed.principal
+
+
+async def _refuse(parts: Parts, exchange: Exchange, permission: str) -> None:
+    error = Forbidden(f"This needs the permission `{permission}`.", code="permission_missing")
+    await record_refusal(parts, exchange, error)
+    raise error
+
+
+def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
+    """Every route says who may call it, with permissions that exist. Raises RuntimeError naming the first that does not."""
+    known = set(permissions)
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if not isinstance(handler, HTTPRouteHandler) or handler.http_methods == {"OPTIONS"}:
+                continue
+            access = handler.opt.get("access")
+            if access is None or (access.permission is not None and access.permission not in known):
+                raise RuntimeError(f"{handler} does not declare its access, or names a permission that does not exist")

@@ -1,0 +1,305 @@
+"""The rules about signing in: who gets a session, how it is carried on, and when it ends."""
+
+import hmac
+from base64 import urlsafe_b64encode
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, func, select, update
+
+from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
+from app.core.sealing import KeyRing, SealingError
+from app.core.security import ACCESS_TOKEN_S
+from app.domain.auth.models import Session
+from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
+from app.domain.requests import HubRequest
+from app.domain.tenants.models import DEFAULT_TENANT_ID, Tenant
+from app.domain.users.identity import email_key
+from app.domain.users.models import User
+from app.domain.users.schemas import UserCreate, UserOut
+from app.domain.users.services import UserService, end_sessions, hash_new_password
+from app.domain.work import UnitOfWork, work_of_its_own
+
+FAILURES_UNTIL_LOCKED = 10
+LOCKED_FOR = timedelta(minutes=15)
+IDLE_LIFETIME = timedelta(days=7)
+ABSOLUTE_LIFETIME = timedelta(days=30)
+REFRESH_GRACE = timedelta(seconds=10)
+"""A client that lost the answer to its refresh may ask again for that long and gets the same successor."""
+
+NOBODY = UUID(int=0)
+
+
+async def register(work: UnitOfWork, new: Register) -> UserOut:
+    """Raises Forbidden where registration is closed."""
+    if work.parts.settings.registration == "closed":
+        raise Forbidden("Registration is closed here. Ask an administrator for an account.", code="registration_closed")
+    user = UserCreate(email=new.email, password=new.password, first_name=new.first_name, last_name=new.last_name)
+    return await UserService(work).create(user)
+
+
+async def login(request: HubRequest, given: Login) -> TokenPair:
+    """Open a session. Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated."""
+    user = await _find(request, given)
+    fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
+    async with work_of_its_own(request) as work:
+        if user is not None and fits and await _clear_failures(work, user):
+            pair = await _open_session(work, user)
+            await _rehash(work, user, given.password)
+            return pair
+        await _count_failure(work, user.id if user and not fits else NOBODY)
+        await _record_login(work, user, outcome="failure", name=given.email)
+    raise Unauthenticated("Email address or password is wrong.", code="invalid_credentials")
+
+
+async def _find(request: HubRequest, given: Login) -> User | None:
+    """The user who may sign in with a password now; None for everyone else."""
+    tenant = Tenant.id == DEFAULT_TENANT_ID if given.tenant is None else Tenant.slug == given.tenant
+    statement = (
+        select(User)
+        .join(Tenant, Tenant.id == User.tenant_id)
+        .where(tenant, Tenant.is_active, User.email_key == email_key(given.email), User.is_active, _unlocked())
+        .where(User.password_hash.is_not(None))
+    )
+    async with request.parts.sessions() as session:
+        return await session.scalar(statement)
+
+
+def _unlocked() -> Any:
+    return func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
+
+
+async def _clear_failures(work: UnitOfWork, user: User) -> bool:
+    """Whether the user may still sign in at this moment.
+
+    Asked of the row after the check of the password: of many guesses made in parallel, those that come back after ten
+    failures were counted are refused, the right one too. So at most ten answers are worth anything.
+    """
+    statement = (
+        update(User)
+        .where(User.id == user.id, User.is_active, User.password_hash == user.password_hash, _unlocked())
+        .values(failed_logins=0, locked_until=None)
+        .returning(User.id)
+    )
+    return await work.session.scalar(statement, execution_options=_NO_SYNC) is not None
+
+
+async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
+    """Runs for unknown users too, so that all failures take alike. A lock that ran out starts the count anew."""
+    now = func.now()
+    failures = case((User.locked_until <= now, 1), else_=User.failed_logins + 1)
+    until = case((failures >= FAILURES_UNTIL_LOCKED, now + LOCKED_FOR), else_=None)
+    statement = update(User).where(User.id == user_id, _unlocked()).values(failed_logins=failures, locked_until=until)
+    await work.session.execute(statement, execution_options=_NO_SYNC)
+
+
+_NO_SYNC = {"synchronize_session": False}
+
+
+async def _open_session(work: UnitOfWork, user: User) -> TokenPair:
+    key_id = work.parts.key_ring.current_id
+    device = work.exchange.header(b"user-agent") if work.exchange else None
+    session = Session(
+        **(work.stamp() | {"tenant_id": user.tenant_id, "created_by": user.id, "updated_by": user.id}),
+        user_id=user.id,
+        key_id=key_id,
+        generation=1,
+        rotated_at=work.now,
+        last_seen_at=work.now,
+        idle_expires_at=work.now + IDLE_LIFETIME,
+        expires_at=work.now + ABSOLUTE_LIFETIME,
+        device=device[:300] if device else None,
+        address=work.address,
+    )
+    work.session.add(session)
+    await work.session.flush()
+    await _record_login(work, user, outcome="success", session_id=session.id)
+    return _pair(work, session)
+
+
+async def _record_login(
+    work: UnitOfWork, user: User | None, *, outcome: Any, name: str | None = None, session_id: UUID | None = None
+) -> None:
+    await work.audit(
+        "auth.login",
+        "session",
+        session_id,
+        outcome=outcome,
+        actor_id=user.id if user else None,
+        actor_name=user.email if user else (name or "")[:254].replace("\x00", ""),
+    )
+
+
+async def _rehash(work: UnitOfWork, user: User, password: str) -> None:
+    """A hash made with weaker parameters than today's is replaced while the password is at hand."""
+    if user.password_hash and work.parts.passwords.needs_rehash(user.password_hash):
+        stronger = await work.parts.passwords.hash(password)
+        await work.session.execute(
+            update(User).where(User.id == user.id).values(password_hash=stronger), execution_options=_NO_SYNC
+        )
+
+
+async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
+    """Rotate. A token that was used before ends the whole session, but for ten seconds in which it gets the same successor."""
+    session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
+    async with work_of_its_own(request) as work:
+        session = await work.session.get(Session, session_id, with_for_update=True)
+        if session is not None and await _is_live(work, session):
+            if generation == session.generation:
+                return await _rotate(work, session)
+            if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
+                return _pair(work, session)
+            await _end_reused(work, session)
+    raise Unauthenticated("The refresh token is not valid any more. Sign in again.", code="invalid_refresh_token")
+
+
+async def _is_live(work: UnitOfWork, session: Session) -> bool:
+    if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
+        return False
+    statement = select(User.is_active & Tenant.is_active).join(Tenant, Tenant.id == User.tenant_id)
+    return bool(await work.session.scalar(statement.where(User.id == session.user_id)))
+
+
+async def _rotate(work: UnitOfWork, session: Session) -> TokenPair:
+    session.generation += 1
+    session.key_id = work.parts.key_ring.current_id
+    session.rotated_at = session.last_seen_at = session.updated_at = work.now
+    session.idle_expires_at = work.now + IDLE_LIFETIME
+    await work.session.flush()
+    await work.audit("auth.refresh", "session", session.id, actor_id=session.user_id)
+    await work.forget("session", session.id)
+    return _pair(work, session)
+
+
+async def _end_reused(work: UnitOfWork, session: Session) -> None:
+    session.revoked_at = session.updated_at = work.now
+    await work.session.flush()
+    await work.forget("session", session.id)
+    await work.audit("auth.refresh_reused", "session", session.id, outcome="refused", actor_id=session.user_id)
+
+
+def _pair(work: UnitOfWork, session: Session) -> TokenPair:
+    until = min(session.idle_expires_at, session.expires_at)
+    try:
+        successor = refresh_token_of(work.parts.key_ring, session.key_id, session.id, session.generation)
+    except SealingError:
+        raise Unauthenticated("The session has ended. Sign in again.", code="session_ended") from None
+    return TokenPair(
+        access_token=work.parts.tokens.issue(subject=session.user_id, session=session.id, tenant=session.tenant_id),
+        token_type="bearer",  # noqa: S106
+        expires_in=ACCESS_TOKEN_S,
+        refresh_token=successor,
+        refresh_expires_in=int((until - work.now).total_seconds()),
+    )
+
+
+def refresh_token_of(ring: KeyRing, key_id: str, session_id: UUID, generation: int) -> str:
+    """Derived, never stored: the same session and generation always have the same token. Raises SealingError for a lost key."""
+    message = session_id.bytes + generation.to_bytes(8)
+    mac = hmac.new(ring.derive("refresh tokens", key_id), message, sha256).digest()
+    return f"dfr_{session_id.hex}_{generation}_{urlsafe_b64encode(mac).rstrip(b'=').decode().replace('_', '.')}"
+
+
+def read_refresh_token(ring: KeyRing, token: str) -> tuple[UUID, int]:
+    """Session and generation of a genuine token. Raises Unauthenticated without asking the database."""
+    parts = token.split("_")
+    if len(parts) == 4 and len(parts[1]) == 32 and parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10:
+        try:
+            session_id, generation = UUID(parts[1]), int(parts[2])
+        except ValueError:
+            session_id, generation = NOBODY, 0
+        genuine = (refresh_token_of(ring, key_id, session_id, generation) for key_id in ring.ids)
+        if any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in genuine):
+            return session_id, generation
+    raise Unauthenticated("The refresh token is not valid. Sign in again.", code="invalid_refresh_token")
+
+
+async def logout(work: UnitOfWork, scope: str) -> None:
+    actor = work.actor
+    if scope == "all":
+        await end_sessions(work, actor.id)
+    else:
+        await _revoke(work, actor.session_id)
+    await work.audit("auth.logout", "session", actor.session_id, detail=scope)
+
+
+async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
+    """Raises NotFound where it is not a live session of the actor's."""
+    statement = (
+        update(Session)
+        .where(Session.id == session_id, Session.user_id == work.actor.id, Session.revoked_at.is_(None))
+        .values(revoked_at=work.now, updated_at=work.now)
+        .returning(Session.id)
+    )
+    if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
+        raise NotFound
+    await work.forget("session", session_id)
+
+
+async def end_session(work: UnitOfWork, session_id: UUID) -> None:
+    await _revoke(work, session_id)
+    await work.audit("session.revoke", "session", session_id)
+
+
+async def change_password(request: HubRequest, given: ChangePassword) -> None:
+    """Other sessions end. A wrong current password counts towards the lock like a failed login: BadRequest."""
+    user = await _signed_in_user(request)
+    fits = await request.parts.passwords.verify(user.password_hash, given.current_password)
+    async with work_of_its_own(request) as work:
+        if fits and await _clear_failures(work, user):
+            own = (user.email, user.first_name, user.last_name)
+            stronger = await hash_new_password(work, given.new_password, own, path="new_password")
+            await _set_password(work, user, stronger)
+            return
+        await _count_failure(work, NOBODY if fits else user.id)
+        await work.audit("auth.change_password", "user", user.id, outcome="failure")
+    fault = Fault("current_password", "wrong_password", "is not your current password")
+    raise BadRequest("The current password is wrong.", code="wrong_password", errors=[fault])
+
+
+async def _signed_in_user(request: HubRequest) -> User:
+    async with request.parts.sessions() as session:
+        user = await session.get(User, request.principal.id)
+    if user is None:
+        raise Unauthenticated
+    return user
+
+
+async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> None:
+    principal = work.actor
+    changed = {"password_hash": password_hash, "updated_at": work.now, "updated_by": principal.id, "version": User.version + 1}
+    await work.session.execute(update(User).where(User.id == user.id).values(changed), execution_options=_NO_SYNC)
+    await end_sessions(work, user.id, keep=principal.session_id)
+    await work.audit("auth.change_password", "user", user.id)
+    await work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
+
+
+async def introspect(request: HubRequest, token: str) -> Introspection:
+    """RFC 7662: what a token is worth now. Another tenant's token is not active for this caller."""
+    try:
+        claims = request.parts.tokens.verify(token.encode("ascii", "replace"))
+        principal = (await request.parts.principals.of(claims)).principal
+    except Unauthenticated:
+        return Introspection(active=False)
+    if principal.tenant_id != request.principal.tenant_id:
+        return Introspection(active=False)
+    return Introspection(
+        active=True,
+        scope=claims.scope,
+        client_id=request.parts.tokens.audience,
+        username=principal.email,
+        token_type="Bearer",  # noqa: S106
+        exp=claims.exp,
+        iat=claims.iat,
+        sub=str(claims.sub),
+        aud=request.parts.tokens.audience,
+        iss=request.parts.tokens.issuer,
+        jti=claims.jti,
+        sid=str(claims.sid),
+        tid=str(claims.tid),
+        permissions=sorted(principal.permissions),
+    )
+
+

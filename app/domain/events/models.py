@@ -1,0 +1,26 @@
+"""The outbox: every change as a CloudEvent, written with the change and published afterwards."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, Identity
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import Base, Tenanted
+
+
+class OutboxEvent(Tenanted, Base):
+    """Columns carry the attributes of CloudEvents 1.0; `id` stays the same however often it is sent."""
+
+    __tablename__ = "outbox_events"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    type: Mapped[str]
+    source: Mapped[str]
+    subject: Mapped[str]
+    time: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

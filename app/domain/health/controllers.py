@@ -1,0 +1,50 @@
+"""Whether the process lives, whether it can serve, and its metrics."""
+
+from typing import Literal
+
+import asyncpg
+from litestar import get
+
+from app.core import migrations
+from app.core.answers import Answer, answer
+from app.core.metrics import CONTENT_TYPE, exposition
+from app.core.schemas import Output
+from app.core.security import open_to_all, requires
+from app.domain.requests import HubRequest
+
+
+class Health(Output):
+    status: Literal["ok", "unavailable"]
+    detail: str
+
+
+@get("/health/live", opt=open_to_all(), tags=["health"], summary="Is the process alive")
+async def live(request: HubRequest) -> Answer[Health]:
+    """Checks nothing outside of the process."""
+    return answer(request.exchange, Health("ok", "The process answers."))
+
+
+@get("/health/ready", opt=open_to_all(), tags=["health"], summary="Can the hub serve")
+async def ready(request: HubRequest) -> Answer[Health]:
+    """200 when the database answers and its tables are this version's; 503 otherwise."""
+    problem = await _problem(request)
+    if problem is None:
+        return answer(request.exchange, Health("ok", "Ready to serve."))
+    return answer(request.exchange, Health("unavailable", problem), status=503)
+
+
+async def _problem(request: HubRequest) -> str | None:
+    try:
+        async with request.parts.reads.connection() as connection:
+            found = await migrations.revision_of(connection)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return "The database is away."
+    if found != migrations.head():
+        return "The database has not been migrated to this version."
+    return None
+
+
+@get("/metrics", opt=requires("metrics:read"), tags=["health"], summary="Metrics")
+async def metrics(request: HubRequest) -> Answer[str]:
+    """Prometheus text format. Needs the permission `metrics:read`: scrape with a bearer token."""
+    return Answer(200, [(b"content-type", CONTENT_TYPE)], exposition())

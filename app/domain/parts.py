@@ -1,0 +1,44 @@
+"""What a running hub is made of: built once by each process from the settings, opened with it, closed with it."""
+
+from ipaddress import ip_network
+
+from app.connectors.sandbox import ConnectorSandbox
+from app.core.database import create_engine, create_sessions
+from app.core.egress import EgressPolicy
+from app.core.passwords import PasswordHasher
+from app.core.reads import Reads
+from app.core.sealing import KeyRing
+from app.core.security import SigningKey, Tokens
+from app.domain.auth.principals import Principals
+from app.settings import Settings
+
+
+class Parts:
+    def __init__(self, settings: Settings, *, database_url: str, key_ring: KeyRing, signing_keys: list[SigningKey]) -> None:
+        timeout_s = settings.request_timeout_s
+        self.settings = settings
+        self.database_url = database_url
+        self.trusted_proxies = tuple(ip_network(proxy) for proxy in settings.trusted_proxies)
+        self.key_ring = key_ring
+        self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
+        self.sessions = create_sessions(self.engine)
+        self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
+        self.passwords = PasswordHasher()
+        self.tokens = Tokens(signing_keys, issuer=settings.public_url)
+        self.principals = Principals(self.reads, database_url)
+        self.sandbox = ConnectorSandbox()
+        self.egress = EgressPolicy(
+            allow=settings.egress_allow, deny=settings.egress_deny, loopback_allowed=settings.is_development
+        )
+
+    async def open(self) -> None:
+        """Connect. A database that is away does not stop the start: readiness says so, and requests answer 503."""
+        await self.reads.open()
+        self.principals.start()
+
+    async def close(self) -> None:
+        await self.principals.stop()
+        await self.sandbox.close()
+        await self.reads.close()
+        await self.engine.dispose()
+        self.passwords.close()

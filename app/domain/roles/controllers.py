@@ -1,0 +1,87 @@
+"""Roles, their members and approvers, and the list of permissions."""
+
+from uuid import UUID
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, RequestBody
+
+from app.core.answers import Answer, answer, created, entity, no_content
+from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.security import requires
+from app.domain.idempotency.services import idempotent
+from app.domain.requests import HubRequest
+from app.domain.roles.repositories import ROLE, ROLES
+from app.domain.roles.schemas import ApproverRoles, PermissionOut, RoleCreate, RoleOut, RolePatch
+from app.domain.roles.services import PERMISSIONS, RoleService
+from app.domain.users.repositories import MEMBERS
+from app.domain.users.schemas import UserOut
+from app.domain.work import UnitOfWork
+
+Work = NamedDependency[UnitOfWork]
+
+
+class RoleController(Controller):
+    path = "/roles"
+    tags = ["roles"]  # noqa: RUF012
+
+    @get("/", opt=requires("roles:read", listing=ROLES), summary="List roles")
+    async def list_roles(self, request: HubRequest) -> Answer[Page[RoleOut]]:
+        """Every role of the tenant, a page at a time."""
+        query = ROLES.parse(request.query_string)
+        return answer(request.exchange, await request.parts.reads.page(ROLES, query, RoleOut, tenant_id=request.principal.tenant_id))
+
+    @get("/{role_id:uuid}", opt=requires("roles:read"), summary="Get a role")
+    async def get_role(self, request: HubRequest, role_id: FromPath[UUID]) -> Answer[RoleOut]:
+        """One role."""
+        role = await request.parts.reads.one(ROLE, RoleOut, id=role_id, tenant_id=request.principal.tenant_id)
+        return entity(request.exchange, role)
+
+    @post("/", opt=requires("roles:write"), summary="Create a role")
+    @idempotent
+    async def create_role(self, request: HubRequest, work: Work, data: RequestBody[RoleCreate]) -> Answer[RoleOut]:
+        """With permissions that one holds oneself."""
+        role = await RoleService(work).create(data)
+        return created(request.exchange, role, f"/api/v1/roles/{role.id}")
+
+    @patch("/{role_id:uuid}", opt=requires("roles:write"), summary="Change a role")
+    async def update_role(
+        self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[RolePatch]
+    ) -> Answer[RoleOut]:
+        """JSON Merge Patch (RFC 7396). What members may do changes within a second."""
+        return entity(request.exchange, await RoleService(work).update(role_id, data), changed=True)
+
+    @delete("/{role_id:uuid}", opt=requires("roles:write"), summary="Delete a role")
+    async def delete_role(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[None]:
+        """Members lose it. A role that still owns something cannot be deleted."""
+        await RoleService(work).delete(role_id)
+        return no_content()
+
+    @get("/{role_id:uuid}/members", opt=requires("roles:read", listing=MEMBERS), summary="List a role's members")
+    async def list_members(self, request: HubRequest, role_id: FromPath[UUID]) -> Answer[Page[UserOut]]:
+        """The users who hold the role."""
+        tenant_id, reads = request.principal.tenant_id, request.parts.reads
+        await reads.one(ROLE, RoleOut, id=role_id, tenant_id=tenant_id)
+        query = MEMBERS.parse(request.query_string)
+        return answer(request.exchange, await reads.page(MEMBERS, query, UserOut, tenant_id=tenant_id, member_role_id=role_id))
+
+    @get("/{role_id:uuid}/approver-roles", opt=requires("roles:read"), summary="Get a role's approver roles")
+    async def get_approvers(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[Page[UUID]]:
+        """The ids of the roles whose members decide on requests for this one."""
+        version, ids = await RoleService(work).approvers(role_id)
+        return entity(request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version)
+
+    @put("/{role_id:uuid}/approver-roles", opt=requires("roles:write"), summary="Set a role's approver roles")
+    async def set_approvers(
+        self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[ApproverRoles | list[UUID]]
+    ) -> Answer[Page[UUID]]:
+        """Replace the list: `{"items": [...]}` or the bare array of role ids."""
+        wanted = data.items if isinstance(data, ApproverRoles) else data
+        version, ids = await RoleService(work).set_approvers(role_id, wanted)
+        return entity(request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version, changed=True)
+
+
+@get("/permissions", opt=requires("permissions:read", parameters=IN_MEMORY_PARAMETERS), tags=["roles"], summary="List permissions")
+async def list_permissions(request: HubRequest) -> Answer[Page[PermissionOut]]:
+    """Every permission that a role can bring, with a sentence."""
+    return answer(request.exchange, page_of_names(PERMISSIONS, request.query_string))

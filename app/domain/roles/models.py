@@ -1,0 +1,34 @@
+"""Roles: named sets of permissions, and which roles approve requests for them."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+
+
+class Role(Tenanted, Entity):
+    __tablename__ = "roles"
+    __table_args__ = (UniqueConstraint("tenant_id", "name_key", name="roles_name_key"),)
+
+    name: Mapped[str]
+    name_key: Mapped[str]
+    """The form under which names are compared."""
+    description: Mapped[str | None]
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(String))
+    owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
+    is_system: Mapped[bool] = mapped_column(default=False)
+
+
+class RoleApprover(Tenanted, Base):
+    """Members of the approver role decide on requests for the role."""
+
+    __tablename__ = "role_approvers"
+
+    role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+    approver_role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+
+
+UNIQUE_SENTENCES["roles_name_key"] = ("name_taken", "A role of this name exists already.")

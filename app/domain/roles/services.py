@@ -1,0 +1,149 @@
+"""The rules about roles: nobody grants what they lack, built-in roles stay as they are."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, update
+
+from app.core import migrations
+from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.schemas import canonical_name, changes_of, required_text, to_struct
+from app.domain.roles.models import Role, RoleApprover
+from app.domain.roles.repositories import RoleRepository
+from app.domain.roles.schemas import PermissionOut, RoleCreate, RoleOut, RolePatch
+from app.domain.users.models import User, UserRole
+from app.domain.work import UnitOfWork
+
+PERMISSIONS = {name: PermissionOut(name, sentence) for name, sentence in migrations.permissions().items()}
+"""Every permission there is, by name."""
+
+ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
+PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
+
+
+class RoleService:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._roles = RoleRepository(work.session)
+
+    async def create(self, new: RoleCreate) -> RoleOut:
+        """Raises BadRequest for unknown permissions, Forbidden for ones the actor lacks, Conflict for a taken name."""
+        name = required_text(new.name, "name")
+        self._check_grant(new.permissions)
+        await self.check_reference(new.owner_role_id, "owner_role_id")
+        role = Role(
+            **self._work.stamp(),
+            name=name,
+            name_key=canonical_name(name),
+            description=new.description,
+            permissions=sorted(set(new.permissions)),
+            owner_role_id=new.owner_role_id,
+            is_system=False,
+        )
+        shown = to_struct(await self._roles.add(role), RoleOut)
+        await self._work.audit("role.create", "role", role.id, after=shown)
+        await self._work.announce("role.created", f"roles/{role.id}", shown)
+        return shown
+
+    async def update(self, role_id: UUID, patch: RolePatch) -> RoleOut:
+        role = await self._changeable(role_id)
+        before = to_struct(role, RoleOut)
+        changes = changes_of(patch)
+        if "name" in changes:
+            changes["name"] = required_text(changes["name"], "name")
+            changes["name_key"] = canonical_name(changes["name"])
+        if "permissions" in changes:
+            self._check_grant(changes["permissions"])
+            changes["permissions"] = sorted(set(changes["permissions"]))
+        await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
+        if not self._work.apply(role, changes):
+            return before
+        await self._work.session.flush()
+        after = to_struct(role, RoleOut)
+        await self._announce_to_members(role.id, renamed=before.name != after.name)
+        await self._work.audit("role.update", "role", role.id, before=before, after=after)
+        await self._work.announce("role.updated", f"roles/{role.id}", after)
+        return after
+
+    async def delete(self, role_id: UUID) -> None:
+        role = await self._changeable(role_id)
+        before = to_struct(role, RoleOut)
+        await self._announce_to_members(role.id, renamed=True)
+        await self._work.session.delete(role)
+        await self._work.session.flush()
+        await self._work.audit("role.delete", "role", role_id, before=before)
+        await self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
+
+    async def approvers(self, role_id: UUID) -> tuple[int, list[UUID]]:
+        """The version of the role, and the roles whose members decide on requests for it."""
+        role = await self._roles.load(role_id, self._work.tenant_id)
+        statement = select(RoleApprover.approver_role_id).where(RoleApprover.role_id == role_id)
+        return role.version, sorted(await self._work.session.scalars(statement))
+
+    async def set_approvers(self, role_id: UUID, approver_ids: list[UUID]) -> tuple[int, list[UUID]]:
+        """Replace the list. Raises Conflict for built-in roles, BadRequest for roles that do not exist."""
+        role = await self._changeable(role_id)
+        wanted = sorted(set(approver_ids))
+        for approver_id in wanted:
+            await self.check_reference(approver_id, "items")
+        _, before = await self.approvers(role_id)
+        if before == wanted:
+            return role.version, wanted
+        await self._work.session.execute(delete(RoleApprover).where(RoleApprover.role_id == role_id))
+        rows = [{"role_id": role_id, "approver_role_id": item, "tenant_id": self._work.tenant_id} for item in wanted]
+        if rows:
+            await self._work.session.execute(insert(RoleApprover), rows)
+        self._work.touch(role)
+        await self._work.session.flush()
+        changed = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}
+        await self._work.audit("role.set_approvers", "role", role_id, **changed)
+        await self._work.announce("role.updated", f"roles/{role_id}", to_struct(role, RoleOut))
+        return role.version, wanted
+
+    async def check_reference(self, role_id: UUID | None, path: str) -> None:
+        """Raises BadRequest where a role that a field refers to is not one of this tenant's."""
+        if role_id is None:
+            return
+        statement = select(Role.id).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id)
+        if await self._work.session.scalar(statement) is None:
+            raise BadRequest(errors=[Fault(path, "unknown_role", "is not a role")])
+
+    async def grantable(self, role_id: UUID) -> Role:
+        """A role that the actor may give to somebody. Raises NotFound, or Forbidden where it brings more than they hold."""
+        role = await self._roles.load(role_id, self._work.tenant_id)
+        self._check_held(role.permissions)
+        return role
+
+    async def _changeable(self, role_id: UUID) -> Role:
+        role = await self._roles.load(role_id, self._work.tenant_id, lock=True)
+        self._work.require_match(role.version)
+        if role.is_system:
+            raise Conflict("Built-in roles cannot be changed.", code="system_role")
+        self._check_held(role.permissions)
+        return role
+
+    def _check_grant(self, permissions: Iterable[str]) -> None:
+        unknown = [
+            Fault(f"permissions[{index}]", "unknown_permission", "is not a permission")
+            for index, name in enumerate(permissions)
+            if name not in PERMISSIONS
+        ]
+        if unknown:
+            raise BadRequest("Some permissions do not exist.", errors=unknown)
+        self._check_held(permissions)
+
+    def _check_held(self, permissions: Iterable[str]) -> None:
+        if not self._work.actor.holds_all(permissions):
+            raise Forbidden("The role has permissions that you do not hold yourself.", code="exceeds_own_permissions")
+
+    async def _announce_to_members(self, role_id: UUID, *, renamed: bool) -> None:
+        """What members may do has changed; where the name did, so has what is shown of them."""
+        await self._work.forget("role", role_id)
+        if renamed:
+            members = select(UserRole.user_id).where(UserRole.role_id == role_id)
+            counted = {"version": User.version + 1, "updated_at": self._work.now, "updated_by": self._work.actor_id}
+            await self._work.session.execute(
+                update(User).where(User.id.in_(members)).values(counted), execution_options={"synchronize_session": False}
+            )
+
+

@@ -1,0 +1,48 @@
+"""The first admin, and admins made on the command line: without a request, by whoever has the database."""
+
+import secrets
+
+import msgspec
+from sqlalchemy import exists, select
+
+from app.core.errors import Conflict
+from app.domain.parts import Parts
+from app.domain.roles.services import ADMIN_ROLE_ID
+from app.domain.tenants.models import DEFAULT_TENANT_ID
+from app.domain.users.models import User
+from app.domain.users.schemas import UserCreate, UserOut
+from app.domain.users.services import UserService
+from app.domain.work import UnitOfWork
+
+DEFAULT_EMAIL = "admin@example.org"
+
+
+class NewAdmin(msgspec.Struct, frozen=True):
+    email: str
+    password: str
+
+
+def generated(email: str | None = None) -> NewAdmin:
+    """An admin with a password of 120 random bits, to be shown once."""
+    return NewAdmin(email or DEFAULT_EMAIL, secrets.token_urlsafe(15))
+
+
+async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
+    """Raises BadRequest for a weak password, Conflict for a taken address."""
+    async with parts.sessions() as session:
+        work = UnitOfWork(session, parts, None, None)
+        user = await UserService(work).create(UserCreate(email=admin.email, password=admin.password), roles=[ADMIN_ROLE_ID])
+        await work.commit()
+        return user
+
+
+async def create_first_admin(parts: Parts, admin: NewAdmin) -> bool:
+    """Make the admin where the database has no user at all. False where somebody was there first."""
+    async with parts.sessions() as session:
+        if await session.scalar(select(exists().where(User.tenant_id == DEFAULT_TENANT_ID))):
+            return False
+    try:
+        await create_admin(parts, admin)
+    except Conflict:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Users and the roles that they hold."""
+
+from uuid import UUID
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, RequestBody
+
+from app.core.answers import Answer, answer, created, entity, no_content
+from app.core.listing import Page
+from app.core.security import requires
+from app.domain.idempotency.services import idempotent
+from app.domain.requests import HubRequest
+from app.domain.roles.schemas import RoleOut
+from app.domain.users.repositories import ROLES_OF_USER, USER, USERS
+from app.domain.users.schemas import UserCreate, UserOut, UserPatch
+from app.domain.users.services import UserService
+from app.domain.work import UnitOfWork
+
+Work = NamedDependency[UnitOfWork]
+
+
+class UserController(Controller):
+    path = "/users"
+    tags = ["users"]  # noqa: RUF012
+
+    @get("/", opt=requires("users:read", listing=USERS), summary="List users")
+    async def list_users(self, request: HubRequest) -> Answer[Page[UserOut]]:
+        """Every user of the tenant, a page at a time."""
+        query = USERS.parse(request.query_string)
+        return answer(request.exchange, await request.parts.reads.page(USERS, query, UserOut, tenant_id=request.principal.tenant_id))
+
+    @get("/{user_id:uuid}", opt=requires("users:read"), summary="Get a user")
+    async def get_user(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[UserOut]:
+        """One user."""
+        user = await request.parts.reads.one(USER, UserOut, id=user_id, tenant_id=request.principal.tenant_id)
+        return entity(request.exchange, user)
+
+    @post("/", opt=requires("users:write"), summary="Create a user")
+    @idempotent
+    async def create_user(self, request: HubRequest, work: Work, data: RequestBody[UserCreate]) -> Answer[UserOut]:
+        """With or without a password; everyone holds the role `public`."""
+        user = await UserService(work).create(data)
+        return created(request.exchange, user, f"/api/v1/users/{user.id}")
+
+    @patch("/{user_id:uuid}", opt=requires("users:write"), summary="Change a user")
+    async def update_user(
+        self, request: HubRequest, work: Work, user_id: FromPath[UUID], data: RequestBody[UserPatch]
+    ) -> Answer[UserOut]:
+        """JSON Merge Patch (RFC 7396). A new password or a deactivation ends the user's sessions within a second."""
+        return entity(request.exchange, await UserService(work).update(user_id, data), changed=True)
+
+    @delete("/{user_id:uuid}", opt=requires("users:write"), summary="Delete a user")
+    async def delete_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
+        """The audit log keeps the name under which the user acted."""
+        await UserService(work).delete(user_id)
+        return no_content()
+
+    @get("/{user_id:uuid}/roles", opt=requires("users:read", listing=ROLES_OF_USER), summary="List a user's roles")
+    async def list_roles(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[Page[RoleOut]]:
+        """The roles that the user holds."""
+        tenant_id, reads = request.principal.tenant_id, request.parts.reads
+        await reads.one(USER, UserOut, id=user_id, tenant_id=tenant_id)
+        query = ROLES_OF_USER.parse(request.query_string)
+        return answer(request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id))
+
+    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write"), summary="Give a user a role")
+    async def assign_role(
+        self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
+    ) -> Answer[UserOut]:
+        """A role whose permissions one holds oneself. Giving it again changes nothing."""
+        return entity(request.exchange, await UserService(work).assign(user_id, role_id), changed=True)
+
+    @delete("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write"), summary="Take a role from a user")
+    async def unassign_role(
+        self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
+    ) -> Answer[None]:
+        """The last admin stays admin."""
+        await UserService(work).unassign(user_id, role_id)
+        return no_content()

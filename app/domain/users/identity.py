@@ -1,0 +1,35 @@
+"""One person, one identity: which spellings of an email address are the same address."""
+
+import unicodedata
+
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy import bindparam
+
+from app.core.errors import BadRequest, Fault
+from app.core.listing import STRING, Column, Filter
+
+
+def email_key(email: str) -> str:
+    """The form under which addresses are compared: compatibility forms (width, ligatures), case and white space are folded.
+
+    Applied twice, because folding can bring up characters that normalise again. Source: Unicode Standard section 3.13, NFKC_Casefold.
+    """
+    key = email.strip()
+    for _ in range(2):
+        key = unicodedata.normalize("NFKC", key).casefold()
+    return key
+
+
+def checked_email(email: str, path: str = "email") -> str:
+    """The address as it is stored. Raises BadRequest where it is none (RFC 5322, RFC 6531; nothing is looked up)."""
+    try:
+        checked = validate_email(unicodedata.normalize("NFKC", email.strip()), check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        raise BadRequest(errors=[Fault(path, "invalid_email", "is not an email address")]) from None
+    return checked.normalized
+
+
+def email_filter(column: Column) -> Filter:
+    return Filter(
+        where=lambda name: column == bindparam(name, type_=column.type), parse=email_key, schema=STRING, description="This address, in any spelling."
+    )

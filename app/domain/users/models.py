@@ -1,0 +1,41 @@
+"""Users and what they signed in with."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import DateTime, ForeignKey, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+
+
+class User(Tenanted, Entity):
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("tenant_id", "email_key", name="users_email_key"),)
+
+    email: Mapped[str]
+    """As the person wrote it."""
+    email_key: Mapped[str]
+    """The form under which addresses are compared."""
+    first_name: Mapped[str]
+    last_name: Mapped[str]
+    is_active: Mapped[bool] = mapped_column(default=True)
+    password_hash: Mapped[str | None]
+    """argon2id; null for a user who does not sign in with a password."""
+    failed_logins: Mapped[int] = mapped_column(default=0)
+    """In a row; counted before each guess is checked, so that parallel guesses cannot race past the limit."""
+    locked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class UserRole(Tenanted, Base):
+    """A user holds a role."""
+
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[UUID | None]
+
+
+UNIQUE_SENTENCES["users_email_key"] = ("email_taken", "Somebody already uses this email address.")

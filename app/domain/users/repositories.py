@@ -1,0 +1,71 @@
+"""Which rows make a user on the wire, and which lists of users there are."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, exists, func, select, text
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from app.core.database import Repository
+from app.core.listing import UUID_SCHEMA, Filter, Listing, boolean_filter, parse_uuid, search_filter
+from app.domain.roles.models import Role
+from app.domain.roles.repositories import RoleRepository
+from app.domain.roles.schemas import RoleOut
+from app.domain.users.identity import email_filter
+from app.domain.users.models import User, UserRole
+from app.domain.users.schemas import UserOut
+
+
+def _roles_of_user() -> ColumnElement[Any]:
+    """`[{id, name}]` in order of name."""
+    role = func.jsonb_build_object("id", Role.id, "name", Role.name)
+    found = func.jsonb_agg(aggregate_order_by(role, Role.name_key))
+    held = select(func.coalesce(found, text("'[]'::jsonb"))).join(UserRole, UserRole.role_id == Role.id)
+    return held.where(UserRole.user_id == User.id).correlate(User).scalar_subquery()
+
+
+def _holds_role(name: str) -> ColumnElement[bool]:
+    role_id = bindparam(name, type_=UserRole.role_id.type)
+    return exists().where(UserRole.user_id == User.id, UserRole.role_id == role_id)
+
+
+class UserRepository(Repository[User]):
+    model_type = User
+    computed = {"has_password": User.password_hash.is_not(None), "roles": _roles_of_user()}  # noqa: RUF012
+
+
+def roles_of_user_listing() -> Listing:
+    """The roles that one user holds (bound as `user_id`)."""
+    held = exists().where(UserRole.role_id == Role.id, UserRole.user_id == bindparam("user_id", type_=UserRole.user_id.type))
+    return Listing(
+        RoleRepository.selection(RoleOut).where(held),
+        id_column=Role.id,
+        sorts={"name": Role.name_key, "created_at": Role.created_at},
+        default_sort="name",
+    )
+
+
+def members_listing() -> Listing:
+    """The users who hold one role (bound as `member_role_id`)."""
+    return Listing(
+        UserRepository.selection(UserOut).where(_holds_role("member_role_id")),
+        id_column=User.id,
+        sorts={"email": User.email_key, "created_at": User.created_at},
+        default_sort="email",
+    )
+
+
+ROLES_OF_USER = roles_of_user_listing()
+MEMBERS = members_listing()
+USER = UserRepository.selection_by_id(UserOut)
+USERS = Listing(
+    UserRepository.selection(UserOut),
+    id_column=User.id,
+    sorts={"created_at": User.created_at, "updated_at": User.updated_at, "email": User.email_key},
+    default_sort="created_at",
+    filters={
+        "email": email_filter(User.email_key),
+        "is_active": boolean_filter(User.is_active),
+        "role_id": Filter(where=_holds_role, parse=parse_uuid, schema=UUID_SCHEMA, description="Users who hold this role."),
+        "q": search_filter(User.email, User.first_name, User.last_name),
+    },
+)

@@ -1,0 +1,48 @@
+"""Users on the wire."""
+
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import UNSET, Meta, UnsetType
+
+from app.core.schemas import EntityOut, Input, Output
+
+Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["ada@example.org"], extra_json_schema={"format": "email"})]
+PersonName = Annotated[str, Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Ada"])]
+Password = Annotated[
+    str,
+    Meta(min_length=1, max_length=1024, examples=["a phrase that only I know"], extra_json_schema={"writeOnly": True, "format": "password"}),
+]
+
+
+class RoleRef(Output):
+    id: UUID
+    name: str
+
+
+class UserOut(EntityOut):
+    email: str
+    first_name: str
+    last_name: str
+    is_active: bool
+    has_password: bool
+    """Whether the user can sign in with a password."""
+    roles: list[RoleRef]
+
+
+class UserCreate(Input):
+    email: Email
+    first_name: PersonName = ""
+    last_name: PersonName = ""
+    password: Password | None = None
+    """Without one the user cannot sign in with a password."""
+    is_active: bool = True
+
+
+class UserPatch(Input):
+    email: Email | UnsetType = UNSET
+    first_name: PersonName | UnsetType = UNSET
+    last_name: PersonName | UnsetType = UNSET
+    password: Password | None | UnsetType = UNSET
+    """Null takes the password away. A new password ends the user's sessions."""
+    is_active: bool | UnsetType = UNSET

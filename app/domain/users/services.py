@@ -1,0 +1,172 @@
+"""The rules about users: one identity per person, nobody rises above themselves, the last admin stays."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select, update
+
+from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
+from app.core.passwords import refusal
+from app.core.schemas import changes_of
+from app.domain.auth.models import Session
+from app.domain.roles.models import Role
+from app.domain.roles.services import ADMIN_ROLE_ID, PUBLIC_ROLE_ID, RoleService
+from app.domain.users.identity import checked_email, email_key
+from app.domain.users.models import User, UserRole
+from app.domain.users.repositories import UserRepository
+from app.domain.users.schemas import UserCreate, UserOut, UserPatch
+from app.domain.work import UnitOfWork
+
+
+class UserService:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._users = UserRepository(work.session)
+
+    async def create(self, new: UserCreate, *, roles: Iterable[UUID] = ()) -> UserOut:
+        """A user who holds `public` and the given roles. Raises BadRequest for a weak password, Conflict for a taken address."""
+        email = checked_email(new.email)
+        user = User(
+            **self._work.stamp(),
+            email=email,
+            email_key=email_key(email),
+            first_name=new.first_name.strip(),
+            last_name=new.last_name.strip(),
+            is_active=new.is_active,
+            password_hash=await self._hashed(new.password, email, new.first_name, new.last_name),
+        )
+        await self._users.add(user)
+        await self._hold(user.id, (PUBLIC_ROLE_ID, *roles))
+        shown = await self._shown(user.id)
+        await self._work.audit("user.create", "user", user.id, after=shown)
+        await self._work.announce("user.created", f"users/{user.id}", shown)
+        return shown
+
+    async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
+        user = await self._changeable(user_id)
+        before = await self._shown(user_id)
+        changes = await self._columns(user, changes_of(patch))
+        if changes.get("is_active") is False and user.is_active:
+            await self._keep_an_admin(user_id)
+        if not self._work.apply(user, changes):
+            return before
+        await self._work.session.flush()
+        if "password_hash" in changes or not user.is_active:
+            await end_sessions(self._work, user_id)
+        await self._work.forget("user", user_id)
+        after = await self._shown(user_id)
+        action = "user.set_password" if "password_hash" in changes else "user.update"
+        await self._work.audit(action, "user", user_id, before=before, after=after)
+        await self._work.announce("user.updated", f"users/{user_id}", after)
+        return after
+
+    async def delete(self, user_id: UUID) -> None:
+        """The audit log keeps the name under which the user acted."""
+        user = await self._changeable(user_id)
+        await self._keep_an_admin(user_id)
+        before = await self._shown(user_id)
+        await self._work.session.delete(user)
+        await self._work.session.flush()
+        await self._work.forget("user", user_id)
+        await self._work.audit("user.delete", "user", user_id, before=before)
+        await self._work.announce("user.deleted", f"users/{user_id}", {"id": str(user_id)})
+
+    async def assign(self, user_id: UUID, role_id: UUID) -> UserOut:
+        """Give a role; giving it again changes nothing. Raises Forbidden where the role brings more than the actor holds."""
+        user = await self._users.load(user_id, self._work.tenant_id, lock=True)
+        self._work.require_match(user.version)
+        await RoleService(self._work).grantable(role_id)
+        if await self._holds(user_id, role_id):
+            return await self._shown(user_id)
+        await self._hold(user_id, (role_id,))
+        return await self._roles_changed(user, "user.assign_role", role_id)
+
+    async def unassign(self, user_id: UUID, role_id: UUID) -> None:
+        """Take a role away. Raises NotFound where the user does not hold it, Conflict for `public` and for the last admin."""
+        user = await self._changeable(user_id)
+        await RoleService(self._work).grantable(role_id)
+        if role_id == PUBLIC_ROLE_ID:
+            raise Conflict("Everyone holds the role `public`.", code="system_role")
+        if not await self._holds(user_id, role_id):
+            raise NotFound("The user does not hold this role.")
+        if role_id == ADMIN_ROLE_ID:
+            await self._keep_an_admin(user_id)
+        statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == role_id)
+        await self._work.session.execute(statement)
+        await self._roles_changed(user, "user.unassign_role", role_id)
+
+    async def _roles_changed(self, user: User, action: str, role_id: UUID) -> UserOut:
+        self._work.touch(user)
+        await self._work.session.flush()
+        await self._work.forget("user", user.id)
+        after = await self._shown(user.id)
+        await self._work.audit(action, "user", user.id, after={"role_id": str(role_id), "roles": after.roles})
+        await self._work.announce("user.updated", f"users/{user.id}", after)
+        return after
+
+    async def _changeable(self, user_id: UUID) -> User:
+        """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
+        user = await self._users.load(user_id, self._work.tenant_id, lock=True)
+        self._work.require_match(user.version)
+        held = select(func.unnest(Role.permissions)).join(UserRole, UserRole.role_id == Role.id).where(UserRole.user_id == user_id)
+        if not self._work.actor.holds_all(await self._work.session.scalars(held)):
+            raise Forbidden("This user may do more than you: you cannot change them.", code="exceeds_own_permissions")
+        return user
+
+    async def _columns(self, user: User, changes: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a patch as columns."""
+        if "email" in changes:
+            changes["email"] = checked_email(changes["email"])
+            changes["email_key"] = email_key(changes["email"])
+        for name in ("first_name", "last_name"):
+            if name in changes:
+                changes[name] = changes[name].strip()
+        if "password" in changes:
+            own = (changes.get(name, getattr(user, name)) for name in ("email", "first_name", "last_name"))
+            changes["password_hash"] = await self._hashed(changes.pop("password"), *own)
+            changes |= {"failed_logins": 0, "locked_until": None}
+        return changes
+
+    async def _hashed(self, password: str | None, *own: str) -> str | None:
+        if password is None:
+            return None
+        return await hash_new_password(self._work, password, own, path="password")
+
+    async def _hold(self, user_id: UUID, role_ids: Iterable[UUID]) -> None:
+        by = {"tenant_id": self._work.tenant_id, "created_at": self._work.now, "created_by": self._work.actor_id}
+        rows = [{"user_id": user_id, "role_id": role_id} | by for role_id in role_ids]
+        await self._work.session.execute(insert(UserRole), rows)
+
+    async def _holds(self, user_id: UUID, role_id: UUID) -> bool:
+        return await self._work.session.get(UserRole, (user_id, role_id)) is not None
+
+    async def _shown(self, user_id: UUID) -> UserOut:
+        return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
+
+    async def _keep_an_admin(self, leaving: UUID) -> None:
+        """Raises Conflict where nobody else would be left. The role's row is locked, so that two cannot leave at once."""
+        await self._work.session.execute(select(Role.id).where(Role.id == ADMIN_ROLE_ID).with_for_update())
+        admins = select(User.id).join(UserRole, UserRole.user_id == User.id).where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active)
+        found = set(await self._work.session.scalars(admins))
+        if found == {leaving}:
+            raise Conflict("This is the last active admin. Make somebody else admin first.", code="last_admin")
+
+
+async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> str:
+    """Raises BadRequest where the password is too short, common or made of the person's own data."""
+    minimum = work.parts.settings.password_min_length
+    sentence = await asyncio.to_thread(lambda: refusal(password, min_length=minimum, personal=tuple(own)))
+    if sentence is not None:
+        raise BadRequest("The password is not accepted.", code="weak_password", errors=[Fault(path, "weak_password", sentence)])
+    return await work.parts.passwords.hash(password)
+
+
+async def end_sessions(work: UnitOfWork, user_id: UUID, *, keep: UUID | None = None) -> None:
+    """Revoke the user's sessions, but for one; their tokens are dead everywhere once this is committed."""
+    statement = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
+    if keep is not None:
+        statement = statement.where(Session.id != keep)
+    await work.session.execute(statement.values(revoked_at=work.now), execution_options={"synchronize_session": False})
+    await work.forget("user", user_id)

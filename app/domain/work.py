@@ -1,0 +1,159 @@
+"""The unit of work: one transaction per request, committed before the response starts.
+
+It is the only generator dependency of the application. A failed COMMIT is the request's failure: nothing was sent yet.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from litestar import Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.answers import require_match
+from app.core.errors import Forbidden, NotFound
+from app.core.exchange import Exchange
+from app.core.security import Principal
+from app.domain.audit.services import Outcome, audit
+from app.domain.events.services import announce
+from app.domain.parts import Parts
+from app.domain.requests import HubRequest
+from app.domain.tenants.models import DEFAULT_TENANT_ID
+
+
+class UnitOfWork:
+    """A session in a transaction, and who acts in it."""
+
+    def __init__(self, session: AsyncSession, parts: Parts, exchange: Exchange | None, principal: Principal | None) -> None:
+        self.session = session
+        self.parts = parts
+        self.exchange = exchange
+        self.principal = principal
+        self.now = datetime.now(UTC)
+        self._forgotten: list[tuple[str, UUID]] = []
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.principal.tenant_id if self.principal else DEFAULT_TENANT_ID
+
+    @property
+    def actor(self) -> Principal:
+        """Raises NotFound where nobody acts: only routes that require a principal call this."""
+        if self.principal is None:
+            raise NotFound
+        return self.principal
+
+    @property
+    def actor_id(self) -> UUID | None:
+        return self.principal.id if self.principal else None
+
+    @property
+    def address(self) -> str | None:
+        return client_address(self.parts, self.exchange)
+
+    def stamp(self) -> dict[str, Any]:
+        """The columns of a new entity that say whose it is and who made it."""
+        by = {"created_by": self.actor_id, "updated_by": self.actor_id}
+        return {"tenant_id": self.tenant_id, "created_at": self.now, "updated_at": self.now, **by}
+
+    def apply(self, entity: Any, changes: Mapping[str, Any]) -> bool:
+        """Set what differs. False where nothing does: then no version is counted and nothing is recorded."""
+        different = {name: value for name, value in changes.items() if getattr(entity, name) != value}
+        for name, value in different.items():
+            setattr(entity, name, value)
+        if different:
+            self.touch(entity)
+        return bool(different)
+
+    def require_match(self, version: int) -> None:
+        """Hold the request's `If-Match` against the version of what it changes. Raises PreconditionFailed."""
+        if self.exchange is not None:
+            require_match(self.exchange, version, always=self.parts.settings.require_if_match)
+
+    def touch(self, entity: Any) -> None:
+        """Note on an entity who changed it; its UPDATE counts the version up."""
+        entity.updated_at = self.now
+        entity.updated_by = self.actor_id
+
+    async def audit(
+        self, action: str, resource_type: str, resource_id: UUID | None, *, outcome: Outcome = "success", **details: Any
+    ) -> None:
+        """Add the row of this action to the audit log, in this transaction."""
+        await audit(
+            self.session,
+            tenant_id=self.tenant_id,
+            principal=self.principal,
+            exchange=self.exchange,
+            address=self.address,
+            action=action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            outcome=outcome,
+            **details,
+        )
+
+    async def announce(self, event_type: str, subject: str, data: dict[str, Any]) -> None:
+        """Add the event of this change to the outbox, in this transaction."""
+        await announce(self.session, tenant_id=self.tenant_id, event_type=event_type, subject=subject, data=data, time=self.now)
+
+    async def forget(self, kind: str, row_id: UUID) -> None:
+        """Tell every worker, at commit, that principals that hang on this row are no longer true."""
+        await self.parts.principals.notify(self.session, kind, row_id)
+        self._forgotten.append((kind, row_id))
+
+    async def commit(self) -> None:
+        """Commit; this worker forgets at once what the others forget when the notification reaches them."""
+        await self.session.commit()
+        for kind, row_id in self._forgotten:
+            self.parts.principals.drop(kind, row_id)
+
+
+@asynccontextmanager
+async def work_of_its_own(request: HubRequest) -> AsyncIterator[UnitOfWork]:
+    """A transaction that commits whatever the request's answer will be: failed logins, refused tokens, lock-out counts."""
+    async with request.parts.sessions() as session:
+        work = UnitOfWork(session, request.parts, request.exchange, request.exchange.principal)
+        yield work
+        await work.commit()
+
+
+async def unit_of_work(request: Request[Any, Any, Any]) -> AsyncGenerator[UnitOfWork, None]:
+    assert isinstance(request, HubRequest)
+    parts, exchange = request.parts, request.exchange
+    async with parts.sessions() as session:
+        try:
+            work = UnitOfWork(session, parts, exchange, exchange.principal)
+            yield work
+            await work.commit()
+        except Forbidden as error:
+            await session.rollback()
+            await record_refusal(parts, exchange, error)
+            raise
+        except BaseException:
+            await session.rollback()
+            raise
+
+
+async def record_refusal(parts: Parts, exchange: Exchange, error: Forbidden) -> None:
+    """A refused call of a known principal is on record before its 403 is sent, in a transaction of its own."""
+    if exchange.principal is None:
+        return
+    async with parts.sessions.begin() as session:
+        await audit(
+            session,
+            tenant_id=exchange.principal.tenant_id,
+            principal=exchange.principal,
+            exchange=exchange,
+            address=client_address(parts, exchange),
+            action=f"{exchange.scope['method'].lower()} {exchange.scope['path']}"[:500],
+            resource_type="route",
+            resource_id=None,
+            outcome="refused",
+            detail=error.code,
+        )
+
+
+def client_address(parts: Parts, exchange: Exchange | None) -> str | None:
+    return exchange.client_address(parts.trusted_proxies) if exchange else None

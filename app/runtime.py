@@ -1,0 +1,56 @@
+"""From settings to running parts: which keys, which database. Shared by the server, the worker and the commands."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from app.core.sealing import KeyRing
+from app.core.security import SigningKey, generate_signing_key, read_signing_keys
+from app.domain.parts import Parts
+from app.settings import Settings, SettingsError
+
+SECRET_KEYS_FILE = "secret-keys"
+SIGNING_KEYS_FILE = "signing-keys.pem"
+
+
+def prepare_parts(settings: Settings, database_url: str) -> Parts:
+    """Raises SettingsError where a key is needed and not given, or cannot be read."""
+    return Parts(
+        settings, database_url=database_url, key_ring=load_key_ring(settings), signing_keys=load_signing_keys(settings)
+    )
+
+
+def load_key_ring(settings: Settings) -> KeyRing:
+    """The ring of HUB_SECRET_KEYS; in development one that is made once and kept in the data folder."""
+    if settings.secret_keys is not None:
+        return KeyRing.parse(settings.secret_keys)
+    path = _generated(settings, SECRET_KEYS_FILE, "HUB_SECRET_KEYS", lambda: KeyRing.generate().encode())
+    return KeyRing.parse(path.read_text(encoding="utf-8").strip())
+
+
+def load_signing_keys(settings: Settings) -> list[SigningKey]:
+    """The keys of HUB_SIGNING_KEYS_FILE; in development one that is made once and kept in the data folder."""
+    path = settings.signing_keys_file
+    if path is None:
+        path = _generated(settings, SIGNING_KEYS_FILE, "HUB_SIGNING_KEYS_FILE", generate_signing_key)
+    try:
+        return read_signing_keys(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"HUB_SIGNING_KEYS_FILE: {error}"]) from None
+
+
+def _generated(settings: Settings, name: str, variable: str, generate: Callable[[], bytes]) -> Path:
+    """A file of mode 0600, made by whichever process comes first. Outside of development nothing is generated."""
+    if not settings.is_development:
+        raise SettingsError([f"{variable}: is needed in production"])
+    path = settings.data_dir / name
+    if not path.exists():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{name}.{os.getpid()}")
+        draft.touch(0o600)
+        draft.write_bytes(generate())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return path

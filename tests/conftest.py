@@ -1,0 +1,93 @@
+"""One PostgreSQL cluster for the whole run, one fresh migrated database for each module, and clients of a running hub."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from app.asgi import create_app, framed
+from app.core import migrations
+from app.core.embedded import EmbeddedPostgres
+from app.domain.parts import Parts
+from app.domain.users.admins import NewAdmin, create_admin
+from app.runtime import prepare_parts
+from app.settings import Settings, load
+from tests.postgres import create_database, start_test_cluster
+
+PASSWORD = "lanterns drift over quiet water"
+ADMIN_EMAIL = "admin@example.org"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[EmbeddedPostgres]:
+    with start_test_cluster() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def migrated(cluster: EmbeddedPostgres) -> str:
+    """The name of a migrated database that others are copied from."""
+    name = await create_database(cluster)
+    await migrations.migrate(cluster.url("hub_owner", name))
+    return name
+
+
+@dataclass
+class Hub:
+    """A hub in this process on a database of its own, and what tests do with it all the time."""
+
+    parts: Parts
+    app: Any
+    settings: Settings
+    url: str
+    admin: httpx.AsyncClient
+
+    def client(self, token: str | None = None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers)
+
+    async def sign_in(self, email: str, password: str = PASSWORD) -> httpx.AsyncClient:
+        answer = await self.client().post("/api/v1/auth/login", json={"email": email, "password": password})
+        assert answer.status_code == 200, answer.text
+        return self.client(answer.json()["access_token"])
+
+    async def user_with(self, *permissions: str) -> httpx.AsyncClient:
+        """The client of a new user who holds exactly these permissions."""
+        name = uuid4().hex
+        user = await self.admin.post("/api/v1/users", json={"email": f"{name}@example.org", "password": PASSWORD})
+        if permissions:
+            role = await self.admin.post("/api/v1/roles", json={"name": name, "permissions": list(permissions)})
+            given = await self.admin.put(f"/api/v1/users/{user.json()['id']}/roles/{role.json()['id']}")
+            assert given.status_code == 200, given.text
+        return await self.sign_in(f"{name}@example.org")
+
+
+@asynccontextmanager
+async def running_hub(cluster: EmbeddedPostgres, template: str, data_dir: Path, **variables: str) -> AsyncIterator[Hub]:
+    """A hub on a fresh copy of the template, with its first admin signed in. `variables` are HUB_* settings."""
+    name = await create_database(cluster, template)
+    settings = load({"HUB_DATA_DIR": str(data_dir), "HUB_LOG_LEVEL": "error", **variables}, env_file=None)
+    parts = prepare_parts(settings, cluster.url("hub_app", name))
+    litestar = create_app(parts)
+    async with litestar.lifespan():
+        await create_admin(parts, NewAdmin(ADMIN_EMAIL, PASSWORD))
+        hub = Hub(parts, framed(litestar, settings), settings, cluster.url("hub_app", name), httpx.AsyncClient())
+        hub.admin = await hub.sign_in(ADMIN_EMAIL)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+async def hub(cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
+    async with running_hub(cluster, migrated, tmp_path_factory.mktemp("hub")) as running:
+        yield running
