@@ -1,0 +1,1 @@
+"""The measuring programs, and what the hub is compared with."""

@@ -1,0 +1,143 @@
+"""`python -m bench`: the hub against its floor, its ceiling and what one would build instead. See bench/README.md."""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from app.core import embedded
+from bench import contestants, footprint, load, report, seeding, works
+from bench.contestants import Server
+from bench.report import Bound, Work
+from bench.rounds import Bench, Pace
+from bench.works import Field
+
+_RESULTS = Path(__file__).with_name("RESULTS.md")
+_POOL_SIZE = 10
+_PARTS: dict[str, Callable[[Bench, Field], list[Work]]] = {
+    "read": works.reads,
+    "identity": works.identity,
+    "write": works.writes,
+    "login": works.logins,
+    "mixed": works.reads_beside_logins,
+}
+_FOOTPRINT = ("start", "memory")
+_PACKAGES = (
+    "litestar",
+    "granian",
+    "msgspec",
+    "asyncpg",
+    "sqlalchemy",
+    "advanced-alchemy",
+    "fastapi",
+    "sqlmodel",
+    "uvicorn",
+)
+
+
+def main() -> int:
+    chosen = _arguments()
+    pace = Pace(chosen.rounds, chosen.seconds, chosen.connections)
+    parts = chosen.only or [*_PARTS, *_FOOTPRINT]
+    measured: list[Work] = []
+    bounds: list[Bound] = []
+    problems: list[str] = []
+    if any(part in _PARTS for part in parts):
+        measured, problems = _compare(pace, [part for part in _PARTS if part in parts])
+    if any(part in _FOOTPRINT for part in parts):
+        found, broken = _footprint(pace, parts, chosen.memory_requests)
+        bounds, problems = found, [*problems, *broken]
+    page = _page(pace, measured, bounds, problems)
+    print(page)
+    if chosen.out or not (chosen.only or chosen.quick):
+        Path(chosen.out or _RESULTS).write_text(page, encoding="utf-8")
+    return 1 if problems else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*_PARTS, *_FOOTPRINT], help="may be given several times")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of load per contestant and round")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--memory-requests", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
+    parser.add_argument("--out", help="where to write the table; a whole run writes bench/RESULTS.md by itself")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rounds, chosen.seconds, chosen.memory_requests = 1, 1.0, 5_000
+    return chosen
+
+
+def _compare(pace: Pace, parts: Sequence[str]) -> tuple[list[Work], list[str]]:
+    with ExitStack() as stack:
+        data_dir = stack.enter_context(footprint.data_folder())
+        logs = data_dir.parent
+        hub = stack.enter_context(
+            Server(contestants.hub(data_dir, {"HUB_POOL_SIZE": str(_POOL_SIZE)}), logs / "hub.log")
+        )
+        rows = seeding.fill(seeding.sign_in(hub.url))
+        database = stack.enter_context(embedded.running(data_dir))
+        environment = {
+            "BENCH_DATABASE_URL": database.superuser_url,
+            "BENCH_POOL_SIZE": str(_POOL_SIZE),
+            "BENCH_TENANT_ID": rows.tenant_id,
+            "BENCH_ACTOR_ID": rows.user_id,
+            "BENCH_JWT_SECRET": works.JWT_SECRET,
+        }
+        field = Field(
+            hub=hub,
+            f0=stack.enter_context(Server(contestants.f0(), logs / "f0.log")),
+            f1=stack.enter_context(Server(contestants.f1(environment), logs / "f1.log")),
+            p1=stack.enter_context(Server(contestants.p1(environment), logs / "p1.log")),
+            rows=rows,
+        )
+        bench = Bench(pace, database.pid, _progress)
+        measured = [work for part in parts for work in _PARTS[part](bench, field)]
+        return measured, bench.problems
+
+
+def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int) -> tuple[list[Bound], list[str]]:
+    bench = Bench(pace, None, _progress)
+    bounds = footprint.starts(bench) if "start" in parts else []
+    if "memory" in parts:
+        bounds += footprint.memory(bench, memory_requests)
+    return bounds, bench.problems
+
+
+def _page(pace: Pace, measured: Sequence[Work], bounds: Sequence[Bound], problems: Sequence[str]) -> str:
+    sections = [
+        "# Results\n",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_machine()}, Python {platform.python_version()}, {_versions()}.\n",
+        f"{pace.rounds} rounds of {pace.seconds:g} s, {pace.connections} connections, load from {load.generator()}. "
+        "How to read it: README.md.\n",
+        "## Goals\n",
+        report.goals(measured, bounds) + "\n",
+        "## Measurements (medians)\n",
+        report.measurements(measured) + "\n",
+    ]
+    if problems:
+        sections += ["## Broken\n", "\n".join(f"- {problem}" for problem in problems) + "\n"]
+    return "\n".join(sections)
+
+
+def _machine() -> str:
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    return f"{os.cpu_count()} cores, {memory_gb:.0f} GB memory, {platform.machine()}"
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What is measured, who does it, and which goals apply (the goals of the design, as ratios)."""
+
+from dataclasses import dataclass
+
+import jwt
+
+from bench import load
+from bench.contestants import Server
+from bench.load import Request
+from bench.probe import expect
+from bench.report import Goal, Work
+from bench.rounds import Bench, Entry, sample_of
+from bench.seeding import Rows, login_request, new_role, sign_in
+
+JWT_SECRET = "the bench's own secret, for P1 alone"  # noqa: S105  (signs P1's throw-away tokens)
+_LOGIN_CLIENTS = 32
+_READERS = 8
+_LOGIN_STRETCH = 3
+"""Logins are few per second; they need longer rounds to be counted to a per cent."""
+_SHARE = "beside the bare argon2 pool"
+_LIST = "?limit=20"
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everybody who takes part."""
+
+    hub: Server
+    f0: Server
+    f1: Server
+    p1: Server
+    rows: Rows
+
+
+def reads(bench: Bench, field: Field) -> list[Work]:
+    paths = {
+        "GET /roles/{id}": f"/roles/{field.rows.role_id}",
+        "GET /data-sources/{id}": f"/data-sources/{field.rows.source_id}",
+        f"GET /roles{_LIST}": f"/roles{_LIST}",
+        f"GET /data-sources{_LIST}": f"/data-sources{_LIST}",
+    }
+    works = [_against_both(bench, field, name, path) for name, path in paths.items()]
+    return [*works, *(_unchanged(bench, field, name, paths[name]) for name in list(paths)[:2])]
+
+
+def _against_both(bench: Bench, field: Field, name: str, path: str) -> Work:
+    work = Work(name, [Goal("hub", "F1", 0.80), Goal("hub", "P1", 8.0)])
+    client = sign_in(field.hub.url)
+    entries = {
+        "F1": Entry(field.f1, Request(field.f1.url + path)),
+        "hub": Entry(field.hub, client.request("GET", path)),
+        "P1": Entry(field.p1, Request(field.p1.url + path, headers=_p1_headers(field)), same_values=False),
+    }
+    bench.run(work, entries)
+    return work
+
+
+def _unchanged(bench: Bench, field: Field, name: str, path: str) -> Work:
+    work = Work(f"{name}, If-None-Match", [Goal("hub 304", "hub", 0.90)])
+    client = sign_in(field.hub.url)
+    plain = client.request("GET", path)
+    tag = expect(plain, 200).headers.get("ETag") or expect(plain, 200).headers["etag"]
+    conditional = client.request("GET", path, **{"If-None-Match": tag})
+    if expect(conditional, 304).body:
+        bench.problem(f"{name}: the 304 has a body")
+    bench.run(work, {"hub": Entry(field.hub, plain), "hub 304": Entry(field.hub, conditional, 304)})
+    return work
+
+
+def identity(bench: Bench, field: Field) -> list[Work]:
+    """What every other service asks all the time, answered from memory."""
+    client = sign_in(field.hub.url)
+    asked = Request(
+        f"{field.hub.url}/api/v1/auth/introspect",
+        "POST",
+        {"Authorization": f"Bearer {client.token}", "Content-Type": "application/x-www-form-urlencoded"},
+        f"token={client.token}",
+    )
+    if expect(asked, 200).json.get("active") is not True:
+        bench.problem("POST /auth/introspect: the token of the bench is not active")
+    requests = {"GET /auth/me": client.request("GET", "/auth/me"), "POST /auth/introspect": asked}
+    works = []
+    for name, request in requests.items():
+        work = Work(name, [Goal("hub", "F0", 0.50)])
+        bench.run(work, {"F0": Entry(field.f0, Request(f"{field.f0.url}/constant")), "hub": Entry(field.hub, request)})
+        works.append(work)
+    return works
+
+
+def writes(bench: Bench, field: Field) -> list[Work]:
+    work = Work("POST /roles", [Goal("hub", "F1", 0.50), Goal("hub", "P1", 3.0)])
+    hub = sign_in(field.hub.url).request("POST", "/roles", new_role("bench {n}"))
+    json_type = {"Content-Type": "application/json"}
+    entries = {
+        "F1": Entry(field.f1, Request(f"{field.f1.url}/roles", "POST", json_type, hub.body), 201, same_values=False),
+        "hub": Entry(field.hub, hub, 201),
+        "P1": Entry(
+            field.p1, Request(f"{field.p1.url}/roles", "POST", _p1_headers(field) | json_type, hub.body), 201, False
+        ),
+    }
+    bench.run(work, entries)
+    return [work]
+
+
+def logins(bench: Bench, field: Field) -> list[Work]:
+    work = Work(f"POST /auth/login, {_LOGIN_CLIENTS} clients", [Goal("hub", "argon2 pool", 0.90)])
+    request = login_request(field.hub.url)
+    expect(request, 200)
+    seconds = bench.pace.seconds * _LOGIN_STRETCH
+    for _ in range(bench.pace.rounds):
+        pool = load.start_argon2_pool(_LOGIN_CLIENTS, seconds).result(seconds)
+        work.add("argon2 pool", sample_of(pool, pool.cpu_s, None))
+        outcome, sample = bench.measure(Entry(field.hub, request), _LOGIN_CLIENTS, seconds)
+        expect(request, 200)  # waits behind what the clients left in the queue, which must not burden the next
+        work.add("hub", sample)
+        if sample.failures:
+            bench.problem(f"{work.name}: {outcome.bad_statuses} errors, {outcome.socket_errors} broken sockets")
+    return [work]
+
+
+def reads_beside_logins(bench: Bench, field: Field) -> list[Work]:
+    """p99 of reads while 32 clients sign in, against the same reads on the processor share that is left.
+
+    The share is made by running the bare argon2 pool, as wide as the hub's, beside the hub.
+    """
+    path = f"/roles/{field.rows.role_id}"
+    work = Work(
+        f"GET /roles/{{id}}, {_READERS} clients, beside logins", [Goal("beside 32 clients", _SHARE, 3.0, "p99")]
+    )
+    reader = Entry(field.hub, sign_in(field.hub.url).request("GET", path))
+    seconds = bench.pace.seconds
+    for _ in range(bench.pace.rounds):
+        work.add("alone", bench.measure(reader, _READERS)[1])
+        beside = load.start_argon2_pool(_LOGIN_CLIENTS, seconds + 1)
+        work.add(_SHARE, bench.measure(reader, _READERS)[1])
+        beside.result(seconds + 1)
+        beside = load.start(login_request(field.hub.url), _LOGIN_CLIENTS, seconds + 1)
+        work.add("beside 32 clients", bench.measure(reader, _READERS)[1])
+        if failed := beside.result(seconds + 1).bad_statuses:
+            bench.problem(f"{work.name}: {failed} logins failed")
+        expect(login_request(field.hub.url), 200)
+    return [work]
+
+
+def _p1_headers(field: Field) -> dict[str, str]:
+    return {"Authorization": f"Bearer {jwt.encode({'sub': field.rows.user_id}, JWT_SECRET, 'HS256')}"}
