@@ -18,6 +18,7 @@ class WrongAnswer(Exception):
 @dataclass(frozen=True)
 class Answer:
     status: int
+    reason: str
     headers: dict[str, str]
     body: bytes
 
@@ -27,8 +28,10 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Bytes on the wire, to within the status line's wording."""
-        return 17 + sum(len(name) + len(value) + 4 for name, value in self.headers.items()) + 2 + len(self.body)
+        """Bytes on the wire."""
+        status_line = len(f"HTTP/1.1 {self.status} {self.reason}\r\n")
+        headers = sum(len(f"{name}: {value}\r\n") for name, value in self.headers.items())
+        return status_line + headers + 2 + len(self.body)
 
 
 def send(request: Request, number: str = "probe") -> Answer:
@@ -39,7 +42,7 @@ def send(request: Request, number: str = "probe") -> Answer:
         body = request.body.replace("{n}", number).encode() or None
         connection.request(request.method, target, body, request.headers)
         answer = connection.getresponse()
-        return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        return Answer(answer.status, answer.reason, dict(answer.getheaders()), answer.read())
     finally:
         connection.close()
 

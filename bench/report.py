@@ -18,7 +18,7 @@ class Sample:
     p50_ms: float
     p99_ms: float
     failures: int = 0
-    """Answers of 400 and above, and sockets that broke."""
+    """Answers of 400 and above, sockets that broke, and all requests of a run whose answers were of another size."""
     cpu_s: float | None = None
     """Of the server's process tree without PostgreSQL."""
     postgres_cpu_s: float | None = None
@@ -116,7 +116,8 @@ def verdict(work: Work, goal: Goal) -> Verdict:
     ratios = round_ratios([goal.figure(s) for s in subject], [goal.figure(s) for s in base])
     if not ratios or any(sample.failures for sample in (*subject, *base)):
         return Verdict(work.name, goal, None, None, None, None)
-    return Verdict(work.name, goal, median(ratios), min(ratios), max(ratios), _cpu_ratio(subject, base))
+    cpu_ratio = _cpu_ratio(subject, base) if goal.of == "rate" else None
+    return Verdict(work.name, goal, median(ratios), min(ratios), max(ratios), cpu_ratio)
 
 
 def _cpu_ratio(subject: Sequence[Sample], base: Sequence[Sample]) -> float | None:

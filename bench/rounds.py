@@ -49,9 +49,10 @@ class Bench:
         for number in range(1, self.pace.rounds + 1):
             for name, entry in entries.items():
                 outcome, sample = self.measure(entry)
-                work.add(name, sample)
                 self._progress(f"{work.name}: {name}, round {number}: {sample.per_second:,.0f}/s")
-                self._check_outcome(work, name, entry, outcome, answers[name])
+                if not self._did_the_work(f"{work.name}: {name}", entry, outcome, answers[name]):
+                    sample = replace(sample, failures=max(sample.failures, outcome.requests, 1))
+                work.add(name, sample)
 
     def measure(
         self, entry: Entry, connections: int | None = None, seconds: float | None = None
@@ -74,16 +75,17 @@ class Bench:
                     probe.same_entity(answers["hub"].json, answers[name].json, values=entry.same_values)
         return answers
 
-    def _check_outcome(self, work: Work, name: str, entry: Entry, outcome: Outcome, answer: probe.Answer) -> None:
-        if outcome.bad_statuses or outcome.socket_errors or not outcome.requests:
-            self.problem(
-                f"{work.name}: {name} gave {outcome.bad_statuses} errors and {outcome.socket_errors} broken sockets "
-                f"in {outcome.requests} requests"
-            )
+    def _did_the_work(self, who: str, entry: Entry, outcome: Outcome, answer: probe.Answer) -> bool:
+        errors, broken = outcome.bad_statuses, outcome.socket_errors
+        if errors or broken or not outcome.requests:
+            self.problem(f"{who} gave {errors} errors and {broken} broken sockets in {outcome.requests} requests")
+            return False
         try:
             probe.expect_size(outcome, answer, entry.request)
         except probe.WrongAnswer as error:
-            self.problem(f"{work.name}: {name}: {error}")
+            self.problem(f"{who}: {error}")
+            return False
+        return True
 
     def _cpu(self, server: Server) -> tuple[float, float | None]:
         own, _ = processes.cpu_seconds(server.pid)
