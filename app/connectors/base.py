@@ -432,3 +432,11 @@ def config_schema(struct: type[Struct]) -> dict[str, Any]:
     if components:
         document["$defs"] = components
     return document
+
+
+def secrets_schema(struct: type[Struct]) -> dict[str, Any]:
+    """As `config_schema`, every field marked as one that can be written and never read."""
+    document = config_schema(struct)
+    for field in document.get("properties", {}).values():
+        field["writeOnly"] = True
+    return document

@@ -32,6 +32,7 @@ class PinnedProxy:
         self._timeout_s = timeout_s
         self._password = secrets.token_urlsafe(24)
         self._allowed: set[tuple[str, int]] = set()
+        self._visits: set[asyncio.Task[None]] = set()
         self.port = 0
         self.refused = 0
 
@@ -47,19 +48,31 @@ class PinnedProxy:
     @asynccontextmanager
     async def opened(cls, network: Network, timeout_s: float) -> AsyncIterator[PinnedProxy]:
         proxy = cls(network, timeout_s)
-        server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
+        server = await asyncio.start_server(proxy._welcome, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
         proxy.port = server.sockets[0].getsockname()[1]
         network.open_local_port(proxy.port)
         try:
             yield proxy
         finally:
             server.close()
+            await proxy._see_off()
+
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.create_task(self._serve(reader, writer))
+        self._visits.add(visit)
+        visit.add_done_callback(self._visits.discard)
+
+    async def _see_off(self) -> None:
+        for visit in self._visits:
+            visit.cancel()
+        await asyncio.gather(*self._visits, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             head = await reader.readuntil(b"\r\n\r\n")
             await self._forward(head, reader, writer)
-        writer.close()
+        with suppress(RuntimeError):
+            writer.close()
 
     async def _forward(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request_line, *lines = head[:-4].decode("latin-1").split("\r\n")

@@ -34,6 +34,7 @@ from app.connectors.base import (
 )
 from app.connectors.failures import ConnectorError
 from app.connectors.http import HttpClient, Origin, Response, origin_of
+from app.connectors.json_rows import BY_JSON_TYPE, ITEM_KEYS, at_pointer, fields_of, rows_in
 from app.connectors.values import RowBudget, json_safe
 
 AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]
@@ -46,7 +47,6 @@ _BATCH: Final = 100
 _SAMPLE_ROWS: Final = 100
 _MAX_RESOURCES: Final = 5_000
 _DOCUMENT_PLACES: Final = ("openapi.json",)
-_ITEM_KEYS: Final = ("items", "data", "results", "value", "records", "content", "rows")
 _OWN_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "host", "content-length", "transfer-encoding", "connection"}
     | {"accept-encoding", "upgrade", "te", "trailer", "x-api-key"}
@@ -352,7 +352,7 @@ class Session:
         if self._config.pagination == "link_header":
             return 'rel="next"' in response.headers.get("link", "") or "rel=next" in response.headers.get("link", "")
         if self._config.pagination == "cursor" and self._config.next_pointer:
-            return bool(_at(answer, self._config.next_pointer))
+            return bool(at_pointer(answer, self._config.next_pointer))
         return False
 
     def _below(self, path: str) -> str:
@@ -389,73 +389,6 @@ def _with_query(url: str, query: Mapping[str, str]) -> str:
 # Rows and their fields ------------------------------------------------------------------------------------------------
 
 
-def rows_in(answer: Any, pointer: str | None) -> list[dict[str, Any]]:
-    """The objects of an answer: at the pointer, or a list by itself or under a usual name, or the answer as the only
-    one. What is no object becomes one with the field `value`."""
-    found = _at(answer, pointer) if pointer is not None else _look(answer)
-    if found is None:
-        return []
-    items = found if isinstance(found, list) else [found]
-    return [item if isinstance(item, dict) else {"value": item} for item in items]
-
-
-def _look(answer: Any) -> Any:
-    if isinstance(answer, dict):
-        for key in _ITEM_KEYS:
-            if isinstance(answer.get(key), list):
-                return answer[key]
-    return answer
-
-
-def _at(answer: Any, pointer: str) -> Any:
-    """JSON Pointer, RFC 6901; None where it leads nowhere."""
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(answer, dict):
-            answer = answer.get(key)
-        elif isinstance(answer, list) and key.isdecimal() and int(key) < len(answer):
-            answer = answer[int(key)]
-        else:
-            return None
-    return answer
-
-
-def fields_of(rows: Sequence[Mapping[str, Any]]) -> tuple[DiscoveredField, ...]:
-    """In the order in which they first appear. A field that a row lacks is nullable."""
-    seen: dict[str, set[str]] = {}
-    present: dict[str, int] = {}
-    for row in rows:
-        for name, value in row.items():
-            seen.setdefault(name, set()).add(_kind(value))
-            present[name] = present.get(name, 0) + 1
-    return tuple(
-        DiscoveredField(name, _merged(kinds), _native(kinds), "null" in kinds or present[name] < len(rows), position)
-        for position, (name, kinds) in enumerate(seen.items(), 1)
-    )
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    names = {int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
-
-
-def _merged(kinds: set[str]) -> PortableType:
-    kinds = kinds - {"null"}
-    if not kinds:
-        return "unknown"
-    if kinds == {"integer", "number"}:
-        return "number"
-    return _BY_SCHEMA_TYPE[kinds.pop()] if len(kinds) == 1 else "json"
-
-
-def _native(kinds: set[str]) -> str:
-    return "|".join(sorted(kinds - {"null"})) or "null"
-
-
 def _columns(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> tuple[PreviewColumn, ...]:
     by_name = {field.name: field for field in fields}
     chosen = list(by_name) if names is None else list(names)
@@ -466,14 +399,6 @@ def _columns(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> 
 
 # OpenAPI --------------------------------------------------------------------------------------------------------------
 
-_BY_SCHEMA_TYPE: Final[dict[str, PortableType]] = {
-    "boolean": "boolean",
-    "integer": "integer",
-    "number": "number",
-    "string": "string",
-    "array": "array",
-    "object": "object",
-}
 _BY_FORMAT: Final[dict[str, PortableType]] = {
     "date-time": "timestamp_tz",
     "date": "date",
@@ -536,7 +461,7 @@ def _row_schema(document: dict[str, Any], schema: dict[str, Any]) -> tuple[str |
     if _schema_type(schema) == "array":
         return "", _resolved(document, schema.get("items"))
     properties = schema.get("properties")
-    for key in _ITEM_KEYS if isinstance(properties, dict) else ():
+    for key in ITEM_KEYS if isinstance(properties, dict) else ():
         inner = _resolved(document, properties.get(key))  # type: ignore[union-attr]
         if inner and _schema_type(inner) == "array":
             return f"/{key}", _resolved(document, inner.get("items"))
@@ -560,7 +485,7 @@ def _schema_field(
 ) -> DiscoveredField:
     plain, is_nullable = _without_null(document, schema)
     kind, form = _schema_type(plain), plain.get("format")
-    portable = _BY_SCHEMA_TYPE.get(kind, "json" if plain else "unknown")
+    portable = BY_JSON_TYPE.get(kind, "json" if plain else "unknown")
     if kind == "string" and isinstance(form, str):
         portable = _BY_FORMAT.get(form, portable)
     native = f"{kind or 'any'}({form})" if isinstance(form, str) else kind or "any"
@@ -595,5 +520,5 @@ def _resolved(document: dict[str, Any], schema: Any) -> dict[str, Any] | None:
         reference = schema.get("$ref")
         if not isinstance(reference, str):
             return schema
-        schema = _at(document, reference[1:]) if reference.startswith("#/") else None
+        schema = at_pointer(document, reference[1:]) if reference.startswith("#/") else None
     return None

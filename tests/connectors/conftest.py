@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import pwd
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +21,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import asyncpg
 import pytest
 
 from app.connectors.sandbox import ConnectorSandbox
@@ -160,13 +167,144 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def tls_postgres(authority: Authority) -> Iterator[PostgresServer]:
-    """Its certificate is made for `localhost` and for no address."""
-    certificate, key = authority.certificate_for("localhost")
-    files = {"server.crt": certificate, "server.key": key, "root.crt": authority.pem}
-    settings = {"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl_ca_file": "root.crt"}
-    with postgres_server(settings, files) as server:
-        yield server
+def filled_postgres(postgres: PostgresServer) -> PostgresServer:
+    """The databases `shop`, which `reader` may read, and `closed`, which it may not enter."""
+    asyncio.run(_fill(postgres))
+    return postgres
+
+
+async def _fill(server: PostgresServer) -> None:
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(f"CREATE ROLE reader LOGIN PASSWORD 'pw-{CANARY}'")
+    for database in ("shop", "closed"):
+        await connection.execute(f"CREATE DATABASE {database}")
+    await connection.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    await connection.close()
+    connection = await asyncpg.connect(server.url("shop"))
+    await connection.execute((Path(__file__).parent / "shop.sql").read_text())
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def tls_postgres(filled_postgres: PostgresServer, authority: Authority, tmp_path_factory: Any) -> Iterator[int]:
+    """The same server behind a front that ends TLS, as poolers do: the build that comes with the wheel has none of its
+    own. Its certificate is made for `localhost` and for no address. Yields the port."""
+    context = server_context(authority, tmp_path_factory.mktemp("front"))
+
+    def end_tls(connection: socket.socket) -> None:
+        assert connection.recv(8) == bytes.fromhex("0000000804d2162f")
+        connection.sendall(b"S")
+        with context.wrap_socket(connection, server_side=True) as plain:
+            pipe(plain, filled_postgres.port)
+
+    with scripted_server(end_tls) as port:
+        yield port
+
+
+def server_context(authority: Authority, folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for name, content in zip(("server.crt", "server.key"), authority.certificate_for("localhost"), strict=True):
+        (folder / name).write_bytes(content)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    return context
+
+
+def pipe(near: socket.socket, port: int) -> None:
+    """Both ways, until one side hangs up."""
+    with socket.create_connection(("127.0.0.1", port)) as far:
+        threading.Thread(target=_pour, args=(far, near), daemon=True).start()
+        _pour(near, far)
+
+
+def _pour(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65_536):
+            sink.sendall(piece)
+        sink.shutdown(socket.SHUT_WR)
+
+
+# HTTP -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shop_api() -> Iterator[int]:
+    """`tests/connectors/shop_api.py` on uvicorn; yields the port."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "tests.connectors.shop_api:app", "--port", str(port), *_UVICORN]
+    with running(command, port, cwd=ROOT):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def tls_shop_api(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The same over TLS; its certificate is made for `localhost`."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name, content in zip(("server.crt", "server.key"), authority.certificate_for("localhost"), strict=True):
+        (folder / name).write_bytes(content)
+    port = free_port()
+    tls = ["--ssl-certfile", str(folder / "server.crt"), "--ssl-keyfile", str(folder / "server.key")]
+    command = [sys.executable, "-m", "uvicorn", "tests.connectors.shop_api:app", "--port", str(port), *_UVICORN, *tls]
+    with running(command, port, cwd=ROOT):
+        yield port
+
+
+ROOT = Path(__file__).resolve().parents[2]
+_UVICORN = ("--host", "127.0.0.1", "--log-level", "critical", "--no-access-log")
+
+
+# S3 -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    port: int
+    access_key_id: str
+    secret_access_key: str
+
+
+BUCKET = "shop-data"
+FORBIDDEN_BUCKET = "other-data"
+MISSING_BUCKET = "missing-data"
+BUCKET_CONTENT = {
+    "customers.csv": "id,name,joined,balance\n1,Zoë,2024-01-02,10.50\n2,李雷,2024-02-03,\n".encode(),
+    "events/2024/01/part-0001.ndjson": b'{"id": 9007199254740993, "tags": ["a"], "who": null}\n',
+    "events/2024/02/part-0002.ndjson": b'{"id": 2, "tags": [], "who": {"x": 1}}\n',
+    "sales/year=2023/part-1.csv": b"amount\n1\n",
+    "sales/year=2024/part-1.csv": b"amount\n2\n",
+    "empty.csv": b"",
+    "photo.jpg": b"\xff\xd8\xff",
+    "sales/_SUCCESS": b"",
+}
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """moto with its check of signatures and policies on: a user who may read one bucket, and one that is not there."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, port, cwd=tempfile.gettempdir(), env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "9999"}):
+        yield _filled(port)
+
+
+def _filled(port: int) -> ObjectStore:
+    import boto3
+
+    endpoint = f"http://127.0.0.1:{port}"
+    given = {"region_name": "us-east-1", "aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
+    s3, iam = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam"))
+    for bucket in (BUCKET, FORBIDDEN_BUCKET):
+        s3.create_bucket(Bucket=bucket)
+    for key, content in BUCKET_CONTENT.items():
+        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    iam.create_user(UserName="reader")
+    allowed = [f"arn:aws:s3:::{bucket}{below}" for bucket in (BUCKET, MISSING_BUCKET) for below in ("", "/*")]
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    headers = {"Content-Type": "text/plain"}
+    urlopen(Request(f"{endpoint}/moto-api/reset-auth", data=b"0", headers=headers, method="POST")).close()
+    return ObjectStore(port, key["AccessKeyId"], key["SecretAccessKey"])
 
 
 # Servers that are of no use -------------------------------------------------------------------------------------------
@@ -177,8 +315,6 @@ Script = Callable[[socket.socket], None]
 @contextmanager
 def scripted_server(script: Script) -> Iterator[int]:
     """Takes one connection after the other and runs the script on it. Yields the port."""
-    import threading
-
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -230,6 +366,3 @@ def ssh_port() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def closed_port() -> int:
     return free_port()
-
-
-PYTHON = sys.executable
