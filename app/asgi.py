@@ -1,6 +1,7 @@
 """The one place that wires everything: the parts, the application, the frame around it."""
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from app.core.frame import Frame, FrameConfig
 from app.core.logging import configure, request_logger
 from app.core.metrics import count_request
 from app.core.migrations import permissions
+from app.core.processes import HANDED_OVER, end_with_parent
 from app.domain.auth.gate import admit, check_routes
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
@@ -65,7 +67,8 @@ def framed(app: Litestar, settings: Settings) -> Frame:
 
 def serve() -> Frame:
     """What granian's workers call. `hub serve` hands them the address of the database that it prepared."""
-    settings = load()
+    end_with_parent()
+    settings = load(tty=sys.stderr.isatty())
     configure(settings.log_format, settings.log_level)
-    parts = prepare_parts(settings, os.environ["HUB_RUNTIME_DATABASE_URL"])
+    parts = prepare_parts(settings, os.environ[HANDED_OVER])
     return framed(create_app(parts), settings)

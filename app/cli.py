@@ -1,1 +1,113 @@
-def main() -> None: ...
+"""The `hub` command: reads what is asked for and hands it to one function each.
+
+Start-up time is part of the product, so nothing is imported here before it is known to be needed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from app.settings import Settings, SettingsError, load
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exit code 0 when all is well, 1 when the command found something wrong, 2 when it was asked wrongly."""
+    asked = _parser().parse_args(arguments)
+    try:
+        sys.exit(asked.run(asked))
+    except SettingsError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("hub", description="Data Fusion Hub: the foundation service of a data platform.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="migrate where it may, then serve the API")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    serve.add_argument("--workers", type=int, default=1, help="server processes (default: %(default)s)")
+    serve.add_argument("--no-worker", action="store_true", help="leave jobs to `hub worker` processes")
+    serve.set_defaults(run=_serve)
+
+    worker = commands.add_parser("worker", help="run jobs and schedules, as a process of its own")
+    worker.set_defaults(run=_worker)
+
+    migrate = commands.add_parser("migrate", help="bring the database up to date, one revision back, or say where it is")
+    migrate.add_argument("direction", nargs="?", choices=("up", "down", "status"), default="up")
+    migrate.set_defaults(run=_migrate)
+
+    admin = commands.add_parser("create-admin", help="make the first or another admin")
+    admin.add_argument("--email", required=True)
+    admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    admin.set_defaults(run=_create_admin)
+
+    check = commands.add_parser("check", help="say what is right and what is wrong with settings, database, keys and policy")
+    check.set_defaults(run=_check)
+
+    openapi = commands.add_parser("openapi", help="print the OpenAPI 3.1 document; needs no database")
+    openapi.add_argument("--out", type=Path, metavar="FILE")
+    openapi.set_defaults(run=_openapi)
+
+    demo = commands.add_parser("demo", help="the main job, end to end, on real data")
+    demo.set_defaults(run=_demo)
+
+    keys = commands.add_parser("keys", help="the keys for stored secrets and access tokens")
+    keys.add_argument("action", choices=("generate", "list", "rotate"))
+    keys.set_defaults(run=_keys)
+    return parser
+
+
+def _settings() -> Settings:
+    return load(tty=sys.stderr.isatty())
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    from app.commands.serve import serve
+
+    return serve(_settings(), asked.host, asked.port, workers=asked.workers, with_worker=not asked.no_worker)
+
+
+def _worker(asked: argparse.Namespace) -> int:
+    from app.commands.work import work
+
+    return work(_settings())
+
+
+def _migrate(asked: argparse.Namespace) -> int:
+    from app.commands.database import migrate
+
+    return migrate(_settings(), asked.direction)
+
+
+def _create_admin(asked: argparse.Namespace) -> int:
+    from app.commands.admin import create_admin
+
+    return create_admin(_settings(), asked.email, from_stdin=asked.password_stdin)
+
+
+def _check(asked: argparse.Namespace) -> int:
+    from app.commands.check import check
+
+    return check()
+
+
+def _openapi(asked: argparse.Namespace) -> int:
+    from app.commands.openapi import write_openapi
+
+    return write_openapi(asked.out)
+
+
+def _demo(asked: argparse.Namespace) -> int:
+    from app.commands.demo import demo
+
+    return demo(_settings())
+
+
+def _keys(asked: argparse.Namespace) -> int:
+    from app.commands.keys import keys
+
+    return keys(_settings, asked.action)

@@ -2,9 +2,12 @@
 
 from litestar import Router
 
+from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, jwks
 from app.domain.health.controllers import live, metrics, ready
+from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.users.controllers import UserController
 
 API = Router(
@@ -14,6 +17,10 @@ API = Router(
         UserController,
         RoleController,
         list_permissions,
+        DataSourceTypeController,
+        DataSourceController,
+        JobController,
+        list_audit_events,
     ],
 )
 

@@ -1,5 +1,7 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -38,6 +40,40 @@ class Answer(Response[T], Generic[T]):
             self.wire_headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class Stream(Response[T], Generic[T]):
+    """An answer that goes on: parts are sent as they come, until they end or the client leaves."""
+
+    def __init__(self, headers: Headers, parts: AsyncIterator[bytes]) -> None:
+        self.status_code = 200
+        self.wire_headers = headers
+        self.parts = parts
+        self.content = cast(T, None)
+
+    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
+        sending = asyncio.create_task(self._send_parts(send))
+        leaving = asyncio.create_task(_wait_until_gone(receive))
+        done, pending = await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _send_parts(self, send: Send) -> None:
+        async for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:

@@ -248,6 +248,8 @@ def _first_fault(error: msgspec.ValidationError, below: str) -> Fault:
     located = _LOCATED.match(str(error))
     assert located is not None
     path = (located["path"] or "").removeprefix("$").removeprefix(".")
+    for name in getattr(error.__cause__, "path", ()):  # a rule between fields says itself which one is at fault
+        path = _joined(path, str(name))
     return Fault(_joined(below, path) if path else below, "invalid", located["message"])
 
 

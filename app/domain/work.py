@@ -26,17 +26,22 @@ from app.domain.tenants.models import DEFAULT_TENANT_ID
 class UnitOfWork:
     """A session in a transaction, and who acts in it."""
 
-    def __init__(self, session: AsyncSession, parts: Parts, exchange: Exchange | None, principal: Principal | None) -> None:
+    def __init__(
+        self,
+        session: AsyncSession,
+        parts: Parts,
+        exchange: Exchange | None,
+        principal: Principal | None,
+        *,
+        tenant_id: UUID = DEFAULT_TENANT_ID,
+    ) -> None:
         self.session = session
         self.parts = parts
         self.exchange = exchange
         self.principal = principal
+        self.tenant_id = principal.tenant_id if principal else tenant_id
         self.now = datetime.now(UTC)
         self._forgotten: list[tuple[str, UUID]] = []
-
-    @property
-    def tenant_id(self) -> UUID:
-        return self.principal.tenant_id if self.principal else DEFAULT_TENANT_ID
 
     @property
     def actor(self) -> Principal:

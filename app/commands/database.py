@@ -1,0 +1,83 @@
+"""Which database a command works on, and `hub migrate`."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import asyncpg
+from msgspec import Struct
+
+from app.core import migrations
+from app.settings import Settings
+
+class CommandFailed(Exception):
+    """Ends a command with one sentence that says what to do."""
+
+
+class Database(Struct, frozen=True):
+    app_url: str
+    owner_url: str
+    server: str
+    """For people: what it is and where."""
+
+
+@contextmanager
+def database(settings: Settings, *, exclusive: bool = False) -> Iterator[Database]:
+    """The given database, or the embedded one for as long as the block lasts. Raises CommandFailed."""
+    if settings.database_url is not None:
+        owner_url = settings.owner_database_url or settings.database_url
+        yield Database(settings.database_url, owner_url, _without_password(settings.database_url))
+        return
+    from app.core import embedded
+
+    try:
+        running = embedded.start(settings.data_dir, exclusive=exclusive)
+    except embedded.EmbeddedError as error:
+        raise CommandFailed(str(error)) from None
+    try:
+        where = f"embedded PostgreSQL on {running.host}:{running.port}, data in {settings.data_dir}"
+        yield Database(running.app_url, running.owner_url, where)
+    finally:
+        running.stop()
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def bring_up_to_date(target: Database) -> bool:
+    """Migrate where the database is not at the head. True where something was done. Raises CommandFailed."""
+    try:
+        if asyncio.run(migrations.current(target.app_url)) == migrations.head():
+            return False
+        asyncio.run(migrations.migrate(target.owner_url))
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError) as error:
+        raise CommandFailed(f"The database {target.server} cannot be reached ({type(error).__name__}). Is it running?") from None
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+        raise CommandFailed(f"The database {target.server} refuses the user or password of HUB_DATABASE_URL.") from None
+    except asyncpg.InvalidCatalogNameError:
+        raise CommandFailed(f"The database of HUB_DATABASE_URL does not exist on the server: {target.server}.") from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise CommandFailed(
+            f"The database needs a migration that this role may not run ({error}). "
+            "Run `hub migrate` with HUB_OWNER_DATABASE_URL set to a role that may."
+        ) from None
+    return True
+
+
+def migrate(settings: Settings, direction: Literal["up", "down", "status"]) -> int:
+    try:
+        with database(settings) as target:
+            if direction == "down":
+                asyncio.run(migrations.migrate(target.owner_url, "down"))
+            elif direction == "up":
+                bring_up_to_date(target)
+            found = asyncio.run(migrations.current(target.app_url))
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{found or 'empty'} (this version of the hub wants {migrations.head()})")
+    return 0 if direction != "status" or found == migrations.head() else 1

@@ -1,0 +1,26 @@
+"""`hub worker`."""
+
+import asyncio
+import os
+import sys
+
+from app.commands.database import CommandFailed, database
+from app.core.processes import HANDED_OVER, end_with_parent
+from app.settings import Settings
+
+
+def work(settings: Settings) -> int:
+    """Beside `hub serve` it uses the database that was handed over; alone the given one, or attaches to the embedded one."""
+    from app.worker import run_worker
+
+    if url := os.environ.get(HANDED_OVER):
+        end_with_parent()
+        asyncio.run(run_worker(settings, url))
+        return 0
+    try:
+        with database(settings) as target:
+            asyncio.run(run_worker(settings, target.app_url))
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

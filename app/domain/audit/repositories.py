@@ -1,0 +1,27 @@
+"""Which rows make audit events on the wire, and the list of them."""
+
+from app.core.database import Repository
+from app.core.listing import Listing, choice_filter, text_filter, time_filter, uuid_filter
+from app.domain.audit.models import AuditEvent
+from app.domain.audit.schemas import AuditEventOut
+
+
+class AuditEventRepository(Repository[AuditEvent]):
+    model_type = AuditEvent
+
+
+AUDIT_EVENTS = Listing(
+    AuditEventRepository.selection(AuditEventOut),
+    id_column=AuditEvent.id,
+    sorts={"occurred_at": AuditEvent.occurred_at},
+    default_sort="-occurred_at",
+    filters={
+        "actor_id": uuid_filter(AuditEvent.actor_id),
+        "action": text_filter(AuditEvent.action, description="As in `role.create`."),
+        "resource_type": text_filter(AuditEvent.resource_type, description="Singular snake_case, as in `data_source`."),
+        "resource_id": uuid_filter(AuditEvent.resource_id),
+        "outcome": choice_filter(AuditEvent.outcome, ("success", "failure", "refused")),
+        "from": time_filter(AuditEvent.occurred_at, bound="from", description="At this moment or later."),
+        "to": time_filter(AuditEvent.occurred_at, bound="to", description="Before this moment."),
+    },
+)

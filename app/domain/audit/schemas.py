@@ -1,0 +1,25 @@
+"""The audit log on the wire."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.core.schemas import Output
+
+
+class AuditEventOut(Output):
+    id: UUID
+    occurred_at: datetime
+    actor_id: UUID | None
+    actor_name: str | None
+    """The actor's email address at that time."""
+    action: str
+    resource_type: str
+    resource_id: UUID | None
+    outcome: str
+    """success, failure or refused."""
+    address: str | None
+    request_id: str | None
+    detail: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None

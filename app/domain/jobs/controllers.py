@@ -1,0 +1,81 @@
+"""Jobs: how far they are, and stopping them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from app.core.answers import Answer, Stream, answer, entity
+from app.core.errors import NotFound
+from app.core.listing import Page
+from app.core.security import requires, signed_in
+from app.domain.jobs.repositories import JOB, JOBS
+from app.domain.jobs.schemas import JobOut
+from app.domain.jobs.services import UNFINISHED, JobService, may_see
+from app.domain.requests import HubRequest
+from app.domain.work import UnitOfWork
+
+LOOK_EVERY_S = 0.5
+KEEP_ALIVE_S = 15.0
+
+
+class JobController(Controller):
+    path = "/jobs"
+    tags = ["jobs"]  # noqa: RUF012
+
+    @get("/", opt=requires("jobs:read", listing=JOBS), summary="List jobs")
+    async def list_jobs(self, request: HubRequest) -> Answer[Page[JobOut]]:
+        """Every job of the tenant, newest first."""
+        query, tenant_id = JOBS.parse(request.query_string), request.principal.tenant_id
+        return answer(request.exchange, await request.parts.reads.page(JOBS, query, JobOut, tenant_id=tenant_id))
+
+    @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
+    async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Answer[JobOut]:
+        """One's own job, or with `jobs:read` anybody's."""
+        return entity(request.exchange, await _job(request, job_id))
+
+    @post("/{job_id:uuid}/cancel", opt=signed_in(), status_code=200, summary="Cancel a job")
+    async def cancel(self, request: HubRequest, work: NamedDependency[UnitOfWork], job_id: FromPath[UUID]) -> Answer[JobOut]:
+        """One's own job, or with `jobs:write` anybody's. A running job ends as soon as its worker sees the wish."""
+        return entity(request.exchange, await JobService(work).cancel(job_id), changed=True)
+
+    @get("/{job_id:uuid}/events", opt=signed_in(), media_type="text/event-stream", summary="Watch a job")
+    async def events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
+        """Server-sent events: the job each time it has changed, until it has ended."""
+        job = await _job(request, job_id)
+        request.exchange.run_without_deadline()
+        return Stream([(b"content-type", b"text/event-stream")], _changes(request, job))
+
+
+async def _job(request: HubRequest, job_id: UUID) -> JobOut:
+    principal = request.principal
+    job = await request.parts.reads.one(JOB, JobOut, id=job_id, tenant_id=principal.tenant_id)
+    if not may_see(principal, job.created_by, "jobs:read"):
+        raise NotFound
+    return job
+
+
+async def _changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
+    """Looks at the row twice a second, and at the caller's session each time: the stream ends with it."""
+    yield _event(job)
+    silent_s = 0.0
+    claims = request.parts.tokens.verify(request.exchange.headers[b"authorization"].split(b" ", 1)[1])
+    while job.status in UNFINISHED:
+        await asyncio.sleep(LOOK_EVERY_S)
+        await request.parts.principals.of(claims)
+        seen, job = job, await _job(request, job.id)
+        silent_s += LOOK_EVERY_S
+        if job.version != seen.version:
+            yield _event(job)
+            silent_s = 0.0
+        elif silent_s >= KEEP_ALIVE_S:
+            yield b": still here\n\n"
+            silent_s = 0.0
+
+
+def _event(job: JobOut) -> bytes:
+    return b"event: job\nid: %d\ndata: %s\n\n" % (job.version, msgspec.json.encode(job))

@@ -1,0 +1,31 @@
+"""Which rows make jobs on the wire, and which lists of jobs there are."""
+
+from sqlalchemy import func
+
+from app.core.database import Repository
+from app.core.listing import Listing, choice_filter, text_filter, uuid_filter
+from app.domain.jobs.models import Job
+from app.domain.jobs.schemas import JobOut
+
+STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+class JobRepository(Repository[Job]):
+    model_type = Job
+    computed = {  # noqa: RUF012
+        "progress": func.jsonb_build_object("done", Job.progress_done, "total", Job.progress_total)
+    }
+
+
+JOB = JobRepository.selection_by_id(JobOut)
+JOBS = Listing(
+    JobRepository.selection(JobOut),
+    id_column=Job.id,
+    sorts={"created_at": Job.created_at},
+    default_sort="-created_at",
+    filters={
+        "status": choice_filter(Job.status, STATUSES),
+        "kind": text_filter(Job.kind),
+        "subject_id": uuid_filter(Job.subject_id, description="Jobs about this resource."),
+    },
+)

@@ -1,0 +1,203 @@
+"""The worker's side of the queue: claim a job, keep its lease, write down how it ended.
+
+Jobs are claimed with `FOR UPDATE SKIP LOCKED`. A running job holds a lease that its worker renews; where a worker was killed the
+lease runs out and another worker takes the job up. A worker that lost its lease can write nothing more (`lease_id`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from uuid_utils.compat import uuid7
+
+from app.connectors.failures import ConnectorError
+from app.core.errors import HubError
+from app.core.notifications import Listener
+from app.domain.events.services import announce
+from app.domain.jobs.models import Job
+from app.domain.jobs.services import CHANNEL
+from app.domain.parts import Parts
+
+log = logging.getLogger("hub.jobs")
+
+LEASE = timedelta(seconds=30)
+RENEWAL_S = 5.0
+IDLE_POLL_S = 5.0
+"""A notification wakes an idle worker; this is for the one that was missed, and for leases that ran out."""
+MAX_ATTEMPTS = 3
+
+
+class LeaseLost(Exception):
+    """Another worker holds the job now, or it is gone."""
+
+
+class JobRun:
+    """One attempt at one job, as its handler sees it."""
+
+    def __init__(self, parts: Parts, job: Job) -> None:
+        self.parts = parts
+        self.job_id: UUID = job.id
+        self.tenant_id: UUID = job.tenant_id
+        self.subject_id = job.subject_id
+        self.created_by = job.created_by
+        self.arguments: Mapping[str, Any] = job.arguments
+        self._lease_id = job.lease_id
+        self.is_cancelled = False
+
+    async def report(self, done: int, total: int | None = None) -> None:
+        """Tell how far the job is. Raises LeaseLost, and CancelledError where somebody wants it to end."""
+        if await self._write(progress_done=done, progress_total=total):
+            self.is_cancelled = True
+            raise asyncio.CancelledError
+
+    async def renew(self) -> bool:
+        """Whether somebody wants the job to end. Raises LeaseLost."""
+        return await self._write()
+
+    async def end(self, status: str, *, result: Any = None, error: Any = None) -> None:
+        now = datetime.now(UTC)
+        async with self.parts.sessions.begin() as session:
+            values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
+            statement = self._update(values).returning(Job.id)
+            if await session.scalar(statement, execution_options=_NO_SYNC) is None:
+                raise LeaseLost
+            data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
+            subject = f"jobs/{self.job_id}"
+            await announce(session, tenant_id=self.tenant_id, event_type=f"job.{status}", subject=subject, data=data, time=now)
+
+    async def _write(self, **values: Any) -> bool:
+        async with self.parts.sessions.begin() as session:
+            statement = self._update(values | {"lease_until": datetime.now(UTC) + LEASE}).returning(Job.cancel_requested)
+            wanted: bool | None = await session.scalar(statement, execution_options=_NO_SYNC)
+        if wanted is None:
+            raise LeaseLost
+        return wanted
+
+    def _update(self, values: Mapping[str, Any]) -> Any:
+        changed = {"version": Job.version + 1, "updated_at": datetime.now(UTC)} if len(values) > 1 else {}
+        held = and_(Job.id == self.job_id, Job.lease_id == self._lease_id, Job.status == "running")
+        return update(Job).where(held).values(dict(values) | changed)
+
+
+_NO_SYNC = {"synchronize_session": False}
+JobHandler = Callable[[JobRun], Awaitable[dict[str, Any]]]
+
+
+class JobRunner:
+    """Runs up to `concurrency` jobs at once until it is stopped."""
+
+    def __init__(self, parts: Parts, handlers: Mapping[str, JobHandler], *, concurrency: int = 4) -> None:
+        self._parts = parts
+        self._handlers = handlers
+        self._places = asyncio.Semaphore(concurrency)
+        self._woken = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        wake = self._woken.set
+        self._listener = Listener(parts.database_url, CHANNEL, on_message=lambda _: wake(), on_gap=wake)
+
+    async def run_forever(self) -> None:
+        """Until cancelled; then unfinished jobs are given back to the queue."""
+        self._listener.start()
+        try:
+            while True:
+                await self._places.acquire()
+                job = await self._next()
+                task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+                self._running.add(task)
+                task.add_done_callback(self._ended)
+        finally:
+            await self._listener.stop()
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._places.release()
+
+    async def _next(self) -> Job:
+        while True:
+            self._woken.clear()
+            try:
+                if (job := await self._claim()) is not None:
+                    return job
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("the queue is out of reach: %s", type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), IDLE_POLL_S)
+
+    async def _claim(self) -> Job | None:
+        now = datetime.now(UTC)
+        free = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_until < now))
+        async with self._parts.sessions.begin() as session:
+            oldest = select(Job).where(free).order_by(Job.created_at).limit(1).with_for_update(skip_locked=True)
+            job = await session.scalar(oldest)
+            if job is None:
+                return None
+            job.status, job.lease_id, job.lease_until = "running", uuid7(), now + LEASE
+            job.started_at, job.updated_at, job.attempts = job.started_at or now, now, job.attempts + 1
+        return job
+
+    async def _run(self, job: Job) -> None:
+        run = JobRun(self._parts, job)
+        work = asyncio.create_task(self._attempt(run, job))
+        try:
+            while not work.done():
+                await asyncio.wait((work,), timeout=RENEWAL_S)
+                if not work.done() and await run.renew():
+                    run.is_cancelled = True
+                    work.cancel()
+            await work
+        except asyncio.CancelledError:
+            await self._stop(work)
+            if run.is_cancelled:
+                await run.end("cancelled")
+            else:
+                await self._give_back(job)
+                raise
+        except LeaseLost:
+            await self._stop(work)
+            log.warning("job %s was taken over by another worker", job.id)
+        except (SQLAlchemyError, OSError):
+            await self._stop(work)
+            log.exception("job %s cannot be written down; its lease runs out", job.id)
+
+    async def _attempt(self, run: JobRun, job: Job) -> None:
+        if job.attempts > MAX_ATTEMPTS:
+            error = {"code": "worker_lost", "message": "The workers on this job were lost.", "can_retry": True}
+            await run.end("failed", error=error)
+            return
+        try:
+            result = await self._handlers[job.kind](run)
+        except ConnectorError as error:
+            await run.end("failed", error=_error(error.code, f"{error.message} {error.advice}", error.can_retry))
+        except HubError as error:
+            await run.end("failed", error=_error(error.code, error.detail, error.status == 503))
+        except (LeaseLost, SQLAlchemyError, OSError):
+            raise
+        except Exception:
+            log.exception("job %s failed", job.id)
+            await run.end("failed", error=_error("internal_error", "Something went wrong on our side.", False))
+        else:
+            await run.end("succeeded", result=result)
+
+    async def _stop(self, work: "asyncio.Task[None]") -> None:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    async def _give_back(self, job: Job) -> None:
+        """This worker shuts down: the job waits for another one, and the attempt does not count."""
+        values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
+        async with self._parts.sessions.begin() as session:
+            held = and_(Job.id == job.id, Job.lease_id == job.lease_id, Job.status == "running")
+            await session.execute(update(Job).where(held).values(values), execution_options=_NO_SYNC)
+
+
+def _error(code: str, message: str, can_retry: bool) -> dict[str, Any]:
+    return {"code": code, "message": message, "can_retry": can_retry}

@@ -1,0 +1,72 @@
+"""Jobs as requests see them: enqueued in the caller's transaction, watched, cancelled."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, func, select, update
+
+from app.core.errors import Conflict, NotFound
+from app.core.security import Principal
+from app.domain.jobs.models import Job
+from app.domain.jobs.repositories import JobRepository
+from app.domain.jobs.schemas import JobOut
+from app.domain.work import UnitOfWork
+
+CHANNEL = "hub_jobs"
+"""Wakes the workers when a job is committed."""
+
+UNFINISHED = ("queued", "running")
+
+
+class JobService:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._jobs = JobRepository(work.session)
+
+    async def enqueue(self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None) -> JobOut:
+        """Queued when, and only when, the caller's transaction commits."""
+        job = await self._jobs.add(
+            Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})
+        )
+        await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))
+        shown = await self._shown(job.id)
+        await self._work.audit("job.create", "job", job.id, after={"kind": kind, "subject_id": subject_id})
+        await self._work.announce("job.created", f"jobs/{job.id}", shown)
+        return shown
+
+    async def unfinished(self, kind: str, subject_id: UUID) -> JobOut | None:
+        """The job of that kind about that subject which waits or runs."""
+        statement = select(Job.id).where(Job.kind == kind, Job.subject_id == subject_id, Job.status.in_(UNFINISHED))
+        found = await self._work.session.scalar(statement.limit(1))
+        return await self._shown(found) if found else None
+
+    async def cancel(self, job_id: UUID) -> JobOut:
+        """A waiting job ends at once, a running one as soon as its worker sees the wish. Raises Conflict where it has ended."""
+        job = await self._jobs.load(job_id, self._work.tenant_id, lock=True)
+        if not may_see(self._work.actor, job.created_by, "jobs:write"):
+            raise NotFound
+        if job.status not in UNFINISHED:
+            raise Conflict("The job has ended already.", code="job_ended")
+        is_waiting = Job.status == "queued"
+        values = {
+            "cancel_requested": True,
+            "status": case((is_waiting, "cancelled"), else_=Job.status),
+            "finished_at": case((is_waiting, self._work.now), else_=None),
+            "version": Job.version + 1,
+            "updated_at": self._work.now,
+            "updated_by": self._work.actor_id,
+        }
+        statement = update(Job).where(Job.id == job_id).values(values)
+        await self._work.session.execute(statement, execution_options={"synchronize_session": False})
+        shown = await self._shown(job_id)
+        await self._work.audit("job.cancel", "job", job_id)
+        await self._work.announce("job.cancelled", f"jobs/{job_id}", shown)
+        return shown
+
+    async def _shown(self, job_id: UUID) -> JobOut:
+        return await self._jobs.read(JobOut, id=job_id, tenant_id=self._work.tenant_id)
+
+
+def may_see(principal: Principal, created_by: UUID | None, permission: str) -> bool:
+    """One's own jobs, and with the permission everybody's."""
+    return created_by == principal.id or principal.may(permission)

@@ -1,0 +1,166 @@
+"""Data source types, data sources, their tests, objects and previews."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, RequestBody
+
+from app.connectors import registry
+from app.connectors.base import PreviewResult, TestResult
+from app.core.answers import Answer, accepted, answer, created, entity, no_content
+from app.core.errors import NotFound
+from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.security import requires
+from app.domain.idempotency.services import idempotent
+from app.domain.jobs.schemas import JobOut
+from app.domain.requests import HubRequest
+from app.domain.sources.repositories import DATA_SOURCE, DATA_SOURCES, OBJECT, OBJECTS, TESTS
+from app.domain.sources.schemas import (
+    Connection,
+    DataSourceCreate,
+    DataSourceOut,
+    DataSourcePatch,
+    ObjectOut,
+    PreviewAsk,
+    TestOut,
+    TypeOut,
+    type_of,
+)
+from app.domain.sources.services import DataSourceService, check_together, given_secrets, run_preview, run_test
+from app.domain.sources.tables import as_csv
+from app.domain.sources.types import TYPES
+from app.domain.work import UnitOfWork, work_of_its_own
+
+Work = NamedDependency[UnitOfWork]
+CSV = "text/csv"
+
+
+class DataSourceTypeController(Controller):
+    path = "/data-source-types"
+    tags = ["data sources"]  # noqa: RUF012
+
+    @get("/", opt=requires("data-source-types:read", parameters=IN_MEMORY_PARAMETERS), summary="List data source types")
+    async def list_types(self, request: HubRequest) -> Answer[Page[TypeOut]]:
+        """What can be registered, with the JSON Schema of what each type takes."""
+        return answer(request.exchange, page_of_names(TYPES, request.query_string))
+
+    @get("/{type_name:str}", opt=requires("data-source-types:read"), summary="Get a data source type")
+    async def get_type(self, request: HubRequest, type_name: FromPath[str]) -> Answer[TypeOut]:
+        """One type."""
+        if type_name not in TYPES:
+            raise NotFound
+        return answer(request.exchange, TYPES[type_name])
+
+
+class DataSourceController(Controller):
+    path = "/data-sources"
+    tags = ["data sources"]  # noqa: RUF012
+
+    @get("/", opt=requires("data-sources:read", listing=DATA_SOURCES), summary="List data sources")
+    async def list_sources(self, request: HubRequest) -> Answer[Page[DataSourceOut]]:
+        """Every source of the tenant, a page at a time. Nothing is dialled."""
+        query, tenant_id = DATA_SOURCES.parse(request.query_string), request.principal.tenant_id
+        return answer(request.exchange, await request.parts.reads.page(DATA_SOURCES, query, DataSourceOut, tenant_id=tenant_id))
+
+    @get("/{source_id:uuid}", opt=requires("data-sources:read"), summary="Get a data source")
+    async def get_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[DataSourceOut]:
+        """One source; of its secrets only that they are set."""
+        source = await request.parts.reads.one(DATA_SOURCE, DataSourceOut, id=source_id, tenant_id=request.principal.tenant_id)
+        return entity(request.exchange, source)
+
+    @post("/", opt=requires("data-sources:write"), summary="Register a data source")
+    @idempotent
+    async def create_source(self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]) -> Answer[DataSourceOut]:
+        """The type decides what `config` and `secrets` take. Nothing is dialled."""
+        source = await DataSourceService(work).create(data)
+        return created(request.exchange, source, f"/api/v1/data-sources/{source.id}")
+
+    @patch("/{source_id:uuid}", opt=requires("data-sources:write"), summary="Change a data source")
+    async def update_source(
+        self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
+    ) -> Answer[DataSourceOut]:
+        """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again."""
+        return entity(request.exchange, await DataSourceService(work).update(source_id, data), changed=True)
+
+    @delete("/{source_id:uuid}", opt=requires("data-sources:write"), summary="Delete a data source")
+    async def delete_source(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[None]:
+        """With its secrets, tests and objects."""
+        await DataSourceService(work).delete(source_id)
+        return no_content()
+
+    @post("/test", opt=requires("data-sources:test"), status_code=200, summary="Test a connection without saving")
+    async def test_connection(self, request: HubRequest, data: RequestBody[Connection]) -> Answer[TestResult]:
+        """Step by step, within ten seconds. A failure at the source is a 200 that says what broke, and whose fault it is."""
+        result = await _test_unsaved(request, data)
+        return answer(request.exchange, result)
+
+    @post("/{source_id:uuid}/test", opt=requires("data-sources:test"), status_code=200, summary="Test a data source")
+    async def test_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[TestResult]:
+        """As it is saved; the result goes into its history."""
+        parts, tenant_id = request.parts, request.principal.tenant_id
+        async with work_of_its_own(request) as work:
+            source, secrets = await DataSourceService(work).connection_of(source_id)
+        result = await run_test(parts, tenant_id, source.type, source.config, secrets)
+        async with work_of_its_own(request) as work:
+            await DataSourceService(work).record_test(source_id, result)
+        return answer(request.exchange, result)
+
+    @get("/{source_id:uuid}/tests", opt=requires("data-sources:read", listing=TESTS), summary="List a data source's tests")
+    async def list_tests(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[TestOut]]:
+        """The history, newest first."""
+        query, parent = TESTS.parse(request.query_string), await _parent(request, source_id)
+        return answer(request.exchange, await request.parts.reads.page(TESTS, query, TestOut, **parent))
+
+    @post("/{source_id:uuid}/discover", opt=requires("data-sources:discover"), status_code=202, summary="Discover a data source")
+    @idempotent
+    async def discover(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[JobOut]:
+        """Start a job that looks for objects and their fields; the job already under way, where there is one."""
+        job = await DataSourceService(work).discover(source_id)
+        return accepted(request.exchange, job, f"/api/v1/jobs/{job.id}")
+
+    @get("/{source_id:uuid}/objects", opt=requires("data-sources:read", listing=OBJECTS), summary="List a data source's objects")
+    async def list_objects(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[ObjectOut]]:
+        """What discovery found."""
+        query, parent = OBJECTS.parse(request.query_string), await _parent(request, source_id)
+        return answer(request.exchange, await request.parts.reads.page(OBJECTS, query, ObjectOut, **parent))
+
+    @get("/{source_id:uuid}/objects/{object_id:uuid}", opt=requires("data-sources:read"), summary="Get an object")
+    async def get_object(self, request: HubRequest, source_id: FromPath[UUID], object_id: FromPath[UUID]) -> Answer[ObjectOut]:
+        """One object with its fields."""
+        parent = {"data_source_id": source_id, "tenant_id": request.principal.tenant_id}
+        return answer(request.exchange, await request.parts.reads.one(OBJECT, ObjectOut, id=object_id, **parent))
+
+    @post("/{source_id:uuid}/preview", opt=requires("data-sources:preview"), status_code=200, summary="Preview an object")
+    async def preview(
+        self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[PreviewAsk]
+    ) -> Answer[PreviewResult]:
+        """Sample rows, as JSON or, by `Accept: text/csv`, as CSV. Never more than 1,000 rows or one mebibyte."""
+        async with work_of_its_own(request) as work:
+            service = DataSourceService(work)
+            source, secrets = await service.connection_of(source_id)
+            path = await service.path_of(source_id, data.object)
+            await work.audit("data_source.preview", "data_source", source_id, after={"object": data.object})
+        found = await run_preview(request.parts, source, secrets, path, data)
+        if request.exchange.accepts(CSV):
+            return Answer(200, [(b"content-type", b"text/csv; charset=utf-8")], as_csv(found))
+        return answer(request.exchange, found)
+
+
+async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
+    connector = registry.get(type_of(data))
+    check_together(connector, data.config, data.secrets)
+    config = msgspec.to_builtins(data.config)
+    result = await run_test(request.parts, request.principal.tenant_id, connector.type, config, given_secrets(data.secrets))
+    async with work_of_its_own(request) as work:
+        await work.audit("data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status})
+    return result
+
+
+async def _parent(request: HubRequest, source_id: UUID) -> dict[str, UUID]:
+    """Raises NotFound where the source is not one that the caller may see."""
+    tenant_id = request.principal.tenant_id
+    await request.parts.reads.one(DATA_SOURCE, DataSourceOut, id=source_id, tenant_id=tenant_id)
+    return {"data_source_id": source_id, "tenant_id": tenant_id}

@@ -1,0 +1,85 @@
+"""Discovery: what a source holds, batch by batch into the catalogue of its objects."""
+
+import contextlib
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.connectors.base import DiscoveredObject
+from app.core.sealing import SealingError
+from app.connectors.failures import ConnectorError
+from app.connectors.sandbox import SandboxError
+from app.domain.events.services import announce
+from app.domain.jobs.runner import JobRun
+from app.domain.sources.models import SourceObject
+from app.domain.sources.services import DataSourceService, as_refusal
+from app.domain.work import UnitOfWork
+from uuid_utils.compat import uuid7
+
+UPSERT = text(
+    """INSERT INTO source_objects
+         (id, tenant_id, data_source_id, name, path, qualified_name, kind, is_active, fields, discovered_at)
+       SELECT id, :tenant_id, :data_source_id, name, path, qualified_name, kind, true, fields, :discovered_at
+       FROM jsonb_to_recordset(:found) AS f (id uuid, name text, path text[], qualified_name text, kind text, fields jsonb)
+       ON CONFLICT (data_source_id, qualified_name) DO UPDATE SET
+         kind = EXCLUDED.kind, is_active = true, fields = EXCLUDED.fields, discovered_at = EXCLUDED.discovered_at"""
+).bindparams(bindparam("found", type_=JSONB))
+
+
+async def discover(run: JobRun) -> dict[str, Any]:
+    """The handler of `data_source.discover`. Objects that are no longer there stay, inactive."""
+    assert run.subject_id is not None
+    started = datetime.now(UTC)
+    source, secrets = await _connection(run)
+    total = 0
+    batches = run.parts.sandbox.discover(source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id))
+    try:
+        async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]
+            async for batch in found:
+                await _store(run, source.id, batch, started)
+                total += len(batch)
+                await run.report(total)
+    except SandboxError as error:
+        raise as_refusal(error) from None
+    return await _finish(run, source.id, started, total)
+
+
+async def _connection(run: JobRun) -> Any:
+    assert run.subject_id is not None
+    async with run.parts.sessions() as session:
+        work = UnitOfWork(session, run.parts, None, None, tenant_id=run.tenant_id)
+        try:
+            return await DataSourceService(work).connection_of(run.subject_id)
+        except SealingError:
+            raise ConnectorError("invalid_configuration", "A stored secret cannot be opened: its key is gone.") from None
+
+
+async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:
+    rows = [{**msgspec.to_builtins(item), "id": str(uuid7())} for item in batch]
+    values = {"tenant_id": run.tenant_id, "data_source_id": source_id, "discovered_at": started, "found": rows}
+    async with run.parts.sessions.begin() as session:
+        await session.execute(UPSERT, values)
+
+
+async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -> dict[str, Any]:
+    async with run.parts.sessions.begin() as session:
+        gone = await _deactivate(session, source_id, started)
+        result = {"objects": total, "deactivated": gone}
+        data = {"id": str(source_id), **result}
+        subject = f"data-sources/{source_id}"
+        await announce(
+            session, tenant_id=run.tenant_id, event_type="data_source.discovered", subject=subject, data=data, time=started
+        )
+    return result
+
+
+async def _deactivate(session: AsyncSession, source_id: UUID, started: datetime) -> int:
+    unseen = (SourceObject.data_source_id == source_id, SourceObject.is_active, SourceObject.discovered_at < started)
+    gone = await session.scalar(select(func.count()).where(*unseen))
+    await session.execute(update(SourceObject).where(*unseen).values(is_active=False), execution_options={"synchronize_session": False})
+    return int(gone or 0)

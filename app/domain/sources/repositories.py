@@ -1,0 +1,86 @@
+"""Which rows make data sources, tests and objects on the wire, and which lists of them there are."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, bindparam, cast, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, array
+
+from app.connectors import registry
+from app.core.database import Repository
+from app.core.listing import STRING, Filter, Listing, boolean_filter, choice_filter, search_filter, text_filter, uuid_filter
+from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTest, SourceObject
+from app.domain.sources.schemas import DataSourceOut, ObjectOut, TestOut
+
+STATUSES = ("untested", "passed", "failed", "unsupported")
+UTC_TEXT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+
+
+def _secret_states() -> ColumnElement[Any]:
+    """`{name: {set, version, updated_at}}`: that a secret is there, never what it is."""
+    moment = func.to_char(func.timezone("UTC", DataSourceSecret.updated_at), UTC_TEXT)
+    state = func.jsonb_build_object("set", True, "version", DataSourceSecret.version, "updated_at", moment)
+    states = func.coalesce(func.jsonb_object_agg(DataSourceSecret.name, state), text("'{}'::jsonb"))
+    return select(states).where(DataSourceSecret.data_source_id == DataSource.id).correlate(DataSource).scalar_subquery()
+
+
+class DataSourceRepository(Repository[DataSource]):
+    model_type = DataSource
+    computed = {"secrets": _secret_states()}  # noqa: RUF012
+
+
+class TestRepository(Repository[DataSourceTest]):
+    __test__ = False
+    model_type = DataSourceTest
+
+
+class ObjectRepository(Repository[SourceObject]):
+    model_type = SourceObject
+
+
+def _has_tag(name: str) -> ColumnElement[bool]:
+    return DataSource.tags.contains(cast(array([bindparam(name, type_=String())]), ARRAY(String)))
+
+
+DATA_SOURCE = DataSourceRepository.selection_by_id(DataSourceOut)
+DATA_SOURCES = Listing(
+    DataSourceRepository.selection(DataSourceOut),
+    id_column=DataSource.id,
+    sorts={"created_at": DataSource.created_at, "updated_at": DataSource.updated_at, "name": DataSource.name_key},
+    default_sort="created_at",
+    filters={
+        "name": text_filter(DataSource.name_key, name_key=True, description="This name, in any case."),
+        "type": choice_filter(DataSource.type, tuple(registry.find())),
+        "category": choice_filter(DataSource.category, tuple(sorted({connector.category for connector in registry.all()}))),
+        "status": choice_filter(DataSource.status, STATUSES, description="How the last saved test ended."),
+        "tag": Filter(where=_has_tag, parse=str, schema=STRING, description="Sources that carry this tag."),
+        "owner_role_id": uuid_filter(DataSource.owner_role_id),
+        "is_paused": boolean_filter(DataSource.is_paused),
+        "q": search_filter(DataSource.name, DataSource.description),
+    },
+)
+
+
+def _of_source(repository: type[Repository[Any]], struct: Any) -> Any:
+    model: Any = repository.model_type
+    return repository.selection(struct).where(model.data_source_id == bindparam("data_source_id", type_=DataSource.id.type))
+
+
+TESTS = Listing(
+    _of_source(TestRepository, TestOut),
+    id_column=DataSourceTest.id,
+    sorts={"created_at": DataSourceTest.created_at},
+    default_sort="-created_at",
+    filters={"status": choice_filter(DataSourceTest.status, STATUSES[1:])},
+)
+OBJECT = _of_source(ObjectRepository, ObjectOut).where(SourceObject.id == bindparam("id", type_=SourceObject.id.type))
+OBJECTS = Listing(
+    _of_source(ObjectRepository, ObjectOut),
+    id_column=SourceObject.id,
+    sorts={"qualified_name": SourceObject.qualified_name, "discovered_at": SourceObject.discovered_at},
+    default_sort="qualified_name",
+    filters={
+        "kind": text_filter(SourceObject.kind),
+        "is_active": boolean_filter(SourceObject.is_active),
+        "q": search_filter(SourceObject.qualified_name),
+    },
+)

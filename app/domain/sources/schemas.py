@@ -1,0 +1,158 @@
+"""Data sources on the wire. What a type takes comes from its connector: one variant of the input per type, told apart by `type`."""
+
+import functools
+import operator
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.connectors import registry
+from app.connectors.base import Capabilities, ConnectorConfig, ConnectorSecrets
+from app.core.schemas import EntityOut, Input, Name, Output, Text
+
+Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
+Tags = Annotated[list[Tag], Meta(max_length=50)]
+SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
+
+
+class SecretState(Output):
+    """All that is ever shown of a secret."""
+
+    set: bool
+    version: int
+    """Counts how often the secret was given."""
+    updated_at: datetime
+
+
+class DataSourceOut(EntityOut):
+    name: str
+    description: str | None
+    type: str
+    category: str
+    config: dict[str, Any]
+    secrets: dict[str, SecretState]
+    tags: list[str]
+    owner_role_id: UUID | None
+    """Members of this role look after the source."""
+    is_paused: bool
+    """Nothing is done with the source on a schedule while it is paused."""
+    status: str
+    """How the last saved test ended: untested, passed, failed or unsupported. Not counted in `version`."""
+    status_since: datetime | None
+    last_tested_at: datetime | None
+
+
+class DataSourceBase(Input, kw_only=True):
+    name: Name
+    description: Text | None = None
+    tags: Tags = []
+    owner_role_id: UUID | None = None
+    is_paused: bool = False
+
+
+class DataSourcePatch(Input):
+    """`config` and `secrets` merge key by key; null clears a key."""
+
+    name: Name | UnsetType = UNSET
+    description: Text | None | UnsetType = UNSET
+    config: dict[str, Any] | UnsetType = UNSET
+    secrets: dict[str, SecretPatch | None] | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    owner_role_id: UUID | None | UnsetType = UNSET
+    is_paused: bool | UnsetType = UNSET
+
+
+class ConnectionBase(Input, kw_only=True):
+    """What a test needs of a source that is not saved."""
+
+
+def _variants(base: type[Input], suffix: str) -> Any:
+    """A union of `base` with each type's config and secrets, tagged by `type`."""
+    variants = [_variant(base, suffix, connector) for connector in registry.all()]
+    return functools.reduce(operator.or_, variants)
+
+
+def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
+    fields = [("config", connector.config_type), ("secrets", connector.secrets_type, connector.secrets_type())]
+    name = connector.label.replace(" ", "") + suffix
+    return msgspec.defstruct(name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True)
+
+
+DataSourceCreate: Any = _variants(DataSourceBase, "DataSource")
+Connection: Any = _variants(ConnectionBase, "Connection")
+
+
+class NewDataSource(DataSourceBase, kw_only=True):
+    """What every variant of DataSourceCreate has, for the reader and the type checker."""
+
+    config: ConnectorConfig
+    secrets: ConnectorSecrets
+
+
+def type_of(variant: msgspec.Struct) -> str:
+    """The type that a decoded variant is for."""
+    tag = variant.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
+class TypeOut(Output):
+    type: str
+    label: str
+    category: str
+    description: str
+    config_schema: dict[str, Any]
+    """JSON Schema 2020-12."""
+    secrets_schema: dict[str, Any]
+    """JSON Schema 2020-12; every field is `writeOnly`."""
+    capabilities: Capabilities
+    driver_available: bool
+    install_hint: str | None
+    """How to install the driver where it is missing."""
+    verified_with: list[str]
+    """Servers and emulators that the automated tests run this type against."""
+
+
+class TestOut(Output):
+    __test__ = False  # not a test class, whatever its name makes pytest believe
+
+    id: UUID
+    status: str
+    steps: list[dict[str, Any]]
+    server: dict[str, Any]
+    duration_ms: float
+    created_at: datetime
+    created_by: UUID | None
+
+
+class FieldOut(Output):
+    name: str
+    type: str
+    """From one small vocabulary, the same for every type of source."""
+    native_type: str
+    """As the source calls it."""
+    is_nullable: bool
+    position: int
+
+
+class ObjectOut(Output):
+    id: UUID
+    name: str
+    path: list[str]
+    qualified_name: str
+    kind: str
+    """table, view, collection, dataset, endpoint ..."""
+    is_active: bool
+    """False once a discovery no longer found it."""
+    fields: list[FieldOut]
+    discovered_at: datetime
+
+
+class PreviewAsk(Input):
+    object: Annotated[str, Meta(min_length=1, max_length=2000, examples=["public.orders"])]
+    """The id or the qualified name of an object."""
+    columns: Annotated[list[Annotated[str, Meta(max_length=500)]], Meta(min_length=1, max_length=500)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100

@@ -1,0 +1,35 @@
+"""The worker: what goes on outside of requests. Wires job handlers to the queue."""
+
+import asyncio
+import signal
+
+from app.core.logging import configure
+from app.domain.jobs.runner import JobHandler, JobRunner
+from app.domain.models import METADATA
+from app.domain.sources.discovery import discover
+from app.domain.sources.services import DISCOVER
+from app.domain.upkeep import keep_up
+from app.runtime import prepare_parts
+from app.settings import Settings
+
+HANDLERS: dict[str, JobHandler] = {DISCOVER: discover}
+
+
+async def run_worker(settings: Settings, database_url: str) -> None:
+    """Until SIGTERM or SIGINT; unfinished jobs go back to the queue."""
+    assert METADATA.tables
+    configure(settings.log_format, settings.log_level)
+    parts = prepare_parts(settings, database_url)
+    await parts.open()
+    tasks = {asyncio.create_task(JobRunner(parts, HANDLERS).run_forever()), asyncio.create_task(keep_up(parts))}
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await parts.close()
