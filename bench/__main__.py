@@ -4,22 +4,25 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
 from bench import contestants, footprint, load, report, seeding, works
-from bench.contestants import Server
+from bench.contestants import Server, StartFailed
+from bench.load import LoadFailed
+from bench.probe import WrongAnswer
 from bench.report import Bound, Work
 from bench.rounds import Bench, Pace
 from bench.works import Field
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _POOL_SIZE = 10
-_PARTS: dict[str, Callable[[Bench, Field], list[Work]]] = {
+_PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
     "read": works.reads,
     "identity": works.identity,
     "write": works.writes,
@@ -98,15 +101,31 @@ def _compare(pace: Pace, parts: Sequence[str]) -> tuple[list[Work], list[str]]:
             rows=rows,
         )
         bench = Bench(pace, database.pid, _progress)
-        measured = [work for part in parts for work in _PARTS[part](bench, field)]
+        measured: list[Work] = []
+        for part in parts:
+            with _reported(bench, part):
+                measured.extend(_PARTS[part](bench, field))
         return measured, bench.problems
+
+
+@contextmanager
+def _reported(bench: Bench, part: str) -> Iterator[None]:
+    """One broken part must not cost the table of the others."""
+    try:
+        yield
+    except (WrongAnswer, LoadFailed, StartFailed, OSError, HTTPException, LookupError, ValueError) as error:
+        bench.problem(f"{part}: {type(error).__name__}: {error}")
 
 
 def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int) -> tuple[list[Bound], list[str]]:
     bench = Bench(pace, None, _progress)
-    bounds = footprint.starts(bench) if "start" in parts else []
+    bounds: list[Bound] = []
+    if "start" in parts:
+        with _reported(bench, "start"):
+            bounds += footprint.starts()
     if "memory" in parts:
-        bounds += footprint.memory(bench, memory_requests)
+        with _reported(bench, "memory"):
+            bounds += footprint.memory(bench, memory_requests)
     return bounds, bench.problems
 
 

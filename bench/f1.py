@@ -36,9 +36,9 @@ _SOURCE = """
     FROM data_sources
 """
 _ROLE_BY_ID = f"{_ROLE} WHERE id = $1"
-_ROLE_LIST = f"{_ROLE} WHERE tenant_id = $2 ORDER BY name_key, id LIMIT $1"
+_ROLE_LIST = f"{_ROLE} WHERE tenant_id = $2 ORDER BY created_at, id LIMIT $1"
 _SOURCE_BY_ID = f"{_SOURCE} WHERE id = $1"
-_SOURCE_LIST = f"{_SOURCE} WHERE tenant_id = $2 ORDER BY name_key, id LIMIT $1"
+_SOURCE_LIST = f"{_SOURCE} WHERE tenant_id = $2 ORDER BY created_at, id LIMIT $1"
 _INSERT_ROLE = """
     INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, is_system,
                        created_at, updated_at, created_by, updated_by, version)
@@ -47,7 +47,7 @@ _INSERT_ROLE = """
 _INSERT_AUDIT = """
     INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id,
                               outcome, address, request_id, after)
-    VALUES ($1, $2, $3, $4, 'bench@example.com', 'role.created', 'role', $5, 'success', '127.0.0.1', $6, $7)
+    VALUES ($1, $2, $3, $4, 'bench@example.com', 'role.create', 'role', $5, 'success', '127.0.0.1', $6, $7)
 """
 _INSERT_EVENT = """
     INSERT INTO outbox_events (id, tenant_id, type, source, subject, time, data)

@@ -25,7 +25,7 @@ def data_folder() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def starts(bench: Bench) -> list[Bound]:
+def starts() -> list[Bound]:
     first, second = [], []
     for _ in range(_STARTS):
         with data_folder() as data_dir:

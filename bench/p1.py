@@ -189,7 +189,7 @@ async def current_user(bearer: Bearer, db: Session) -> User:
 
 def _of_tenant(model: type[Listed]) -> SelectOfScalar[Listed]:
     """In the order of the hub's index, which begins with the tenant."""
-    return select(model).where(col(model.tenant_id) == _TENANT).order_by(col(model.name_key), col(model.id))
+    return select(model).where(col(model.tenant_id) == _TENANT).order_by(col(model.created_at), col(model.id))
 
 
 CurrentUser = Annotated[User, Depends(current_user)]

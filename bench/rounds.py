@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 
 from bench import load, probe, processes
 from bench.contestants import Server
@@ -41,7 +42,7 @@ class Bench:
     def run(self, work: Work, entries: Mapping[str, Entry]) -> None:
         try:
             answers = self._check(entries)
-        except (probe.WrongAnswer, OSError, ValueError, LookupError) as error:
+        except (probe.WrongAnswer, OSError, HTTPException, ValueError, LookupError) as error:
             self.problem(f"{work.name}: {error}")
             return
         for entry in entries.values():
