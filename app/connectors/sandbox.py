@@ -50,10 +50,15 @@ DISCOVERY_IDLE_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 _ROOT: Final = str(Path(next(iter(app.__path__))).resolve().parent)
-_BOOT: Final = (
-    "import sys; sys.path.append(sys.argv[1]); from app.connectors.child import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+_BOOT: Final = """
+import sys
+installed = (place for place, path in enumerate(sys.path) if path.endswith("-packages"))
+sys.path.insert(next(installed, len(sys.path)), sys.argv[1])
+from app.connectors.child import main
+main(int(sys.argv[2]), int(sys.argv[3]))
+"""
+"""The child's `app` is the one that runs here, wherever that lies and whatever else of that name is installed; the
+standard library stays before it."""
 _INHERITED: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """The only variables that a connector process sees of the hub's: where the CAs and the libraries are."""
 
