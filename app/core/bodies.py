@@ -5,9 +5,11 @@ for characters that no text may hold, and a body that does not is held against t
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,6 +20,8 @@ from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
 
 MAX_FAULTS = 100
+MAX_SHOWN_KEY = 200
+"""Characters of a key that an answer repeats."""
 _LOCATED = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 _SUSPECT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
@@ -38,11 +42,18 @@ def media_type_of(content_type: str | None) -> str:
 def decode(body: bytes, wanted: Any, media_type: str) -> Any:
     """The body as the wanted type. Raises BadRequest with all faulty fields."""
     try:
-        return _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
-    except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
-        if isinstance(error, msgspec.ValidationError):
-            _refuse_each_fault(_plain(body, media_type), wanted, error)
+        return _decode_strictly(body, wanted, media_type)
+    except (RecursionError, ValueError, TypeError) as error:  # msgspec's and json's errors are ValueErrors; TypeError: a map as key
         raise BadRequest(_unreadable(error), code="malformed_body") from None
+
+
+def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
+    try:
+        return _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
+    except msgspec.ValidationError as error:
+        plain = _plain(body, media_type)  # what follows the first fault was not read yet: it may be malformed
+        refuse_forbidden_characters(plain)
+        _refuse_each_fault(plain, wanted, error)
 
 
 def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
@@ -83,8 +94,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        faults = [Fault(name, "duplicate", "is given more than once") for name in twice]
+        twice = sorted({_shown(name) for name in names if names.count(name) > 1})
+        faults = [Fault(name, "duplicate", "is given more than once") for name in twice[:MAX_FAULTS]]
         raise BadRequest("A field is given more than once.", code="duplicate_field", errors=faults)
     return found
 
@@ -130,35 +141,59 @@ def _msgpack_step(body: bytes, position: int) -> int:
 
 
 def refuse_forbidden_characters(value: Any) -> None:
-    """Raises BadRequest where any text holds NUL (PostgreSQL stores none) or half of a surrogate pair (UTF-8 has none)."""
-    faults = [Fault(path, "forbidden_character", "holds a character that no text may hold") for path in _with_forbidden(value, "")]
-    if faults:
-        raise BadRequest(errors=faults[:MAX_FAULTS])
+    """Raises BadRequest for what no JSON text can hold or PostgreSQL cannot store.
+
+    NUL, half of a surrogate pair, a number that is not finite, a key that is not text (MessagePack has the last two).
+    """
+    if faults := list(islice(_unstorable(value, ""), MAX_FAULTS)):
+        raise BadRequest(errors=faults)
 
 
-def _with_forbidden(value: Any, path: str) -> Iterator[str]:
+def _unstorable(value: Any, path: str) -> Iterator[Fault]:
     if isinstance(value, str):
         if _FORBIDDEN.search(value):
-            yield path
+            yield Fault(path, "forbidden_character", "holds a character that no text may hold")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield Fault(path, "not_finite", "must be a finite number")
     elif isinstance(value, dict):
         for key, item in value.items():
-            name = _FORBIDDEN.sub("?", key) if isinstance(key, str) else str(key)
-            if name != key:
-                yield _joined(path, name)
-            yield from _with_forbidden(item, _joined(path, name))
+            yield from _unstorable_key(key, path)
+            yield from _unstorable(item, _joined(path, _shown(key)))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _with_forbidden(item, f"{path}[{index}]")
+            yield from _unstorable(item, f"{path}[{index}]")
+
+
+def _unstorable_key(key: Any, path: str) -> Iterator[Fault]:
+    if not isinstance(key, str):
+        yield Fault(path, "wrong_type", "must have text as keys")
+    elif _FORBIDDEN.search(key):
+        yield Fault(_joined(path, _shown(key)), "forbidden_character", "holds a character that no text may hold")
+
+
+def _shown(key: Any) -> str:
+    """A key as an answer can show it."""
+    return _FORBIDDEN.sub("?", str(key))[:MAX_SHOWN_KEY]
 
 
 def _plain(body: bytes, media_type: str) -> Any:
+    """The body without its type. Raises ValueError where it is malformed."""
     if media_type == "json":
-        return json.loads(body, object_pairs_hook=_without_duplicates, parse_int=_bounded_int)
-    return msgspec.msgpack.decode(body)
+        return json.loads(
+            body.decode(), object_pairs_hook=_without_duplicates, parse_int=_bounded_int, parse_constant=_refuse_constant
+        )
+    plain = msgspec.msgpack.decode(body)
+    _refuse_msgpack_duplicates(body, plain)
+    return plain
 
 
 def _bounded_int(digits: str) -> int | float:
     return int(digits) if len(digits) < 40 else float("inf")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _unreadable(error: Exception) -> str:
@@ -170,8 +205,9 @@ def _unreadable(error: Exception) -> str:
 
 
 def _refuse_each_fault(value: Any, wanted: Any, error: msgspec.ValidationError, below: str = "") -> NoReturn:
-    faults = [_fault(fault, below) for fault in _flattened(_validator(_variant(value, wanted)).iter_errors(value))]
-    faults = list({(fault.path, fault.code): fault for fault in faults}.values())[:MAX_FAULTS]
+    found = _flattened(_validator(_variant(value, wanted)).iter_errors(value))
+    each = islice((fault for one in found for fault in _faults(one, below)), 10 * MAX_FAULTS)
+    faults = list({(fault.path, fault.code): fault for fault in each}.values())[:MAX_FAULTS]
     raise BadRequest(errors=faults or [_first_fault(error, below)]) from None
 
 
@@ -200,18 +236,19 @@ def _flattened(faults: Iterator[SchemaFault]) -> Iterator[SchemaFault]:
             yield fault
 
 
-def _fault(fault: SchemaFault, below: str) -> Fault:
+def _faults(fault: SchemaFault, below: str) -> Iterator[Fault]:
     """Never with the value: it may be a secret."""
     path = below
     for step in fault.absolute_path:
-        path = f"{path}[{step}]" if isinstance(step, int) else _joined(path, str(step))
+        path = f"{path}[{step}]" if isinstance(step, int) else _joined(path, _shown(step))
     if fault.validator == "additionalProperties":
-        unknown = sorted(set(fault.instance) - set(fault.schema.get("properties", {})))
-        return Fault(_joined(path, unknown[0]), "unknown_field", f"is not known here: {', '.join(unknown)[:300]}")
-    if fault.validator == "required":
+        for name in sorted(set(fault.instance) - set(fault.schema.get("properties", {}))):
+            yield Fault(_joined(path, _shown(name)), "unknown_field", "is not known here")
+    elif fault.validator == "required":
         missing = re.findall(r"'([^']*)'", fault.message)[0]
-        return Fault(_joined(path, missing), "required", "is required")
-    return Fault(path, *_wording(fault))
+        yield Fault(_joined(path, missing), "required", "is required")
+    else:
+        yield Fault(path, *_wording(fault))
 
 
 def _wording(fault: SchemaFault) -> tuple[str, str]:

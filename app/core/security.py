@@ -216,6 +216,10 @@ class Access(Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, Mapping[str, Any]] = {}
     """Other query parameters, as JSON Schemas by name."""
 
+    def __deepcopy__(self, memo: object) -> "Access":
+        """Litestar copies the handlers of a controller; what cannot change need not be copied."""
+        return self
+
     @property
     def takes_query(self) -> bool:
         return self.listing is not None or bool(self.parameters)
