@@ -158,8 +158,8 @@ class Listing:
             named, value, row_id = msgspec.msgpack.decode(packed, type=tuple[str, kind, bytes])  # type: ignore[valid-type]
             if named != sort or (isinstance(value, str) and "\x00" in value):
                 raise ValueError("another list's cursor")
-            return value, UUID(bytes=row_id)
-        except (ValueError, binascii.Error, msgspec.MsgspecError):
+            return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)
+        except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError):
             fault = Fault("cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same sort")
             raise BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault]) from None
 
@@ -286,11 +286,18 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     given = _parsed_by_name(parse_parameters(query_string))
     wanted = given.get("q", "").casefold()
     names = sorted((name for name in items if wanted in name.casefold()), reverse=given.get("sort") == "-name")
-    start = names.index(given["cursor"]) + 1 if given.get("cursor") in names else 0
+    start = _position_after(names, given["cursor"]) if "cursor" in given else 0
     shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
     more = start + len(shown) < len(names)
     cursor = base64.urlsafe_b64encode(shown[-1].encode()).decode() if more else None
     return Page(items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None)
+
+
+def _position_after(names: list[str], last: str) -> int:
+    if last not in names:
+        fault = Fault("cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same filters")
+        raise BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault])
+    return names.index(last) + 1
 
 
 def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:

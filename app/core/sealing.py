@@ -29,9 +29,12 @@ class KeyRing:
     """The keys for stored secrets by id; the first one seals, all of them open."""
 
     def __init__(self, keys: Iterable[tuple[str, bytes]]) -> None:
-        self._keys = dict(keys)
-        if not self._keys:
+        given = list(keys)
+        self._keys = dict(given)
+        if not given:
             raise ValueError("at least one key is needed")
+        if len(self._keys) != len(given):
+            raise ValueError("two keys have the same id")  # one would be lost in silence, and what it sealed with it
         for key_id, key in self._keys.items():
             if not 1 <= len(key_id.encode()) <= 64 or len(key) != KEY_BYTES:
                 raise ValueError("a key is an id of 1 to 64 characters and 32 bytes")
@@ -44,7 +47,7 @@ class KeyRing:
             pairs = [entry.strip().split(":", 1) for entry in text.split(",") if entry.strip()]
             return cls((key_id, base64.b64decode(key, validate=True)) for key_id, key in pairs)
         except (ValueError, binascii.Error):
-            raise ValueError("give keys as `id:base64` of 32 bytes each, separated by commas") from None
+            raise ValueError("give keys as `id:base64` of 32 bytes each, separated by commas, each id once") from None
 
     @staticmethod
     def generate(key_id: str = "k1") -> str:

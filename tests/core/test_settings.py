@@ -1,0 +1,121 @@
+"""Settings: a wrong one stops the start with one line each, and no line shows a secret (SS4, SS5)."""
+
+from pathlib import Path
+
+import pytest
+
+from app.core.sealing import KeyRing
+from app.runtime import load_key_ring, load_signing_keys
+from app.settings import SECRET, Settings, SettingsError, load, variable
+
+
+def problems_of(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(environ, env_file=None)
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def test_nothing_set_is_development_on_an_embedded_database() -> None:
+    settings = load({}, env_file=None)
+    assert settings.is_embedded
+    assert settings.is_development
+    assert settings.registration == "open"
+
+
+def test_a_database_url_means_production_and_needs_keys() -> None:
+    assert [problem.split(":")[0] for problem in problems_of(HUB_DATABASE_URL="postgresql://u:p@h/db")] == [
+        "HUB_SECRET_KEYS", "HUB_SIGNING_KEYS_FILE",
+    ]  # fmt: skip
+
+
+def test_production_keeps_registration_closed(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.pem"
+    keys.touch()
+    settings = load(
+        {"HUB_ENV": "production", "HUB_SECRET_KEYS": KeyRing.generate(), "HUB_SIGNING_KEYS_FILE": str(keys)}, env_file=None
+    )
+    assert settings.registration == "closed"
+
+
+@pytest.mark.parametrize("name", ["HUB_DATABSE_URL", "HUB_", "HUB_log_level", "HUB_OIDC_X", "HUB_PASSWORD_MIN_LENGHT", "HUB_SAML__URL"])
+def test_an_unknown_name_is_named(name: str) -> None:
+    assert problems_of(**{name: "1"})[0].startswith(f"{name}: is not a setting")
+
+
+def test_a_near_miss_gets_a_suggestion() -> None:
+    assert "did you mean HUB_POOL_SIZE?" in problems_of(HUB_POOLSIZE="3")[0]
+
+
+def test_names_of_others_are_none_of_ours() -> None:
+    assert load({"PATH": "x", "GITHUB_TOKEN": "y", "HUBBLE": "z"}, env_file=None) == load({}, env_file=None)
+
+
+def test_providers_are_kept_as_given() -> None:
+    assert load({"HUB_OIDC_ACME_ISSUER": "https://x"}, env_file=None).identity_providers == {"HUB_OIDC_ACME_ISSUER": "https://x"}
+
+
+WRONG = {
+    "HUB_ENV": ["staging", "Production"],
+    "HUB_POOL_SIZE": ["0", "-1", "1e3", "ten", "999", "5.5"],
+    "HUB_REQUEST_TIMEOUT_S": ["0", "nan", "inf", "-inf", "forever"],
+    "HUB_PASSWORD_MIN_LENGTH": ["7", "129"],
+    "HUB_MAX_BODY_BYTES": ["0", "1kb"],
+    "HUB_REQUIRE_IF_MATCH": ["maybe", "2"],
+    "HUB_LOG_LEVEL": ["verbose", "INFO"],
+    "HUB_CORS_ORIGINS": ["*", "https://*.example.org", "https://a.org/", "example.org", "null", "https://ok.org,*"],
+    "HUB_TRUSTED_PROXIES": ["10.0.0.0/33", "proxy.local", "10.0.0.1/8"],
+    "HUB_EGRESS_DENY": ["10.0.0.0/99", "http://x"],
+    "HUB_DATABASE_URL": ["mysql://x:secret@h/db", "sqlite:///x", "h:5432/db"],
+    "HUB_PUBLIC_URL": ["hub.example.org", "https://x?y", "https://x#y", "ftp://x"],
+    "HUB_RATE_LIMIT": ["0/minute", "5/fortnight", "5", "-5/minute"],
+    "HUB_SECRET_KEYS": ["k1", "k1:short", "k1:" + "A" * 44, "k1:====", ",", ":" + "A" * 43 + "="],
+    "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],  # noqa: S108
+    "HUB_ADMIN_EMAIL": ["nobody", "a b@c"],
+    "HUB_ADMIN_PASSWORD": ["without an address of theirs"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_stops_the_start_and_names_itself(name: str, value: str) -> None:
+    lines = problems_of(**{"HUB_ENV": "development", name: value})
+    assert any(name in line or "HUB_ADMIN" in line for line in lines)
+    if name.removeprefix("HUB_").lower() in SECRET:
+        assert not any(value in line for line in lines if value != ",")
+
+
+def test_all_faults_are_named_at_once() -> None:
+    assert len(problems_of(HUB_POOL_SIZE="x", HUB_ENV="y", HUB_TYPO="z")) == 3
+
+
+@pytest.mark.parametrize("field", sorted(SECRET))
+def test_secret_settings_are_settings(field: str) -> None:
+    assert field in Settings.__struct_fields__
+    assert variable(field) == f"HUB_{field.upper()}"
+
+
+def test_a_file_is_read_and_variables_win(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("# comment\nexport HUB_POOL_SIZE='3'\nHUB_LOG_LEVEL=\"debug\"\nOTHER=1\n\nHUB_PUBLIC_URL=https://a.org/x=y\n")
+    settings = load({"HUB_POOL_SIZE": "4"}, env_file=path)
+    assert (settings.pool_size, settings.log_level, settings.public_url) == (4, "debug", "https://a.org/x=y")
+
+
+def test_an_empty_value_is_no_value() -> None:
+    assert load({"HUB_DATABASE_URL": ""}, env_file=None).is_embedded
+
+
+def test_generated_keys_are_made_once_and_are_nobody_elses(tmp_path: Path) -> None:
+    settings = load({"HUB_DATA_DIR": str(tmp_path / "a")}, env_file=None)
+    other = load({"HUB_DATA_DIR": str(tmp_path / "b")}, env_file=None)
+    assert load_signing_keys(settings)[0].kid == load_signing_keys(settings)[0].kid != load_signing_keys(other)[0].kid
+    assert load_key_ring(settings).derive("x") == load_key_ring(settings).derive("x") != load_key_ring(other).derive("x")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"])
+def test_a_signing_file_without_a_usable_key_stops_the_start(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "keys.pem"
+    path.write_text(content)
+    with pytest.raises(SettingsError):
+        load_signing_keys(load({"HUB_SIGNING_KEYS_FILE": str(path)}, env_file=None))
