@@ -228,10 +228,17 @@ def _rule(entry: str) -> _Rule:
             return _Rule(IPv4Network((mapped, network.prefixlen - 96)), "", False)
         return _Rule(network, "", False)
     name = entry.removeprefix("*.")
-    canonical = canonical_host(name)
-    if "/" in entry or isinstance(canonical, IPv4Address | IPv6Address):
+    if (canonical := _name_or_none(name)) is None:
         raise ValueError(f"{entry!r} is neither a CIDR nor a host name.")
     return _Rule(None, canonical, entry != name)
+
+
+def _name_or_none(text: str) -> str | None:
+    try:
+        canonical = canonical_host(text)
+    except EgressRefused:
+        return None
+    return canonical if isinstance(canonical, str) else None
 
 
 # Hosts --------------------------------------------------------------------------------------------------------------

@@ -282,7 +282,9 @@ def object_store() -> Iterator[ObjectStore]:
     """moto with its check of signatures and policies on: a user who may read one bucket, and one that is not there."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, port, cwd=tempfile.gettempdir(), env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "9999"}):
+    # Without the second setting moto takes the first part of any host name for a bucket.
+    settings = {"INITIAL_NO_AUTH_ACTION_COUNT": "9999", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
+    with running(command, port, cwd=tempfile.gettempdir(), env={**os.environ, **settings}):
         yield _filled(port)
 
 

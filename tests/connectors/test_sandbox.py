@@ -30,7 +30,7 @@ SECRETS = {"password": CANARY}
 
 @pytest.fixture
 async def faulty() -> AsyncIterator[ConnectorSandbox]:
-    sandbox = ConnectorSandbox(packages=("tests.connectors.faulty",))
+    sandbox = ConnectorSandbox(packages=("tests.connectors.faulty",), memory_bytes=256 * 1024**2)
     yield sandbox
     await sandbox.close()
 
