@@ -83,7 +83,9 @@ def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
     return Answer(status, [_JSON_TYPE], _json.encode(content))
 
 
-def entity(exchange: Exchange, content: T, *, version: int | None = None, status: int = 200, changed: bool = False) -> Answer[T]:
+def entity(
+    exchange: Exchange, content: T, *, version: int | None = None, status: int = 200, changed: bool = False
+) -> Answer[T]:
     """A single entity with its entity tag, or 304 where a client that only reads already has this version."""
     tag = b'"v%d"' % (content.version if version is None else version)  # type: ignore[attr-defined]
     known = exchange.headers.get(b"if-none-match")
@@ -115,7 +117,9 @@ def no_content() -> Answer[None]:
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
     body = ErrorBody(error.detail, error.code, exchange.request_id, error.errors or None)
     response = answer(exchange, body, status=error.status)
-    response.wire_headers.extend((name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items())
+    response.wire_headers.extend(
+        (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
+    )
     return response
 
 

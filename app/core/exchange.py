@@ -25,7 +25,18 @@ SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host
 
 
 class Exchange:
-    __slots__ = ("deadline", "headers", "method", "principal", "repeated", "request_id", "scope", "signed", "started", "status")
+    __slots__ = (
+        "deadline",
+        "headers",
+        "method",
+        "principal",
+        "repeated",
+        "request_id",
+        "scope",
+        "signed",
+        "started",
+        "status",
+    )
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.scope = scope

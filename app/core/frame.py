@@ -70,7 +70,9 @@ class Frame:
         except TimeoutError:
             raise Unavailable("The answer took too long. Try again in a moment.", code="deadline_exceeded") from None
 
-    async def _give_up(self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive, reply: "_Reply") -> None:
+    async def _give_up(
+        self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive, reply: "_Reply"
+    ) -> None:
         if not isinstance(error, HubError):
             log.exception("unhandled", exc_info=error, extra={"request_id": exchange.request_id})
             error = InternalError()
@@ -99,7 +101,11 @@ class Frame:
     async def _answer_preflight(self, exchange: Exchange, reply: "_Reply") -> bool:
         """CORS preflight (Fetch standard): only listed origins get an answer that opens anything."""
         headers = exchange.headers
-        if not self._origins or exchange.scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
+        if (
+            not self._origins
+            or exchange.scope["method"] != "OPTIONS"
+            or b"access-control-request-method" not in headers
+        ):
             return False
         allow = [(b"access-control-allow-methods", METHODS), (b"access-control-allow-headers", ALLOWED)]
         granted = headers.get(b"origin") in self._origins
@@ -118,7 +124,9 @@ class _Reply:
 
     __slots__ = ("_exchange", "_headers", "_send", "without_body")
 
-    def __init__(self, exchange: Exchange, send: Callable[[Any], Awaitable[None]], headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, exchange: Exchange, send: Callable[[Any], Awaitable[None]], headers: list[tuple[bytes, bytes]]
+    ) -> None:
         self._exchange = exchange
         self._send = send
         self._headers = headers

@@ -27,7 +27,9 @@ class Listener:
     `on_gap` is called whenever notifications may have been missed: after every (re)connection.
     """
 
-    def __init__(self, url: str, channel: str, *, on_message: Callable[[str], None], on_gap: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, channel: str, *, on_message: Callable[[str], None], on_gap: Callable[[], None]
+    ) -> None:
         self._url = url.replace("postgresql+asyncpg://", "postgresql://")
         self._channel = channel
         self._on_message = on_message

@@ -68,12 +68,16 @@ class Reads:
             async with asyncio.timeout(POOL_TIMEOUT_S):
                 connection = await pool.acquire()
         except TimeoutError:
-            raise Unavailable("All database connections are busy. Try again in a moment.", code="database_busy") from None
+            raise Unavailable(
+                "All database connections are busy. Try again in a moment.", code="database_busy"
+            ) from None
         try:
             try:
                 return await connection.fetch(sql, *arguments)
             except asyncpg.InvalidCachedStatementError:
-                return await connection.fetch(sql, *arguments)  # a migration changed the table under a prepared statement
+                return await connection.fetch(
+                    sql, *arguments
+                )  # a migration changed the table under a prepared statement
         finally:
             await pool.release(connection)
 

@@ -56,7 +56,9 @@ def canonical_name(name: str) -> str:
 def required_text(value: str, path: str) -> str:
     """The text without outer white space. Raises BadRequest where nothing is left."""
     if not (text := value.strip()):
-        raise BadRequest("A name needs at least one visible character.", errors=[Fault(path, "blank", "must not be blank")])
+        raise BadRequest(
+            "A name needs at least one visible character.", errors=[Fault(path, "blank", "must not be blank")]
+        )
     return text
 
 

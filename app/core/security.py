@@ -179,7 +179,10 @@ class Tokens:
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=LEEWAY_S,
-                options={"require": ["iss", "aud", "sub", "sid", "tid", "jti", "iat", "exp", "scope"], "verify_iat": True},
+                options={
+                    "require": ["iss", "aud", "sub", "sid", "tid", "jti", "iat", "exp", "scope"],
+                    "verify_iat": True,
+                },
             )
             return msgspec.convert(found, Claims)
         except jwt.ExpiredSignatureError:
@@ -225,12 +228,16 @@ class Access(Struct, frozen=True, kw_only=True):
         return self.listing is not None or bool(self.parameters)
 
 
-def requires(permission: str, *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def requires(
+    permission: str, *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """The guard: only principals who hold the permission, written `<path segment>:<verb>`."""
     return {"access": Access(permission=permission, listing=listing, parameters=parameters or {})}
 
 
-def signed_in(*, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def signed_in(
+    *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Any principal; the service narrows it to what is their own."""
     return {"access": Access(listing=listing, parameters=parameters or {})}
 
