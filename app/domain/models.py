@@ -1,10 +1,10 @@
 """Every table of the hub, imported so that the metadata is complete (for Alembic and for the check that both agree)."""
 
 from app.core.database import METADATA
-from app.domain.idempotency.models import IdempotencyKey
 from app.domain.audit.models import AuditEvent
 from app.domain.auth.models import Session
 from app.domain.events.models import OutboxEvent
+from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTest, SourceObject

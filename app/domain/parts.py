@@ -14,7 +14,9 @@ from app.settings import Settings
 
 
 class Parts:
-    def __init__(self, settings: Settings, *, database_url: str, key_ring: KeyRing, signing_keys: list[SigningKey]) -> None:
+    def __init__(
+        self, settings: Settings, *, database_url: str, key_ring: KeyRing, signing_keys: list[SigningKey]
+    ) -> None:
         timeout_s = settings.request_timeout_s
         self.settings = settings
         self.database_url = database_url

@@ -29,7 +29,9 @@ async def keep_up(parts: Parts) -> None:
 
 
 async def remove_outdated(parts: Parts, now: datetime) -> None:
-    ended = func.least(Session.expires_at, Session.idle_expires_at, func.coalesce(Session.revoked_at, Session.expires_at))
+    ended = func.least(
+        Session.expires_at, Session.idle_expires_at, func.coalesce(Session.revoked_at, Session.expires_at)
+    )
     async with parts.sessions.begin() as session:
         await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - IDEMPOTENCY_KEPT))
         await session.execute(delete(Session).where(ended < now - ENDED_SESSIONS_KEPT))

@@ -101,7 +101,9 @@ class UnitOfWork:
 
     async def announce(self, event_type: str, subject: str, data: dict[str, Any]) -> None:
         """Add the event of this change to the outbox, in this transaction."""
-        await announce(self.session, tenant_id=self.tenant_id, event_type=event_type, subject=subject, data=data, time=self.now)
+        await announce(
+            self.session, tenant_id=self.tenant_id, event_type=event_type, subject=subject, data=data, time=self.now
+        )
 
     async def forget(self, kind: str, row_id: UUID) -> None:
         """Tell every worker, at commit, that principals that hang on this row are no longer true."""

@@ -15,7 +15,9 @@ from app.domain.audit.models import AuditEvent
 
 Outcome = Literal["success", "failure", "refused"]
 
-NEVER_RECORDED = frozenset(("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token"))
+NEVER_RECORDED = frozenset(
+    ("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token")
+)
 MAX_TEXT = 500
 
 

@@ -39,7 +39,7 @@ class IntrospectionForm(Struct):
 
 class AuthController(Controller):
     path = "/auth"
-    tags = ["auth"]  # noqa: RUF012
+    tags = ["auth"]
 
     @post("/register", opt=open_to_all(), summary="Register")
     @idempotent

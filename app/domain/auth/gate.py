@@ -17,7 +17,6 @@ from app.domain.parts import Parts
 from app.domain.work import record_refusal
 
 
-
 async def admit(request: Request[Any, Any, Any]) -> None:
     """Raises Unauthenticated, Forbidden, or BadRequest for query parameters where the route takes none."""
     scope = request.scope

@@ -10,7 +10,7 @@ from app.domain.auth.schemas import SessionOut
 
 class SessionRepository(Repository[Session]):
     model_type = Session
-    computed = {  # noqa: RUF012
+    computed = {
         "is_current": Session.id == bindparam("current_session_id", type_=Session.id.type),
         "expires_at": func.least(Session.expires_at, Session.idle_expires_at),
     }

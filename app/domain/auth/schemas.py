@@ -94,7 +94,5 @@ class Introspection(Output, omit_defaults=True):
     permissions: list[str] | None = None
 
 
-
-
 class JsonWebKeySet(Output):
     keys: list[dict[str, str]]

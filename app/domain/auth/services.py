@@ -269,7 +269,12 @@ async def _signed_in_user(request: HubRequest) -> User:
 
 async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> None:
     principal = work.actor
-    changed = {"password_hash": password_hash, "updated_at": work.now, "updated_by": principal.id, "version": User.version + 1}
+    changed = {
+        "password_hash": password_hash,
+        "updated_at": work.now,
+        "updated_by": principal.id,
+        "version": User.version + 1,
+    }
     await work.session.execute(update(User).where(User.id == user.id).values(changed), execution_options=_NO_SYNC)
     await end_sessions(work, user.id, keep=principal.session_id)
     await work.audit("auth.change_password", "user", user.id)
@@ -301,5 +306,3 @@ async def introspect(request: HubRequest, token: str) -> Introspection:
         tid=str(claims.tid),
         permissions=sorted(principal.permissions),
     )
-
-

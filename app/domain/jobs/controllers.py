@@ -25,7 +25,7 @@ KEEP_ALIVE_S = 15.0
 
 class JobController(Controller):
     path = "/jobs"
-    tags = ["jobs"]  # noqa: RUF012
+    tags = ["jobs"]
 
     @get("/", opt=requires("jobs:read", listing=JOBS), summary="List jobs")
     async def list_jobs(self, request: HubRequest) -> Answer[Page[JobOut]]:
@@ -39,7 +39,9 @@ class JobController(Controller):
         return entity(request.exchange, await _job(request, job_id))
 
     @post("/{job_id:uuid}/cancel", opt=signed_in(), status_code=200, summary="Cancel a job")
-    async def cancel(self, request: HubRequest, work: NamedDependency[UnitOfWork], job_id: FromPath[UUID]) -> Answer[JobOut]:
+    async def cancel(
+        self, request: HubRequest, work: NamedDependency[UnitOfWork], job_id: FromPath[UUID]
+    ) -> Answer[JobOut]:
         """One's own job, or with `jobs:write` anybody's. A running job ends as soon as its worker sees the wish."""
         return entity(request.exchange, await JobService(work).cancel(job_id), changed=True)
 

@@ -12,9 +12,7 @@ STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 class JobRepository(Repository[Job]):
     model_type = Job
-    computed = {  # noqa: RUF012
-        "progress": func.jsonb_build_object("done", Job.progress_done, "total", Job.progress_total)
-    }
+    computed = {"progress": func.jsonb_build_object("done", Job.progress_done, "total", Job.progress_total)}
 
 
 JOB = JobRepository.selection_by_id(JobOut)

@@ -69,11 +69,15 @@ class JobRun:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
             subject = f"jobs/{self.job_id}"
-            await announce(session, tenant_id=self.tenant_id, event_type=f"job.{status}", subject=subject, data=data, time=now)
+            await announce(
+                session, tenant_id=self.tenant_id, event_type=f"job.{status}", subject=subject, data=data, time=now
+            )
 
     async def _write(self, **values: Any) -> bool:
         async with self.parts.sessions.begin() as session:
-            statement = self._update(values | {"lease_until": datetime.now(UTC) + LEASE}).returning(Job.cancel_requested)
+            statement = self._update(values | {"lease_until": datetime.now(UTC) + LEASE}).returning(
+                Job.cancel_requested
+            )
             wanted: bool | None = await session.scalar(statement, execution_options=_NO_SYNC)
         if wanted is None:
             raise LeaseLost

@@ -23,7 +23,9 @@ class JobService:
         self._work = work
         self._jobs = JobRepository(work.session)
 
-    async def enqueue(self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None) -> JobOut:
+    async def enqueue(
+        self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None
+    ) -> JobOut:
         """Queued when, and only when, the caller's transaction commits."""
         job = await self._jobs.add(
             Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})

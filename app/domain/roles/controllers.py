@@ -23,13 +23,16 @@ Work = NamedDependency[UnitOfWork]
 
 class RoleController(Controller):
     path = "/roles"
-    tags = ["roles"]  # noqa: RUF012
+    tags = ["roles"]
 
     @get("/", opt=requires("roles:read", listing=ROLES), summary="List roles")
     async def list_roles(self, request: HubRequest) -> Answer[Page[RoleOut]]:
         """Every role of the tenant, a page at a time."""
         query = ROLES.parse(request.query_string)
-        return answer(request.exchange, await request.parts.reads.page(ROLES, query, RoleOut, tenant_id=request.principal.tenant_id))
+        return answer(
+            request.exchange,
+            await request.parts.reads.page(ROLES, query, RoleOut, tenant_id=request.principal.tenant_id),
+        )
 
     @get("/{role_id:uuid}", opt=requires("roles:read"), summary="Get a role")
     async def get_role(self, request: HubRequest, role_id: FromPath[UUID]) -> Answer[RoleOut]:
@@ -63,7 +66,9 @@ class RoleController(Controller):
         tenant_id, reads = request.principal.tenant_id, request.parts.reads
         await reads.one(ROLE, RoleOut, id=role_id, tenant_id=tenant_id)
         query = MEMBERS.parse(request.query_string)
-        return answer(request.exchange, await reads.page(MEMBERS, query, UserOut, tenant_id=tenant_id, member_role_id=role_id))
+        return answer(
+            request.exchange, await reads.page(MEMBERS, query, UserOut, tenant_id=tenant_id, member_role_id=role_id)
+        )
 
     @get("/{role_id:uuid}/approver-roles", opt=requires("roles:read"), summary="Get a role's approver roles")
     async def get_approvers(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[Page[UUID]]:
@@ -78,10 +83,17 @@ class RoleController(Controller):
         """Replace the list: `{"items": [...]}` or the bare array of role ids."""
         wanted = data.items if isinstance(data, ApproverRoles) else data
         version, ids = await RoleService(work).set_approvers(role_id, wanted)
-        return entity(request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version, changed=True)
+        return entity(
+            request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version, changed=True
+        )
 
 
-@get("/permissions", opt=requires("permissions:read", parameters=IN_MEMORY_PARAMETERS), tags=["roles"], summary="List permissions")
+@get(
+    "/permissions",
+    opt=requires("permissions:read", parameters=IN_MEMORY_PARAMETERS),
+    tags=["roles"],
+    summary="List permissions",
+)
 async def list_permissions(request: HubRequest) -> Answer[Page[PermissionOut]]:
     """Every permission that a role can bring, with a sentence."""
     return answer(request.exchange, page_of_names(PERMISSIONS, request.query_string))

@@ -1,7 +1,5 @@
 """Which rows make a role on the wire, and which lists of roles there are."""
 
-
-
 from app.core.database import Repository
 from app.core.listing import Listing, boolean_filter, search_filter, text_filter, uuid_filter
 from app.domain.roles.models import Role

@@ -143,7 +143,6 @@ class RoleService:
             members = select(UserRole.user_id).where(UserRole.role_id == role_id)
             counted = {"version": User.version + 1, "updated_at": self._work.now, "updated_by": self._work.actor_id}
             await self._work.session.execute(
-                update(User).where(User.id.in_(members)).values(counted), execution_options={"synchronize_session": False}
+                update(User).where(User.id.in_(members)).values(counted),
+                execution_options={"synchronize_session": False},
             )
-
-

@@ -9,17 +9,17 @@ import msgspec
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from app.connectors.base import DiscoveredObject
-from app.core.sealing import SealingError
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError
+from app.core.sealing import SealingError
 from app.domain.events.services import announce
 from app.domain.jobs.runner import JobRun
 from app.domain.sources.models import SourceObject
 from app.domain.sources.services import DataSourceService, as_refusal
 from app.domain.work import UnitOfWork
-from uuid_utils.compat import uuid7
 
 UPSERT = text(
     """INSERT INTO source_objects
@@ -37,7 +37,9 @@ async def discover(run: JobRun) -> dict[str, Any]:
     started = datetime.now(UTC)
     source, secrets = await _connection(run)
     total = 0
-    batches = run.parts.sandbox.discover(source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id))
+    batches = run.parts.sandbox.discover(
+        source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id)
+    )
     try:
         async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]
             async for batch in found:
@@ -56,7 +58,9 @@ async def _connection(run: JobRun) -> Any:
         try:
             return await DataSourceService(work).connection_of(run.subject_id)
         except SealingError:
-            raise ConnectorError("invalid_configuration", "A stored secret cannot be opened: its key is gone.") from None
+            raise ConnectorError(
+                "invalid_configuration", "A stored secret cannot be opened: its key is gone."
+            ) from None
 
 
 async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:
@@ -73,7 +77,12 @@ async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -
         data = {"id": str(source_id), **result}
         subject = f"data-sources/{source_id}"
         await announce(
-            session, tenant_id=run.tenant_id, event_type="data_source.discovered", subject=subject, data=data, time=started
+            session,
+            tenant_id=run.tenant_id,
+            event_type="data_source.discovered",
+            subject=subject,
+            data=data,
+            time=started,
         )
     return result
 
@@ -81,5 +90,7 @@ async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -
 async def _deactivate(session: AsyncSession, source_id: UUID, started: datetime) -> int:
     unseen = (SourceObject.data_source_id == source_id, SourceObject.is_active, SourceObject.discovered_at < started)
     gone = await session.scalar(select(func.count()).where(*unseen))
-    await session.execute(update(SourceObject).where(*unseen).values(is_active=False), execution_options={"synchronize_session": False})
+    await session.execute(
+        update(SourceObject).where(*unseen).values(is_active=False), execution_options={"synchronize_session": False}
+    )
     return int(gone or 0)

@@ -78,7 +78,9 @@ def _variants(base: type[Input], suffix: str) -> Any:
 def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
     fields = [("config", connector.config_type), ("secrets", connector.secrets_type, connector.secrets_type())]
     name = connector.label.replace(" ", "") + suffix
-    return msgspec.defstruct(name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(
+        name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True
+    )
 
 
 DataSourceCreate: Any = _variants(DataSourceBase, "DataSource")

@@ -20,7 +20,10 @@ def refuse_masks(secrets: Mapping[str, str | None]) -> None:
     """Raises BadRequest where a mask was given as a secret."""
     masked = [name for name, value in secrets.items() if value is not None and MASKS.fullmatch(value)]
     if masked:
-        faults = [Fault(f"secrets.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one") for name in masked]
+        faults = [
+            Fault(f"secrets.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one")
+            for name in masked
+        ]
         raise BadRequest(errors=faults)
 
 
@@ -57,18 +60,26 @@ async def opened(work: UnitOfWork, source: DataSource) -> dict[str, str]:
     )
     ring = work.parts.key_ring
     return {
-        name: ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=_field(name)).decode() for name, sealed in rows
+        name: ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=_field(name)).decode()
+        for name, sealed in rows
     }
 
 
 def require_reentry(
-    connector: AnyConnector, before: Mapping[str, Any], after: Mapping[str, Any], stored: Iterable[str], given: Iterable[str]
+    connector: AnyConnector,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    stored: Iterable[str],
+    given: Iterable[str],
 ) -> None:
     """A stored secret goes only where it was given for: raises Conflict naming the secrets to give again."""
     moved = sorted(field for field in connector.destination_fields if before.get(field) != after.get(field))
     kept = sorted(set(stored) - set(given))
     if moved and kept:
-        faults = [Fault(f"secrets.{name}", "secret_reentry_required", f"give it again: {', '.join(moved)} changed") for name in kept]
+        faults = [
+            Fault(f"secrets.{name}", "secret_reentry_required", f"give it again: {', '.join(moved)} changed")
+            for name in kept
+        ]
         raise Conflict(
             "Where the stored secrets would be sent has changed. Give them again with the change.",
             code="secret_reentry_required",

@@ -9,7 +9,15 @@ from sqlalchemy import insert, select
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
-from app.connectors.base import ConnectorConfig, ConnectorSecrets, InvalidField, PreviewRequest, PreviewResult, TestResult, unqualify
+from app.connectors.base import (
+    ConnectorConfig,
+    ConnectorSecrets,
+    InvalidField,
+    PreviewRequest,
+    PreviewResult,
+    TestResult,
+    unqualify,
+)
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError, TooManyConnectorRuns
 from app.core.bodies import convert

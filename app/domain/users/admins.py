@@ -31,7 +31,9 @@ async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     """Raises BadRequest for a weak password, Conflict for a taken address."""
     async with parts.sessions() as session:
         work = UnitOfWork(session, parts, None, None)
-        user = await UserService(work).create(UserCreate(email=admin.email, password=admin.password), roles=[ADMIN_ROLE_ID])
+        user = await UserService(work).create(
+            UserCreate(email=admin.email, password=admin.password), roles=[ADMIN_ROLE_ID]
+        )
         await work.commit()
         return user
 

@@ -22,13 +22,16 @@ Work = NamedDependency[UnitOfWork]
 
 class UserController(Controller):
     path = "/users"
-    tags = ["users"]  # noqa: RUF012
+    tags = ["users"]
 
     @get("/", opt=requires("users:read", listing=USERS), summary="List users")
     async def list_users(self, request: HubRequest) -> Answer[Page[UserOut]]:
         """Every user of the tenant, a page at a time."""
         query = USERS.parse(request.query_string)
-        return answer(request.exchange, await request.parts.reads.page(USERS, query, UserOut, tenant_id=request.principal.tenant_id))
+        return answer(
+            request.exchange,
+            await request.parts.reads.page(USERS, query, UserOut, tenant_id=request.principal.tenant_id),
+        )
 
     @get("/{user_id:uuid}", opt=requires("users:read"), summary="Get a user")
     async def get_user(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[UserOut]:
@@ -62,7 +65,9 @@ class UserController(Controller):
         tenant_id, reads = request.principal.tenant_id, request.parts.reads
         await reads.one(USER, UserOut, id=user_id, tenant_id=tenant_id)
         query = ROLES_OF_USER.parse(request.query_string)
-        return answer(request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id))
+        return answer(
+            request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id)
+        )
 
     @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write"), summary="Give a user a role")
     async def assign_role(

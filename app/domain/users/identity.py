@@ -23,7 +23,9 @@ def email_key(email: str) -> str:
 def checked_email(email: str, path: str = "email") -> str:
     """The address as it is stored. Raises BadRequest where it is none (RFC 5322, RFC 6531; nothing is looked up)."""
     try:
-        checked = validate_email(unicodedata.normalize("NFKC", email.strip()), check_deliverability=False, test_environment=True)
+        checked = validate_email(
+            unicodedata.normalize("NFKC", email.strip()), check_deliverability=False, test_environment=True
+        )
     except EmailNotValidError:
         raise BadRequest(errors=[Fault(path, "invalid_email", "is not an email address")]) from None
     return checked.normalized
@@ -31,5 +33,8 @@ def checked_email(email: str, path: str = "email") -> str:
 
 def email_filter(column: Column) -> Filter:
     return Filter(
-        where=lambda name: column == bindparam(name, type_=column.type), parse=email_key, schema=STRING, description="This address, in any spelling."
+        where=lambda name: column == bindparam(name, type_=column.type),
+        parse=email_key,
+        schema=STRING,
+        description="This address, in any spelling.",
     )

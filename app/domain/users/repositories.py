@@ -30,12 +30,14 @@ def _holds_role(name: str) -> ColumnElement[bool]:
 
 class UserRepository(Repository[User]):
     model_type = User
-    computed = {"has_password": User.password_hash.is_not(None), "roles": _roles_of_user()}  # noqa: RUF012
+    computed = {"has_password": User.password_hash.is_not(None), "roles": _roles_of_user()}
 
 
 def roles_of_user_listing() -> Listing:
     """The roles that one user holds (bound as `user_id`)."""
-    held = exists().where(UserRole.role_id == Role.id, UserRole.user_id == bindparam("user_id", type_=UserRole.user_id.type))
+    held = exists().where(
+        UserRole.role_id == Role.id, UserRole.user_id == bindparam("user_id", type_=UserRole.user_id.type)
+    )
     return Listing(
         RoleRepository.selection(RoleOut).where(held),
         id_column=Role.id,
@@ -65,7 +67,9 @@ USERS = Listing(
     filters={
         "email": email_filter(User.email_key),
         "is_active": boolean_filter(User.is_active),
-        "role_id": Filter(where=_holds_role, parse=parse_uuid, schema=UUID_SCHEMA, description="Users who hold this role."),
+        "role_id": Filter(
+            where=_holds_role, parse=parse_uuid, schema=UUID_SCHEMA, description="Users who hold this role."
+        ),
         "q": search_filter(User.email, User.first_name, User.last_name),
     },
 )

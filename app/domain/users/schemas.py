@@ -7,11 +7,18 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.core.schemas import EntityOut, Input, Output
 
-Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["ada@example.org"], extra_json_schema={"format": "email"})]
+Email = Annotated[
+    str, Meta(min_length=3, max_length=254, examples=["ada@example.org"], extra_json_schema={"format": "email"})
+]
 PersonName = Annotated[str, Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Ada"])]
 Password = Annotated[
     str,
-    Meta(min_length=1, max_length=1024, examples=["a phrase that only I know"], extra_json_schema={"writeOnly": True, "format": "password"}),
+    Meta(
+        min_length=1,
+        max_length=1024,
+        examples=["a phrase that only I know"],
+        extra_json_schema={"writeOnly": True, "format": "password"},
+    ),
 ]
 
 

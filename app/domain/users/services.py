@@ -110,7 +110,11 @@ class UserService:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
         user = await self._users.load(user_id, self._work.tenant_id, lock=True)
         self._work.require_match(user.version)
-        held = select(func.unnest(Role.permissions)).join(UserRole, UserRole.role_id == Role.id).where(UserRole.user_id == user_id)
+        held = (
+            select(func.unnest(Role.permissions))
+            .join(UserRole, UserRole.role_id == Role.id)
+            .where(UserRole.user_id == user_id)
+        )
         if not self._work.actor.holds_all(await self._work.session.scalars(held)):
             raise Forbidden("This user may do more than you: you cannot change them.", code="exceeds_own_permissions")
         return user
@@ -148,7 +152,11 @@ class UserService:
     async def _keep_an_admin(self, leaving: UUID) -> None:
         """Raises Conflict where nobody else would be left. The role's row is locked, so that two cannot leave at once."""
         await self._work.session.execute(select(Role.id).where(Role.id == ADMIN_ROLE_ID).with_for_update())
-        admins = select(User.id).join(UserRole, UserRole.user_id == User.id).where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active)
+        admins = (
+            select(User.id)
+            .join(UserRole, UserRole.user_id == User.id)
+            .where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active)
+        )
         found = set(await self._work.session.scalars(admins))
         if found == {leaving}:
             raise Conflict("This is the last active admin. Make somebody else admin first.", code="last_admin")
@@ -159,7 +167,9 @@ async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str],
     minimum = work.parts.settings.password_min_length
     sentence = await asyncio.to_thread(lambda: refusal(password, min_length=minimum, personal=tuple(own)))
     if sentence is not None:
-        raise BadRequest("The password is not accepted.", code="weak_password", errors=[Fault(path, "weak_password", sentence)])
+        raise BadRequest(
+            "The password is not accepted.", code="weak_password", errors=[Fault(path, "weak_password", sentence)]
+        )
     return await work.parts.passwords.hash(password)
 
 
