@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="run jobs and schedules, as a process of its own")
     worker.set_defaults(run=_worker)
 
-    migrate = commands.add_parser("migrate", help="bring the database up to date, one revision back, or say where it is")
+    migrate = commands.add_parser(
+        "migrate", help="bring the database up to date, one revision back, or say where it is"
+    )
     migrate.add_argument("direction", nargs="?", choices=("up", "down", "status"), default="up")
     migrate.set_defaults(run=_migrate)
 
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     admin.set_defaults(run=_create_admin)
 
-    check = commands.add_parser("check", help="say what is right and what is wrong with settings, database, keys and policy")
+    check = commands.add_parser(
+        "check", help="say what is right and what is wrong with settings, database, keys and policy"
+    )
     check.set_defaults(run=_check)
 
     openapi = commands.add_parser("openapi", help="print the OpenAPI 3.1 document; needs no database")

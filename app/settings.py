@@ -88,7 +88,9 @@ def variable(field: str) -> str:
     return f"HUB_{field.upper()}"
 
 
-def load(environ: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env"), tty: bool = False) -> Settings:
+def load(
+    environ: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env"), tty: bool = False
+) -> Settings:
     """Read the settings. Variables win over the file. Raises SettingsError naming every fault at once."""
     given = {**_read_env_file(env_file), **(os.environ if environ is None else environ)}
     given = {name: value for name, value in given.items() if name.startswith("HUB_") and value != ""}
@@ -128,7 +130,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values["env"] == "production":
         for field in ("secret_keys", "signing_keys_file"):
             if values.get(field) is None:
-                problems.append(f"{variable(field)}: is needed in production; `hub keys generate` prints how to make one")
+                problems.append(
+                    f"{variable(field)}: is needed in production; `hub keys generate` prints how to make one"
+                )
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
     return problems

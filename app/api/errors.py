@@ -58,7 +58,11 @@ def _from_litestar(error: HTTPException) -> HubError:
 
 def _faults(error: ValidationException) -> list[Fault]:
     extra = error.extra if isinstance(error.extra, list) else []
-    return [Fault(item.get("key", ""), "invalid", item.get("message", "is not valid")) for item in extra if isinstance(item, dict)]
+    return [
+        Fault(item.get("key", ""), "invalid", item.get("message", "is not valid"))
+        for item in extra
+        if isinstance(item, dict)
+    ]
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {Exception: answer_error, HTTPException: answer_error}

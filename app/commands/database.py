@@ -12,6 +12,7 @@ from msgspec import Struct
 from app.core import migrations
 from app.settings import Settings
 
+
 class CommandFailed(Exception):
     """Ends a command with one sentence that says what to do."""
 
@@ -55,11 +56,15 @@ def bring_up_to_date(target: Database) -> bool:
             return False
         asyncio.run(migrations.migrate(target.owner_url))
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError) as error:
-        raise CommandFailed(f"The database {target.server} cannot be reached ({type(error).__name__}). Is it running?") from None
+        raise CommandFailed(
+            f"The database {target.server} cannot be reached ({type(error).__name__}). Is it running?"
+        ) from None
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
         raise CommandFailed(f"The database {target.server} refuses the user or password of HUB_DATABASE_URL.") from None
     except asyncpg.InvalidCatalogNameError:
-        raise CommandFailed(f"The database of HUB_DATABASE_URL does not exist on the server: {target.server}.") from None
+        raise CommandFailed(
+            f"The database of HUB_DATABASE_URL does not exist on the server: {target.server}."
+        ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandFailed(
             f"The database needs a migration that this role may not run ({error}). "

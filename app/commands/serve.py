@@ -59,7 +59,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise CommandFailed(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.") from None
+            raise CommandFailed(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
+            ) from None
 
 
 def _first_admin(settings: Settings, target: Database) -> "tuple[str, str] | None":
@@ -73,7 +75,9 @@ def _first_admin(settings: Settings, target: Database) -> "tuple[str, str] | Non
         made = ensure_first_admin(settings, target.app_url)
     except HubError as error:
         reasons = "; ".join(fault.message for fault in error.errors) or error.detail
-        raise CommandFailed(f"The first admin cannot be made from HUB_ADMIN_EMAIL and HUB_ADMIN_PASSWORD: {reasons}") from None
+        raise CommandFailed(
+            f"The first admin cannot be made from HUB_ADMIN_EMAIL and HUB_ADMIN_PASSWORD: {reasons}"
+        ) from None
     return (made.email, made.password) if made and not settings.admin_password else None
 
 
@@ -149,7 +153,13 @@ class _Announcement:
     """What a person sees once the hub answers."""
 
     def __init__(
-        self, started: float, host: str, port: int, target: Database, settings: Settings, admin: "tuple[str, str] | None"
+        self,
+        started: float,
+        host: str,
+        port: int,
+        target: Database,
+        settings: Settings,
+        admin: "tuple[str, str] | None",
     ) -> None:
         self._started = started
         self._base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
