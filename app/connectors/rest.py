@@ -83,7 +83,7 @@ class RestConfig(ConnectorConfig, frozen=True, kw_only=True):
     headers: Annotated[
         dict[Word, Annotated[str, Meta(max_length=1024)]],
         Meta(max_length=32, description="Sent with every request. Not for secrets."),
-    ] = {}  # noqa: RUF012 - msgspec copies it
+    ] = {}
     verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
     ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
     connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
