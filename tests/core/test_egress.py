@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - the look-alikes are what is tested
 """Which addresses may be dialled, in every spelling that an attacker may think of."""
 
 from __future__ import annotations

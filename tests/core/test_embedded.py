@@ -618,7 +618,7 @@ def test_a_server_that_somebody_else_started_is_left_alone(stopped: Path, instal
     command = [installation / "bin" / "postgres", "-D", stopped / "postgres", "-c", "listen_addresses="]
     sockets = stopped.parent
     sockets.chmod(0o777)
-    with program([*command, "-k", "/tmp"], start_new_session=True, **as_server_user(stopped)) as theirs:  # noqa: S108
+    with program([*command, "-k", "/tmp"], start_new_session=True, **as_server_user(stopped)) as theirs:
         wait_for_pid_file(stopped, theirs.pid)
         with pytest.raises(embedded.EmbeddedFailed, match=f"Process {theirs.pid} runs on the cluster"):
             embedded.start(stopped)

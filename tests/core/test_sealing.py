@@ -100,7 +100,9 @@ def test_two_keys_of_one_name_are_refused() -> None:
         KeyRing.parse(f"{KeyRing.generate('k')},{KeyRing.generate('k')}")
 
 
-@pytest.mark.parametrize("text", ["", ",", "k1", "k1:", ":x", "k1:%%%", "k1:" + "A" * 44, "é" * 40 + ":" + "A" * 43 + "="])
+@pytest.mark.parametrize(
+    "text", ["", ",", "k1", "k1:", ":x", "k1:%%%", "k1:" + "A" * 44, "é" * 40 + ":" + "A" * 43 + "="]
+)
 def test_a_ring_that_cannot_be_read_shows_no_key(text: str) -> None:
     with pytest.raises(ValueError, match="give keys as") as caught:
         KeyRing.parse(text)

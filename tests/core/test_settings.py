@@ -33,12 +33,15 @@ def test_production_keeps_registration_closed(tmp_path: Path) -> None:
     keys = tmp_path / "keys.pem"
     keys.touch()
     settings = load(
-        {"HUB_ENV": "production", "HUB_SECRET_KEYS": KeyRing.generate(), "HUB_SIGNING_KEYS_FILE": str(keys)}, env_file=None
+        {"HUB_ENV": "production", "HUB_SECRET_KEYS": KeyRing.generate(), "HUB_SIGNING_KEYS_FILE": str(keys)},
+        env_file=None,
     )
     assert settings.registration == "closed"
 
 
-@pytest.mark.parametrize("name", ["HUB_DATABSE_URL", "HUB_", "HUB_log_level", "HUB_OIDC_X", "HUB_PASSWORD_MIN_LENGHT", "HUB_SAML__URL"])
+@pytest.mark.parametrize(
+    "name", ["HUB_DATABSE_URL", "HUB_", "HUB_log_level", "HUB_OIDC_X", "HUB_PASSWORD_MIN_LENGHT", "HUB_SAML__URL"]
+)
 def test_an_unknown_name_is_named(name: str) -> None:
     assert problems_of(**{name: "1"})[0].startswith(f"{name}: is not a setting")
 
@@ -52,7 +55,9 @@ def test_names_of_others_are_none_of_ours() -> None:
 
 
 def test_providers_are_kept_as_given() -> None:
-    assert load({"HUB_OIDC_ACME_ISSUER": "https://x"}, env_file=None).identity_providers == {"HUB_OIDC_ACME_ISSUER": "https://x"}
+    assert load({"HUB_OIDC_ACME_ISSUER": "https://x"}, env_file=None).identity_providers == {
+        "HUB_OIDC_ACME_ISSUER": "https://x"
+    }
 
 
 WRONG = {
@@ -70,7 +75,7 @@ WRONG = {
     "HUB_PUBLIC_URL": ["hub.example.org", "https://x?y", "https://x#y", "ftp://x"],
     "HUB_RATE_LIMIT": ["0/minute", "5/fortnight", "5", "-5/minute"],
     "HUB_SECRET_KEYS": ["k1", "k1:short", "k1:" + "A" * 44, "k1:====", ",", ":" + "A" * 43 + "="],
-    "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],  # noqa: S108
+    "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
     "HUB_ADMIN_EMAIL": ["nobody", "a b@c"],
     "HUB_ADMIN_PASSWORD": ["without an address of theirs"],
 }
@@ -96,7 +101,9 @@ def test_secret_settings_are_settings(field: str) -> None:
 
 def test_a_file_is_read_and_variables_win(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    path.write_text("# comment\nexport HUB_POOL_SIZE='3'\nHUB_LOG_LEVEL=\"debug\"\nOTHER=1\n\nHUB_PUBLIC_URL=https://a.org/x=y\n")
+    path.write_text(
+        "# comment\nexport HUB_POOL_SIZE='3'\nHUB_LOG_LEVEL=\"debug\"\nOTHER=1\n\nHUB_PUBLIC_URL=https://a.org/x=y\n"
+    )
     settings = load({"HUB_POOL_SIZE": "4"}, env_file=path)
     assert (settings.pool_size, settings.log_level, settings.public_url) == (4, "debug", "https://a.org/x=y")
 
@@ -109,7 +116,9 @@ def test_generated_keys_are_made_once_and_are_nobody_elses(tmp_path: Path) -> No
     settings = load({"HUB_DATA_DIR": str(tmp_path / "a")}, env_file=None)
     other = load({"HUB_DATA_DIR": str(tmp_path / "b")}, env_file=None)
     assert load_signing_keys(settings)[0].kid == load_signing_keys(settings)[0].kid != load_signing_keys(other)[0].kid
-    assert load_key_ring(settings).derive("x") == load_key_ring(settings).derive("x") != load_key_ring(other).derive("x")
+    assert (
+        load_key_ring(settings).derive("x") == load_key_ring(settings).derive("x") != load_key_ring(other).derive("x")
+    )
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o600}
 
 
