@@ -13,7 +13,7 @@ from app.core.passwords import PasswordHasher
 from bench.load import Outcome
 from bench.report import percentile
 
-_PASSWORD = "correct horse battery staple"  # noqa: S105  (nobody's)
+_PASSWORD = "correct horse battery staple"
 
 
 async def _caller(hasher: PasswordHasher, password_hash: str, ends_at: float, latencies_ms: list[float]) -> None:

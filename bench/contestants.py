@@ -21,7 +21,7 @@ _STOPPED_WITHIN_S = 15
 _POLL_S = 0.005
 
 ADMIN_EMAIL = "bench@example.com"
-ADMIN_PASSWORD = "a long sentence for the bench alone"  # noqa: S105  (guards a throw-away hub on loopback)
+ADMIN_PASSWORD = "a long sentence for the bench alone"
 _NO_LIMIT = "999999999/second"
 
 
@@ -48,7 +48,7 @@ class Server:
         arguments = [each.replace("{port}", str(self.port)) for each in command.arguments]
         # Not in a session of its own: Linux shares the processor out by session where autogroups are on.
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  (the command is ours)
+            self._process = subprocess.Popen(
                 arguments, env=command.environment, cwd=command.folder, stdout=output, stderr=output
             )
         self.pid = self._process.pid

@@ -13,7 +13,7 @@ from bench.report import Goal, Work
 from bench.rounds import Bench, Entry, sample_of
 from bench.seeding import Rows, login_request, new_role, sign_in
 
-JWT_SECRET = "the bench's own secret, for P1 alone"  # noqa: S105  (signs P1's throw-away tokens)
+JWT_SECRET = "the bench's own secret, for P1 alone"
 _LOGIN_CLIENTS = 32
 _READERS = 8
 _LOGIN_STRETCH = 3
