@@ -1,7 +1,179 @@
-"""The OpenAPI document."""
+"""The OpenAPI 3.1 document: generated from the route table, the Structs and what each route declares of itself.
 
+Litestar's own generation is off. The document is built when it is first asked for, never on the way to the first request.
+"""
+
+import asyncio
+from functools import lru_cache
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Litestar, get
 from litestar.openapi import OpenAPIConfig
+
+from app.core.answers import Answer
+from app.core.exchange import JSON
+from app.core.security import open_to_all
+from app.domain.requests import HubRequest
+
+TITLE = "Data Fusion Hub"
+DESCRIPTION = """The foundation service of a data platform: identity, access, and data sources proven reachable.
+
+**Signing in.** `POST /api/v1/auth/login` gives an access token for 15 minutes; send it as `Authorization: Bearer <token>`.
+Other services verify it with the keys of `/.well-known/jwks.json`.
+
+**Forms.** JSON in and out, or MessagePack for clients that ask for it (`Accept`, `Content-Type`). Ids are UUIDv7, times RFC 3339
+in UTC. Unknown fields and unknown query parameters are refused by name. `HEAD` works wherever `GET` does.
+
+**Errors** have one shape everywhere: `detail` for a person, `code` for a program, `errors` for all faulty fields at once, and the
+`request_id` that is also in `X-Request-ID`. What one may not see answers like what does not exist: 404. A method that a path does
+not take is a 405 with `Allow`.
+
+**Lists** are pages: `limit`, `cursor`, `sort`, filters, and `count=exact` for the total. The cost of a page does not grow with its depth.
+
+**Changes.** `PATCH` is a JSON Merge Patch (RFC 7396). Single entities carry an `ETag`; send it as `If-Match` and a change that
+somebody else made in between is a 412. Send an `Idempotency-Key` with whatever creates, and it is safe to send again."""
+
+TAGS = {
+    "auth": "Signing in and out, one's own sessions, and what other services need to trust our tokens.",
+    "users": "The people of a tenant and the roles that they hold.",
+    "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",
+    "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
+    "jobs": "Work that goes on after its request was answered.",
+    "audit": "Who did what, when, from where, and how it ended.",
+    "health": "For probes and for Prometheus.",
+}
 
 
 def openapi_config() -> OpenAPIConfig | None:
+    """None: Litestar serves no document and no pages of its own."""
     return None
+
+
+def openapi_document(app: Litestar) -> dict[str, Any]:
+    """The whole document of an application's routes. Takes a few hundred milliseconds; needs no database."""
+    # Nothing of this is imported before a document is wanted: start-up time is part of the product.
+    from app.api.components import Components
+    from app.api.examples import Examples
+    from app.api.operations import Operations, error_responses, routes_of
+    from app.core.migrations import permissions
+
+    routes = routes_of(app)
+    spoken = [kind for route in routes for kind in (route.body_type, route.answer_type, *route.other_answers.values())]
+    components = Components(kind for kind in spoken if kind not in (None, type(None), str, bytes))
+    examples = Examples(components.schemas, _fits_in(components.schemas))
+    operations = Operations(routes, components, examples, permissions())
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)
+    return _head(paths) | {
+        "paths": paths,
+        "components": {
+            "schemas": components.schemas,
+            "responses": error_responses(examples),
+            "parameters": REQUEST_HEADERS,
+            "headers": RESPONSE_HEADERS,
+            "securitySchemes": {"bearer": BEARER},
+        },
+    }
+
+
+def _head(paths: dict[str, Any]) -> dict[str, Any]:
+    used = {tag for methods in paths.values() for operation in methods.values() for tag in operation["tags"]}
+    tags = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": TITLE,
+            "version": version("data-fusion-hub"),
+            "summary": "Identity, access, and data sources proven reachable.",
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "The hub that serves this document."}],
+        "security": [{"bearer": []}],
+        "tags": tags + [{"name": name} for name in sorted(used - set(TAGS))],
+    }
+
+
+def _fits_in(schemas: dict[str, Any]) -> Any:
+    from jsonschema import Draft202012Validator
+
+    def fits(value: Any, schema: dict[str, Any]) -> bool:
+        return bool(Draft202012Validator(schema | {"components": {"schemas": schemas}}).is_valid(value))
+
+    return fits
+
+
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`.",
+}
+_TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+"$'}
+REQUEST_HEADERS: dict[str, Any] = {
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "The `ETag` of the version that is to be changed; another one is a 412. Some deployments insist on it.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": '"v1"',
+    },
+    "IfNoneMatch": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The `ETag` of the version that the client has: 304 where it is still the current one.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": '"v1"',
+    },
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A name for this request: sent again with it, and with the same body, it gets the first answer again. Kept for 24 hours.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "example": "5f0c2a9b-1e01-4b55-9d3e-7c1a01934f6e",
+    },
+}
+RESPONSE_HEADERS: dict[str, Any] = {
+    "ETag": {"description": "The version of the entity.", "schema": _TAG_TEXT, "example": '"v1"'},
+    "Location": {
+        "description": "The path of what was made.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RequestID": {
+        "description": "Taken from the request where it is 1 to 64 letters, digits, `.`, `_` and `-`; made otherwise.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "RetryAfter": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}},
+    "WWWAuthenticate": {
+        "description": "RFC 6750.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "Bearer",
+    },
+    "IdempotencyReplayed": {
+        "description": "`true` where this is the answer to an earlier request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+
+@lru_cache(1)
+def _encoded(app: Litestar) -> tuple[bytes, bytes]:
+    body = msgspec.json.encode(openapi_document(app))
+    return body, b'"%s"' % sha256(body).hexdigest()[:32].encode()
+
+
+@get("/openapi.json", opt=open_to_all(), include_in_schema=False)
+async def openapi_json(request: HubRequest) -> Answer[bytes]:
+    """The document, the same bytes until the hub is another."""
+    body, tag = await asyncio.to_thread(_encoded, request.app)
+    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
+    if request.exchange.headers.get(b"if-none-match") == tag:
+        return Answer(304, headers, b"")
+    return Answer(200, [(b"content-type", JSON.encode()), *headers], body)

@@ -1,7 +1,10 @@
 """The route table: every controller of the API, on one page."""
 
 from litestar import Router
+from litestar.types import ControllerRouterHandler
 
+from app.api.docs import DOCS
+from app.api.openapi import openapi_json
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, jwks
 from app.domain.health.controllers import live, metrics, ready
@@ -24,6 +27,6 @@ API = Router(
     ],
 )
 
-OUTSIDE_OF_VERSIONS = [live, ready, metrics, jwks]
+OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [live, ready, metrics, jwks, openapi_json, *DOCS]
 
-ROUTES = [API, *OUTSIDE_OF_VERSIONS]
+ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]

@@ -205,6 +205,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def _refuse_each_fault(value: Any, wanted: Any, error: msgspec.ValidationError, below: str = "") -> NoReturn:
+    _refuse_unknown_tag(value, wanted, below)
     found = _flattened(_validator(_variant(value, wanted)).iter_errors(value))
     each = islice((fault for one in found for fault in _faults(one, below)), 10 * MAX_FAULTS)
     faults = list({(fault.path, fault.code): fault for fault in each}.values())[:MAX_FAULTS]
@@ -219,6 +220,19 @@ def _variant(value: Any, wanted: Any) -> Any:
         if config is not None and isinstance(value, dict) and value.get(config.tag_field) == config.tag:
             return member
     return wanted
+
+
+def _refuse_unknown_tag(value: Any, wanted: Any, below: str) -> None:
+    """Where the tag names no member there is one thing at fault; the faults against every member would bury it."""
+    configs = [getattr(member, "__struct_config__", None) for member in getattr(wanted, "__args__", ())]
+    tags = {config.tag: config.tag_field for config in configs if config is not None and config.tag is not None}
+    if not tags or not isinstance(value, dict):
+        return
+    field = next(iter(tags.values()))
+    if field not in value:
+        raise BadRequest(errors=[Fault(_joined(below, field), "required", "is required")])
+    if value[field] not in tags:
+        raise BadRequest(errors=[Fault(_joined(below, field), "not_allowed", f"must be one of {', '.join(map(str, tags))}")])
 
 
 @cache

@@ -12,7 +12,7 @@ from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes
 from advanced_alchemy.mixins import AuditColumns, UUIDv7PrimaryKey
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.types import DateTimeUTC
-from sqlalchemy import ColumnElement, ForeignKey, Select, bindparam, event, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, Text, bindparam, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,6 +23,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from app.core.errors import BadRequest, Conflict, HubError, InternalError, NotFound, PreconditionFailed, Unavailable
 
 METADATA = orm_registry.metadata
+orm_registry.update_type_annotation_map({str: Text()})
 S = TypeVar("S", bound=msgspec.Struct)
 
 CONNECT_TIMEOUT_S = 5.0

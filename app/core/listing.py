@@ -263,7 +263,7 @@ def search_filter(*columns: Column) -> Filter:
 
     def where(name: str) -> ColumnElement[bool]:
         pattern = func.concat("%", bindparam(name, type_=columns[0].type), "%")
-        return or_(*(column.ilike(pattern, escape="\\") for column in columns))
+        return or_(*(column.ilike(pattern, escape="!") for column in columns))
 
     return Filter(where=where, parse=_escaped, schema=STRING | {"minLength": 1}, description="Text to search for.")
 
@@ -271,7 +271,7 @@ def search_filter(*columns: Column) -> Filter:
 def _escaped(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 UUID_SCHEMA: dict[str, Any] = {"type": "string", "format": "uuid"}

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Float, Select, String, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Float, Select, Text, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,7 +46,7 @@ def _permissions_of_user() -> ColumnElement[Any]:
     """Every permission that any of the user's roles brings, each once."""
     each = select(func.unnest(Role.permissions).label("name")).join(UserRole, UserRole.role_id == Role.id)
     names = each.where(UserRole.user_id == User.id).correlate(User).distinct().subquery()
-    return select(func.coalesce(func.array_agg(names.c.name), cast([], ARRAY(String)))).scalar_subquery()
+    return select(func.coalesce(func.array_agg(names.c.name), cast([], ARRAY(Text)))).scalar_subquery()
 
 
 def _live_session() -> Select[Any]:

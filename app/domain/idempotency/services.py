@@ -43,6 +43,7 @@ def idempotent(handler: Handler) -> Handler:
         await _keep(work, record_id, answer)
         return answer
 
+    replaying.is_idempotent = True  # type: ignore[attr-defined]  # read by the OpenAPI document
     return replaying  # type: ignore[return-value]
 
 

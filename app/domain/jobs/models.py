@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, String
+from sqlalchemy import DateTime
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -15,7 +15,7 @@ class Job(Tenanted, Entity):
     __tablename__ = "jobs"
 
     kind: Mapped[str]
-    status: Mapped[str] = mapped_column(String, default="queued")
+    status: Mapped[str] = mapped_column(default="queued")
     """queued, running, succeeded, failed or cancelled."""
     subject_id: Mapped[UUID | None]
     """What the job is about, such as the data source it discovers."""

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,7 +17,7 @@ class Role(Tenanted, Entity):
     name_key: Mapped[str]
     """The form under which names are compared."""
     description: Mapped[str | None]
-    permissions: Mapped[list[str]] = mapped_column(ARRAY(String))
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
     owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
     is_system: Mapped[bool] = mapped_column(default=False)
 

@@ -133,7 +133,7 @@ class DataSourceController(Controller):
         parent = {"data_source_id": source_id, "tenant_id": request.principal.tenant_id}
         return answer(request.exchange, await request.parts.reads.one(OBJECT, ObjectOut, id=object_id, **parent))
 
-    @post("/{source_id:uuid}/preview", opt=requires("data-sources:preview"), status_code=200, summary="Preview an object")
+    @post("/{source_id:uuid}/preview", opt=requires("data-sources:preview") | {"also_as": (CSV,)}, status_code=200, summary="Preview an object")
     async def preview(
         self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[PreviewAsk]
     ) -> Answer[PreviewResult]:

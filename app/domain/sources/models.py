@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import DateTime, ForeignKey, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -21,7 +21,7 @@ class DataSource(Tenanted, Entity):
     type: Mapped[str]
     category: Mapped[str]
     config: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    tags: Mapped[list[str]] = mapped_column(ARRAY(String))
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
     owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
     is_paused: Mapped[bool] = mapped_column(default=False)
     status: Mapped[str] = mapped_column(default="untested")
@@ -65,7 +65,7 @@ class SourceObject(Tenanted, Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     data_source_id: Mapped[UUID] = mapped_column(ForeignKey("data_sources.id", ondelete="CASCADE"))
     name: Mapped[str]
-    path: Mapped[list[str]] = mapped_column(ARRAY(String))
+    path: Mapped[list[str]] = mapped_column(ARRAY(Text))
     qualified_name: Mapped[str]
     kind: Mapped[str]
     is_active: Mapped[bool]

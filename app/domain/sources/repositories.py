@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, cast, func, select, text
+from sqlalchemy import ColumnElement, Text, bindparam, cast, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from app.connectors import registry
@@ -38,7 +38,7 @@ class ObjectRepository(Repository[SourceObject]):
 
 
 def _has_tag(name: str) -> ColumnElement[bool]:
-    return DataSource.tags.contains(cast(array([bindparam(name, type_=String())]), ARRAY(String)))
+    return DataSource.tags.contains(cast(array([bindparam(name, type_=Text())]), ARRAY(Text)))
 
 
 DATA_SOURCE = DataSourceRepository.selection_by_id(DataSourceOut)

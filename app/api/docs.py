@@ -1,0 +1,161 @@
+"""The documentation pages: Redoc, Swagger UI and Scalar around `/openapi.json`, every byte of them served by the hub.
+
+The bundles are data files of installed packages; the packages themselves are never imported. What the pages may load is held
+down by a Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+from litestar import get
+from litestar.params import FromPath
+from msgspec import Struct
+
+from app.core.answers import Answer
+from app.core.errors import NotFound
+from app.core.exchange import Exchange
+from app.core.security import open_to_all
+from app.domain.requests import HubRequest
+
+ASSETS = "/docs/assets"
+BUNDLES: Mapping[str, tuple[str, str]] = {
+    "redoc.js": ("flask_openapi3_redoc", "templates/redoc/js/redoc.standalone.js"),
+    "swagger.js": ("flask_openapi3_swagger", "templates/swagger/js/swagger-ui-bundle.js"),
+    "swagger.css": ("flask_openapi3_swagger", "templates/swagger/css/swagger-ui.css"),
+    "scalar.js": ("flask_openapi3_scalar", "templates/scalar/js/scalar.standalone.js"),
+}
+"""The only files that are served: package and path inside of it, by the name in the URL."""
+
+STARTERS: Mapping[str, str] = {
+    "start-redoc.js": """Redoc.init("/openapi.json", {
+  hideDownloadButton: false, nativeScrollbars: true, expandResponses: "200,201,202",
+  theme: { typography: { fontFamily: "system-ui, sans-serif", headings: { fontFamily: "system-ui, sans-serif" } } }
+}, document.getElementById("page"));
+""",
+    "start-swagger.js": """SwaggerUIBundle({
+  url: "/openapi.json", dom_id: "#page", deepLinking: true, docExpansion: "list", persistAuthorization: false,
+  validatorUrl: null, presets: [SwaggerUIBundle.presets.apis]
+});
+""",
+    "start-scalar.js": """Scalar.createApiReference("#page", {
+  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, telemetry: false, proxyUrl: "",
+  showDeveloperTools: "never", agent: { disabled: true }, mcp: { disabled: true }, persistAuth: false
+});
+""",
+}
+MEDIA_TYPES = {".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
+FOREVER = b"public, max-age=31536000, immutable"
+REVALIDATED = b"no-cache"
+
+
+class Page(Struct, frozen=True):
+    title: str
+    scripts: tuple[str, ...]
+    styles: tuple[str, ...] = ()
+    policy: str = ""
+    """What this page needs beyond `POLICY`."""
+
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The three bundles write style elements at run time; scripts come from files of ours only, and none is evaluated."""
+
+REDOC = Page("Data Fusion Hub API", ("redoc.js", "start-redoc.js"), policy="; worker-src blob:")
+SWAGGER = Page("Data Fusion Hub API: Swagger UI", ("swagger.js", "start-swagger.js"), ("swagger.css",))
+SCALAR = Page("Data Fusion Hub API: Scalar", ("scalar.js", "start-scalar.js"))
+
+
+class Asset(Struct, frozen=True):
+    body: bytes
+    tag: bytes
+    media_type: bytes
+
+
+@cache
+def asset(name: str) -> Asset:
+    """One file of the allow-lists. Raises NotFound for any other name, and where the package is not installed."""
+    body = _read(name)
+    return Asset(body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), MEDIA_TYPES[Path(name).suffix])
+
+
+def _read(name: str) -> bytes:
+    if name in STARTERS:
+        return STARTERS[name].encode()
+    if name not in BUNDLES:
+        raise NotFound
+    package, inside = BUNDLES[name]
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise NotFound("The documentation pages are not installed with this hub.", code="docs_not_installed")
+    return Path(found.submodule_search_locations[0], inside).read_bytes()
+
+
+def _address(name: str) -> str:
+    """The path of an asset with the start of its digest, so that it may be kept for ever."""
+    return f"{ASSETS}/{name}?v={asset(name).tag.decode()[1:13]}"
+
+
+@cache
+def _html(page: Page) -> bytes:
+    styles = "".join(f'<link rel="stylesheet" href="{_address(name)}">\n' for name in page.styles)
+    scripts = "".join(f'<script src="{_address(name)}"></script>\n' for name in page.scripts)
+    head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{page.title}</title>\n'
+    icon = '<link rel="icon" href="data:,">\n'
+    text = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}{icon}{styles}<style>body {{ margin: 0 }}</style>\n</head>\n'
+    )
+    return f'{text}<body>\n<div id="page"></div>\n<noscript>This page needs JavaScript; <a href="/openapi.json">the document</a> does not.</noscript>\n{scripts}</body>\n</html>\n'.encode()
+
+
+def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Answer[bytes]:
+    """The bytes, or 304 where the browser has them."""
+    headers = [(b"etag", tag), *headers]
+    if exchange.headers.get(b"if-none-match") == tag:
+        return Answer(304, headers, b"")
+    return Answer(200, headers, body)
+
+
+async def _show(request: HubRequest, page: Page) -> Answer[bytes]:
+    body = await asyncio.to_thread(_html, page)
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-security-policy", (POLICY + page.policy).encode()),
+        (b"cache-control", REVALIDATED),
+    ]
+    return _answer(request.exchange, body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), headers)
+
+
+@get("/docs", opt=open_to_all(), include_in_schema=False)
+async def redoc(request: HubRequest) -> Answer[bytes]:
+    """The reference to read."""
+    return await _show(request, REDOC)
+
+
+@get("/docs/swagger", opt=open_to_all(), include_in_schema=False)
+async def swagger(request: HubRequest) -> Answer[bytes]:
+    """The reference to try."""
+    return await _show(request, SWAGGER)
+
+
+@get("/docs/scalar", opt=open_to_all(), include_in_schema=False)
+async def scalar(request: HubRequest) -> Answer[bytes]:
+    """Both in one."""
+    return await _show(request, SCALAR)
+
+
+@get("/docs/assets/{name:str}", opt=open_to_all(parameters={"v": {"type": "string"}}), include_in_schema=False)
+async def docs_asset(request: HubRequest, name: FromPath[str]) -> Answer[bytes]:
+    """A script or style of the pages; `v` is there to tell one release's from another's."""
+    found = await asyncio.to_thread(asset, name)
+    return _answer(
+        request.exchange, found.body, found.tag, [(b"content-type", found.media_type), (b"cache-control", FOREVER)]
+    )
+
+
+DOCS = [redoc, swagger, scalar, docs_asset]

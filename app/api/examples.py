@@ -1,0 +1,249 @@
+"""Examples for the OpenAPI document: realistic values, picked by Struct and field, valid against the schema beside them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.api.components import PLACE, Schema
+
+USER = "01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"
+ROLE = "01934f6e-8d20-7a10-8c44-1b7e3f6a2c02"
+OWNER_ROLE = "01934f6e-8d21-7e09-a1b3-9c2d4e5f6a03"
+SOURCE = "01934f70-12ab-7c3d-9e4f-0a1b2c3d4e04"
+OBJECT = "01934f70-9f00-7d11-b222-334455667705"
+JOB = "01934f71-0c0d-7e0f-8a1b-2c3d4e5f6a06"
+SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
+REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
+TIME = "2025-11-22T14:53:59.120481Z"
+
+BY_FIELD: Mapping[str, Any] = {
+    "id": USER,
+    "created_by": USER,
+    "updated_by": USER,
+    "actor_id": USER,
+    "owner_role_id": None,
+    "subject_id": SOURCE,
+    "resource_id": SOURCE,
+    "version": 1,
+    "email": "ada@example.org",
+    "actor_name": "ada@example.org",
+    "first_name": "Ada",
+    "last_name": "Lovelace",
+    "is_active": True,
+    "has_password": True,
+    "name": "analysts",
+    "description": "People who read the sales data.",
+    "permissions": ["data-sources:read", "data-sources:preview"],
+    "tags": ["sales"],
+    "slug": "default",
+    "next_cursor": None,
+    "total": None,
+    "request_id": REQUEST,
+    "address": "203.0.113.7",
+    "device": "Mozilla/5.0 (X11; Linux x86_64)",
+    "access_token": "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCIsImtpZCI6IjEifQ.eyJzdWIiOiIuLi4ifQ.c2lnbmF0dXJl",
+    "token_type": "bearer",
+    "token": "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCIsImtpZCI6IjEifQ.eyJzdWIiOiIuLi4ifQ.c2lnbmF0dXJl",
+    "expires_in": 900,
+    "refresh_token": "a5f1c0de4b7e4d0f9a3e2b1c0d9e8f70",
+    "refresh_expires_in": 2592000,
+    "category": "database",
+    "type": "postgresql",
+    "host": "db.example.org",
+    "port": 5432,
+    "database": "shop",
+    "username": "reader",
+    "base_url": "https://api.example.org",
+    "bucket": "sales-archive",
+    "region": "eu-central-1",
+    "password": "a phrase that only I know",
+    "qualified_name": "shop.orders",
+    "path": ["shop", "orders"],
+    "kind": "table",
+    "native_type": "character varying(200)",
+    "duration_ms": 12.4,
+    "server": {"product": "PostgreSQL", "version": "18.0"},
+    "detail": None,
+    "before": None,
+    "after": None,
+    "error": None,
+    "result": None,
+}
+"""By the name of a field, wherever it is; a value that does not fit the field's schema is passed over."""
+
+BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
+    "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
+    "RoleRef": {"id": ROLE},
+    "RoleOut": {"id": ROLE, "is_system": False},
+    "ApproverRoles": {"items": [OWNER_ROLE]},
+    "PermissionOut": {
+        "name": "data-sources:read",
+        "description": "See data sources, their tests and the objects found inside.",
+    },
+    "Me": {"permissions": ["data-sources:read"]},
+    "TenantRef": {"id": "00000000-0000-7000-8000-000000000001", "name": "Default"},
+    "SessionOut": {"id": SESSION, "is_current": True},
+    "Introspection": {
+        "active": True,
+        "sub": USER,
+        "sid": SESSION,
+        "username": "ada@example.org",
+        "exp": 1763824139,
+        "iat": 1763823239,
+    },
+    "JsonWebKeySet": {
+        "keys": [
+            {
+                "kty": "OKP",
+                "crv": "Ed25519",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+                "kid": "1",
+                "use": "sig",
+                "alg": "EdDSA",
+            }
+        ]
+    },
+    "DataSourceOut": {
+        "id": SOURCE,
+        "name": "Shop",
+        "description": "The shop's own database, read only.",
+        "config": {"host": "db.example.org", "port": 5432, "database": "shop", "username": "reader"},
+        "secrets": {"password": {"set": True, "version": 1, "updated_at": TIME}},
+        "status": "passed",
+        "is_paused": False,
+    },
+    "DataSourcePatch": {"config": {"port": 5433}},
+    "TypeOut": {
+        "label": "PostgreSQL",
+        "description": "A PostgreSQL database.",
+        "config_schema": {"type": "object"},
+        "secrets_schema": {"type": "object"},
+        "install_hint": None,
+        "verified_with": ["PostgreSQL 18"],
+    },
+    "TestResult": {
+        "status": "passed",
+        "steps": [{"name": "connect", "status": "passed", "code": None, "message": "", "duration_ms": 1.2}],
+    },
+    "TestOut": {
+        "status": "passed",
+        "steps": [{"name": "connect", "status": "passed", "code": None, "message": "", "duration_ms": 1.2}],
+    },
+    "ObjectOut": {"id": OBJECT, "name": "orders"},
+    "FieldOut": {"name": "placed_at", "type": "timestamp", "native_type": "timestamp with time zone", "position": 1},
+    "PreviewAsk": {"object": "shop.orders", "columns": ["id", "total"], "limit": 10},
+    "PreviewResult": {
+        "columns": [{"name": "id", "type": "integer"}, {"name": "total", "type": "decimal"}],
+        "rows": [[1, "19.90"]],
+        "truncated": False,
+    },
+    "PreviewColumn": {"name": "id", "type": "integer"},
+    "JobOut": {"id": JOB, "kind": "data_source.discover", "status": "running", "progress": {"done": 3, "total": 12}},
+    "JobError": {"code": "connection_refused", "message": "Nobody listens on that port.", "can_retry": True},
+    "AuditEventOut": {
+        "id": REQUEST[:8] + "-aabb-7ccd-8eef-a0b1c2d3e4f5",
+        "action": "data_source.update",
+        "resource_type": "data_source",
+        "outcome": "success",
+        "before": {"name": "Shop"},
+        "after": {"name": "The shop"},
+    },
+    "Logout": {"scope": "session"},
+    "ChangePassword": {"current_password": "lanterns drift over quiet water"},
+    "DataSource": {
+        "name": "Shop",
+        "description": "The shop's own database, read only.",
+        "secrets": {"password": "a phrase that only I know"},
+    },
+    "Connection": {"secrets": {"password": "a phrase that only I know"}},
+    "Health": {"status": "ok", "detail": "Ready to serve."},
+    "Fault": {"path": "config.port", "code": "wrong_type", "message": "must be integer"},
+}
+"""What a Struct shows differently from the table above. The variants of a union by type share the row of their common ending."""
+ENDINGS = ("DataSource", "Connection")
+
+BY_FORMAT: Mapping[str, Any] = {"uuid": USER, "date-time": TIME, "email": "ada@example.org"}
+PATH_PARAMETERS: Mapping[str, Any] = {
+    "user_id": USER,
+    "role_id": ROLE,
+    "source_id": SOURCE,
+    "object_id": OBJECT,
+    "job_id": JOB,
+    "session_id": SESSION,
+    "type_name": "postgresql",
+}
+
+
+def _own(struct: str) -> Mapping[str, Any]:
+    ending = next((ending for ending in ENDINGS if struct.endswith(ending)), struct)
+    return BY_STRUCT.get(struct, BY_STRUCT.get(ending, {}))
+
+
+Fits = Callable[[Any, Schema], bool]
+
+
+class Examples:
+    """`fits` says whether a value is valid against a schema; `schemas` are the components that references lead to."""
+
+    def __init__(self, schemas: Mapping[str, Schema], fits: Fits) -> None:
+        self._schemas = schemas
+        self._fits = fits
+
+    def of(self, schema: Schema, field: str = "", struct: str = "") -> Any:
+        known = _own(struct).get(field, ...)
+        if known is ...:
+            known = BY_FIELD.get(field, ...)
+        if known is not ... and self._fits(known, schema):
+            return known
+        return self._made(schema, field, struct)
+
+    def _made(self, schema: Schema, field: str, struct: str) -> Any:
+        if "$ref" in schema:
+            return self._made(self._schemas[schema["$ref"].removeprefix(PLACE)], field, struct)
+        for variants in ("oneOf", "anyOf"):
+            if variants in schema:
+                return self._first_variant(schema, schema[variants], field, struct)
+        for stated in ("examples", "enum"):
+            if schema.get(stated):
+                return schema[stated][0]
+        if "const" in schema:
+            return schema["const"]
+        return schema["default"] if schema.get("default") is not None else self._by_type(schema)
+
+    def _first_variant(self, schema: Schema, variants: list[Schema], field: str, struct: str) -> Any:
+        """An object before an array before the rest; optional fields whose default is null keep it."""
+        if schema.get("default", ...) is None:
+            return None
+        meant = [variant for variant in variants if variant.get("type") != "null"]
+        chosen = next((variant for variant in meant if "$ref" in variant), meant[0])
+        return self.of(chosen, field, struct)
+
+    def _by_type(self, schema: Schema) -> Any:
+        match schema.get("type"):
+            case "object":
+                return self._object(schema)
+            case "array":
+                return [self.of(schema["items"])] if "items" in schema else []
+            case "string":
+                text = "example".ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
+                return BY_FORMAT.get(schema.get("format", ""), text)
+            case "integer" | "number":
+                return schema.get("minimum", 1)
+            case "boolean":
+                return True
+        return None
+
+    def _object(self, schema: Schema) -> dict[str, Any]:
+        struct = str(schema.get("title", ""))
+        properties = schema.get("properties", {})
+        if schema.get("additionalProperties") is False:
+            properties = {name: what for name, what in properties.items() if name in self._shown(schema, struct)}
+        return {name: self.of(what, name, struct) for name, what in properties.items()}
+
+    def _shown(self, schema: Schema, struct: str) -> set[str]:
+        """Of a request body: what it needs, what the tables name, and in any case two fields."""
+        properties = schema["properties"]
+        named = {name for name in properties if name in _own(struct)}
+        usual = {name for name in properties if name in BY_FIELD and BY_FIELD[name] is not None}
+        partial = struct.endswith("Patch")
+        first = set(list(properties)[:2]) if partial and not named else set()
+        return set(schema.get("required", ())) | named | (first if partial else usual)
