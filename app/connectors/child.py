@@ -36,8 +36,8 @@ def main(parent: int, memory_bytes: int) -> None:
     questions, answers = _take_pipes()
     guard = DialGuard()
     while (question := _read(questions)) is not None:
+        _warm(question)
         if isinstance(question, frames.Warm):
-            _warm(question)
             continue
         sys.addaudithook(guard)
         _work(question, guard, answers)
@@ -128,7 +128,10 @@ def _read(questions: BinaryIO) -> frames.Question | None:
     return question
 
 
-def _warm(question: frames.Warm) -> None:
+def _warm(question: frames.Question) -> None:
+    """Imports what the type needs before the guard is up: libraries look for others, with `ldconfig` for one, while
+    they are imported. No word of the source has been read by then."""
+    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # httpcore would import it wherever it is installed
     connector = registry.find(question.packages).get(question.type)
     for module in (connector.driver, *connector.warm_modules) if connector else ():
         if module:

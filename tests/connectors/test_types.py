@@ -1,0 +1,139 @@
+"""What single types do beyond the contract."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.connectors.base import InvalidField, PreviewRequest
+from app.connectors.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.rest import RestConfig
+from app.connectors.s3 import S3, Datasets, S3Config, S3Secrets
+from app.connectors.sandbox import ConnectorSandbox
+from app.core.egress import EgressPolicy
+from tests.connectors.certificates import Authority
+from tests.connectors.conftest import CANARY, PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+POSTGRES = {"host": "localhost", "database": "shop", "username": "reader"}
+PASSWORD = {"password": f"pw-{CANARY}"}
+
+
+@pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
+async def test_postgresql_over_tls_passes_every_step(
+    mode: str, tls_postgres: int, authority: Authority, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    config: dict[str, Any] = {**POSTGRES, "port": tls_postgres, "tls_mode": mode}
+    if mode.startswith("verify"):
+        config["ca_certificate"] = authority.pem.decode()
+    result = await sandbox.check("postgresql", config, PASSWORD, loopback)
+    assert [step.status for step in result.steps] == ["passed"] * 5
+    assert result.server["encryption"] == "TLSv1.3"
+    request = PreviewRequest(path=("odd.schema", 'a "b".c'))
+    assert (await sandbox.preview("postgresql", config, PASSWORD, loopback, request)).rows == [[7]]
+
+
+async def test_rest_over_tls_passes_every_step(
+    tls_shop_api: int, authority: Authority, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    config = {
+        "base_url": f"https://localhost:{tls_shop_api}",
+        "auth": "bearer",
+        "ca_certificate": authority.pem.decode(),
+    }
+    result = await sandbox.check("rest", config, {"token": f"{CANARY}-rest"}, loopback)
+    assert [step.status for step in result.steps] == ["passed"] * 5
+
+
+async def test_postgresql_is_the_version_that_is_claimed(
+    filled_postgres: PostgresServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    result = await sandbox.check("postgresql", {**POSTGRES, "port": filled_postgres.port}, PASSWORD, loopback)
+    assert f"PostgreSQL {result.server['version'].partition('.')[0]}" in Postgresql.verified_with
+
+
+async def test_schemas_can_be_included_and_excluded(
+    filled_postgres: PostgresServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    for scope, expected in (
+        ({"include_schemas": ["sh*"]}, {"shop"}),
+        ({"exclude_schemas": ["shop"]}, {"odd.schema"}),
+        ({"include_schemas": ["sho_"]}, set()),
+        ({"include_schemas": ["*"], "exclude_schemas": ["odd.*"]}, {"shop"}),
+    ):
+        config = {**POSTGRES, "port": filled_postgres.port, **scope}
+        batches = [batch async for batch in sandbox.discover("postgresql", config, PASSWORD, loopback)]
+        assert {item.path[0] for batch in batches for item in batch} == expected
+
+
+async def test_long_values_are_cut_and_said_to_be(
+    filled_postgres: PostgresServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    config = {**POSTGRES, "port": filled_postgres.port}
+    request = PreviewRequest(path=("shop", "orders"), columns=("name", "key"), limit=1, max_value_bytes=64)
+    shown = await sandbox.preview("postgresql", config, PASSWORD, loopback, request)
+    assert shown.rows[0][1] == "00000000-0000-0000-0000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("struct", "values", "field"),
+    [
+        (PostgresqlConfig, {**POSTGRES, "ca_certificate": "-----BEGIN X", "tls_mode": "prefer"}, "ca_certificate"),
+        (PostgresqlConfig, {**POSTGRES, "host": "a\nb"}, "host"),
+        (PostgresqlConfig, {**POSTGRES, "username": "a\x00b"}, "username"),
+        (RestConfig, {"base_url": "http://a", "auth": "basic"}, "username"),
+        (RestConfig, {"base_url": "http://a", "headers": {"Authorization": "x"}}, "headers"),
+        (RestConfig, {"base_url": "http://a", "headers": {"X": "a\r\nY: b"}}, "headers"),
+        (S3Config, {"bucket": "abc", "endpoint_url": "http://a/path"}, "endpoint_url"),
+    ],
+)
+def test_a_wrong_field_is_named(struct: Any, values: dict[str, Any], field: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(values, struct)
+    assert isinstance(caught.value.__cause__, InvalidField)
+    assert caught.value.__cause__.path[0] == field
+
+
+def test_config_and_secrets_are_judged_together() -> None:
+    with pytest.raises(InvalidField) as caught:
+        S3.validate(S3Config(bucket="abc", access_key_id="x"), S3Secrets())
+    assert caught.value.path == ("secrets", "secret_access_key")
+    config = PostgresqlConfig(**POSTGRES, tls_mode="require", client_certificate="-----BEGIN X")
+    with pytest.raises(InvalidField) as caught:
+        Postgresql.validate(config, PostgresqlSecrets())
+    assert caught.value.path == ("secrets", "client_key")
+
+
+def test_a_hundred_thousand_keys_are_a_few_datasets() -> None:
+    datasets = Datasets()
+    tracemalloc.start()
+    for number in range(100_000):
+        datasets.add(f"sales/year={2000 + number % 20}/day={number % 365}/part-{number:06d}.csv", 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (only,) = datasets
+    assert only.path == ("sales", "year=*", "day=*", "part-*.csv")
+    assert only.files == 100_000
+    assert peak < 1_000_000
+
+
+def test_many_names_in_one_folder_are_one_dataset_and_few_are_not() -> None:
+    few, many = Datasets(), Datasets()
+    words = [a + b for a in "abcdefgh" for b in "klmnop"]
+    for word in words[:5]:
+        few.add(f"in/{word}.csv", 1)
+    for word in words:
+        many.add(f"in/{word}.csv", 1)
+    assert [dataset.path for dataset in few] == [("in", f"{word}.csv") for word in sorted(words[:5])]
+    assert [(dataset.path, dataset.files) for dataset in many] == [(("in", "*.csv"), len(words))]
+
+
+def test_datasets_are_bounded_however_many_folders_there_are() -> None:
+    datasets = Datasets()
+    for number in range(20_000):
+        datasets.add(f"{''.join(chr(103 + int(digit)) for digit in str(number))}/x.csv", 1)
+    assert len(list(datasets)) == 5_000
