@@ -19,6 +19,7 @@ from jsonschema.exceptions import ValidationError as SchemaFault
 from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
 
+FORM = "application/x-www-form-urlencoded"
 MAX_FAULTS = 100
 MAX_SHOWN_KEY = 200
 """Characters of a key that an answer repeats."""
@@ -39,11 +40,17 @@ def media_type_of(content_type: str | None) -> str:
     raise UnsupportedMediaType
 
 
+def require_form(content_type: str | None) -> None:
+    """Raises UnsupportedMediaType for anything but an HTML form."""
+    if (content_type or "").partition(";")[0].strip().lower() != FORM:
+        raise UnsupportedMediaType(f"Send the body as {FORM}.")
+
+
 def decode(body: bytes, wanted: Any, media_type: str) -> Any:
     """The body as the wanted type. Raises BadRequest with all faulty fields."""
     try:
         return _decode_strictly(body, wanted, media_type)
-    except (RecursionError, ValueError, TypeError) as error:  # msgspec's and json's errors are ValueErrors; TypeError: a map as key
+    except (RecursionError, ValueError, TypeError) as error:  # a TypeError where a map is a key of a map
         raise BadRequest(_unreadable(error), code="malformed_body") from None
 
 

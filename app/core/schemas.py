@@ -1,5 +1,6 @@
 """What crosses the wire: base Structs, names, and how a select is told which columns a Struct wants."""
 
+import re
 import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -45,17 +46,34 @@ def changes_of(patch: Struct) -> dict[str, Any]:
     }
 
 
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Characters that show nothing (Unicode's Default_Ignorable_Code_Point): names that differ in them look the same."""
+
+
+def folded(text: str) -> str:
+    """Case, width, Unicode variants and invisible characters taken away (Unicode Standard section 3.13, NFKC_Casefold).
+
+    Applied twice, because folding can bring up characters that normalise again.
+    """
+    for _ in range(2):
+        text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return text.strip()
+
+
 def canonical_name(name: str) -> str:
     """The form under which names are compared: case, width and Unicode variants are one name.
 
     Computed here, never by the database: PostgreSQL's `lower` depends on the locale of the server.
     """
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+    return unicodedata.normalize("NFKC", folded(name))
 
 
 def required_text(value: str, path: str) -> str:
     """The text without outer white space. Raises BadRequest where nothing is left."""
-    if not (text := value.strip()):
+    if not INVISIBLE.sub("", text := value.strip()).strip():
         raise BadRequest(
             "A name needs at least one visible character.", errors=[Fault(path, "blank", "must not be blank")]
         )

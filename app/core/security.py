@@ -218,6 +218,8 @@ class Access(Struct, frozen=True, kw_only=True):
     listing: Listing | None = None
     parameters: Mapping[str, Mapping[str, Any]] = {}
     """Other query parameters, as JSON Schemas by name."""
+    takes_form: bool = False
+    """The body is an HTML form (RFC 7662, SAML), and nothing else."""
 
     def __deepcopy__(self, memo: object) -> "Access":
         """Litestar copies the handlers of a controller; what cannot change need not be copied."""
@@ -236,10 +238,13 @@ def requires(
 
 
 def signed_in(
-    *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None
+    *,
+    listing: Listing | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    takes_form: bool = False,
 ) -> dict[str, Any]:
     """Any principal; the service narrows it to what is their own."""
-    return {"access": Access(listing=listing, parameters=parameters or {})}
+    return {"access": Access(listing=listing, parameters=parameters or {}, takes_form=takes_form)}
 
 
 def open_to_all(*, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:

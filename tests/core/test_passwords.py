@@ -70,7 +70,14 @@ def test_names_of_two_letters_rule_nothing_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["a4@8({[<3369!1l|0$5+7%2" * 3, "({[<" * 200, "@$+|0123456789" * 9, "|!({0123456789abcdefghi" * 44, "1|7!469{[$5+" * 80]
+    "password",
+    [
+        "a4@8({[<3369!1l|0$5+7%2" * 3,
+        "({[<" * 200,
+        "@$+|0123456789" * 9,
+        "|!({0123456789abcdefghi" * 44,
+        "1|7!469{[$5+" * 80,
+    ],
 )
 def test_no_password_keeps_the_estimator_busy(password: str) -> None:
     """A dozen look-alike symbols took it five seconds; the ways to read what it gets are few now."""
@@ -91,7 +98,11 @@ async def test_a_hash_is_argon2id_with_the_librarys_defaults(hasher: PasswordHas
     made = await hasher.hash("velvet otter paints maps")
     found, wanted = extract_parameters(made), Argon2()
     assert found.type is Type.ID
-    assert (found.memory_cost, found.time_cost, found.parallelism) == (wanted.memory_cost, wanted.time_cost, wanted.parallelism)
+    assert (found.memory_cost, found.time_cost, found.parallelism) == (
+        wanted.memory_cost,
+        wanted.time_cost,
+        wanted.parallelism,
+    )
     assert not hasher.needs_rehash(made)
     assert await hasher.verify(made, "velvet otter paints maps")
     assert not await hasher.verify(made, "velvet otter paints map")

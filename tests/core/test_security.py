@@ -136,7 +136,8 @@ def test_a_header_that_is_none_is_refused(header: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", [PUBLIC_PEM, PUBLIC_PEM.strip(), KEY.jwk["x"].encode(), KEY.kid.encode(), json.dumps(KEY.jwk).encode(), b""]
+    "secret",
+    [PUBLIC_PEM, PUBLIC_PEM.strip(), KEY.jwk["x"].encode(), KEY.kid.encode(), json.dumps(KEY.jwk).encode(), b""],
 )
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
 def test_the_public_key_is_no_secret_to_sign_with(secret: bytes, algorithm: str) -> None:
@@ -258,7 +259,19 @@ def test_the_scheme_is_read_in_any_case(header: bytes) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, b"", b"Bearer", b"Bearer ", b"Basic YTpi", b"abc", b"Token abc", b"DPoP abc", b"Bearer\tabc", b"Bearer:abc", b" Bearer abc"],
+    [
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"Basic YTpi",
+        b"abc",
+        b"Token abc",
+        b"DPoP abc",
+        b"Bearer\tabc",
+        b"Bearer:abc",
+        b" Bearer abc",
+    ],
 )
 def test_other_schemes_are_refused(header: bytes | None) -> None:
     with pytest.raises(Unauthenticated):
@@ -276,7 +289,9 @@ def test_a_generated_key_is_read_again(tmp_path: Any) -> None:
     assert {key.algorithm for key in keys} == {"EdDSA"}
 
 
-@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)], ids=["P-384", "RSA"])
+@pytest.mark.parametrize(
+    "key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)], ids=["P-384", "RSA"]
+)
 def test_keys_of_other_kinds_are_refused(tmp_path: Any, key: Any) -> None:
     path = tmp_path / "keys.pem"
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

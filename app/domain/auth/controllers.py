@@ -95,7 +95,7 @@ class AuthController(Controller):
         await services.end_session(work, session_id)
         return no_content()
 
-    @post("/introspect", opt=signed_in(), status_code=200, summary="Introspect a token")
+    @post("/introspect", opt=signed_in(takes_form=True), status_code=200, summary="Introspect a token")
     async def introspect(
         self, request: HubRequest, data: Annotated[IntrospectionForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
     ) -> Answer[Introspection]:

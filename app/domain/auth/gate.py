@@ -10,6 +10,7 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 
+from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, InternalError
 from app.core.exchange import Exchange
 from app.core.security import Access, Principal, bearer_token
@@ -33,6 +34,8 @@ async def admit(request: Request[Any, Any, Any]) -> None:
             await _refuse(request.app.state.parts, exchange, access.permission)
     if scope["query_string"] and not access.takes_query:
         raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
+    if access.takes_form:
+        require_form(exchange.header(b"content-type"))
 
 
 async def authenticate(parts: Parts, exchange: Exchange) -> Principal:

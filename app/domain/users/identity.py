@@ -1,22 +1,24 @@
 """One person, one identity: which spellings of an email address are the same address."""
 
 import unicodedata
+from contextlib import suppress
 
+import idna
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import bindparam
 
 from app.core.errors import BadRequest, Fault
 from app.core.listing import STRING, Column, Filter
+from app.core.schemas import folded
 
 
 def email_key(email: str) -> str:
-    """The form under which addresses are compared: compatibility forms (width, ligatures), case and white space are folded.
-
-    Applied twice, because folding can bring up characters that normalise again. Source: Unicode Standard section 3.13, NFKC_Casefold.
-    """
-    key = email.strip()
-    for _ in range(2):
-        key = unicodedata.normalize("NFKC", key).casefold()
+    """The form under which addresses are compared: case, width, Unicode and IDNA variants are one address."""
+    key = folded(email)
+    local, at, domain = key.rpartition("@")
+    if "xn--" in domain:
+        with suppress(UnicodeError):
+            key = f"{local}{at}{folded(idna.decode(domain))}"
     return key
 
 
