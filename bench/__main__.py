@@ -47,6 +47,7 @@ def main() -> int:
     chosen = _arguments()
     pace = Pace(chosen.rounds, chosen.seconds, chosen.connections)
     parts = chosen.only or [*_PARTS, *_FOOTPRINT]
+    load_before = os.getloadavg()[0]
     measured: list[Work] = []
     bounds: list[Bound] = []
     problems: list[str] = []
@@ -55,7 +56,7 @@ def main() -> int:
     if any(part in _FOOTPRINT for part in parts):
         found, broken = _footprint(pace, parts, chosen.memory_requests)
         bounds, problems = found, [*problems, *broken]
-    page = _page(pace, measured, bounds, problems)
+    page = _page(pace, load_before, measured, bounds, problems)
     print(page)
     if chosen.out or not (chosen.only or chosen.quick):
         Path(chosen.out or _RESULTS).write_text(page, encoding="utf-8")
@@ -129,12 +130,14 @@ def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int) -> tuple[
     return bounds, bench.problems
 
 
-def _page(pace: Pace, measured: Sequence[Work], bounds: Sequence[Bound], problems: Sequence[str]) -> str:
+def _page(
+    pace: Pace, load_before: float, measured: Sequence[Work], bounds: Sequence[Bound], problems: Sequence[str]
+) -> str:
     sections = [
         "# Results\n",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_machine()}, Python {platform.python_version()}, {_versions()}.\n",
         f"{pace.rounds} rounds of {pace.seconds:g} s, {pace.connections} connections, load from {load.generator()}. "
-        "How to read it: README.md.\n",
+        f"Load average of the machine before the bench: {load_before:.1f}. How to read it: README.md.\n",
         "## Goals\n",
         report.goals(measured, bounds) + "\n",
         "## Measurements (medians)\n",

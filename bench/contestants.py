@@ -95,7 +95,7 @@ class Server:
 
 def hub(data_dir: Path, settings: Mapping[str, str]) -> Command:
     """The product as shipped: rate limits count, but do not refuse."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
+    environment = {name: value for name, value in _surroundings().items() if not name.startswith("HUB_")}
     environment |= {
         "HUB_DATA_DIR": str(data_dir),
         "HUB_ADMIN_EMAIL": ADMIN_EMAIL,
@@ -109,17 +109,22 @@ def hub(data_dir: Path, settings: Mapping[str, str]) -> Command:
 
 
 def f0() -> Command:
-    return Command("F0", _granian("bench.f0:app"), dict(os.environ), "/constant", _REPOSITORY)
+    return Command("F0", _granian("bench.f0:app"), _surroundings(), "/constant", _REPOSITORY)
 
 
 def f1(environment: Mapping[str, str]) -> Command:
-    return Command("F1", _granian("bench.f1:app"), os.environ | environment, "/roles?limit=1", _REPOSITORY)
+    return Command("F1", _granian("bench.f1:app"), {**_surroundings(), **environment}, "/roles?limit=1", _REPOSITORY)
 
 
 def p1(environment: Mapping[str, str]) -> Command:
     uvicorn = [str(_BIN / "uvicorn"), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     arguments = [*uvicorn, "--host", "127.0.0.1", "--port", "{port}", "bench.p1:app"]
-    return Command("P1", arguments, os.environ | environment, "/openapi.json", _REPOSITORY)
+    return Command("P1", arguments, {**_surroundings(), **environment}, "/openapi.json", _REPOSITORY)
+
+
+def _surroundings() -> dict[str, str]:
+    """Without what would make each start compile every package anew: nobody runs a service like that."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _granian(target: str) -> list[str]:

@@ -1,8 +1,8 @@
 """P1: what one would build instead: FastAPI, SQLModel over SQLAlchemy's async engine, pydantic answers, uvicorn.
 
 As its tutorials show it: one session per request, a bearer JWT checked and its user loaded on every call. Against the
-same rows as the hub, without audit rows, events and tenants (but where a list needs
-one to walk the hub's index).
+same rows as the hub, without audit rows and events, and without tenants but where a list needs one to walk the hub's
+index.
 """
 
 import os

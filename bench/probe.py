@@ -34,10 +34,10 @@ class Answer:
         return status_line + headers + 2 + len(self.body)
 
 
-def send(request: Request, number: str = "probe") -> Answer:
+def send(request: Request, number: str = "probe", timeout_s: float = 10) -> Answer:
     parts = urlsplit(request.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=10)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
     try:
         body = request.body.replace("{n}", number).encode() or None
         connection.request(request.method, target, body, request.headers)
@@ -47,8 +47,8 @@ def send(request: Request, number: str = "probe") -> Answer:
         connection.close()
 
 
-def expect(request: Request, status: int, number: str = "probe") -> Answer:
-    answer = send(request, number)
+def expect(request: Request, status: int, number: str = "probe", timeout_s: float = 10) -> Answer:
+    answer = send(request, number, timeout_s)
     if answer.status != status:
         said = answer.body[:300].decode(errors="replace")
         raise WrongAnswer(f"{request.method} {request.url}: {answer.status} instead of {status}: {said}")
