@@ -96,14 +96,12 @@ def _plain_class(cls: Any) -> type:
 
 
 def _mark(info: types.Type, schema: Schema) -> None:
-    """Add the form of times and the type of enumerations, wherever in the schema of a field they are."""
+    """Add the form of times, wherever in the schema of a field they are."""
     match info:
         case types.Metadata():
             _mark(info.type, schema)
         case types.DateTimeType():
             schema.update(_TIME)
-        case types.LiteralType() if all(isinstance(value, str) for value in info.values):
-            schema["type"] = "string"
         case types.UnionType():
             _mark_variants(info, schema)
         case types.DictType() if isinstance(schema.get("additionalProperties"), dict):
@@ -117,8 +115,6 @@ def _mark_variants(info: types.UnionType, schema: Schema) -> None:
     for variant in schema.get("anyOf", ()):
         if times and variant == {"type": "string"}:
             variant.update(_TIME)
-        elif "enum" in variant and all(isinstance(value, str) for value in variant["enum"]):
-            variant["type"] = "string"
         for member in info.types:
             if isinstance(_bare(member), types.CollectionType) and "items" in variant:
                 _mark(_bare(member), variant)
@@ -163,9 +159,15 @@ def _page_name(name: str) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """The same schema with readable names of generic types in its references."""
+    """The same schema with readable names of generic types in its references, and with the type of enumerations of texts."""
     if isinstance(value, dict):
+        if _is_of_texts(value.get("enum")):
+            value = {"type": "string"} | value
         return {key: _page_name(item) if key == "$ref" else _renamed(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_renamed(item) for item in value]
     return value
+
+
+def _is_of_texts(choices: Any) -> bool:
+    return isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)

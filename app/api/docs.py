@@ -24,6 +24,7 @@ from app.domain.requests import HubRequest
 ASSETS = "/docs/assets"
 BUNDLES: Mapping[str, tuple[str, str]] = {
     "redoc.js": ("flask_openapi3_redoc", "templates/redoc/js/redoc.standalone.js"),
+    "redoc.svg": ("flask_openapi3_redoc", "templates/redoc/images/redoc.svg"),
     "swagger.js": ("flask_openapi3_swagger", "templates/swagger/js/swagger-ui-bundle.js"),
     "swagger.css": ("flask_openapi3_swagger", "templates/swagger/css/swagger-ui.css"),
     "scalar.js": ("flask_openapi3_scalar", "templates/scalar/js/scalar.standalone.js"),
@@ -42,12 +43,16 @@ STARTERS: Mapping[str, str] = {
 });
 """,
     "start-scalar.js": """Scalar.createApiReference("#page", {
-  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, telemetry: false, proxyUrl: "",
+  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, defaultOpenAllTags: true, telemetry: false, proxyUrl: "",
   showDeveloperTools: "never", agent: { disabled: true }, mcp: { disabled: true }, persistAuth: false
 });
 """,
 }
-MEDIA_TYPES = {".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
+REDIRECTED: Mapping[str, tuple[bytes, bytes]] = {
+    "redoc.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", ASSETS.encode() + b"/redoc.svg"),
+}
+"""Addresses of other hosts that a bundle has built in and no option takes out, and what stands there instead."""
+MEDIA_TYPES = {".svg": b"image/svg+xml", ".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
 FOREVER = b"public, max-age=31536000, immutable"
 REVALIDATED = b"no-cache"
 
@@ -93,7 +98,8 @@ def _read(name: str) -> bytes:
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise NotFound("The documentation pages are not installed with this hub.", code="docs_not_installed")
-    return Path(found.submodule_search_locations[0], inside).read_bytes()
+    body = Path(found.submodule_search_locations[0], inside).read_bytes()
+    return body.replace(*REDIRECTED[name]) if name in REDIRECTED else body
 
 
 def _address(name: str) -> str:

@@ -68,7 +68,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)
-    return _head(paths) | {
+    document = _head(paths) | {
         "paths": paths,
         "components": {
             "schemas": components.schemas,
@@ -78,6 +78,8 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
             "securitySchemes": {"bearer": BEARER},
         },
     }
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return plain
 
 
 def _head(paths: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +90,6 @@ def _head(paths: dict[str, Any]) -> dict[str, Any]:
         "info": {
             "title": TITLE,
             "version": version("data-fusion-hub"),
-            "summary": "Identity, access, and data sources proven reachable.",
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },

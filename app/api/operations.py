@@ -181,7 +181,9 @@ class Operations:
 
     def _parameters(self, route: Route) -> Iterator[dict[str, Any]]:
         for name, kind in route.path_parameters.items():
-            schema: Schema = {"type": "string", "format": "uuid"} if kind is not str else {"type": "string", "minLength": 1}
+            schema: Schema = (
+                {"type": "string", "format": "uuid"} if kind is not str else {"type": "string", "minLength": 1}
+            )
             example = PATH_PARAMETERS.get(name, PATH_PARAMETERS["user_id"] if kind is not str else "example")
             yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
         if route.access.listing is not None:

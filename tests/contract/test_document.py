@@ -1,0 +1,156 @@
+"""The OpenAPI document as a document: valid, complete, and closed where the hub is."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.api.openapi import openapi_document
+from app.cli import main
+from app.commands.openapi import routes_alone
+from tests.conftest import Hub
+
+DOCUMENT = openapi_document(routes_alone())
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS = [
+    pytest.param(path, method, operation, id=operation["operationId"])
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+
+
+def test_the_document_is_valid_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1")
+    assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
+
+
+def test_operation_ids_tell_operations_apart() -> None:
+    ids = [operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert sorted(set(ids)) == sorted(ids)
+    assert {"list_roles", "list_user_roles", "create_role", "get_me", "cancel_job"} <= set(ids)
+
+
+@every_operation
+def test_an_operation_says_what_it_is(path: str, method: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    assert operation["tags"]
+
+
+@every_operation
+def test_an_operation_declares_how_it_can_fail(path: str, method: str, operation: dict[str, Any]) -> None:
+    wanted = {"400", "429", "500", "503"}
+    wanted |= {"401", "403"} if operation["security"] != [{}] else set()
+    wanted |= {"404"} if "{" in path else set()
+    wanted |= {"413", "415"} if "requestBody" in operation else set()
+    assert wanted <= set(operation["responses"])
+
+
+@every_operation
+def test_examples_fit_their_schemas(path: str, method: str, operation: dict[str, Any]) -> None:
+    media = list(_described_bodies(operation))
+    assert media or set(operation["responses"]) & {"204"}
+    for media_type, described in media:
+        if media_type.endswith("msgpack"):
+            continue  # its form cannot be written down in JSON; the schema is the same
+        assert described.get("example") not in (None, ""), media_type
+        assert _faults(described["example"], described["schema"]) == []
+
+
+@every_operation
+def test_a_request_body_is_closed(path: str, method: str, operation: dict[str, Any]) -> None:
+    for media_type, described in operation.get("requestBody", {}).get("content", {}).items():
+        if media_type == "application/x-www-form-urlencoded":
+            continue  # OAuth's: parameters that are not recognised are ignored (RFC 6749 section 3.2)
+        open_objects = [schema.get("title") for schema in _objects(described["schema"], set()) if _is_open(schema)]
+        assert open_objects == [], media_type
+
+
+@every_operation
+def test_whatever_creates_can_be_sent_again_safely(path: str, method: str, operation: dict[str, Any]) -> None:
+    if {"201", "202"} & set(operation["responses"]):
+        names = [parameter.get("$ref", "").rpartition("/")[2] for parameter in operation["parameters"]]
+        assert "IdempotencyKey" in names
+
+
+def test_variants_by_type_name_their_discriminator() -> None:
+    schema = DOCUMENT["paths"]["/api/v1/data-sources"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["discriminator"]["propertyName"] == "type"
+    assert {"postgresql", "rest", "s3"} <= set(schema["discriminator"]["mapping"])
+
+
+def test_a_single_entity_has_a_version_to_hold_changes_against() -> None:
+    role = DOCUMENT["paths"]["/api/v1/roles/{role_id}"]
+    assert "ETag" in role["get"]["responses"]["200"]["headers"]
+    assert {"$ref": "#/components/parameters/IfMatch"} in role["patch"]["parameters"]
+    assert {"304"} <= set(role["get"]["responses"])
+    assert {"412", "428"} <= set(role["delete"]["responses"])
+
+
+def test_open_operations_are_marked_and_all_others_name_what_they_need() -> None:
+    assert DOCUMENT["paths"]["/api/v1/auth/login"]["post"]["security"] == [{}]
+    assert DOCUMENT["paths"]["/api/v1/roles"]["post"]["x-permission"] == "roles:write"
+    assert DOCUMENT["paths"]["/api/v1/roles"]["post"]["security"] == [{"bearer": []}]
+
+
+def test_fields_are_described_by_the_sentences_beside_them() -> None:
+    assert SCHEMAS["RoleOut"]["properties"]["is_system"]["description"].startswith("Built in")
+
+
+def test_times_have_a_form() -> None:
+    assert SCHEMAS["RoleOut"]["properties"]["created_at"]["format"] == "date-time"
+    assert {"type": "string", "format": "date-time"} in SCHEMAS["JobOut"]["properties"]["finished_at"]["anyOf"]
+
+
+def test_the_command_writes_the_same_document(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["openapi", "--out", str(tmp_path / "openapi.json")])
+    assert ended.value.code == 0
+    assert json.loads((tmp_path / "openapi.json").read_bytes()) == DOCUMENT
+
+
+@pytest.mark.anyio
+async def test_the_hub_serves_the_same_document_with_an_entity_tag(hub: Hub) -> None:
+    first = await hub.client().get("/openapi.json")
+    again = await hub.client().get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    assert first.json() == DOCUMENT
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def _described_bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from operation.get("requestBody", {}).get("content", {}).items()
+    for answer in operation["responses"].values():
+        described = (
+            DOCUMENT["components"]["responses"][answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
+        )
+        yield from described.get("content", {}).items()
+
+
+def _faults(example: Any, schema: dict[str, Any]) -> list[str]:
+    whole = schema | {"components": {"schemas": SCHEMAS}}
+    return [fault.message for fault in Draft202012Validator(whole).iter_errors(example)]
+
+
+def _objects(schema: dict[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
+    """Every object schema that a body can hold."""
+    if "$ref" in schema:
+        if schema["$ref"] not in seen:
+            seen.add(schema["$ref"])
+            yield from _objects(SCHEMAS[schema["$ref"].rpartition("/")[2]], seen)
+        return
+    if schema.get("type") == "object":
+        yield schema
+    inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
+    inner += [schema[name] for name in ("items", "additionalProperties") if isinstance(schema.get(name), dict)]
+    for each in inner:
+        yield from _objects(each, seen)
+
+
+def _is_open(schema: dict[str, Any]) -> bool:
+    """An object with named fields that takes others too. Maps (`config` of a patch) have no named fields."""
+    return bool(schema.get("properties")) and schema.get("additionalProperties") is not False
