@@ -1,19 +1,22 @@
 """One request and its answer, as every layer of the hub sees them: created by the frame, found again by `Exchange.of(scope)`."""
 
 import asyncio
+import itertools
 import re
+import secrets
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-
-from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest
 
 if TYPE_CHECKING:
     from app.core.security import Principal
 
+_PREFIX = secrets.token_hex(8)
+_COUNT = itertools.count(secrets.randbits(40))
+"""Request ids are unique, not secret: a random prefix for each process and a counter cost a tenth of a UUID."""
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -50,7 +53,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
         given = self.headers.get(b"x-request-id")
-        self.request_id = given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else uuid7().hex
+        self.request_id = given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
 
     @staticmethod
     def of(scope: Mapping[str, Any]) -> "Exchange":

@@ -5,9 +5,8 @@ a pool of its own, is as fast as one written by hand (`bench/RESULTS.md`). Both 
 resource through both.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,8 +17,9 @@ from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from app.core.database import CONNECT_TIMEOUT_S, POOL_TIMEOUT_S, server_settings
-from app.core.errors import NotFound, Unavailable
+from app.core.errors import NotFound
 from app.core.listing import Listing, ListQuery, Page
+from app.core.read_pool import ReadPool
 
 S = TypeVar("S", bound=msgspec.Struct)
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -33,53 +33,43 @@ def compiled(statement: Select[Any]) -> tuple[str, tuple[str, ...], Mapping[str,
 
 
 class Reads:
-    """asyncpg's pool and the one function that reads through it, as one row, as rows, or as a page."""
+    """The one function that reads on connections of its own: as one row, as rows, or as a page."""
 
     def __init__(self, url: str, *, pool_size: int, timeout_s: float) -> None:
-        self._connect: Callable[[], Any] = lambda: asyncpg.create_pool(
-            url.replace("postgresql+asyncpg://", "postgresql://"),
-            min_size=1,
-            max_size=pool_size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=timeout_s,
-            server_settings=server_settings("hub reads", timeout_s),
-            init=_decode_json_columns,
-            reset=_nothing_to_reset,
-        )
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        async def connect() -> Any:
+            connection = await asyncpg.connect(
+                url.replace("postgresql+asyncpg://", "postgresql://"),
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=timeout_s,
+                server_settings=server_settings("hub reads", timeout_s),
+            )
+            await _decode_json_columns(connection)
+            return connection
 
-    async def open(self) -> None:
-        self._pool = await self._connect()
+        self._pool = ReadPool(connect, size=pool_size, wait_s=POOL_TIMEOUT_S)
 
-    async def close(self) -> None:
-        if self._pool is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._pool.close(), 5)
-            self._pool.terminate()
+    def close(self) -> None:
+        self._pool.close()
 
-    async def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[asyncpg.Record]:
+    def connection(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A bare connection, for what is not a select of one repository."""
+        return self._pool.connection()
+
+    async def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Any]:
         """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds."""
         sql, names, own = compiled(statement)
         arguments = [values[name] if name in values else own[name] for name in names]
-        pool = self._pool
-        if pool is None:
-            raise Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
+        connection = await self._pool.acquire()
         try:
-            async with asyncio.timeout(POOL_TIMEOUT_S):
-                connection = await pool.acquire()
-        except TimeoutError:
-            raise Unavailable(
-                "All database connections are busy. Try again in a moment.", code="database_busy"
-            ) from None
-        try:
-            try:
-                return await connection.fetch(sql, *arguments)
-            except asyncpg.InvalidCachedStatementError:
-                return await connection.fetch(
-                    sql, *arguments
-                )  # a migration changed the table under a prepared statement
-        finally:
-            await pool.release(connection)
+            found: list[Any] = await _fetch(connection, sql, arguments)
+        except asyncpg.PostgresError:
+            self._pool.release(connection)
+            raise
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        self._pool.release(connection)
+        return found
 
     async def one(self, statement: Select[Any], struct: type[S], **values: Any) -> S:
         """The one row as a Struct. Raises NotFound."""
@@ -109,16 +99,12 @@ class Reads:
         total: int = row[0]
         return total
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
-        """A bare connection, for what is not a select of one repository."""
-        assert self._pool is not None
-        async with self._pool.acquire(timeout=POOL_TIMEOUT_S) as connection:
-            yield connection
 
-
-async def _nothing_to_reset(connection: Any) -> None:
-    """Reads leave nothing behind in a session, so the round trip of a reset is saved."""
+async def _fetch(connection: Any, sql: str, arguments: list[Any]) -> Any:
+    try:
+        return await connection.fetch(sql, *arguments)
+    except asyncpg.InvalidCachedStatementError:  # a migration changed the table under a prepared statement
+        return await connection.fetch(sql, *arguments)
 
 
 async def _decode_json_columns(connection: Any) -> None:

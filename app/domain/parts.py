@@ -35,12 +35,11 @@ class Parts:
 
     async def open(self) -> None:
         """Connect. A database that is away does not stop the start: readiness says so, and requests answer 503."""
-        await self.reads.open()
         self.principals.start()
 
     async def close(self) -> None:
         await self.principals.stop()
         await self.sandbox.close()
-        await self.reads.close()
+        self.reads.close()
         await self.engine.dispose()
         self.passwords.close()
