@@ -139,8 +139,12 @@ class Principals:
             del self._signed[session_id]
 
     def _drop_notified(self, payload: str) -> None:
+        """What cannot be read may have been about anybody."""
         kind, _, row_id = payload.partition(":")
-        self.drop(kind, UUID(row_id))
+        try:
+            self.drop(kind, UUID(row_id))
+        except ValueError:
+            self._drop_all()
 
 
 def _hangs_on(principal: Principal, kind: str, row_id: UUID) -> bool:
