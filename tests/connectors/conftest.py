@@ -179,6 +179,9 @@ async def _fill(server: PostgresServer) -> None:
     for database in ("shop", "closed"):
         await connection.execute(f"CREATE DATABASE {database}")
     await connection.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    await connection.execute(
+        "CREATE TABLE long AS SELECT repeat('ü', 1000) AS t, decode(repeat('00', 1000), 'hex') AS b"
+    )
     await connection.close()
     connection = await asyncpg.connect(server.url("shop"))
     await connection.execute((Path(__file__).parent / "shop.sql").read_text())

@@ -98,9 +98,11 @@ async def test_previews_that_break_raise(faulty: ConnectorSandbox) -> None:
 async def test_a_discovery_that_breaks_has_given_what_it_had(faulty: ConnectorSandbox) -> None:
     for way, code in (("segv", "crashed"), ("raise", "crashed"), ("hang", "timeout")):
         names = []
+        batches = faulty.discover("misbehaving", {"way": way}, SECRETS, POLICY, idle_s=2)
+        for _ in range(3):
+            names += [item.name for item in await anext(batches)]
         with pytest.raises(ConnectorError) as caught:
-            async for batch in faulty.discover("misbehaving", {"way": way}, SECRETS, POLICY, idle_s=2):
-                names += [item.name for item in batch]
+            await anext(batches)
         assert names == ["0", "1", "2"]
         assert caught.value.code == code
 

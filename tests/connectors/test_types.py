@@ -73,10 +73,14 @@ async def test_schemas_can_be_included_and_excluded(
 async def test_long_values_are_cut_and_said_to_be(
     filled_postgres: PostgresServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
 ) -> None:
-    config = {**POSTGRES, "port": filled_postgres.port}
-    request = PreviewRequest(path=("shop", "orders"), columns=("name", "key"), limit=1, max_value_bytes=64)
-    shown = await sandbox.preview("postgresql", config, PASSWORD, loopback, request)
-    assert shown.rows[0][1] == "00000000-0000-0000-0000-000000000001"
+    config = {**POSTGRES, "port": filled_postgres.port, "database": "postgres", "username": "postgres"}
+    secrets = {"password": filled_postgres.superuser_password}
+    request = PreviewRequest(path=("public", "long"), max_value_bytes=64)
+    shown = await sandbox.preview("postgresql", config, secrets, loopback, request)
+    ((text, binary),) = shown.rows
+    assert text == "ü" * 32
+    assert len(binary) == 64
+    assert shown.truncated
 
 
 @pytest.mark.parametrize(
