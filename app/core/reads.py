@@ -83,7 +83,7 @@ class Reads:
 
     async def page(self, listing: Listing, query: ListQuery, struct: type[S], **values: Any) -> Page[S]:
         """One page of a list, with the exact count where the query asks for it."""
-        found = await self.rows(listing.statement(query), values | listing.parameters(query))
+        found = await self.rows(listing.statement(query), {**values, **listing.parameters(query)})
         width = len(struct.__struct_fields__)
         shown = found[: query.limit]
         items = [struct(*row[:width]) for row in shown]
@@ -95,7 +95,7 @@ class Reads:
     async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int | None:
         if not query.count:
             return None
-        (row,) = await self.rows(listing.count_statement(query), values | listing.parameters(query))
+        (row,) = await self.rows(listing.count_statement(query), {**values, **listing.parameters(query)})
         total: int = row[0]
         return total
 

@@ -16,9 +16,11 @@ from app.core.answers import require_match
 from app.core.errors import Forbidden, NotFound
 from app.core.exchange import Exchange
 from app.core.security import Principal
-from app.domain.audit.services import Outcome, audit
-from app.domain.events.services import announce
+from app.domain.audit.services import AuditRow, Outcome, audit_row
+from app.domain.auth.principals import CHANNEL
+from app.domain.events.services import EventRow, event_row
 from app.domain.parts import Parts
+from app.domain.records import write_records
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import DEFAULT_TENANT_ID
 
@@ -41,6 +43,8 @@ class UnitOfWork:
         self.principal = principal
         self.tenant_id = principal.tenant_id if principal else tenant_id
         self.now = datetime.now(UTC)
+        self._audits: list[AuditRow] = []
+        self._events: list[EventRow] = []
         self._forgotten: list[tuple[str, UUID]] = []
 
     @property
@@ -82,36 +86,39 @@ class UnitOfWork:
         entity.updated_at = self.now
         entity.updated_by = self.actor_id
 
-    async def audit(
+    def audit(
         self, action: str, resource_type: str, resource_id: UUID | None, *, outcome: Outcome = "success", **details: Any
     ) -> None:
-        """Add the row of this action to the audit log, in this transaction."""
-        await audit(
-            self.session,
-            tenant_id=self.tenant_id,
-            principal=self.principal,
-            exchange=self.exchange,
-            address=self.address,
-            action=action,
-            resource_type=resource_type,
-            resource_id=resource_id,
-            outcome=outcome,
-            **details,
+        """The row of this action in the audit log; written by `commit`, in this transaction."""
+        self._audits.append(
+            audit_row(
+                action,
+                resource_type,
+                resource_id,
+                tenant_id=self.tenant_id,
+                principal=self.principal,
+                exchange=self.exchange,
+                address=self.address,
+                outcome=outcome,
+                **details,
+            )
         )
 
-    async def announce(self, event_type: str, subject: str, data: dict[str, Any]) -> None:
-        """Add the event of this change to the outbox, in this transaction."""
-        await announce(
-            self.session, tenant_id=self.tenant_id, event_type=event_type, subject=subject, data=data, time=self.now
-        )
+    def announce(self, event_type: str, subject: str, data: Any) -> None:
+        """The event of this change in the outbox; written by `commit`, in this transaction."""
+        self._events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
 
-    async def forget(self, kind: str, row_id: UUID) -> None:
-        """Tell every worker, at commit, that principals that hang on this row are no longer true."""
-        await self.parts.principals.notify(self.session, kind, row_id)
+    def forget(self, kind: str, row_id: UUID) -> None:
+        """Every worker is told, at commit, that principals that hang on this row (session, user, role, tenant) are untrue."""
         self._forgotten.append((kind, row_id))
 
     async def commit(self) -> None:
-        """Commit; this worker forgets at once what the others forget when the notification reaches them."""
+        """Write what is on record and commit. This worker forgets at once what others forget when they are notified."""
+        if self._audits or self._events or self._forgotten:
+            payloads = [f"{kind}:{row_id}" for kind, row_id in self._forgotten]
+            await write_records(
+                self.session, audits=self._audits, events=self._events, channel=CHANNEL, notifications=payloads
+            )
         await self.session.commit()
         for kind, row_id in self._forgotten:
             self.parts.principals.drop(kind, row_id)
@@ -147,19 +154,19 @@ async def record_refusal(parts: Parts, exchange: Exchange, error: Forbidden) -> 
     """A refused call of a known principal is on record before its 403 is sent, in a transaction of its own."""
     if exchange.principal is None:
         return
+    row = audit_row(
+        f"{exchange.method.lower()} {exchange.scope['path']}"[:500],
+        "route",
+        None,
+        tenant_id=exchange.principal.tenant_id,
+        principal=exchange.principal,
+        exchange=exchange,
+        address=client_address(parts, exchange),
+        outcome="refused",
+        detail=error.code,
+    )
     async with parts.sessions.begin() as session:
-        await audit(
-            session,
-            tenant_id=exchange.principal.tenant_id,
-            principal=exchange.principal,
-            exchange=exchange,
-            address=client_address(parts, exchange),
-            action=f"{exchange.scope['method'].lower()} {exchange.scope['path']}"[:500],
-            resource_type="route",
-            resource_id=None,
-            outcome="refused",
-            detail=error.code,
-        )
+        await write_records(session, audits=[row])
 
 
 def client_address(parts: Parts, exchange: Exchange | None) -> str | None:

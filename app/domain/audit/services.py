@@ -1,17 +1,15 @@
-"""Writing the audit log: one row per write, login and refusal, in the transaction of what it records."""
+"""Rows of the audit log: one per write, login and refusal, written in the transaction of what they record."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from msgspec import Struct
 from uuid_utils.compat import uuid7
 
 from app.core.exchange import Exchange
 from app.core.security import Principal
-from app.domain.audit.models import AuditEvent
 
 Outcome = Literal["success", "failure", "refused"]
 
@@ -21,42 +19,55 @@ NEVER_RECORDED = frozenset(
 MAX_TEXT = 500
 
 
-async def audit(
-    session: AsyncSession,
+class AuditRow(Struct):
+    id: UUID
+    tenant_id: UUID
+    occurred_at: datetime
+    actor_id: UUID | None
+    actor_name: str | None
+    action: str
+    resource_type: str
+    resource_id: UUID | None
+    outcome: Outcome
+    address: str | None
+    request_id: str | None
+    detail: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def audit_row(
+    action: str,
+    resource_type: str,
+    resource_id: UUID | None,
     *,
     tenant_id: UUID,
     principal: Principal | None,
     exchange: Exchange | None,
     address: str | None,
-    action: str,
-    resource_type: str,
-    resource_id: UUID | None,
     outcome: Outcome,
     actor_id: UUID | None = None,
     actor_name: str | None = None,
     before: Any = None,
     after: Any = None,
     detail: str | None = None,
-) -> None:
-    """Add one row. `before` and `after` are Structs or dictionaries as the API shows them: without any secret's value."""
-    await session.execute(
-        insert(AuditEvent),
-        {
-            "id": uuid7(),
-            "tenant_id": tenant_id,
-            "occurred_at": datetime.now(UTC),
-            "actor_id": principal.id if principal else actor_id,
-            "actor_name": principal.email if principal else actor_name,
-            "action": action,
-            "resource_type": resource_type,
-            "resource_id": resource_id,
-            "outcome": outcome,
-            "address": address,
-            "request_id": exchange.request_id if exchange else None,
-            "detail": detail[:MAX_TEXT] if detail else None,
-            "before": redacted(before),
-            "after": redacted(after),
-        },
+) -> AuditRow:
+    """`before` and `after` are Structs or dictionaries as the API shows them: without any secret's value."""
+    return AuditRow(
+        id=uuid7(),
+        tenant_id=tenant_id,
+        occurred_at=datetime.now(UTC),
+        actor_id=principal.id if principal else actor_id,
+        actor_name=principal.email if principal else actor_name,
+        action=action,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        outcome=outcome,
+        address=address,
+        request_id=exchange.request_id if exchange else None,
+        detail=detail[:MAX_TEXT] if detail else None,
+        before=redacted(before),
+        after=redacted(after),
     )
 
 

@@ -12,7 +12,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, Float, Select, Text, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unauthenticated
@@ -109,11 +108,6 @@ class Principals:
         if media_type not in encoded:
             encoded[media_type] = answer(exchange, signed.me).body
         return Answer(200, [(b"content-type", media_type.encode())], encoded[media_type])
-
-    @staticmethod
-    async def notify(session: AsyncSession, kind: str, row_id: UUID) -> None:
-        """Sent to every worker when the transaction commits. `kind` is session, user, role or tenant."""
-        await session.execute(select(func.pg_notify(CHANNEL, f"{kind}:{row_id}")))
 
     async def _load(self, claims: Claims) -> Signed:
         rows = await self._reads.rows(LIVE_SESSION, {"session_id": claims.sid, "tenant_id": claims.tid})

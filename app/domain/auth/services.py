@@ -122,7 +122,7 @@ async def _open_session(work: UnitOfWork, user: User) -> TokenPair:
 async def _record_login(
     work: UnitOfWork, user: User | None, *, outcome: Any, name: str | None = None, session_id: UUID | None = None
 ) -> None:
-    await work.audit(
+    work.audit(
         "auth.login",
         "session",
         session_id,
@@ -168,16 +168,16 @@ async def _rotate(work: UnitOfWork, session: Session) -> TokenPair:
     session.rotated_at = session.last_seen_at = session.updated_at = work.now
     session.idle_expires_at = work.now + IDLE_LIFETIME
     await work.session.flush()
-    await work.audit("auth.refresh", "session", session.id, actor_id=session.user_id)
-    await work.forget("session", session.id)
+    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id)
+    work.forget("session", session.id)
     return _pair(work, session)
 
 
 async def _end_reused(work: UnitOfWork, session: Session) -> None:
     session.revoked_at = session.updated_at = work.now
     await work.session.flush()
-    await work.forget("session", session.id)
-    await work.audit("auth.refresh_reused", "session", session.id, outcome="refused", actor_id=session.user_id)
+    work.forget("session", session.id)
+    work.audit("auth.refresh_reused", "session", session.id, outcome="refused", actor_id=session.user_id)
 
 
 def _pair(work: UnitOfWork, session: Session) -> TokenPair:
@@ -222,7 +222,7 @@ async def logout(work: UnitOfWork, scope: str) -> None:
         await end_sessions(work, actor.id)
     else:
         await _revoke(work, actor.session_id)
-    await work.audit("auth.logout", "session", actor.session_id, detail=scope)
+    work.audit("auth.logout", "session", actor.session_id, detail=scope)
 
 
 async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
@@ -235,12 +235,12 @@ async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
     )
     if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
         raise NotFound
-    await work.forget("session", session_id)
+    work.forget("session", session_id)
 
 
 async def end_session(work: UnitOfWork, session_id: UUID) -> None:
     await _revoke(work, session_id)
-    await work.audit("session.revoke", "session", session_id)
+    work.audit("session.revoke", "session", session_id)
 
 
 async def change_password(request: HubRequest, given: ChangePassword) -> None:
@@ -254,7 +254,7 @@ async def change_password(request: HubRequest, given: ChangePassword) -> None:
             await _set_password(work, user, stronger)
             return
         await _count_failure(work, NOBODY if fits else user.id)
-        await work.audit("auth.change_password", "user", user.id, outcome="failure")
+        work.audit("auth.change_password", "user", user.id, outcome="failure")
     fault = Fault("current_password", "wrong_password", "is not your current password")
     raise BadRequest("The current password is wrong.", code="wrong_password", errors=[fault])
 
@@ -277,8 +277,8 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
     }
     await work.session.execute(update(User).where(User.id == user.id).values(changed), execution_options=_NO_SYNC)
     await end_sessions(work, user.id, keep=principal.session_id)
-    await work.audit("auth.change_password", "user", user.id)
-    await work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
+    work.audit("auth.change_password", "user", user.id)
+    work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
 
 
 async def introspect(request: HubRequest, token: str) -> Introspection:

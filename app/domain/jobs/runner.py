@@ -19,10 +19,11 @@ from uuid_utils.compat import uuid7
 from app.connectors.failures import ConnectorError
 from app.core.errors import HubError
 from app.core.notifications import Listener
-from app.domain.events.services import announce
+from app.domain.events.services import event_row
 from app.domain.jobs.models import Job
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
+from app.domain.records import write_records
 
 log = logging.getLogger("hub.jobs")
 
@@ -69,9 +70,8 @@ class JobRun:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
             subject = f"jobs/{self.job_id}"
-            await announce(
-                session, tenant_id=self.tenant_id, event_type=f"job.{status}", subject=subject, data=data, time=now
-            )
+            event = event_row(f"job.{status}", subject, data, tenant_id=self.tenant_id, time=now)
+            await write_records(session, events=[event])
 
     async def _write(self, **values: Any) -> bool:
         async with self.parts.sessions.begin() as session:

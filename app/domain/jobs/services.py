@@ -32,8 +32,8 @@ class JobService:
         )
         await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))
         shown = await self._shown(job.id)
-        await self._work.audit("job.create", "job", job.id, after={"kind": kind, "subject_id": subject_id})
-        await self._work.announce("job.created", f"jobs/{job.id}", shown)
+        self._work.audit("job.create", "job", job.id, after={"kind": kind, "subject_id": subject_id})
+        self._work.announce("job.created", f"jobs/{job.id}", shown)
         return shown
 
     async def unfinished(self, kind: str, subject_id: UUID) -> JobOut | None:
@@ -61,8 +61,8 @@ class JobService:
         statement = update(Job).where(Job.id == job_id).values(values)
         await self._work.session.execute(statement, execution_options={"synchronize_session": False})
         shown = await self._shown(job_id)
-        await self._work.audit("job.cancel", "job", job_id)
-        await self._work.announce("job.cancelled", f"jobs/{job_id}", shown)
+        self._work.audit("job.cancel", "job", job_id)
+        self._work.announce("job.cancelled", f"jobs/{job_id}", shown)
         return shown
 
     async def _shown(self, job_id: UUID) -> JobOut:

@@ -41,8 +41,8 @@ class RoleService:
             is_system=False,
         )
         shown = to_struct(await self._roles.add(role), RoleOut)
-        await self._work.audit("role.create", "role", role.id, after=shown)
-        await self._work.announce("role.created", f"roles/{role.id}", shown)
+        self._work.audit("role.create", "role", role.id, after=shown)
+        self._work.announce("role.created", f"roles/{role.id}", shown)
         return shown
 
     async def update(self, role_id: UUID, patch: RolePatch) -> RoleOut:
@@ -61,8 +61,8 @@ class RoleService:
         await self._work.session.flush()
         after = to_struct(role, RoleOut)
         await self._announce_to_members(role.id, renamed=before.name != after.name)
-        await self._work.audit("role.update", "role", role.id, before=before, after=after)
-        await self._work.announce("role.updated", f"roles/{role.id}", after)
+        self._work.audit("role.update", "role", role.id, before=before, after=after)
+        self._work.announce("role.updated", f"roles/{role.id}", after)
         return after
 
     async def delete(self, role_id: UUID) -> None:
@@ -71,8 +71,8 @@ class RoleService:
         await self._announce_to_members(role.id, renamed=True)
         await self._work.session.delete(role)
         await self._work.session.flush()
-        await self._work.audit("role.delete", "role", role_id, before=before)
-        await self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
+        self._work.audit("role.delete", "role", role_id, before=before)
+        self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
 
     async def approvers(self, role_id: UUID) -> tuple[int, list[UUID]]:
         """The version of the role, and the roles whose members decide on requests for it."""
@@ -96,8 +96,8 @@ class RoleService:
         self._work.touch(role)
         await self._work.session.flush()
         changed = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}
-        await self._work.audit("role.set_approvers", "role", role_id, **changed)
-        await self._work.announce("role.updated", f"roles/{role_id}", to_struct(role, RoleOut))
+        self._work.audit("role.set_approvers", "role", role_id, **changed)
+        self._work.announce("role.updated", f"roles/{role_id}", to_struct(role, RoleOut))
         return role.version, wanted
 
     async def check_reference(self, role_id: UUID | None, path: str) -> None:
@@ -138,7 +138,7 @@ class RoleService:
 
     async def _announce_to_members(self, role_id: UUID, *, renamed: bool) -> None:
         """What members may do has changed; where the name did, so has what is shown of them."""
-        await self._work.forget("role", role_id)
+        self._work.forget("role", role_id)
         if renamed:
             members = select(UserRole.user_id).where(UserRole.role_id == role_id)
             counted = {"version": User.version + 1, "updated_at": self._work.now, "updated_by": self._work.actor_id}

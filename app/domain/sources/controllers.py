@@ -142,7 +142,7 @@ class DataSourceController(Controller):
             service = DataSourceService(work)
             source, secrets = await service.connection_of(source_id)
             path = await service.path_of(source_id, data.object)
-            await work.audit("data_source.preview", "data_source", source_id, after={"object": data.object})
+            work.audit("data_source.preview", "data_source", source_id, after={"object": data.object})
         found = await run_preview(request.parts, source, secrets, path, data)
         if request.exchange.accepts(CSV):
             return Answer(200, [(b"content-type", b"text/csv; charset=utf-8")], as_csv(found))
@@ -155,7 +155,7 @@ async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
     config = msgspec.to_builtins(data.config)
     result = await run_test(request.parts, request.principal.tenant_id, connector.type, config, given_secrets(data.secrets))
     async with work_of_its_own(request) as work:
-        await work.audit("data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status})
+        work.audit("data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status})
     return result
 
 

@@ -15,8 +15,9 @@ from app.connectors.base import DiscoveredObject
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError
 from app.core.sealing import SealingError
-from app.domain.events.services import announce
+from app.domain.events.services import event_row
 from app.domain.jobs.runner import JobRun
+from app.domain.records import write_records
 from app.domain.sources.models import SourceObject
 from app.domain.sources.services import DataSourceService, as_refusal
 from app.domain.work import UnitOfWork
@@ -76,14 +77,8 @@ async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -
         result = {"objects": total, "deactivated": gone}
         data = {"id": str(source_id), **result}
         subject = f"data-sources/{source_id}"
-        await announce(
-            session,
-            tenant_id=run.tenant_id,
-            event_type="data_source.discovered",
-            subject=subject,
-            data=data,
-            time=started,
-        )
+        event = event_row("data_source.discovered", subject, data, tenant_id=run.tenant_id, time=started)
+        await write_records(session, events=[event])
     return result
 
 

@@ -39,7 +39,7 @@ async def store(work: UnitOfWork, source: DataSource, secrets: Mapping[str, str 
 
 async def _store_one(work: UnitOfWork, source: DataSource, name: str, value: str) -> None:
     ring = work.parts.key_ring
-    sealed = ring.seal(value.encode(), tenant_id=source.tenant_id, row_id=source.id, field=_field(name))
+    sealed = ring.seal(value.encode(), tenant_id=source.tenant_id, row_id=source.id, field=sealed_field(name))
     given = {"sealed": sealed, "key_id": ring.current_id, "updated_at": work.now}
     statement = insert(DataSourceSecret).values(
         data_source_id=source.id, name=name, tenant_id=source.tenant_id, version=1, **given
@@ -60,7 +60,7 @@ async def opened(work: UnitOfWork, source: DataSource) -> dict[str, str]:
     )
     ring = work.parts.key_ring
     return {
-        name: ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=_field(name)).decode()
+        name: ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=sealed_field(name)).decode()
         for name, sealed in rows
     }
 
@@ -87,5 +87,6 @@ def require_reentry(
         )
 
 
-def _field(name: str) -> str:
+def sealed_field(name: str) -> str:
+    """The field part of the place that a secret of that name is sealed to."""
     return f"data_sources.secrets.{name}"

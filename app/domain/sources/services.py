@@ -66,8 +66,8 @@ class DataSourceService:
         await self._sources.add(source)
         await source_secrets.store(self._work, source, given)
         shown = await self._shown(source.id)
-        await self._work.audit("data_source.create", "data_source", source.id, after=shown)
-        await self._work.announce("data_source.created", f"data-sources/{source.id}", shown)
+        self._work.audit("data_source.create", "data_source", source.id, after=shown)
+        self._work.announce("data_source.created", f"data-sources/{source.id}", shown)
         return shown
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceOut:
@@ -92,8 +92,8 @@ class DataSourceService:
         await self._work.session.flush()
         await source_secrets.store(self._work, source, given)
         after = await self._shown(source_id)
-        await self._work.audit("data_source.update", "data_source", source_id, before=before, after=after)
-        await self._work.announce("data_source.updated", f"data-sources/{source_id}", after)
+        self._work.audit("data_source.update", "data_source", source_id, before=before, after=after)
+        self._work.announce("data_source.updated", f"data-sources/{source_id}", after)
         return after
 
     async def delete(self, source_id: UUID) -> None:
@@ -102,8 +102,8 @@ class DataSourceService:
         before = await self._shown(source_id)
         await self._work.session.delete(source)
         await self._work.session.flush()
-        await self._work.audit("data_source.delete", "data_source", source_id, before=before)
-        await self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
+        self._work.audit("data_source.delete", "data_source", source_id, before=before)
+        self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
 
     async def record_test(self, source_id: UUID, result: TestResult) -> None:
         """Keep the result in the history and on the source; an event where the status changed. No version is counted."""
@@ -122,7 +122,7 @@ class DataSourceService:
         await self._work.session.execute(insert(DataSourceTest), row)
         await self._set_status(source, result.status)
         summary = {"status": result.status, "test_id": str(row["id"])}
-        await self._work.audit("data_source.test", "data_source", source_id, after=summary)
+        self._work.audit("data_source.test", "data_source", source_id, after=summary)
 
     async def discover(self, source_id: UUID) -> JobOut:
         """The job that looks inside; the one already under way, where there is one."""
@@ -133,7 +133,7 @@ class DataSourceService:
         if not registry.get(source.type).capabilities.discover:
             raise Conflict("Sources of this type cannot be discovered.", code="unsupported")
         job = await jobs.enqueue(DISCOVER, subject_id=source_id)
-        await self._work.audit("data_source.discover", "data_source", source_id, after={"job_id": str(job.id)})
+        self._work.audit("data_source.discover", "data_source", source_id, after={"job_id": str(job.id)})
         return job
 
     async def connection_of(self, source_id: UUID) -> tuple[DataSource, dict[str, str]]:
@@ -163,7 +163,7 @@ class DataSourceService:
         )
         if changed:
             data = {"id": str(source.id), "status": status, "before": source.status}
-            await self._work.announce("data_source.status_changed", f"data-sources/{source.id}", data)
+            self._work.announce("data_source.status_changed", f"data-sources/{source.id}", data)
 
     async def _merged_config(
         self, source: DataSource, patch: Mapping[str, Any], given: Mapping[str, str | None]

@@ -40,8 +40,8 @@ class UserService:
         await self._users.add(user)
         await self._hold(user.id, (PUBLIC_ROLE_ID, *roles))
         shown = await self._shown(user.id)
-        await self._work.audit("user.create", "user", user.id, after=shown)
-        await self._work.announce("user.created", f"users/{user.id}", shown)
+        self._work.audit("user.create", "user", user.id, after=shown)
+        self._work.announce("user.created", f"users/{user.id}", shown)
         return shown
 
     async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
@@ -55,11 +55,11 @@ class UserService:
         await self._work.session.flush()
         if "password_hash" in changes or not user.is_active:
             await end_sessions(self._work, user_id)
-        await self._work.forget("user", user_id)
+        self._work.forget("user", user_id)
         after = await self._shown(user_id)
         action = "user.set_password" if "password_hash" in changes else "user.update"
-        await self._work.audit(action, "user", user_id, before=before, after=after)
-        await self._work.announce("user.updated", f"users/{user_id}", after)
+        self._work.audit(action, "user", user_id, before=before, after=after)
+        self._work.announce("user.updated", f"users/{user_id}", after)
         return after
 
     async def delete(self, user_id: UUID) -> None:
@@ -69,9 +69,9 @@ class UserService:
         before = await self._shown(user_id)
         await self._work.session.delete(user)
         await self._work.session.flush()
-        await self._work.forget("user", user_id)
-        await self._work.audit("user.delete", "user", user_id, before=before)
-        await self._work.announce("user.deleted", f"users/{user_id}", {"id": str(user_id)})
+        self._work.forget("user", user_id)
+        self._work.audit("user.delete", "user", user_id, before=before)
+        self._work.announce("user.deleted", f"users/{user_id}", {"id": str(user_id)})
 
     async def assign(self, user_id: UUID, role_id: UUID) -> UserOut:
         """Give a role; giving it again changes nothing. Raises Forbidden where the role brings more than the actor holds."""
@@ -100,10 +100,10 @@ class UserService:
     async def _roles_changed(self, user: User, action: str, role_id: UUID) -> UserOut:
         self._work.touch(user)
         await self._work.session.flush()
-        await self._work.forget("user", user.id)
+        self._work.forget("user", user.id)
         after = await self._shown(user.id)
-        await self._work.audit(action, "user", user.id, after={"role_id": str(role_id), "roles": after.roles})
-        await self._work.announce("user.updated", f"users/{user.id}", after)
+        self._work.audit(action, "user", user.id, after={"role_id": str(role_id), "roles": after.roles})
+        self._work.announce("user.updated", f"users/{user.id}", after)
         return after
 
     async def _changeable(self, user_id: UUID) -> User:
@@ -179,4 +179,4 @@ async def end_sessions(work: UnitOfWork, user_id: UUID, *, keep: UUID | None = N
     if keep is not None:
         statement = statement.where(Session.id != keep)
     await work.session.execute(statement.values(revoked_at=work.now), execution_options={"synchronize_session": False})
-    await work.forget("user", user_id)
+    work.forget("user", user_id)
