@@ -8,26 +8,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from argon2 import PasswordHasher as Argon2
 from sqlalchemy import event
 
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
-from tests.domain.conftest import Records
+from tests.domain.conftest import WEAK, Records, new_user, open_session
 
 pytestmark = pytest.mark.anyio
 
 LOGIN = "/api/v1/auth/login"
-WEAK = Argon2(time_cost=1, memory_cost=1024)
-
-
-async def new_user(hub: Hub, records: Records, **columns: Any) -> str:
-    """A user's email. The hash is a weak one, so that logging in costs little."""
-    email = f"{uuid4().hex}@example.org"
-    made = await hub.admin.post("/api/v1/users", json={"email": email, "first_name": "Ada"})
-    values = {"password_hash": WEAK.hash(PASSWORD), **columns}
-    for name, value in values.items():
-        await records.run(f'UPDATE users SET "{name}" = $1 WHERE id = $2::uuid', value, made.json()["id"])
-    return email
 
 
 async def attempt(hub: Hub, email: str, password: str = PASSWORD, **more: Any) -> httpx.Response:
@@ -346,7 +334,7 @@ async def test_what_is_no_address_registers_nobody(hub: Hub, email: str) -> None
 
 async def test_logging_out_ends_this_session_only(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    one, two = await hub.sign_in(email), await hub.sign_in(email)
+    one, two = await open_session(hub, records, email), await open_session(hub, records, email)
     answer = await one.post("/api/v1/auth/logout")
     assert (answer.status_code, answer.content) == (204, b"")
     assert (await one.get("/api/v1/auth/me")).status_code == 401
@@ -356,7 +344,7 @@ async def test_logging_out_ends_this_session_only(hub: Hub, records: Records) ->
 
 async def test_logging_out_everywhere_ends_all_sessions(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    one, two = await hub.sign_in(email), await hub.sign_in(email)
+    one, two = await open_session(hub, records, email), await open_session(hub, records, email)
     assert (await one.post("/api/v1/auth/logout", json={"scope": "all"})).status_code == 204
     assert {(await client.get("/api/v1/auth/me")).status_code for client in (one, two)} == {401}
 
@@ -369,7 +357,7 @@ async def test_logging_out_takes_no_other_body(hub: Hub, body: Any) -> None:
 
 async def test_sessions_are_ones_own(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    here, there = await hub.sign_in(email), await hub.sign_in(email)
+    here, there = await open_session(hub, records, email), await open_session(hub, records, email)
     listed = (await here.get("/api/v1/auth/sessions?count=exact")).json()
     assert (len(listed["items"]), listed["total"]) == (2, 2)
     assert [session["is_current"] for session in listed["items"]].count(True) == 1
@@ -384,7 +372,7 @@ async def test_sessions_are_ones_own(hub: Hub, records: Records) -> None:
 
 async def test_a_session_of_somebody_else_is_not_there(hub: Hub, records: Records) -> None:
     """AZ2, AZ3: like a random id, and nothing happens to it."""
-    mine, theirs = await hub.sign_in(await new_user(hub, records)), await hub.sign_in(await new_user(hub, records))
+    mine, theirs = [await open_session(hub, records, await new_user(hub, records)) for _ in range(2)]
     their_id = (await theirs.get("/api/v1/auth/sessions")).json()["items"][0]["id"]
     answers = [await client.delete(f"/api/v1/auth/sessions/{their_id}") for client in (mine, hub.admin)]
     unknown = await mine.delete(f"/api/v1/auth/sessions/{uuid4()}")
@@ -408,7 +396,7 @@ NEW = "another phrase about lanterns"
 
 async def test_changing_ones_password_ends_the_other_sessions(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    here, there = await hub.sign_in(email), await hub.sign_in(email)
+    here, there = await open_session(hub, records, email), await open_session(hub, records, email)
     answer = await here.post("/api/v1/auth/change-password", json={"current_password": PASSWORD, "new_password": NEW})
     assert (answer.status_code, answer.content) == (204, b"")
     assert (await here.get("/api/v1/auth/me")).status_code == 200
@@ -422,7 +410,7 @@ async def test_changing_ones_password_ends_the_other_sessions(hub: Hub, records:
 
 async def test_changing_ones_password_shows_in_the_version(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    client = await hub.sign_in(email)
+    client = await open_session(hub, records, email)
     before = (await client.get("/api/v1/auth/me")).json()["user"]["version"]
     await client.post("/api/v1/auth/change-password", json={"current_password": PASSWORD, "new_password": NEW})
     assert (await client.get("/api/v1/auth/me")).json()["user"]["version"] == before + 1
@@ -430,7 +418,7 @@ async def test_changing_ones_password_shows_in_the_version(hub: Hub, records: Re
 
 async def test_a_wrong_current_password_counts_towards_the_lock(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records, failed_logins=8)
-    client = await hub.sign_in(email)
+    client = await open_session(hub, records, email)
     await records.run("UPDATE users SET failed_logins = 8 WHERE email = $1", email)
     for _ in range(2):
         answer = await client.post("/api/v1/auth/change-password", json={"current_password": "x", "new_password": NEW})
@@ -443,7 +431,7 @@ async def test_a_wrong_current_password_counts_towards_the_lock(hub: Hub, record
 
 async def test_a_weak_new_password_changes_nothing(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    here, there = await hub.sign_in(email), await hub.sign_in(email)
+    here, there = await open_session(hub, records, email), await open_session(hub, records, email)
     before = await records.mark()
     body = {"current_password": PASSWORD, "new_password": email + email}
     answer = await here.post("/api/v1/auth/change-password", json=body)
@@ -454,7 +442,7 @@ async def test_a_weak_new_password_changes_nothing(hub: Hub, records: Records) -
 
 async def test_who_has_no_password_cannot_change_it(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    client = await hub.sign_in(email)
+    client = await open_session(hub, records, email)
     await records.run("UPDATE users SET password_hash = NULL WHERE email = $1", email)
     answer = await client.post("/api/v1/auth/change-password", json={"current_password": "", "new_password": NEW})
     assert (answer.status_code, answer.json()["code"]) == (400, "wrong_password")

@@ -16,24 +16,18 @@ from app.core.notifications import PROOF_VALID_S
 from app.core.security import Claims
 from app.domain.auth.services import refresh_token_of
 from tests.conftest import PASSWORD, Hub
-from tests.domain.conftest import Records
-from tests.domain.test_auth import LOGIN, new_user
+from tests.domain.conftest import Records, new_user, open_pair
 
 pytestmark = pytest.mark.anyio
 
 ME = "/api/v1/auth/me"
+LOGIN = "/api/v1/auth/login"
 REFRESH = "/api/v1/auth/refresh"
 
 
 async def pair_of(hub: Hub, records: Records) -> dict[str, Any]:
     email = await new_user(hub, records)
-    return await signed_in_as(hub, email)
-
-
-async def signed_in_as(hub: Hub, email: str) -> dict[str, Any]:
-    answer = await hub.client().post(LOGIN, json={"email": email, "password": PASSWORD})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    return await open_pair(hub, records, email)
 
 
 async def refreshed(hub: Hub, token: str) -> httpx.Response:
@@ -203,7 +197,7 @@ async def test_the_grace_is_for_the_last_token_only(hub: Hub, records: Records) 
 
 async def test_reuse_leaves_other_sessions_of_the_user_alone(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    stolen, other = await signed_in_as(hub, email), await signed_in_as(hub, email)
+    stolen, other = await open_pair(hub, records, email), await open_pair(hub, records, email)
     second = (await refreshed(hub, stolen["refresh_token"])).json()
     await refreshed(hub, second["refresh_token"])
     await refreshed(hub, stolen["refresh_token"])
@@ -291,7 +285,7 @@ async def test_refreshing_prolongs_the_idle_time_but_never_the_absolute_one(hub:
 
 async def test_an_expired_session_is_not_listed(hub: Hub, records: Records) -> None:
     email = await new_user(hub, records)
-    old, new = await signed_in_as(hub, email), await signed_in_as(hub, email)
+    old, new = await open_pair(hub, records, email), await open_pair(hub, records, email)
     await records.run("UPDATE sessions SET idle_expires_at = now() WHERE id = $1", claims_of(old["access_token"]).sid)
     listed = await hub.client(new["access_token"]).get("/api/v1/auth/sessions")
     assert len(listed.json()["items"]) == 1
