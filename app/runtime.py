@@ -26,7 +26,10 @@ def load_key_ring(settings: Settings) -> KeyRing:
     if settings.secret_keys is not None:
         return KeyRing.parse(settings.secret_keys)
     path = _generated(settings, SECRET_KEYS_FILE, "HUB_SECRET_KEYS", lambda: KeyRing.generate().encode())
-    return KeyRing.parse(path.read_text(encoding="utf-8").strip())
+    try:
+        return KeyRing.parse(path.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"HUB_SECRET_KEYS: {path} cannot be read as a key ring: {error}"]) from None
 
 
 def load_signing_keys(settings: Settings) -> list[SigningKey]:

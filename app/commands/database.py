@@ -51,10 +51,18 @@ def _without_password(url: str) -> str:
 
 def bring_up_to_date(target: Database) -> bool:
     """Migrate where the database is not at the head. True where something was done. Raises CommandFailed."""
-    try:
+    with explained(target):
         if asyncio.run(migrations.current(target.app_url)) == migrations.head():
             return False
         asyncio.run(migrations.migrate(target.owner_url))
+    return True
+
+
+@contextmanager
+def explained(target: Database) -> Iterator[None]:
+    """Turns what keeps a command from its database into CommandFailed."""
+    try:
+        yield
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError) as error:
         raise CommandFailed(
             f"The database {target.server} cannot be reached ({type(error).__name__}). Is it running?"
@@ -70,17 +78,17 @@ def bring_up_to_date(target: Database) -> bool:
             f"The database needs a migration that this role may not run ({error}). "
             "Run `hub migrate` with HUB_OWNER_DATABASE_URL set to a role that may."
         ) from None
-    return True
 
 
 def migrate(settings: Settings, direction: Literal["up", "down", "status"]) -> int:
     try:
         with database(settings) as target:
-            if direction == "down":
-                asyncio.run(migrations.migrate(target.owner_url, "down"))
-            elif direction == "up":
+            if direction == "up":
                 bring_up_to_date(target)
-            found = asyncio.run(migrations.current(target.app_url))
+            with explained(target):
+                if direction == "down":
+                    asyncio.run(migrations.migrate(target.owner_url, "down"))
+                found = asyncio.run(migrations.current(target.app_url))
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return 1

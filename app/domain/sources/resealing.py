@@ -78,7 +78,9 @@ async def _reseal_batch(work: UnitOfWork, rows: Sequence[Row[Any]], total: Resea
         done += 1
     if done:
         total.done += done
-        work.audit("data_source_secrets.reseal", "data_source_secret", None, after={"count": done, "key_id": ring.current_id})
+        work.audit(
+            "data_source_secrets.reseal", "data_source_secret", None, after={"count": done, "key_id": ring.current_id}
+        )
 
 
 def _opened(ring: KeyRing, row: Row[Any]) -> bytes | None:

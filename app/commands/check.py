@@ -1,0 +1,276 @@
+"""`hub check`: what is right, what is wrong and what is worth knowing about this deployment. It creates nothing."""
+
+import asyncio
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg
+from msgspec import Struct
+
+from app.commands.database import CommandFailed, Database, database, explained
+from app.core import embedded, migrations
+from app.settings import NO_EFFECT_YET, SECRET, Settings, SettingsError, load, variable
+
+OLDEST_POSTGRESQL = 150_000
+"""As `server_version_num` counts."""
+AT_FIRST_START = "would be created at the first start"
+SECRET_FILES = ("secret-keys", "signing-keys.pem", "postgres.json")
+
+Verdict = Literal["right", "wrong", "note"]
+
+
+class Finding(Struct, frozen=True):
+    verdict: Verdict
+    subject: str
+    sentence: str
+
+
+def check() -> int:
+    """1 where anything is wrong."""
+    try:
+        settings = load(tty=sys.stderr.isatty())
+    except SettingsError as error:
+        _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
+        return 1
+    findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
+    findings += [_about_egress(settings), *_about_folders(settings)]
+    _show(_listed(settings), findings)
+    return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
+
+
+# --- Settings -------------------------------------------------------------------------------------------------------
+
+
+def _listed(settings: Settings) -> list[tuple[str, str, str]]:
+    """Every variable with its value, secrets hidden, and what it does not do yet."""
+    listed = [
+        (variable(field), _value(field, getattr(settings, field)), NO_EFFECT_YET.get(field, ""))
+        for field in Settings.__struct_fields__
+        if field != "identity_providers"
+    ]
+    note = NO_EFFECT_YET["identity_providers"]
+    return listed + [(name, "set", note) for name in sorted(settings.identity_providers)]
+
+
+def _value(field: str, value: Any) -> str:
+    if value in (None, ()):
+        return "not set"
+    if field in SECRET:
+        return "set"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _about_settings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("right", "settings", f"{settings.env}; every variable is known and fits")
+    unused = Settings()
+    for field, reason in NO_EFFECT_YET.items():
+        if getattr(settings, field) != getattr(unused, field):
+            name = variable(field) if field != "identity_providers" else "HUB_OIDC_*, HUB_SAML_*"
+            yield Finding("note", name, f"is set, but has no effect yet: {reason}")
+
+
+# --- The database ---------------------------------------------------------------------------------------------------
+
+
+def _about_database(settings: Settings) -> list[Finding]:
+    try:
+        if settings.is_embedded:
+            embedded.find_installation()
+            if not (settings.data_dir / "postgres").exists():
+                return [Finding("note", "database", f"the embedded PostgreSQL {AT_FIRST_START}")]
+        with database(settings) as target, explained(target):
+            return asyncio.run(_examine(settings, target))
+    except (CommandFailed, embedded.EmbeddedError) as error:
+        return [Finding("wrong", "database", str(error))]
+
+
+async def _examine(settings: Settings, target: Database) -> list[Finding]:
+    connection = await asyncpg.connect(target.app_url, timeout=5)
+    try:
+        findings = [await _version(connection, target), await _revision(connection), await _role(connection, settings)]
+    finally:
+        await connection.close()
+    if findings[1].verdict == "right":
+        findings += await _stored_secrets(settings, target.app_url)
+    return findings
+
+
+async def _version(connection: Any, target: Database) -> Finding:
+    number, shown = await connection.fetchrow(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
+    )
+    if number < OLDEST_POSTGRESQL:
+        return Finding("wrong", "database", f"PostgreSQL {shown} is too old, 15 or newer is needed: {target.server}")
+    return Finding("right", "database", f"PostgreSQL {shown}: {target.server}")
+
+
+async def _revision(connection: Any) -> Finding:
+    found, wanted = await migrations.revision_of(connection), migrations.head()
+    if found == wanted:
+        return Finding("right", "migrations", f"at {found}, the newest")
+    return Finding("wrong", "migrations", f"at {found or 'none'}, {wanted} is wanted: run `hub migrate`")
+
+
+async def _role(connection: Any, settings: Settings) -> Finding:
+    """Who owns a table may alter it, and switch off what the migrations granted and withheld."""
+    role, is_mighty, owned = await connection.fetchrow(
+        """SELECT current_user::text,
+             (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+               OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND pg_has_role(current_user, oid, 'MEMBER')),
+             (SELECT count(*) FROM pg_class WHERE relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user))""",
+        migrations.OWNER_ROLE,
+    )
+    if not is_mighty and not owned:
+        return Finding("right", "database role", f"{role} owns nothing")
+    sentence = (
+        f"{role} is the owner of tables, or may become it: give HUB_DATABASE_URL a login role that is a member of "
+        f"{migrations.APP_ROLE} only, and HUB_OWNER_DATABASE_URL the one that migrates"
+    )
+    return Finding("note" if settings.is_development else "wrong", "database role", sentence)
+
+
+async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
+    """Opened one by one: an id in the ring does not prove that the key is still the same one."""
+    ring = _key_ring(settings)
+    if isinstance(ring, Finding):
+        return []
+    from app.core.database import create_engine, create_sessions
+    from app.domain.models import METADATA
+    from app.domain.sources.resealing import count_unopened, secrets_by_key
+
+    assert METADATA.tables
+    engine = create_engine(url, pool_size=1, timeout_s=60)
+    try:
+        async with create_sessions(engine)() as session:
+            by_key, unopened = await secrets_by_key(session), await count_unopened(session, ring)
+    finally:
+        await engine.dispose()
+    total, old = sum(by_key.values()), sum(by_key.values()) - by_key.get(ring.current_id, 0)
+    if unopened:
+        gone = sorted(by_key.keys() - set(ring.ids))
+        hint = f"bring back {', '.join(gone)}" if gone else "a key was replaced under its id: bring the old one back"
+        sentence = f"{unopened} of {total} open with no key ({hint}), or have their owners enter them again"
+        return [Finding("wrong", "stored secrets", sentence)]
+    findings = [Finding("right", "stored secrets", f"{total}, and every one opens")]
+    if old:
+        findings.append(Finding("note", "stored secrets", f"{old} are under an older key: run `hub keys rotate`"))
+    return findings
+
+
+# --- Keys -----------------------------------------------------------------------------------------------------------
+
+
+def _about_keys(settings: Settings) -> list[Finding]:
+    ring = _key_ring(settings)
+    if not isinstance(ring, Finding):
+        whence = "given" if settings.secret_keys else "generated"
+        ring = Finding("right", "secret keys", f"{whence}: {', '.join(ring.ids)}; {ring.current_id} seals")
+    return [ring, _signing_keys(settings)]
+
+
+def _key_ring(settings: Settings) -> Any:
+    """The ring, or what is to be said where there is none."""
+    from app.runtime import SECRET_KEYS_FILE, load_key_ring
+
+    if settings.secret_keys is None and not (settings.data_dir / SECRET_KEYS_FILE).exists():
+        return Finding("note", "secret keys", AT_FIRST_START)
+    try:
+        return load_key_ring(settings)
+    except SettingsError as error:
+        return Finding("wrong", "secret keys", str(error))
+
+
+def _signing_keys(settings: Settings) -> Finding:
+    from app.runtime import SIGNING_KEYS_FILE, load_signing_keys
+
+    path = settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
+    if settings.signing_keys_file is None and not path.exists():
+        return Finding("note", "signing keys", AT_FIRST_START)
+    try:
+        keys = load_signing_keys(settings)
+    except SettingsError as error:
+        return Finding("wrong", "signing keys", str(error))
+    whence = "given" if settings.signing_keys_file else "generated"
+    return Finding(
+        "right", "signing keys", f"{whence}: {len(keys)} in {path}; {keys[0].kid} ({keys[0].algorithm}) signs"
+    )
+
+
+# --- Egress and folders ---------------------------------------------------------------------------------------------
+
+
+def _about_egress(settings: Settings) -> Finding:
+    from app.core.egress import EgressPolicy
+
+    loopback = settings.is_development
+    try:
+        EgressPolicy(allow=settings.egress_allow, deny=settings.egress_deny, loopback_allowed=loopback)
+    except ValueError as error:
+        return Finding("wrong", "egress", str(error))
+    reach = ["public addresses", *(["this machine"] if loopback else []), *settings.egress_allow]
+    shut = f"; never {', '.join(settings.egress_deny)}" if settings.egress_deny else ""
+    return Finding("right", "egress", f"sources may be at {', '.join(reach)}{shut}")
+
+
+def _about_folders(settings: Settings) -> Iterator[Finding]:
+    if not settings.data_dir.exists():
+        yield Finding("note", "data folder", f"{settings.data_dir} {AT_FIRST_START}")
+    elif not settings.data_dir.is_dir():
+        yield Finding("wrong", "data folder", f"{settings.data_dir} is not a folder")
+    else:
+        yield _data_folder(settings.data_dir)
+    if not settings.files_root.exists():
+        yield Finding("note", "files", f"{settings.files_root} does not exist; file sources would find nothing")
+    elif not settings.files_root.is_dir():
+        yield Finding("wrong", "files", f"{settings.files_root} is not a folder")
+    else:
+        yield Finding("right", "files", f"file sources may read {settings.files_root}")
+
+
+def _data_folder(folder: Path) -> Finding:
+    if _mode(folder) & 0o022:
+        return Finding("wrong", "data folder", f"{folder} can be written by others: `chmod go-w` it")
+    exposed = [name for name in SECRET_FILES if (folder / name).exists() and _mode(folder / name) & 0o077]
+    if exposed:
+        return Finding(
+            "wrong", "data folder", f"{', '.join(exposed)} in {folder} can be read by others: `chmod 600` it"
+        )
+    return Finding("right", "data folder", f"{folder}; its secrets are readable by their owner only")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# --- Showing it -----------------------------------------------------------------------------------------------------
+
+COLOURS: dict[Verdict, str] = {"right": "green", "wrong": "bold red", "note": "yellow"}
+
+
+def _show(settings: list[tuple[str, str, str]], findings: list[Finding]) -> None:
+    if not sys.stdout.isatty():
+        for row in settings:
+            print("  ".join((f"{row[0]:28}", *filter(None, row[1:]))))
+        for finding in findings:
+            print(f"{finding.verdict:5}  {finding.subject}: {finding.sentence}")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if settings:
+        table = Table("setting", "value", "no effect yet", box=box.SIMPLE_HEAD)
+        for row in settings:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+    table = Table("", "what", "finding", box=box.SIMPLE_HEAD)
+    for finding in findings:
+        table.add_row(Text(finding.verdict, COLOURS[finding.verdict]), Text(finding.subject), Text(finding.sentence))
+    console.print(table)

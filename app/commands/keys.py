@@ -1,0 +1,148 @@
+"""`hub keys`: the keys for stored secrets and access tokens."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from app.commands.database import CommandFailed, bring_up_to_date, database
+from app.core.sealing import KeyRing
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.domain.parts import Parts
+    from app.domain.sources.resealing import Resealed
+
+HOW_TO = """\
+# Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all of them
+# open. Give it to every hub and worker, then run `hub keys rotate`.
+{entry}
+
+# Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
+#   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
+# HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
+
+
+def keys(load_settings: Callable[[], Settings], action: Literal["generate", "list", "rotate"]) -> int:
+    if action == "generate":
+        print(HOW_TO.format(entry=f"HUB_SECRET_KEYS={KeyRing.generate(_new_id())}"))
+        return 0
+    try:
+        return _list(load_settings()) if action == "list" else _rotate(load_settings())
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _new_id() -> str:
+    """A date says which key is old; the rest keeps two of one day apart."""
+    return f"{datetime.now(UTC):%Y-%m-%d}-{secrets.token_hex(3)}"
+
+
+# --- list -----------------------------------------------------------------------------------------------------------
+
+
+def _list(settings: Settings) -> int:
+    with database(settings) as target:
+        bring_up_to_date(target)
+        return asyncio.run(_print_keys(settings, target.app_url))
+
+
+async def _print_keys(settings: Settings, url: str) -> int:
+    from sqlalchemy import func, select
+
+    from app.domain.auth.models import Session
+    from app.domain.sources.resealing import secrets_by_key
+    from app.runtime import load_signing_keys, prepare_parts
+
+    parts = prepare_parts(settings, url)
+    try:
+        async with parts.sessions() as session:
+            stored = await secrets_by_key(session)
+            alive = (Session.revoked_at.is_(None), func.least(Session.expires_at, Session.idle_expires_at) > func.now())
+            counted = await session.execute(select(Session.key_id, func.count()).where(*alive).group_by(Session.key_id))
+            signed_in = {key_id: count for key_id, count in counted}
+    finally:
+        await parts.close()
+    print("Keys for stored secrets")
+    for key_id in parts.key_ring.ids:
+        current = "current" if key_id == parts.key_ring.current_id else ""
+        print(f"  {key_id:24} {current:8} {_held(stored.get(key_id, 0), signed_in.get(key_id, 0))}")
+    missing = sorted(stored.keys() - set(parts.key_ring.ids))
+    for key_id in missing:
+        print(f"  {key_id:24} MISSING  {_held(stored[key_id], signed_in.get(key_id, 0))}")
+    print("\nKeys for access tokens")
+    for place, key in enumerate(load_signing_keys(settings)):
+        print(f"  {key.kid} {'current' if place == 0 else 'verifies only':14} {key.algorithm}")
+    return 1 if missing else 0
+
+
+def _held(stored: int, sessions: int) -> str:
+    return f"{stored} secret{'' if stored == 1 else 's'}, {sessions} session{'' if sessions == 1 else 's'}"
+
+
+# --- rotate ---------------------------------------------------------------------------------------------------------
+
+
+def _rotate(settings: Settings) -> int:
+    """A ring of our own making changes only while no hub runs on the folder: it would hold the old ring in memory."""
+    is_ours = settings.secret_keys is None
+    with database(settings, exclusive=is_ours) as target:
+        bring_up_to_date(target)
+        return asyncio.run(_rotate_in(settings, target.app_url, add_key=is_ours))
+
+
+async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
+    from app.domain.sources.resealing import reseal
+    from app.runtime import prepare_parts
+
+    parts = prepare_parts(settings, url)
+    if add_key and not await _is_unfinished(parts):
+        _add_key(settings)
+        await parts.close()
+        parts = prepare_parts(settings, url)
+    try:
+        total = await reseal(parts, on_batch=_show)
+    finally:
+        await parts.close()
+    print(f"{_secrets(total.done)} sealed anew with key {parts.key_ring.current_id}.")
+    if total.unopened:
+        print(
+            f"{_secrets(total.unopened)} left: no key of the ring opens them. `hub check` says more.", file=sys.stderr
+        )
+        return 1
+    print("Keep the older keys for 30 days: sessions that began under them need them until then.")
+    return 0
+
+
+async def _is_unfinished(parts: "Parts") -> bool:
+    """A rotation that was cut off is gone on with, under the key that it made."""
+    from app.domain.sources.resealing import secrets_by_key
+
+    async with parts.sessions() as session:
+        return bool((await secrets_by_key(session)).keys() - {parts.key_ring.current_id})
+
+
+def _add_key(settings: Settings) -> None:
+    """In one step and on disk before the first secret is sealed with it."""
+    from app.runtime import SECRET_KEYS_FILE
+
+    path = settings.data_dir / SECRET_KEYS_FILE
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(f"{KeyRing.generate(_new_id())},{path.read_text(encoding='utf-8').strip()}")
+        file.flush()
+        os.fsync(fd)
+    draft.replace(path)
+
+
+def _show(total: "Resealed") -> None:
+    print(f"{_secrets(total.done)} done", file=sys.stderr)
+
+
+def _secrets(count: int) -> str:
+    return f"{count} secret{'' if count == 1 else 's'}"
