@@ -7,6 +7,7 @@ record's row until the first has committed.
 import hmac
 import re
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import wraps
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from app.domain.work import UnitOfWork
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 KEY_FORM = re.compile(r"[\x21-\x7e]{1,255}")
+KEPT_FOR = timedelta(hours=24)
 FIELD = "idempotency_keys.answer"
 
 
@@ -36,8 +38,8 @@ def idempotent(handler: Handler) -> Handler:
         if key is None:
             answer: Answer[Any] = await handler(*args, request=request, work=work, **kwargs)
             return answer
-        record_id, fingerprint = _identify(request, work, key), await _fingerprint(request, work)
-        if (replayed := await _first_answer(work, record_id, fingerprint)) is not None:
+        record_id, body = _identify(request, work, key), await request.body()
+        if (replayed := await _first_answer(work, record_id, body)) is not None:
             return replayed
         answer = await handler(*args, request=request, work=work, **kwargs)
         await _keep(work, record_id, answer)
@@ -54,21 +56,28 @@ def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
     return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
 
 
-async def _fingerprint(request: HubRequest, work: UnitOfWork) -> bytes:
-    secret = work.parts.key_ring.derive("idempotency fingerprints")
-    return hmac.new(secret, await request.body(), sha256).digest()
+def _fingerprint(work: UnitOfWork, body: bytes, key_id: str | None = None) -> bytes:
+    return hmac.new(work.parts.key_ring.derive("idempotency fingerprints", key_id), body, sha256).digest()
 
 
-async def _first_answer(work: UnitOfWork, record_id: UUID, fingerprint: bytes) -> Answer[Any] | None:
-    """None where this is the first request with the key; its record is then part of the transaction."""
-    values = {"id": record_id, "tenant_id": work.tenant_id, "fingerprint": fingerprint, "created_at": work.now}
-    statement = insert(IdempotencyKey).values(values).on_conflict_do_nothing().returning(IdempotencyKey.id)
-    if await work.session.scalar(statement) is not None:
+def _is_same_body(work: UnitOfWork, body: bytes, fingerprint: bytes) -> bool:
+    """Under any key of the ring: the first request may have come before a new key did."""
+    candidates = (_fingerprint(work, body, key_id) for key_id in work.parts.key_ring.ids)
+    return any(hmac.compare_digest(candidate, fingerprint) for candidate in candidates)
+
+
+async def _first_answer(work: UnitOfWork, record_id: UUID, body: bytes) -> Answer[Any] | None:
+    """None where this is the first request with the key in a day; its record is then part of the transaction."""
+    values = {"fingerprint": _fingerprint(work, body), "created_at": work.now}
+    statement = insert(IdempotencyKey).values(values | {"id": record_id, "tenant_id": work.tenant_id})
+    is_old = IdempotencyKey.created_at < work.now - KEPT_FOR
+    begun_anew = statement.on_conflict_do_update(index_elements=[IdempotencyKey.id], set_=values, where=is_old)
+    if await work.session.scalar(begun_anew.returning(IdempotencyKey.id)) is not None:
         return None
     found = (
         await work.session.execute(select(IdempotencyKey.fingerprint, IdempotencyKey.answer).where(IdempotencyKey.id == record_id))
     ).one()
-    if not hmac.compare_digest(found.fingerprint, fingerprint):
+    if not _is_same_body(work, body, found.fingerprint):
         raise IdempotencyMismatch
     opened = work.parts.key_ring.open(found.answer, tenant_id=work.tenant_id, row_id=record_id, field=FIELD)
     status, headers, body = msgspec.msgpack.decode(opened, type=tuple[int, list[tuple[bytes, bytes]], bytes])

@@ -12,7 +12,7 @@ from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.repositories import ROLE, ROLES
-from app.domain.roles.schemas import ApproverRoles, PermissionOut, RoleCreate, RoleOut, RolePatch
+from app.domain.roles.schemas import ApproverRoles, PermissionOut, RoleCreate, RoleIds, RoleOut, RolePatch
 from app.domain.roles.services import PERMISSIONS, RoleService
 from app.domain.users.repositories import MEMBERS
 from app.domain.users.schemas import UserOut
@@ -78,7 +78,7 @@ class RoleController(Controller):
 
     @put("/{role_id:uuid}/approver-roles", opt=requires("roles:write"), summary="Set a role's approver roles")
     async def set_approvers(
-        self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[ApproverRoles | list[UUID]]
+        self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[ApproverRoles | RoleIds]
     ) -> Answer[Page[UUID]]:
         """Replace the list: `{"items": [...]}` or the bare array of role ids."""
         wanted = data.items if isinstance(data, ApproverRoles) else data

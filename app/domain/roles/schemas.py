@@ -35,8 +35,11 @@ class RolePatch(Input):
     owner_role_id: UUID | None | UnsetType = UNSET
 
 
+RoleIds = Annotated[list[UUID], Meta(max_length=50)]
+
+
 class ApproverRoles(Input):
-    items: Annotated[list[UUID], Meta(max_length=50)]
+    items: RoleIds
     """Role ids."""
 
 
