@@ -43,7 +43,7 @@ async def _create(settings: Settings, url: str, admin: "admins.NewAdmin") -> Non
 
 
 def ensure_first_admin(settings: Settings, url: str) -> "admins.NewAdmin | None":
-    """Make the first admin where there is no user. The admin, with the password where it was generated, to be shown once."""
+    """Make the first admin where there is no user. Answers the admin, to be shown once."""
     from app.domain.users import admins
 
     admin = admins.generated(settings.admin_email)

@@ -122,7 +122,7 @@ async def _role(connection: Any, settings: Settings) -> Finding:
         """SELECT current_user::text,
              (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
                OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND pg_has_role(current_user, oid, 'MEMBER')),
-             (SELECT count(*) FROM pg_class WHERE relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user))""",
+             (SELECT count(*) FROM pg_class JOIN pg_roles r ON r.oid = relowner WHERE r.rolname = current_user)""",
         migrations.OWNER_ROLE,
     )
     if not is_mighty and not owned:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from app.domain.sources.resealing import Resealed
 
 HOW_TO = """\
-# Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all of them
-# open. Give it to every hub and worker, then run `hub keys rotate`.
+# Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all
+# of them open. Give it to every hub and worker, then run `hub keys rotate`.
 {entry}
 
 # Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
@@ -64,7 +64,7 @@ async def _print_keys(settings: Settings, url: str) -> int:
             stored = await secrets_by_key(session)
             alive = (Session.revoked_at.is_(None), func.least(Session.expires_at, Session.idle_expires_at) > func.now())
             counted = await session.execute(select(Session.key_id, func.count()).where(*alive).group_by(Session.key_id))
-            signed_in = {key_id: count for key_id, count in counted}
+            signed_in = {row.key_id: row[1] for row in counted}
     finally:
         await parts.close()
     print("Keys for stored secrets")

@@ -9,9 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,6 +20,10 @@ from app.settings import Settings
 HEADER_TIMEOUT_MS = 10_000
 STOP_TIMEOUT_S = 10
 """What is in flight at SIGTERM has that long."""
+READY_POLL_S = 0.02
+RESTART_PAUSE_S = 1.0
+"""Before a worker that was lost is replaced."""
+REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker: bool) -> int:
@@ -30,14 +32,13 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
     try:
         with ExitStack() as stack:
             _refuse_taken_port(host, port)
+            _import_beside(settings)
             target = stack.enter_context(database(settings, exclusive=True))
             bring_up_to_date(target)
             admin = _first_admin(settings, target)
             stack.enter_context(_environment(target, workers))
-            if with_worker:
-                stack.enter_context(_worker_beside())
-            announcement = _Announcement(started, host, port, target, settings, admin)
-            threading.Thread(target=announcement.when_ready, daemon=True).start()
+            announcement = _Announcement(started, target, settings, admin)
+            stack.enter_context(_Beside((host, port), announcement, with_worker=with_worker))
             _run_server(host, port, workers)
     except CommandFailed as error:
         print(error, file=sys.stderr)
@@ -51,6 +52,12 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _take_no_interrupts() -> None:
+    """Ctrl-C at the terminal reaches every process; those that are not the first one wait to be told by it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _refuse_taken_port(host: str, port: int) -> None:
     """Before anything is started: a sentence instead of a worker that dies and is started again."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -62,6 +69,19 @@ def _refuse_taken_port(host: str, port: int) -> None:
             raise CommandFailed(
                 f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
             ) from None
+
+
+def _import_beside(settings: Settings) -> None:
+    """On an empty folder: what the migrations and the first admin need is imported while initdb works."""
+    if settings.is_embedded and not (settings.data_dir / "postgres").exists():
+        threading.Thread(target=_import_for_first_start, daemon=True).start()
+
+
+def _import_for_first_start() -> None:
+
+    import app.commands.admin
+    import app.domain.users.admins
+    import app.runtime  # noqa: F401
 
 
 def _first_admin(settings: Settings, target: Database) -> "tuple[str, str] | None":
@@ -111,22 +131,10 @@ def _environment(target: Database, workers: int) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _worker_beside() -> Iterator[None]:
-    """`hub worker` in a session of its own, so that Ctrl-C at the terminal reaches only us."""
-    process = subprocess.Popen([sys.executable, "-m", "app", "worker"], start_new_session=True)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _run_server(host: str, port: int, workers: int) -> None:
+    """Returns when the server has stopped."""
+    # A worker that is told to end while it still imports must end, and not raise what only we know how to catch.
+    os.register_at_fork(after_in_child=_take_no_interrupts)
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
@@ -149,33 +157,93 @@ def _run_server(host: str, port: int, workers: int) -> None:
     ).serve()
 
 
+class _Beside:
+    """What goes on beside the server, in a thread: say when it answers, and keep a worker running from then on.
+
+    The worker starts last, because at the start it would take the processor from the server. It ends when the thread
+    that started it ends (prctl(2)), so the thread lasts as long as the worker.
+    """
+
+    def __init__(self, address: tuple[str, int], announce: Callable[[str], None], *, with_worker: bool) -> None:
+        host, port = address
+        self._address = (REACHED_AT.get(host, host), port)
+        self._announce = announce
+        self._with_worker = with_worker
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        with self._starting:
+            worker = self._worker
+        if worker is not None:
+            _end(worker)
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._answers():
+            if self._stopping.wait(READY_POLL_S):
+                return
+        host, port = self._address
+        self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        while self._with_worker and self._start_worker():
+            assert self._worker is not None
+            self._worker.wait()
+            self._stopping.wait(RESTART_PAUSE_S)
+
+    def _start_worker(self) -> bool:
+        """`hub worker` in a session of its own, so that Ctrl-C at the terminal reaches only us."""
+        with self._starting:
+            if not self._stopping.is_set():
+                command = [sys.executable, "-m", "app", "worker"]
+                self._worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        return not self._stopping.is_set()
+
+    def _answers(self) -> bool:
+        """By hand, because an HTTP client's imports cost more than the question."""
+        host, port = self._address
+        try:
+            with socket.create_connection(self._address, timeout=5) as connection:
+                connection.sendall(
+                    f"GET /health/ready HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+                )
+                status = connection.recv(64).split(b" ")[1:2]
+        except OSError:
+            return False
+        # Another refusal than 503 (an address that HUB_ALLOWED_HOSTS does not have) is an answer too.
+        return bool(status) and status[0] != b"503"
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class _Announcement:
     """What a person sees once the hub answers."""
 
-    def __init__(
-        self,
-        started: float,
-        host: str,
-        port: int,
-        target: Database,
-        settings: Settings,
-        admin: "tuple[str, str] | None",
-    ) -> None:
+    def __init__(self, started: float, target: Database, settings: Settings, admin: "tuple[str, str] | None") -> None:
         self._started = started
-        self._base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
         self._target = target
         self._settings = settings
         self._admin = admin
 
-    def when_ready(self) -> None:
-        while not self._is_ready():
-            time.sleep(0.02)
+    def __call__(self, base: str) -> None:
         seconds = time.monotonic() - self._started
         lines = [
             f"Data Fusion Hub is ready after {seconds:.1f} s.",
             "",
-            f"  API       {self._base}/api/v1",
-            f"  Docs      {self._base}/docs",
+            f"  API       {base}/api/v1",
+            f"  Docs      {base}/docs",
             f"  Database  {self._target.server}",
         ]
         if self._admin:
@@ -185,10 +253,3 @@ class _Announcement:
             lines += ["", "  Development mode: keys are generated, loopback may be dialled, anyone may register."]
         lines += ["", "  Stop with Ctrl-C.", ""]
         print("\n".join(lines), flush=True)
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._base}/health/ready", timeout=1) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False

@@ -10,7 +10,7 @@ from app.settings import Settings
 
 
 def work(settings: Settings) -> int:
-    """Beside `hub serve` it uses the database that was handed over; alone the given one, or attaches to the embedded one."""
+    """Beside `hub serve` on the database that was handed over; alone on the given or the embedded one."""
     from app.worker import run_worker
 
     if url := os.environ.get(HANDED_OVER):

