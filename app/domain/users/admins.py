@@ -2,9 +2,12 @@
 
 import secrets
 
+import asyncpg
 import msgspec
 from sqlalchemy import exists, select
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.database import explain
 from app.core.errors import Conflict
 from app.domain.parts import Parts
 from app.domain.roles.services import ADMIN_ROLE_ID
@@ -29,13 +32,15 @@ def generated(email: str | None = None) -> NewAdmin:
 
 async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     """Raises BadRequest for a weak password, Conflict for a taken address."""
-    async with parts.sessions() as session:
-        work = UnitOfWork(session, parts, None, None)
-        user = await UserService(work).create(
-            UserCreate(email=admin.email, password=admin.password), roles=[ADMIN_ROLE_ID]
-        )
-        await work.commit()
-        return user
+    new = UserCreate(email=admin.email, password=admin.password)
+    try:
+        async with parts.sessions() as session:
+            work = UnitOfWork(session, parts, None, None)
+            user = await UserService(work).create(new, roles=[ADMIN_ROLE_ID])
+            await work.commit()
+    except (SQLAlchemyError, asyncpg.PostgresError) as error:
+        raise (explain(error) or error) from None
+    return user
 
 
 async def create_first_admin(parts: Parts, admin: NewAdmin) -> bool:

@@ -1,0 +1,106 @@
+"""`hub keys`: a rotation may be killed at any moment and gone on with."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from app.core.sealing import KeyRing
+from app.domain.sources.resealing import BATCH
+from tests.commands.hubs import Serve, environment, run
+
+pytestmark = pytest.mark.anyio
+
+SECRETS = 5 * BATCH
+
+
+def test_generate_needs_no_setting_and_prints_a_ring_that_parses(data_dir: Path) -> None:
+    ended = run(data_dir, "keys", "generate", HUB_ENV="production")
+    entries = [line for line in ended.stdout.splitlines() if line.startswith("HUB_SECRET_KEYS=")]
+    assert ended.returncode == 0
+    assert len(KeyRing.parse(entries[0].partition("=")[2]).ids) == 1
+    assert not data_dir.exists()
+
+
+def test_generated_keys_are_not_rotated_under_a_running_hub(used_folder: Path, serve: Serve) -> None:
+    serve(used_folder)
+    before = (used_folder / "secret-keys").read_text()
+    ended = run(used_folder, "keys", "rotate")
+    assert ended.returncode == 1
+    assert "is in use by process" in ended.stderr
+    assert (used_folder / "secret-keys").read_text() == before
+
+
+async def test_a_killed_rotation_is_gone_on_with_under_the_key_that_it_made(data_dir: Path, serve: Serve) -> None:
+    hub = serve(data_dir)
+    _register(hub)
+    await _multiply(data_dir, SECRETS)
+    hub.stop()
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "keys", "rotate"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(data_dir),
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().endswith("done\n")
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    process.stderr.close()
+    ring = KeyRing.parse((data_dir / "secret-keys").read_text())
+    assert len(ring.ids) == 2
+
+    ended = run(data_dir, "keys", "rotate")
+    assert ended.returncode == 0, ended.stderr
+    assert KeyRing.parse((data_dir / "secret-keys").read_text()).ids == ring.ids
+    listed = run(data_dir, "keys", "list")
+    assert f"{ring.current_id}" in listed.stdout
+    assert f"{SECRETS} secrets" in listed.stdout
+    assert "every one opens" in run(data_dir, "check").stdout
+
+
+def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> None:
+    hub = serve(data_dir)
+    _register(hub)
+    hub.stop()
+    path = data_dir / "secret-keys"
+    path.write_text(KeyRing.generate("other"))
+    listed = run(data_dir, "keys", "list")
+    assert listed.returncode == 1
+    assert "MISSING" in listed.stdout
+    assert run(data_dir, "check").returncode == 1
+    path.write_text(KeyRing.generate("k1"))
+    replaced = run(data_dir, "check")
+    assert replaced.returncode == 1
+    assert "replaced under its id" in replaced.stdout
+
+
+def _register(hub: object) -> None:
+    config = {"host": "127.0.0.1", "database": "d", "username": "u"}
+    source = {"name": "s", "type": "postgresql", "config": config, "secrets": {"password": "quite a secret"}}
+    with hub.client() as client:  # type: ignore[attr-defined]
+        assert client.post("/data-sources", json=source).status_code == 201
+
+
+async def _multiply(data_dir: Path, wanted: int) -> None:
+    """Many secrets of the one source, each sealed to its own name."""
+    record = json.loads((data_dir / "postgres.json").read_text())
+    url = f"postgresql://hub_app:{record['passwords']['hub_app']}@127.0.0.1:{record['port']}/hub"
+    ring = KeyRing.parse((data_dir / "secret-keys").read_text())
+    connection = await asyncpg.connect(url)
+    try:
+        source, tenant = await connection.fetchrow("SELECT id, tenant_id FROM data_sources")
+        rows = []
+        for number in range(wanted - 1):
+            field = f"data_sources.secrets.extra{number}"
+            sealed = ring.seal(b"one of many", tenant_id=tenant, row_id=source, field=field)
+            rows.append((source, f"extra{number}", tenant, sealed, ring.current_id))
+        await connection.executemany("INSERT INTO data_source_secrets VALUES ($1, $2, $3, $4, $5, 1, now())", rows)
+    finally:
+        await connection.close()

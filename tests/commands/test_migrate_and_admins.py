@@ -1,0 +1,34 @@
+"""`hub migrate` and `hub create-admin`."""
+
+from pathlib import Path
+
+from app.core import migrations
+from tests.commands.hubs import run
+
+
+def test_migrate_goes_up_down_and_says_where_it_is(data_dir: Path) -> None:
+    up = run(data_dir, "migrate")
+    assert (up.returncode, up.stdout.split()[0]) == (0, migrations.head())
+    assert run(data_dir, "migrate", "status").returncode == 0
+    down = run(data_dir, "migrate", "down")
+    assert down.returncode == 0
+    assert down.stdout.split()[0] != migrations.head()
+    assert run(data_dir, "migrate", "status").returncode == 1
+    assert run(data_dir, "migrate", "up").returncode == 0
+
+
+def test_a_weak_password_makes_no_admin(used_folder: Path) -> None:
+    ended = run(
+        used_folder, "create-admin", "--email", "weak@example.org", "--password-stdin", text="password12345678\n"
+    )
+    assert ended.returncode == 1
+    assert "password" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_another_admin_can_be_made_once(used_folder: Path) -> None:
+    arguments = ("create-admin", "--email", "grace@example.org", "--password-stdin")
+    assert run(used_folder, *arguments, text="lanterns drift over quiet water\n").returncode == 0
+    again = run(used_folder, *arguments, text="lanterns drift over quiet water\n")
+    assert again.returncode == 1
+    assert "Traceback" not in again.stderr
