@@ -86,6 +86,8 @@ class ReadPool:
             async with asyncio.timeout(self._wait_s):
                 return await turn
         except TimeoutError:
+            if turn.done() and not turn.cancelled():
+                return turn.result()  # handed over in the very moment in which the wait ended
             raise Unavailable("All database connections are busy. Try again in a moment.", code="database_busy") from None
         except asyncio.CancelledError:
             self._pass_on(turn)

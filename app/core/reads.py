@@ -43,7 +43,11 @@ class Reads:
                 command_timeout=timeout_s,
                 server_settings=server_settings("hub reads", timeout_s),
             )
-            await _decode_json_columns(connection)
+            try:
+                await _decode_json_columns(connection)
+            except BaseException:
+                connection.terminate()
+                raise
             return connection
 
         self._pool = ReadPool(connect, size=pool_size, wait_s=POOL_TIMEOUT_S)
