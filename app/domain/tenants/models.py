@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from sqlalchemy import UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Entity
@@ -12,7 +13,8 @@ DEFAULT_TENANT_ID = UUID("00000000-0000-7000-8000-000000000001")
 
 class Tenant(Entity):
     __tablename__ = "tenants"
+    __table_args__ = (UniqueConstraint("slug", name="tenants_slug_key"),)
 
-    slug: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str]
     name: Mapped[str]
     is_active: Mapped[bool] = mapped_column(default=True)

@@ -1,0 +1,150 @@
+"""Who may import whom: `asgi, cli, worker -> api -> domain -> connectors -> core` (design: the house).
+
+Above all layers stand the programs (`asgi`, `cli`, `commands`, `worker`, `runtime`). `settings` is a leaf: it reads values and, of
+ours, only looks at `core`; `core` never imports it (values come in as parameters), nor do connectors.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app
+
+ROOT = Path(app.__file__).parent
+PROGRAMS = {"asgi", "cli", "commands", "worker", "runtime", "__main__", "__init__"}
+MAY_IMPORT = {
+    "core": {"core"},
+    "connectors": {"connectors", "core"},
+    "settings": {"settings", "core"},
+    "domain": {"domain", "connectors", "core", "settings"},
+    "api": {"api", "domain", "connectors", "core", "settings"},
+}
+CONNECTORS_USE_OF_CORE = {"errors", "egress"}
+ROLES_OF_FILES = ("controllers", "services", "models", "schemas", "repositories")
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if "_db" not in path.parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of ours that the file imports, wherever in the file the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who imports whom"
+            if node.module is not None and node.module.split(".")[0] == "app":
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "app")
+
+
+def third_parties_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+    return found
+
+
+def layer(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("app", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def pairs() -> Iterator[tuple[str, str]]:
+    """Importer and imported; the bare package, which is empty, is nobody's layer."""
+    for path in modules():
+        yield from ((name_of(path), imported) for imported in imports_of(path) if imported != "app")
+
+
+def breaches(allowed: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{one} imports {other}"
+        for one, other in pairs()
+        if layer(other) not in allowed.get(layer(one), {layer(other)})
+    ]
+
+
+def test_the_walk_sees_the_whole_application() -> None:
+    assert len(modules()) > 60
+    assert {layer(name_of(path)) for path in modules()} <= PROGRAMS | set(MAY_IMPORT)
+
+
+def test_layers_import_downwards_only() -> None:
+    assert breaches(MAY_IMPORT) == []
+
+
+def test_a_breach_would_be_found() -> None:
+    assert breaches(MAY_IMPORT | {"api": {"api"}})
+
+
+def test_connectors_take_errors_and_egress_from_core_and_nothing_else() -> None:
+    wrong = [
+        f"{one} imports {other}"
+        for one, other in pairs()
+        if layer(one) == "connectors" and layer(other) == "core" and other.split(".")[2] not in CONNECTORS_USE_OF_CORE
+    ]
+    assert wrong == []
+
+
+def test_connectors_know_no_database_and_no_web_framework_of_ours() -> None:
+    for path in (ROOT / "connectors").rglob("*.py"):
+        assert not third_parties_of(path) & {"sqlalchemy", "advanced_alchemy", "litestar", "alembic"}, path
+
+
+def slice_and_file(module: str) -> tuple[str, str]:
+    """`app.domain.users.services.UserService` to `users`, `services`."""
+    parts = [*module.split("."), "", "", ""]
+    return (parts[2], parts[3]) if parts[1] == "domain" else ("", "")
+
+
+def test_nobody_imports_controllers_but_the_route_table_and_the_programs() -> None:
+    allowed = {"app.api.v1", "app.api.openapi"}
+    wrong = [
+        f"{one} imports {other}"
+        for one, other in pairs()
+        if slice_and_file(other)[1] == "controllers" and one not in allowed
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("file", "never"),
+    [
+        ("schemas", {"models", "repositories", "services", "controllers"}),
+        ("models", {"repositories", "services", "controllers", "schemas"}),
+        ("repositories", {"services", "controllers"}),
+        ("services", {"controllers"}),
+        ("controllers", {"models"}),
+    ],
+)
+def test_within_the_domain_controllers_call_services_and_services_use_models(file: str, never: set[str]) -> None:
+    wrong = [
+        f"{one} imports {other}"
+        for one, other in pairs()
+        if slice_and_file(one)[1] == file and slice_and_file(other)[1] in never
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", ["core", "connectors"])
+def test_the_ground_reads_no_variables_of_the_hub(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert "HUB_" not in "".join(_strings_given_to_environ(path)), path
+
+
+def _strings_given_to_environ(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Subscript | ast.Call) and "environ" in ast.dump(node):
+            yield from (
+                inner.value
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+            )
