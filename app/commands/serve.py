@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from app.commands.database import CommandFailed, Database, bring_up_to_date, database
-from app.core.processes import HANDED_OVER
+from app.core.processes import HANDED_OVER, STARTED_BY
 from app.settings import Settings
 
 HEADER_TIMEOUT_MS = 10_000
@@ -121,6 +121,7 @@ def _is_without_users(target: Database) -> bool:
 def _environment(target: Database, workers: int) -> Iterator[None]:
     """What the server's processes are told; several of them share their metrics through a folder."""
     os.environ[HANDED_OVER] = target.app_url
+    os.environ[STARTED_BY] = str(os.getpid())
     folder = tempfile.mkdtemp(prefix="hub-metrics-") if workers > 1 else None
     if folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -11,10 +11,13 @@ from app.settings import Settings
 
 def work(settings: Settings) -> int:
     """Beside `hub serve` on the database that was handed over; alone on the given or the embedded one."""
+    url = os.environ.get(HANDED_OVER)
+    if url:
+        # Before the imports: they take a second, in which the parent may be killed.
+        end_with_parent()
     from app.worker import run_worker
 
-    if url := os.environ.get(HANDED_OVER):
-        end_with_parent()
+    if url:
         asyncio.run(run_worker(settings, url))
         return 0
     try:
