@@ -10,6 +10,7 @@ from litestar.di import Provide
 
 from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
+from app.api.options import complete_options
 from app.api.v1 import ROUTES
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
@@ -48,6 +49,7 @@ def create_app(parts: Parts) -> Litestar:
         logging_config=None,
     )
     app.state.parts = parts
+    complete_options(app)
     check_routes(app, permissions())
     return app
 

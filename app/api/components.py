@@ -1,7 +1,8 @@
 """The schemas of the OpenAPI document, from the Structs themselves.
 
-Litestar's own generation drops `discriminator`, `extra_json_schema` and `additionalProperties: false`; msgspec's keeps them.
-What msgspec leaves out is added here: the sentences under the attributes, the form of times, the type of enumerations.
+Litestar's own generation drops `discriminator`, `extra_json_schema` and `additionalProperties: false`; msgspec's keeps
+them. What msgspec leaves out is added here: the sentences under the attributes, the form of times, the type of
+enumerations.
 """
 
 import ast
@@ -159,7 +160,7 @@ def _page_name(name: str) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """The same schema with readable names of generic types in its references, and with the type of enumerations of texts."""
+    """The same schema with readable names of generic types in its references; enumerations of texts say their type."""
     if isinstance(value, dict):
         if _is_of_texts(value.get("enum")):
             value = {"type": "string"} | value

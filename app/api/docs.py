@@ -1,7 +1,7 @@
 """The documentation pages: Redoc, Swagger UI and Scalar around `/openapi.json`, every byte of them served by the hub.
 
-The bundles are data files of installed packages; the packages themselves are never imported. What the pages may load is held
-down by a Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
+The bundles are data files of installed packages; the packages themselves are never imported. What the pages may load is
+held down by a Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ STARTERS: Mapping[str, str] = {
 });
 """,
     "start-scalar.js": """Scalar.createApiReference("#page", {
-  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, defaultOpenAllTags: true, telemetry: false, proxyUrl: "",
-  showDeveloperTools: "never", agent: { disabled: true }, mcp: { disabled: true }, persistAuth: false
+  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, defaultOpenAllTags: true, telemetry: false,
+  proxyUrl: "",  showDeveloperTools: "never", agent: { disabled: true }, mcp: { disabled: true }, persistAuth: false
 });
 """,
 }
@@ -66,8 +66,8 @@ class Page(Struct, frozen=True):
 
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The three bundles write style elements at run time; scripts come from files of ours only, and none is evaluated."""
 
@@ -107,16 +107,28 @@ def _address(name: str) -> str:
     return f"{ASSETS}/{name}?v={asset(name).tag.decode()[1:13]}"
 
 
+HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+{styles}<style>body {{ margin: 0 }}</style>
+</head>
+<body>
+<div id="page"></div>
+<noscript>This page needs JavaScript; <a href="/openapi.json">the document</a> does not.</noscript>
+{scripts}</body>
+</html>
+"""
+
+
 @cache
 def _html(page: Page) -> bytes:
     styles = "".join(f'<link rel="stylesheet" href="{_address(name)}">\n' for name in page.styles)
     scripts = "".join(f'<script src="{_address(name)}"></script>\n' for name in page.scripts)
-    head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{page.title}</title>\n'
-    icon = '<link rel="icon" href="data:,">\n'
-    text = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}{icon}{styles}<style>body {{ margin: 0 }}</style>\n</head>\n'
-    )
-    return f'{text}<body>\n<div id="page"></div>\n<noscript>This page needs JavaScript; <a href="/openapi.json">the document</a> does not.</noscript>\n{scripts}</body>\n</html>\n'.encode()
+    return HTML.format(title=page.title, styles=styles, scripts=scripts).encode()
 
 
 def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Answer[bytes]:

@@ -1,4 +1,4 @@
-"""Examples for the OpenAPI document: realistic values, picked by Struct and field, valid against the schema beside them."""
+"""Examples for the OpenAPI document: realistic values by Struct and field, valid against the schema beside them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -56,6 +56,7 @@ BY_FIELD: Mapping[str, Any] = {
     "bucket": "sales-archive",
     "region": "eu-central-1",
     "password": "a phrase that only I know",
+    "current_password": "a phrase that only I know",
     "qualified_name": "shop.orders",
     "path": ["shop", "orders"],
     "kind": "table",
@@ -148,7 +149,7 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         "after": {"name": "The shop"},
     },
     "Logout": {"scope": "session"},
-    "ChangePassword": {"current_password": "lanterns drift over quiet water"},
+    "ChangePassword": {"new_password": "another phrase, longer than the first"},
     "DataSource": {
         "name": "Shop",
         "description": "The shop's own database, read only.",
@@ -158,7 +159,7 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
     "Health": {"status": "ok", "detail": "Ready to serve."},
     "Fault": {"path": "config.port", "code": "wrong_type", "message": "must be integer"},
 }
-"""What a Struct shows differently from the table above. The variants of a union by type share the row of their common ending."""
+"""What a Struct shows differently from the table above. Variants of a union by type share a row by their ending."""
 ENDINGS = ("DataSource", "Connection")
 
 BY_FORMAT: Mapping[str, Any] = {"uuid": USER, "date-time": TIME, "email": "ada@example.org"}

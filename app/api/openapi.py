@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document: generated from the route table, the Structs and what each route declares of itself.
 
-Litestar's own generation is off. The document is built when it is first asked for, never on the way to the first request.
+Litestar's own generation is off. The document is built when it is first asked for, never on the start-up path.
 """
 
 import asyncio
@@ -21,20 +21,23 @@ from app.domain.requests import HubRequest
 TITLE = "Data Fusion Hub"
 DESCRIPTION = """The foundation service of a data platform: identity, access, and data sources proven reachable.
 
-**Signing in.** `POST /api/v1/auth/login` gives an access token for 15 minutes; send it as `Authorization: Bearer <token>`.
-Other services verify it with the keys of `/.well-known/jwks.json`.
+**Signing in.** `POST /api/v1/auth/login` gives an access token for 15 minutes; send it as `Authorization: Bearer
+<token>`. Other services verify it with the keys of `/.well-known/jwks.json`.
 
-**Forms.** JSON in and out, or MessagePack for clients that ask for it (`Accept`, `Content-Type`). Ids are UUIDv7, times RFC 3339
-in UTC. Unknown fields and unknown query parameters are refused by name. `HEAD` works wherever `GET` does.
+**Forms.** JSON in and out, or MessagePack for clients that ask for it (`Accept`, `Content-Type`). Ids are UUIDv7,
+times RFC 3339 in UTC. Unknown fields and unknown query parameters are refused by name. `HEAD` works wherever `GET`
+does.
 
-**Errors** have one shape everywhere: `detail` for a person, `code` for a program, `errors` for all faulty fields at once, and the
-`request_id` that is also in `X-Request-ID`. What one may not see answers like what does not exist: 404. A method that a path does
-not take is a 405 with `Allow`.
+**Errors** have one shape everywhere: `detail` for a person, `code` for a program, `errors` for all faulty fields at
+once, and the `request_id` that is also in `X-Request-ID`. What one may not see answers like what does not exist: 404.
+A method that a path does not take is a 405 with `Allow`.
 
-**Lists** are pages: `limit`, `cursor`, `sort`, filters, and `count=exact` for the total. The cost of a page does not grow with its depth.
+**Lists** are pages: `limit`, `cursor`, `sort`, filters, and `count=exact` for the total. The cost of a page does not
+grow with its depth.
 
-**Changes.** `PATCH` is a JSON Merge Patch (RFC 7396). Single entities carry an `ETag`; send it as `If-Match` and a change that
-somebody else made in between is a 412. Send an `Idempotency-Key` with whatever creates, and it is safe to send again."""
+**Changes.** `PATCH` is a JSON Merge Patch (RFC 7396). Single entities carry an `ETag`; send it as `If-Match` and a
+change that somebody else made in between is a 412. Send an `Idempotency-Key` with whatever creates, and it is safe to
+send again."""
 
 TAGS = {
     "auth": "Signing in and out, one's own sessions, and what other services need to trust our tokens.",
@@ -119,21 +122,22 @@ REQUEST_HEADERS: dict[str, Any] = {
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
-        "description": "The `ETag` of the version that is to be changed; another one is a 412. Some deployments insist on it.",
-        "schema": {"type": "string", "minLength": 1},
+        "description": "The `ETag` of the version that is to be changed; another one is a 412. Some hubs insist on it.",
+        "schema": {"type": "string"},
         "example": '"v1"',
     },
     "IfNoneMatch": {
         "name": "If-None-Match",
         "in": "header",
         "description": "The `ETag` of the version that the client has: 304 where it is still the current one.",
-        "schema": {"type": "string", "minLength": 1},
+        "schema": {"type": "string"},
         "example": '"v1"',
     },
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "A name for this request: sent again with it, and with the same body, it gets the first answer again. Kept for 24 hours.",
+        "description": "A name for this request. Sent again under it, with the same body, it gets the first answer "
+        "again, for 24 hours.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         "example": "5f0c2a9b-1e01-4b55-9d3e-7c1a01934f6e",
     },

@@ -1,4 +1,4 @@
-"""One operation of the OpenAPI document, read off one route handler: what it takes, what it asks for, how it can end."""
+"""One operation of the OpenAPI document, read off one route handler: what it takes, what it wants, how it can end."""
 
 import inspect
 from collections import Counter
@@ -176,7 +176,8 @@ class Operations:
         access = route.access
         text = inspect.cleandoc(route.handler.fn.__doc__ or "")
         if access.permission:
-            return f"{text}\n\nNeeds the permission `{access.permission}`: {self._permissions.get(access.permission, '')}".strip()
+            sentence = self._permissions.get(access.permission, "")
+            return f"{text}\n\nNeeds the permission `{access.permission}`: {sentence}".strip()
         return f"{text}\n\nOpen to all." if access.is_open else f"{text}\n\nFor everyone who is signed in."
 
     def _parameters(self, route: Route) -> Iterator[dict[str, Any]]:
@@ -242,10 +243,10 @@ class Operations:
     def _content(self, route: Route) -> dict[str, Any]:
         if route.answer_type in (str, bytes):
             media_type = "text/plain" if route.access.permission == "metrics:read" else str(route.handler.media_type)
-            return {media_type: {"schema": {"type": "string"}, "example": TEXT_EXAMPLES.get(media_type, "")}}
+            return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
         content = self._in_both_forms(self._components.of(route.answer_type))
         for media_type in route.handler.opt.get("also_as", ()):
-            content[media_type] = {"schema": {"type": "string"}, "example": TEXT_EXAMPLES.get(media_type, "")}
+            content[media_type] = _text(media_type)
         return content
 
     def _in_both_forms(self, schema: Schema) -> dict[str, Any]:
@@ -276,9 +277,28 @@ class Operations:
 TEXT_EXAMPLES = {
     "text/csv": "id,total\r\n1,19.90\r\n",
     "application/x-ndjson": '{"action":"role.create","outcome":"success"}\n',
-    "text/event-stream": 'event: job\nid: 3\ndata: {"status":"succeeded"}\n\n',
     "text/plain": 'hub_requests_total{method="GET",status="200"} 42.0\n',
 }
+
+
+EVENT_STREAM = "text/event-stream"
+EVENTS: Schema = {
+    "schema": {
+        "type": "object",
+        "description": "Each event of the stream (HTML standard, section 9.2).",
+        "properties": {
+            "event": {"type": "string"},
+            "id": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": JSON},
+        },
+        "required": ["data"],
+    },
+    "example": {"event": "job", "id": "3", "data": '{"status":"succeeded"}'},
+}
+
+
+def _text(media_type: str) -> Schema:
+    return {"schema": {"type": "string"}, "example": TEXT_EXAMPLES.get(media_type, "")}
 
 
 def _headers(*names: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Seen:
 
 
 def _open(browser: Any, url: str, wanted: str) -> Seen:
-    """The page once the wanted text is visible in it, with everything that the browser asked for and complained about."""
+    """The page once the wanted text is visible in it, with all that the browser asked for and complained about."""
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -76,9 +76,7 @@ def _open(browser: Any, url: str, wanted: str) -> Seen:
     try:
         WebDriverWait(browser, RENDERED_WITHIN_S).until(lambda driver: wanted in _visible_text(driver))
     except TimeoutException:
-        pytest.fail(
-            f"{wanted!r} is not visible; the browser says {browser.get_log('browser')}; seen: {_visible_text(browser)[:500]}"
-        )
+        pytest.fail(f"{wanted!r} is missing in {_visible_text(browser)[:500]!r}; logged: {browser.get_log('browser')}")
     if folder := os.environ.get("HUB_TEST_SCREENSHOTS"):
         browser.save_screenshot(str(Path(folder) / f"{urlsplit(url).path.strip('/').replace('/', '-')}.png"))
     return Seen(_visible_text(browser), _requested(browser), _complaints(browser))
@@ -130,12 +128,13 @@ def test_a_page_may_load_nothing_from_elsewhere(served: Served, path: str) -> No
 
 def test_swagger_ui_sends_a_request_and_shows_the_answer(served: Served, browser: Any) -> None:
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support import expected_conditions
     from selenium.webdriver.support.ui import WebDriverWait
 
     _open(browser, f"{served.url}/docs/swagger#/health/get_live", "Create a role")
     wait = WebDriverWait(browser, RENDERED_WITHIN_S)
     for button in (".try-out__btn", ".execute"):
-        wait.until(lambda driver, button=button: driver.find_elements(By.CSS_SELECTOR, button))[0].click()
+        wait.until(expected_conditions.element_to_be_clickable((By.CSS_SELECTOR, button))).click()
     wait.until(lambda driver: "The process answers." in _visible_text(driver))
 
 

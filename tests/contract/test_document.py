@@ -98,6 +98,12 @@ def test_open_operations_are_marked_and_all_others_name_what_they_need() -> None
     assert DOCUMENT["paths"]["/api/v1/roles"]["post"]["security"] == [{"bearer": []}]
 
 
+@pytest.mark.anyio
+async def test_options_names_every_method_of_a_path(hub: Hub) -> None:
+    answer = await hub.admin.request("OPTIONS", "/api/v1/roles")
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+
 def test_fields_are_described_by_the_sentences_beside_them() -> None:
     assert SCHEMAS["RoleOut"]["properties"]["is_system"]["description"].startswith("Built in")
 
