@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands.hubs import run
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_real_flights_and_may_be_run_again(data_dir: Path) -> None:
     for _ in range(2):
         ended = run(data_dir, "demo")

@@ -35,6 +35,7 @@ def test_generated_keys_are_not_rotated_under_a_running_hub(used_folder: Path, s
     assert (used_folder / "secret-keys").read_text() == before
 
 
+@pytest.mark.slow
 async def test_a_killed_rotation_is_gone_on_with_under_the_key_that_it_made(data_dir: Path, serve: Serve) -> None:
     hub = serve(data_dir)
     _register(hub)
@@ -65,6 +66,7 @@ async def test_a_killed_rotation_is_gone_on_with_under_the_key_that_it_made(data
     assert "every one opens" in run(data_dir, "check").stdout
 
 
+@pytest.mark.slow
 def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> None:
     hub = serve(data_dir)
     _register(hub)

@@ -74,6 +74,7 @@ def test_ctrl_c_at_the_terminal_reaches_the_whole_group_and_ends_in_silence(used
     assert "KeyboardInterrupt" not in hub.said
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_nothing_either(used_folder: Path, serve: Serve) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)
@@ -93,6 +94,7 @@ def test_a_killed_hub_takes_its_processes_along(used_folder: Path, serve: Serve)
     assert survivors(processes) == {}
 
 
+@pytest.mark.slow
 def test_a_half_sent_request_does_not_hold_up_the_end(used_folder: Path, serve: Serve) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)
@@ -105,6 +107,7 @@ def test_a_half_sent_request_does_not_hold_up_the_end(used_folder: Path, serve: 
     assert survivors(processes) == {}
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced(used_folder: Path, serve: Serve) -> None:
     hub = serve(used_folder)
     first = hub.wait_for("app worker")
@@ -116,6 +119,7 @@ def test_a_lost_worker_is_replaced(used_folder: Path, serve: Serve) -> None:
     assert second != first
 
 
+@pytest.mark.slow
 def test_two_hubs_on_two_folders_run_side_by_side(used_folder: Path, data_dir: Path, serve: Serve) -> None:
     one, other = serve(used_folder), serve(data_dir)
     for hub in (one, other):
