@@ -79,7 +79,8 @@ async def _wait_until_gone(receive: Receive) -> None:
 def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
     """The content in the form that the client asked for."""
     if exchange.wants_msgpack:
-        return Answer(status, [_MSGPACK_TYPE], _msgpack.encode(content))
+        plain = msgspec.to_builtins(content)  # times are text, as in JSON: the one form that is documented
+        return Answer(status, [_MSGPACK_TYPE], _msgpack.encode(plain))
     return Answer(status, [_JSON_TYPE], _json.encode(content))
 
 

@@ -68,7 +68,7 @@ class Exchange:
     def wants_msgpack(self) -> bool:
         """Whether the client asked for MessagePack by name; JSON is the answer to everything else."""
         accept = self.headers.get(b"accept")
-        return accept is not None and b"msgpack" in accept and _prefers_msgpack(accept.decode("latin-1"))
+        return accept is not None and b"msgpack" in accept.lower() and _prefers_msgpack(accept.decode("latin-1"))
 
     def accepts(self, media_type: str) -> bool:
         """Whether `Accept` names this media type itself (not by a wildcard)."""

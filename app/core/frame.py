@@ -41,6 +41,7 @@ class Frame:
         self._app = app
         self._config = config
         self._observe = observe
+        self._hosts = tuple(name.lower() for name in config.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +91,7 @@ class Frame:
         return headers
 
     def _check_host(self, exchange: Exchange) -> None:
-        allowed = self._config.allowed_hosts
+        allowed = self._hosts
         if not allowed:
             return
         host = (exchange.header(b"host") or "").lower()

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 from litestar import Request
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from app.core.bodies import decode, media_type_of
@@ -45,6 +45,8 @@ class HubRequest(Request[Any, Any, Any]):
             raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
         except RequestEntityTooLarge:
             raise TooLarge from None
+        except InternalServerException:
+            raise BadRequest("The client left before its body was here.", code="client_left") from None
         except ClientException:
             raise BadRequest("The Content-Length is not valid.", code="malformed_body") from None
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
 
+from app.core.answers import Answer
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, InternalError
 from app.core.exchange import Exchange
@@ -18,14 +20,17 @@ from app.domain.parts import Parts
 from app.domain.work import record_refusal
 
 
-async def admit(request: Request[Any, Any, Any]) -> None:
-    """Raises Unauthenticated, Forbidden, or BadRequest for query parameters where the route takes none."""
+async def admit(request: Request[Any, Any, Any]) -> Answer[None] | None:
+    """An answer for OPTIONS only.
+
+    Raises Unauthenticated, Forbidden, or BadRequest for query parameters where the route takes none.
+    """
     scope = request.scope
     handler = scope["route_handler"]
     access: Access | None = handler.opt.get("access")
     if access is None:
         if scope["method"] == "OPTIONS":
-            return
+            return Answer(204, [(b"allow", _methods(request.app, scope["path_template"]).encode())], b"")
         raise InternalError
     exchange = Exchange.of(scope)
     if not access.is_open:
@@ -36,6 +41,14 @@ async def admit(request: Request[Any, Any, Any]) -> None:
         raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
     if access.takes_form:
         require_form(exchange.header(b"content-type"))
+    return None
+
+
+def _methods(app: Litestar, path: str) -> str:
+    """Every method that a path takes, as in `Allow`. Litestar's own answer knows those of one handler only."""
+    routes = [route for route in app.routes if route.path_format == path and isinstance(route, HTTPRoute)]
+    found = {method for route in routes for handler in route.route_handlers for method in handler.http_methods}
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
