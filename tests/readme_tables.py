@@ -1,0 +1,98 @@
+"""The tables of the README that the code knows better: `python -m tests.readme_tables` writes them into it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from app.connectors import registry
+from app.settings import NO_EFFECT_YET, Settings, variable
+
+README = Path(__file__).parents[1] / "README.md"
+
+MEANINGS = {
+    "data_dir": "embedded PostgreSQL and generated keys",
+    "database_url": "PostgreSQL 15 or newer, as the application's role; unset: the embedded one",
+    "owner_database_url": "the same database as the role that migrates; unset: `HUB_DATABASE_URL`",
+    "env": "`development` or `production`: in production keys must be given and loopback is not dialled",
+    "secret_keys": "keys for stored secrets, `id:base64,...`, the first one seals; needed in production",
+    "signing_keys_file": "PEM private keys for access tokens (Ed25519, P-256), the first signs; needed in production",
+    "admin_email": "the first admin of an empty database",
+    "admin_password": "their password; unset: generated and printed once",
+    "registration": "`open`: anybody may make an account for themselves; `closed`: nobody",
+    "password_min_length": "characters that a new password needs, 8 to 128",
+    "redis_url": "shared limits and caches",
+    "broker_url": "where events are published",
+    "egress_allow": "private addresses that data sources may have: CIDR ranges, host names, `*.example.org`",
+    "egress_deny": "addresses that are never dialled; wins over every allowance",
+    "files_root": "folder that file sources may read",
+    "trusted_proxies": "CIDR ranges whose `X-Forwarded-For` is believed",
+    "allowed_hosts": "host names that the hub answers to, `*.example.org` for subdomains; empty: any",
+    "cors_origins": "origins of web pages that may call the API; empty: none",
+    "rate_limit": "requests of a principal",
+    "login_rate_limit": "logins from an address",
+    "log_format": "`console` or `json`",
+    "log_level": "`debug`, `info`, `warning` or `error`",
+    "public_url": "what clients call the hub; the `iss` of its tokens",
+    "request_timeout_s": "seconds until a request is given up with 503",
+    "max_body_bytes": "longest request body",
+    "pool_size": "connections of each of a worker's two pools",
+    "require_if_match": "whether a change without `If-Match` is a 428",
+    "identity_providers": "single sign-on",
+}
+DEPENDENT = {
+    "env": "`production` with a database URL, else `development`",
+    "registration": "`open` in development, else `closed`",
+    "files_root": "`HUB_DATA_DIR/files`",
+    "log_format": "`console` on a terminal, else `json`",
+}
+"""Defaults that hang on something else."""
+
+
+def settings_table() -> Iterator[str]:
+    yield "| variable | meaning | default |"
+    yield "|---|---|---|"
+    defaults = Settings()
+    for field in Settings.__struct_fields__:
+        name = variable(field) if field != "identity_providers" else "HUB_OIDC_<NAME>_*`, `HUB_SAML_<NAME>_*"
+        note = f" (no effect yet: {NO_EFFECT_YET[field]})" if field in NO_EFFECT_YET else ""
+        yield f"| `{name}` | {MEANINGS[field]}{note} | {DEPENDENT.get(field) or _shown(getattr(defaults, field))} |"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == () or value == {}:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{text}`"
+
+
+def types_table() -> Iterator[str]:
+    yield "| type | name | category | what it shows | driver | tested with |"
+    yield "|---|---|---|---|---|---|"
+    for connector in registry.all():
+        driver = f"extra `{connector.extra}`" if connector.extra else "comes with the hub"
+        verified = ", ".join(connector.verified_with) or "nothing yet"
+        cells = (f"`{connector.type}`", connector.label, connector.category, connector.description, driver, verified)
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _lines(lines: Iterator[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+TABLES = {"types": types_table, "settings": settings_table}
+
+
+def with_tables(text: str) -> str:
+    """The text with each table as the code has it, between its two marks."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: written by `just docs` -->\n", f"<!-- /{name} -->\n"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"README.md has no place for the table of {name}")
+        text = f"{before}{begin}{_lines(table())}{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
