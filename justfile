@@ -1,0 +1,70 @@
+# What developers do all the time. `uv run just` lists it; everything works from a fresh clone.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+_list:
+    @just --list --unsorted
+
+# install everything for development into .venv
+setup:
+    uv sync
+
+# serve on http://127.0.0.1:8000 with an embedded PostgreSQL in .hub/
+dev *ARGS:
+    uv run hub serve {{ARGS}}
+
+# the tests that need nothing but Python
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# all tests; a server or browser that is missing is a failure (see `services`)
+test-all *ARGS:
+    CI=true uv run pytest -m "" {{ARGS}}
+
+# style; `just lint --fix` mends what it can
+lint *ARGS:
+    uv run ruff check {{ARGS}} .
+    uv run ruff format {{ if ARGS == "--fix" { "" } else { "--check" } }} .
+
+# types, strictly
+types:
+    uv run mypy
+
+# bring the database to the newest revision: `just migrate`, `just migrate down`, `just migrate status`
+migrate DIRECTION="up":
+    uv run hub migrate {{DIRECTION}}
+
+# an empty migration with the next number: `just new-migration "add webhooks"`
+new-migration TITLE:
+    uv run alembic -c db/alembic.ini revision -m "{{TITLE}}" \
+        --rev-id "$(uv run python -c 'from app.core.migrations import head; print(f"{int(head()) + 1:04}")')"
+
+# bring the tables of the README up to date, and write dist/openapi.json
+docs:
+    uv run python -m tests.readme_tables
+    mkdir -p dist
+    uv run hub openapi --out dist/openapi.json
+
+# the main job, end to end, on real flights
+demo:
+    uv run hub demo
+
+# compare the hub with what else could do its work; writes bench/RESULTS.md
+bench *ARGS:
+    uv run --group bench python -m bench {{ARGS}}
+
+# what to run before every commit
+check: lint types specs test
+
+# requirements and scenarios
+specs:
+    OPENSPEC_TELEMETRY=0 npx --yes @fission-ai/openspec@1.13 validate --all --strict --no-interactive
+
+# what `test-all` and `bench` need beyond Python, on Debian as root
+services:
+    apt-get update
+    apt-get install --yes --no-install-recommends chromium chromium-driver wrk curl jq bsdextrautils
+
+# everything that a change has to pass
+ci:
+    bash .ci/run
