@@ -1,49 +1,83 @@
-"""What a transaction leaves behind besides its change: audit rows, outbox rows and notifications, in one statement.
+"""What a transaction leaves behind: new rows, audit rows, outbox rows and notifications, in one statement.
 
-One round trip for all of them, on the driver's own connection and inside of the session's transaction: what is on record from the
-first write must not cost more than the write (`bench/RESULTS.md`).
+One round trip for all of them: what is on record from the first write must not cost more than the write (`bench/RESULTS.md`).
+PostgreSQL runs a single statement in a transaction of its own, so that a change which is nothing but new rows needs no BEGIN and
+COMMIT around it either.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.database import Base
 from app.domain.audit.services import AuditRow
 from app.domain.events.services import EventRow
 
-WRITE = """
-WITH audited AS (
+RECORDS = """
+audited AS (
   INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id, outcome,
                             address, request_id, detail, before, after)
-  SELECT * FROM jsonb_to_recordset($1::jsonb) AS row (
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
     id uuid, tenant_id uuid, occurred_at timestamptz, actor_id uuid, actor_name text, action text, resource_type text,
     resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb, after jsonb)
 ), announced AS (
   INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data)
-  SELECT * FROM jsonb_to_recordset($2::jsonb) AS row (
+  SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
     id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb)
 )
 SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 """
 
 
-async def write_records(
-    session: AsyncSession,
-    *,
-    audits: Sequence[AuditRow] = (),
-    events: Sequence[EventRow] = (),
-    channel: str = "",
-    notifications: Sequence[str] = (),
-) -> None:
-    """Add the rows to the session's transaction. Raises asyncpg's errors, and then nothing of the transaction may be kept."""
-    connection = (await (await session.connection()).get_raw_connection()).driver_connection
-    assert connection is not None
-    if not connection.is_in_transaction():
-        await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
-    await connection.execute(WRITE, _json(audits), _json(events), channel, notifications)
+class Records:
+    """Collected during the work, written at its end."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self.added: Base | None = None
+        """The new row of a change that is nothing but one new row."""
+        self.audits: list[AuditRow] = []
+        self.events: list[EventRow] = []
+        self.notifications: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.audits or self.events or self.notifications)
+
+    async def write(self, connection: Any) -> None:
+        """On a connection of asyncpg's. Raises its errors, and then nothing of the transaction may be kept."""
+        arguments = [_json(self.audits), _json(self.events), self._channel, self.notifications]
+        if self.added is None:
+            await connection.execute(f"WITH {RECORDS}", *arguments)
+        else:
+            model = type(self.added)
+            row = {name: getattr(self.added, name) for name in _columns(model)}
+            await connection.execute(_with_insert(model), *arguments, _json([row]))
+
+    async def write_in(self, session: AsyncSession) -> None:
+        """Inside of the session's transaction."""
+        connection = (await (await session.connection()).get_raw_connection()).driver_connection
+        assert connection is not None
+        if not connection.is_in_transaction():
+            await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
+        await self.write(connection)
 
 
-def _json(rows: Sequence[AuditRow] | Sequence[EventRow]) -> str:
+@cache
+def _columns(model: type[Base]) -> tuple[str, ...]:
+    return tuple(attribute.key for attribute in model.__mapper__.column_attrs)
+
+
+@cache
+def _with_insert(model: type[Base]) -> str:
+    names = ", ".join(_columns(model))
+    table = model.__tablename__
+    rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, $5::text::jsonb)"
+    return f"WITH added AS (INSERT INTO {table} ({names}) {rows}), {RECORDS}"  # noqa: S608 - names of our own tables
+
+
+def _json(rows: Sequence[Any]) -> str:
     return msgspec.json.encode(rows).decode()

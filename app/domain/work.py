@@ -4,7 +4,7 @@ It is the only generator dependency of the application. A failed COMMIT is the r
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,14 +13,15 @@ from litestar import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.answers import require_match
+from app.core.database import Base
 from app.core.errors import Forbidden, NotFound
 from app.core.exchange import Exchange
 from app.core.security import Principal
-from app.domain.audit.services import AuditRow, Outcome, audit_row
+from app.domain.audit.services import Outcome, audit_row
 from app.domain.auth.principals import CHANNEL
-from app.domain.events.services import EventRow, event_row
+from app.domain.events.services import event_row
 from app.domain.parts import Parts
-from app.domain.records import write_records
+from app.domain.records import Records
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import DEFAULT_TENANT_ID
 
@@ -30,22 +31,27 @@ class UnitOfWork:
 
     def __init__(
         self,
-        session: AsyncSession,
         parts: Parts,
         exchange: Exchange | None,
         principal: Principal | None,
         *,
         tenant_id: UUID = DEFAULT_TENANT_ID,
     ) -> None:
-        self.session = session
+        self._session: AsyncSession | None = None
         self.parts = parts
         self.exchange = exchange
         self.principal = principal
         self.tenant_id = principal.tenant_id if principal else tenant_id
         self.now = datetime.now(UTC)
-        self._audits: list[AuditRow] = []
-        self._events: list[EventRow] = []
+        self._records = Records(CHANNEL)
         self._forgotten: list[tuple[str, UUID]] = []
+
+    @property
+    def session(self) -> AsyncSession:
+        """Opened when it is first asked for; its first statement begins the transaction."""
+        if self._session is None:
+            self._session = self.parts.sessions()
+        return self._session
 
     @property
     def actor(self) -> Principal:
@@ -90,7 +96,7 @@ class UnitOfWork:
         self, action: str, resource_type: str, resource_id: UUID | None, *, outcome: Outcome = "success", **details: Any
     ) -> None:
         """The row of this action in the audit log; written by `commit`, in this transaction."""
-        self._audits.append(
+        self._records.audits.append(
             audit_row(
                 action,
                 resource_type,
@@ -106,48 +112,73 @@ class UnitOfWork:
 
     def announce(self, event_type: str, subject: str, data: Any) -> None:
         """The event of this change in the outbox; written by `commit`, in this transaction."""
-        self._events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
+        self._records.events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
 
     def forget(self, kind: str, row_id: UUID) -> None:
         """Every worker is told, at commit, that principals that hang on this row (session, user, role, tenant) are untrue."""
         self._forgotten.append((kind, row_id))
 
+    def add(self, entity: Base) -> None:
+        """The new row of a change that is nothing but this row, with all its columns set.
+
+        Written by `commit`, which raises what is wrong with it.
+        """
+        self._records.added = entity
+
     async def commit(self) -> None:
         """Write what is on record and commit. This worker forgets at once what others forget when they are notified."""
-        if self._audits or self._events or self._forgotten:
-            payloads = [f"{kind}:{row_id}" for kind, row_id in self._forgotten]
-            await write_records(
-                self.session, audits=self._audits, events=self._events, channel=CHANNEL, notifications=payloads
-            )
-        await self.session.commit()
+        self._records.notifications = [f"{kind}:{row_id}" for kind, row_id in self._forgotten]
+        if self._session is not None:
+            if self._records:
+                await self._records.write_in(self._session)
+            await self._session.commit()
+        elif self._records:
+            async with self.parts.reads.connection() as connection:
+                await self._records.write(connection)
         for kind, row_id in self._forgotten:
             self.parts.principals.drop(kind, row_id)
 
+    async def close(self) -> None:
+        """Whatever was not committed is undone."""
+        if self._session is not None:
+            await self._session.close()
+
 
 @asynccontextmanager
-async def work_of_its_own(request: HubRequest) -> AsyncIterator[UnitOfWork]:
-    """A transaction that commits whatever the request's answer will be: failed logins, refused tokens, lock-out counts."""
-    async with request.parts.sessions() as session:
-        work = UnitOfWork(session, request.parts, request.exchange, request.exchange.principal)
+async def unit_of_work_of(
+    parts: Parts,
+    exchange: Exchange | None = None,
+    principal: Principal | None = None,
+    *,
+    tenant_id: UUID = DEFAULT_TENANT_ID,
+) -> AsyncIterator[UnitOfWork]:
+    """Committed at the end of the block, unless the block raises."""
+    work = UnitOfWork(parts, exchange, principal, tenant_id=tenant_id)
+    try:
         yield work
         await work.commit()
+    finally:
+        await work.close()
+
+
+def work_of_its_own(request: HubRequest) -> AbstractAsyncContextManager[UnitOfWork]:
+    """A transaction that commits whatever the request's answer will be: failed logins, refused tokens, lock-out counts."""
+    return unit_of_work_of(request.parts, request.exchange, request.exchange.principal)
 
 
 async def unit_of_work(request: Request[Any, Any, Any]) -> AsyncGenerator[UnitOfWork, None]:
+    """The dependency `work` of a handler."""
     assert isinstance(request, HubRequest)
-    parts, exchange = request.parts, request.exchange
-    async with parts.sessions() as session:
-        try:
-            work = UnitOfWork(session, parts, exchange, exchange.principal)
-            yield work
-            await work.commit()
-        except Forbidden as error:
-            await session.rollback()
-            await record_refusal(parts, exchange, error)
-            raise
-        except BaseException:
-            await session.rollback()
-            raise
+    work = UnitOfWork(request.parts, request.exchange, request.exchange.principal)
+    try:
+        yield work
+        await work.commit()
+    except Forbidden as error:
+        await work.close()
+        await record_refusal(request.parts, request.exchange, error)
+        raise
+    finally:
+        await work.close()
 
 
 async def record_refusal(parts: Parts, exchange: Exchange, error: Forbidden) -> None:
@@ -165,8 +196,10 @@ async def record_refusal(parts: Parts, exchange: Exchange, error: Forbidden) -> 
         outcome="refused",
         detail=error.code,
     )
-    async with parts.sessions.begin() as session:
-        await write_records(session, audits=[row])
+    records = Records(CHANNEL)
+    records.audits.append(row)
+    async with parts.reads.connection() as connection:
+        await records.write(connection)
 
 
 def client_address(parts: Parts, exchange: Exchange | None) -> str | None:

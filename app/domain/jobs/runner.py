@@ -19,11 +19,10 @@ from uuid_utils.compat import uuid7
 from app.connectors.failures import ConnectorError
 from app.core.errors import HubError
 from app.core.notifications import Listener
-from app.domain.events.services import event_row
 from app.domain.jobs.models import Job
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
-from app.domain.records import write_records
+from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.jobs")
 
@@ -63,15 +62,13 @@ class JobRun:
 
     async def end(self, status: str, *, result: Any = None, error: Any = None) -> None:
         now = datetime.now(UTC)
-        async with self.parts.sessions.begin() as session:
+        async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
             statement = self._update(values).returning(Job.id)
-            if await session.scalar(statement, execution_options=_NO_SYNC) is None:
+            if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
-            subject = f"jobs/{self.job_id}"
-            event = event_row(f"job.{status}", subject, data, tenant_id=self.tenant_id, time=now)
-            await write_records(session, events=[event])
+            work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
 
     async def _write(self, **values: Any) -> bool:
         async with self.parts.sessions.begin() as session:

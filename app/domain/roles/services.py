@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from sqlalchemy import delete, insert, select, update
+from uuid_utils.compat import uuid7
 
 from app.core import migrations
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
@@ -32,6 +33,8 @@ class RoleService:
         self._check_grant(new.permissions)
         await self.check_reference(new.owner_role_id, "owner_role_id")
         role = Role(
+            id=uuid7(),
+            version=1,
             **self._work.stamp(),
             name=name,
             name_key=canonical_name(name),
@@ -40,7 +43,8 @@ class RoleService:
             owner_role_id=new.owner_role_id,
             is_system=False,
         )
-        shown = to_struct(await self._roles.add(role), RoleOut)
+        self._work.add(role)
+        shown = to_struct(role, RoleOut)
         self._work.audit("role.create", "role", role.id, after=shown)
         self._work.announce("role.created", f"roles/{role.id}", shown)
         return shown

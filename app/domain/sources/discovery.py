@@ -15,12 +15,10 @@ from app.connectors.base import DiscoveredObject
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError
 from app.core.sealing import SealingError
-from app.domain.events.services import event_row
 from app.domain.jobs.runner import JobRun
-from app.domain.records import write_records
 from app.domain.sources.models import SourceObject
 from app.domain.sources.services import DataSourceService, as_refusal
-from app.domain.work import UnitOfWork
+from app.domain.work import unit_of_work_of
 
 UPSERT = text(
     """INSERT INTO source_objects
@@ -54,8 +52,7 @@ async def discover(run: JobRun) -> dict[str, Any]:
 
 async def _connection(run: JobRun) -> Any:
     assert run.subject_id is not None
-    async with run.parts.sessions() as session:
-        work = UnitOfWork(session, run.parts, None, None, tenant_id=run.tenant_id)
+    async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
         try:
             return await DataSourceService(work).connection_of(run.subject_id)
         except SealingError:
@@ -72,13 +69,10 @@ async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], st
 
 
 async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -> dict[str, Any]:
-    async with run.parts.sessions.begin() as session:
-        gone = await _deactivate(session, source_id, started)
+    async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
+        gone = await _deactivate(work.session, source_id, started)
         result = {"objects": total, "deactivated": gone}
-        data = {"id": str(source_id), **result}
-        subject = f"data-sources/{source_id}"
-        event = event_row("data_source.discovered", subject, data, tenant_id=run.tenant_id, time=started)
-        await write_records(session, events=[event])
+        work.announce("data_source.discovered", f"data-sources/{source_id}", {"id": str(source_id), **result})
     return result
 
 

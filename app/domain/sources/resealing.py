@@ -15,7 +15,7 @@ from app.core.sealing import KeyRing, SealingError
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSourceSecret
 from app.domain.sources.secrets import sealed_field
-from app.domain.work import UnitOfWork
+from app.domain.work import UnitOfWork, unit_of_work_of
 
 BATCH = 200
 
@@ -46,13 +46,11 @@ async def reseal(parts: Parts, on_batch: Callable[[Resealed], None] = lambda _: 
     total = Resealed()
     after: tuple[Any, ...] = ()
     while True:
-        async with parts.sessions() as session:
-            work = UnitOfWork(session, parts, None, None)
-            rows = await _next_batch(session, parts.key_ring, after)
+        async with unit_of_work_of(parts) as work:
+            rows = await _next_batch(work.session, parts.key_ring, after)
             if not rows:
                 return total
             await _reseal_batch(work, rows, total)
-            await work.commit()
         after = (rows[-1].data_source_id, rows[-1].name)
         on_batch(total)
 

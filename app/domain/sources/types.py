@@ -1,7 +1,7 @@
 """The types of data sources, as the API shows them: read off the connector classes once."""
 
 from app.connectors import registry
-from app.connectors.base import config_schema
+from app.connectors.base import config_schema, secrets_schema
 from app.domain.sources.schemas import TypeOut
 
 
@@ -12,7 +12,7 @@ def _shown(connector: registry.AnyConnector) -> TypeOut:
         category=connector.category,
         description=connector.description,
         config_schema=config_schema(connector.config_type),
-        secrets_schema=config_schema(connector.secrets_type),
+        secrets_schema=secrets_schema(connector.secrets_type),
         capabilities=connector.capabilities,
         driver_available=registry.is_driver_available(connector),
         install_hint=registry.install_hint(connector),

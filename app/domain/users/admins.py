@@ -15,7 +15,7 @@ from app.domain.tenants.models import DEFAULT_TENANT_ID
 from app.domain.users.models import User
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService
-from app.domain.work import UnitOfWork
+from app.domain.work import unit_of_work_of
 
 DEFAULT_EMAIL = "admin@example.org"
 
@@ -34,10 +34,8 @@ async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     """Raises BadRequest for a weak password, Conflict for a taken address."""
     new = UserCreate(email=admin.email, password=admin.password)
     try:
-        async with parts.sessions() as session:
-            work = UnitOfWork(session, parts, None, None)
+        async with unit_of_work_of(parts) as work:
             user = await UserService(work).create(new, roles=[ADMIN_ROLE_ID])
-            await work.commit()
     except (SQLAlchemyError, asyncpg.PostgresError) as error:
         raise (explain(error) or error) from None
     return user
