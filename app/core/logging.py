@@ -90,7 +90,12 @@ def request_logger(form: Format, level: str, stream: IO[bytes] | None = None) ->
             exchange.request_id,
             str(principal.id) if principal else None,
         )
-        write(encode(line) + b"\n")
+        try:
+            encoded = encode(line)
+        except UnicodeEncodeError:  # bytes in the path that are no text
+            line.path = ascii(line.path)
+            encoded = encode(line)
+        write(encoded + b"\n")
         flush()
 
     return log
