@@ -130,7 +130,21 @@ def _count_msgpack_values(body: bytes) -> int:
     return count
 
 
-_FIXED = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
+_FIXED = {
+    0xC0: 1,
+    0xC2: 1,
+    0xC3: 1,
+    0xCA: 5,
+    0xCB: 9,
+    0xCC: 2,
+    0xCD: 3,
+    0xCE: 5,
+    0xCF: 9,
+    0xD0: 2,
+    0xD1: 3,
+    0xD2: 5,
+    0xD3: 9,
+}
 _FIXED |= {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18, 0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}
 _SIZED = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _EXTENSIONS = (0xC7, 0xC8, 0xC9)
@@ -188,7 +202,10 @@ def _plain(body: bytes, media_type: str) -> Any:
     """The body without its type. Raises ValueError where it is malformed."""
     if media_type == "json":
         return json.loads(
-            body.decode(), object_pairs_hook=_without_duplicates, parse_int=_bounded_int, parse_constant=_refuse_constant
+            body.decode(),
+            object_pairs_hook=_without_duplicates,
+            parse_int=_bounded_int,
+            parse_constant=_refuse_constant,
         )
     plain = msgspec.msgpack.decode(body)
     _refuse_msgpack_duplicates(body, plain)
@@ -239,7 +256,9 @@ def _refuse_unknown_tag(value: Any, wanted: Any, below: str) -> None:
     if field not in value:
         raise BadRequest(errors=[Fault(_joined(below, field), "required", "is required")])
     if value[field] not in tags:
-        raise BadRequest(errors=[Fault(_joined(below, field), "not_allowed", f"must be one of {', '.join(map(str, tags))}")])
+        raise BadRequest(
+            errors=[Fault(_joined(below, field), "not_allowed", f"must be one of {', '.join(map(str, tags))}")]
+        )
 
 
 @cache
@@ -250,7 +269,11 @@ def _validator(wanted: Any) -> Draft202012Validator:
 def _flattened(faults: Iterator[SchemaFault]) -> Iterator[SchemaFault]:
     """Optional fields are `anyOf [T, null]`: what is wrong with T is the fault."""
     for fault in faults:
-        inner = [cause for cause in fault.context or () if cause.validator != "type" or cause.absolute_path != fault.absolute_path]
+        inner = [
+            cause
+            for cause in fault.context or ()
+            if cause.validator != "type" or cause.absolute_path != fault.absolute_path
+        ]
         if fault.validator in ("anyOf", "oneOf") and inner:
             yield from inner
         else:

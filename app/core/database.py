@@ -76,8 +76,12 @@ class Repository(SQLAlchemyAsyncRepository[M]):  # type: ignore[type-var]
     def selection(cls, struct: type[msgspec.Struct]) -> Select[Any]:
         """The columns for a Struct, in its order, of one tenant (bound as `tenant_id`)."""
         model: Any = cls.model_type
-        columns = [cls.computed[name] if name in cls.computed else getattr(model, name) for name in struct.__struct_fields__]
-        statement = select(*(column.label(name) for name, column in zip(struct.__struct_fields__, columns, strict=True)))
+        columns = [
+            cls.computed[name] if name in cls.computed else getattr(model, name) for name in struct.__struct_fields__
+        ]
+        statement = select(
+            *(column.label(name) for name, column in zip(struct.__struct_fields__, columns, strict=True))
+        )
         if issubclass(model, Tenanted):
             statement = statement.where(model.tenant_id == bindparam("tenant_id", type_=model.tenant_id.type))
         return statement
@@ -180,13 +184,19 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
             code, sentence = UNIQUE_SENTENCES.get(_constraint(cause), ("already_exists", "This already exists."))
             return Conflict(sentence, code=code)
         case "23503":
-            return Conflict("Something else still refers to this, or it refers to something that is gone.", code="still_in_use")
+            return Conflict(
+                "Something else still refers to this, or it refers to something that is gone.", code="still_in_use"
+            )
         case "40001" | "40P01" | "55P03":
             return Conflict("Somebody changed the same thing at this moment. Try again.", code="concurrent_change")
         case "57014" | "25P03":
             return Unavailable("The database took too long. Try again in a moment.", code="database_timeout")
         case "53100" | "53200" | "53400":
-            return Unavailable("The database has no room left. An operator has to free disk space.", code="database_full", retry_after_s=30)
+            return Unavailable(
+                "The database has no room left. An operator has to free disk space.",
+                code="database_full",
+                retry_after_s=30,
+            )
         case "53300":
             return Unavailable("All database connections are busy. Try again in a moment.", code="database_busy")
         case "54000" | "54001":
@@ -205,7 +215,9 @@ def _by_class(state_class: str) -> HubError:
         case "08" | "57" | "58":
             return Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
         case "25":
-            return Unavailable("The database takes no changes right now. Try again in a moment.", code="database_read_only")
+            return Unavailable(
+                "The database takes no changes right now. Try again in a moment.", code="database_read_only"
+            )
     return InternalError()
 
 
@@ -214,5 +226,3 @@ def _constraint(cause: Any) -> str:
         if name := getattr(link, "constraint_name", None):
             return str(name)
     return ""
-
-

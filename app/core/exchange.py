@@ -53,7 +53,9 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
         given = self.headers.get(b"x-request-id")
-        self.request_id = given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
+        self.request_id = (
+            given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
+        )
 
     @staticmethod
     def of(scope: Mapping[str, Any]) -> "Exchange":

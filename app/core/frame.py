@@ -19,7 +19,12 @@ from app.core.exchange import Exchange, refuse_repeated
 
 log = logging.getLogger("hub.requests")
 
-ALWAYS = [(b"server", b"hub"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY")]
+ALWAYS = [
+    (b"server", b"hub"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
 NO_STORE = (b"cache-control", b"no-store")
 VARY = (b"vary", b"Accept")
 VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")

@@ -203,7 +203,12 @@ _PLAIN: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count}
 def text_filter(column: Column, *, description: str = "", name_key: bool = False) -> Filter:
     """Equality; with `name_key` case-insensitively, against a column of canonical names."""
     parse = canonical_name if name_key else str
-    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=STRING, description=description)
+    return Filter(
+        where=lambda name: column == bindparam(name, type_=column.type),
+        parse=parse,
+        schema=STRING,
+        description=description,
+    )
 
 
 def choice_filter(column: Column, choices: tuple[str, ...], *, description: str = "") -> Filter:
@@ -213,7 +218,12 @@ def choice_filter(column: Column, choices: tuple[str, ...], *, description: str 
         return text
 
     schema = {"type": "string", "enum": list(choices)}
-    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=schema, description=description)
+    return Filter(
+        where=lambda name: column == bindparam(name, type_=column.type),
+        parse=parse,
+        schema=schema,
+        description=description,
+    )
 
 
 def boolean_filter(column: Column, *, description: str = "") -> Filter:
@@ -223,7 +233,12 @@ def boolean_filter(column: Column, *, description: str = "") -> Filter:
         return text == "true"
 
     schema = {"type": "boolean"}
-    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse, schema=schema, description=description)
+    return Filter(
+        where=lambda name: column == bindparam(name, type_=column.type),
+        parse=parse,
+        schema=schema,
+        description=description,
+    )
 
 
 def parse_uuid(text: str) -> UUID:
@@ -236,7 +251,12 @@ def parse_uuid(text: str) -> UUID:
 
 
 def uuid_filter(column: Column, *, description: str = "") -> Filter:
-    return Filter(where=lambda name: column == bindparam(name, type_=column.type), parse=parse_uuid, schema=UUID_SCHEMA, description=description)
+    return Filter(
+        where=lambda name: column == bindparam(name, type_=column.type),
+        parse=parse_uuid,
+        schema=UUID_SCHEMA,
+        description=description,
+    )
 
 
 def time_filter(column: Column, *, bound: Literal["from", "to"], description: str = "") -> Filter:
@@ -290,7 +310,9 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
     more = start + len(shown) < len(names)
     cursor = base64.urlsafe_b64encode(shown[-1].encode()).decode() if more else None
-    return Page(items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None)
+    return Page(
+        items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None
+    )
 
 
 def _position_after(names: list[str], last: str) -> int:

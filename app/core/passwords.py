@@ -65,7 +65,9 @@ class PasswordHasher:
 
     async def _run(self, call: Callable[..., T], *args: str) -> T:
         if self._running >= self._limit:
-            raise TooManyRequests("Too many people are signing in at this moment. Try again shortly.", code="login_busy")
+            raise TooManyRequests(
+                "Too many people are signing in at this moment. Try again shortly.", code="login_busy"
+            )
         self._running += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
