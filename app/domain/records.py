@@ -76,7 +76,7 @@ def _with_insert(model: type[Base]) -> str:
     names = ", ".join(_columns(model))
     table = model.__tablename__
     rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, $5::text::jsonb)"
-    return f"WITH added AS (INSERT INTO {table} ({names}) {rows}), {RECORDS}"  # noqa: S608 - names of our own tables
+    return f"WITH added AS (INSERT INTO {table} ({names}) {rows}), {RECORDS}"
 
 
 def _json(rows: Sequence[Any]) -> str:

@@ -13,7 +13,12 @@ from app.domain.requests import HubRequest
 NDJSON = "application/x-ndjson"
 
 
-@get("/audit-events", opt=requires("audit-events:read", listing=AUDIT_EVENTS) | {"also_as": (NDJSON,)}, tags=["audit"], summary="List audit events")
+@get(
+    "/audit-events",
+    opt=requires("audit-events:read", listing=AUDIT_EVENTS) | {"also_as": (NDJSON,)},
+    tags=["audit"],
+    summary="List audit events",
+)
 async def list_audit_events(request: HubRequest) -> Answer[Page[AuditEventOut]]:
     """Newest first. With `Accept: application/x-ndjson` one event per line; `Link` then leads to the next page."""
     query, tenant_id = AUDIT_EVENTS.parse(request.query_string), request.principal.tenant_id

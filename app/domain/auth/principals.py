@@ -51,7 +51,14 @@ def _permissions_of_user() -> ColumnElement[Any]:
 def _live_session() -> Select[Any]:
     """The session with its tenant and its user's permissions, then the columns of the user; no row once any of them ended."""
     ends_at = func.least(Session.expires_at, Session.idle_expires_at)
-    own = select(Session.id, func.extract("epoch", ends_at).cast(Float), Tenant.id, Tenant.slug, Tenant.name, _permissions_of_user())
+    own = select(
+        Session.id,
+        func.extract("epoch", ends_at).cast(Float),
+        Tenant.id,
+        Tenant.slug,
+        Tenant.name,
+        _permissions_of_user(),
+    )
     users = UserRepository.selection(UserOut)
     return (
         own.add_columns(*users.selected_columns)
@@ -153,7 +160,13 @@ def _hangs_on(principal: Principal, kind: str, row_id: UUID) -> bool:
 
 
 def _signed(
-    session_id: UUID, expires_at: float, tenant_id: UUID, slug: str, tenant_name: str, permissions: list[str], *user: Any
+    session_id: UUID,
+    expires_at: float,
+    tenant_id: UUID,
+    slug: str,
+    tenant_name: str,
+    permissions: list[str],
+    *user: Any,
 ) -> Signed:
     shown = UserOut(*user)
     shown.roles = msgspec.convert(shown.roles, list[RoleRef])

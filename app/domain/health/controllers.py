@@ -24,7 +24,9 @@ async def live(request: HubRequest) -> Answer[Health]:
     return answer(request.exchange, Health("ok", "The process answers."))
 
 
-@get("/health/ready", opt=open_to_all() | {"other_answers": {503: Health}}, tags=["health"], summary="Can the hub serve")
+@get(
+    "/health/ready", opt=open_to_all() | {"other_answers": {503: Health}}, tags=["health"], summary="Can the hub serve"
+)
 async def ready(request: HubRequest) -> Answer[Health]:
     """200 when the database answers and its tables are this version's; 503 otherwise."""
     problem = await _problem(request)

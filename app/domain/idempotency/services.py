@@ -52,7 +52,9 @@ def idempotent(handler: Handler) -> Handler:
 def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
     """Raises BadRequest for a key that is empty, too long or not printable ASCII."""
     if not KEY_FORM.fullmatch(key):
-        raise BadRequest("The Idempotency-Key must be 1 to 255 printable ASCII characters.", code="invalid_idempotency_key")
+        raise BadRequest(
+            "The Idempotency-Key must be 1 to 255 printable ASCII characters.", code="invalid_idempotency_key"
+        )
     return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
 
 
@@ -75,7 +77,9 @@ async def _first_answer(work: UnitOfWork, record_id: UUID, body: bytes) -> Answe
     if await work.session.scalar(begun_anew.returning(IdempotencyKey.id)) is not None:
         return None
     found = (
-        await work.session.execute(select(IdempotencyKey.fingerprint, IdempotencyKey.answer).where(IdempotencyKey.id == record_id))
+        await work.session.execute(
+            select(IdempotencyKey.fingerprint, IdempotencyKey.answer).where(IdempotencyKey.id == record_id)
+        )
     ).one()
     if not _is_same_body(work, body, found.fingerprint):
         raise IdempotencyMismatch

@@ -40,7 +40,7 @@ CSV = "text/csv"
 
 class DataSourceTypeController(Controller):
     path = "/data-source-types"
-    tags = ["data sources"]  # noqa: RUF012
+    tags = ["data sources"]
 
     @get("/", opt=requires("data-source-types:read", parameters=IN_MEMORY_PARAMETERS), summary="List data source types")
     async def list_types(self, request: HubRequest) -> Answer[Page[TypeOut]]:
@@ -57,23 +57,29 @@ class DataSourceTypeController(Controller):
 
 class DataSourceController(Controller):
     path = "/data-sources"
-    tags = ["data sources"]  # noqa: RUF012
+    tags = ["data sources"]
 
     @get("/", opt=requires("data-sources:read", listing=DATA_SOURCES), summary="List data sources")
     async def list_sources(self, request: HubRequest) -> Answer[Page[DataSourceOut]]:
         """Every source of the tenant, a page at a time. Nothing is dialled."""
         query, tenant_id = DATA_SOURCES.parse(request.query_string), request.principal.tenant_id
-        return answer(request.exchange, await request.parts.reads.page(DATA_SOURCES, query, DataSourceOut, tenant_id=tenant_id))
+        return answer(
+            request.exchange, await request.parts.reads.page(DATA_SOURCES, query, DataSourceOut, tenant_id=tenant_id)
+        )
 
     @get("/{source_id:uuid}", opt=requires("data-sources:read"), summary="Get a data source")
     async def get_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[DataSourceOut]:
         """One source; of its secrets only that they are set."""
-        source = await request.parts.reads.one(DATA_SOURCE, DataSourceOut, id=source_id, tenant_id=request.principal.tenant_id)
+        source = await request.parts.reads.one(
+            DATA_SOURCE, DataSourceOut, id=source_id, tenant_id=request.principal.tenant_id
+        )
         return entity(request.exchange, source)
 
     @post("/", opt=requires("data-sources:write"), summary="Register a data source")
     @idempotent
-    async def create_source(self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]) -> Answer[DataSourceOut]:
+    async def create_source(
+        self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
+    ) -> Answer[DataSourceOut]:
         """The type decides what `config` and `secrets` take. Nothing is dialled."""
         source = await DataSourceService(work).create(data)
         return created(request.exchange, source, f"/api/v1/data-sources/{source.id}")
@@ -108,32 +114,52 @@ class DataSourceController(Controller):
             await DataSourceService(work).record_test(source_id, result)
         return answer(request.exchange, result)
 
-    @get("/{source_id:uuid}/tests", opt=requires("data-sources:read", listing=TESTS), summary="List a data source's tests")
+    @get(
+        "/{source_id:uuid}/tests",
+        opt=requires("data-sources:read", listing=TESTS),
+        summary="List a data source's tests",
+    )
     async def list_tests(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[TestOut]]:
         """The history, newest first."""
         query, parent = TESTS.parse(request.query_string), await _parent(request, source_id)
         return answer(request.exchange, await request.parts.reads.page(TESTS, query, TestOut, **parent))
 
-    @post("/{source_id:uuid}/discover", opt=requires("data-sources:discover"), status_code=202, summary="Discover a data source")
+    @post(
+        "/{source_id:uuid}/discover",
+        opt=requires("data-sources:discover"),
+        status_code=202,
+        summary="Discover a data source",
+    )
     @idempotent
     async def discover(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[JobOut]:
         """Start a job that looks for objects and their fields; the job already under way, where there is one."""
         job = await DataSourceService(work).discover(source_id)
         return accepted(request.exchange, job, f"/api/v1/jobs/{job.id}")
 
-    @get("/{source_id:uuid}/objects", opt=requires("data-sources:read", listing=OBJECTS), summary="List a data source's objects")
+    @get(
+        "/{source_id:uuid}/objects",
+        opt=requires("data-sources:read", listing=OBJECTS),
+        summary="List a data source's objects",
+    )
     async def list_objects(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[ObjectOut]]:
         """What discovery found."""
         query, parent = OBJECTS.parse(request.query_string), await _parent(request, source_id)
         return answer(request.exchange, await request.parts.reads.page(OBJECTS, query, ObjectOut, **parent))
 
     @get("/{source_id:uuid}/objects/{object_id:uuid}", opt=requires("data-sources:read"), summary="Get an object")
-    async def get_object(self, request: HubRequest, source_id: FromPath[UUID], object_id: FromPath[UUID]) -> Answer[ObjectOut]:
+    async def get_object(
+        self, request: HubRequest, source_id: FromPath[UUID], object_id: FromPath[UUID]
+    ) -> Answer[ObjectOut]:
         """One object with its fields."""
         parent = {"data_source_id": source_id, "tenant_id": request.principal.tenant_id}
         return answer(request.exchange, await request.parts.reads.one(OBJECT, ObjectOut, id=object_id, **parent))
 
-    @post("/{source_id:uuid}/preview", opt=requires("data-sources:preview") | {"also_as": (CSV,)}, status_code=200, summary="Preview an object")
+    @post(
+        "/{source_id:uuid}/preview",
+        opt=requires("data-sources:preview") | {"also_as": (CSV,)},
+        status_code=200,
+        summary="Preview an object",
+    )
     async def preview(
         self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[PreviewAsk]
     ) -> Answer[PreviewResult]:
@@ -153,9 +179,13 @@ async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
     connector = registry.get(type_of(data))
     check_together(connector, data.config, data.secrets)
     config = msgspec.to_builtins(data.config)
-    result = await run_test(request.parts, request.principal.tenant_id, connector.type, config, given_secrets(data.secrets))
+    result = await run_test(
+        request.parts, request.principal.tenant_id, connector.type, config, given_secrets(data.secrets)
+    )
     async with work_of_its_own(request) as work:
-        work.audit("data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status})
+        work.audit(
+            "data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status}
+        )
     return result
 
 

@@ -7,7 +7,16 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from app.connectors import registry
 from app.core.database import Repository
-from app.core.listing import STRING, Filter, Listing, boolean_filter, choice_filter, search_filter, text_filter, uuid_filter
+from app.core.listing import (
+    STRING,
+    Filter,
+    Listing,
+    boolean_filter,
+    choice_filter,
+    search_filter,
+    text_filter,
+    uuid_filter,
+)
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTest, SourceObject
 from app.domain.sources.schemas import DataSourceOut, ObjectOut, TestOut
 
@@ -20,12 +29,14 @@ def _secret_states() -> ColumnElement[Any]:
     moment = func.to_char(func.timezone("UTC", DataSourceSecret.updated_at), UTC_TEXT)
     state = func.jsonb_build_object("set", True, "version", DataSourceSecret.version, "updated_at", moment)
     states = func.coalesce(func.jsonb_object_agg(DataSourceSecret.name, state), text("'{}'::jsonb"))
-    return select(states).where(DataSourceSecret.data_source_id == DataSource.id).correlate(DataSource).scalar_subquery()
+    return (
+        select(states).where(DataSourceSecret.data_source_id == DataSource.id).correlate(DataSource).scalar_subquery()
+    )
 
 
 class DataSourceRepository(Repository[DataSource]):
     model_type = DataSource
-    computed = {"secrets": _secret_states()}  # noqa: RUF012
+    computed = {"secrets": _secret_states()}
 
 
 class TestRepository(Repository[DataSourceTest]):
@@ -50,7 +61,9 @@ DATA_SOURCES = Listing(
     filters={
         "name": text_filter(DataSource.name_key, name_key=True, description="This name, in any case."),
         "type": choice_filter(DataSource.type, tuple(registry.find())),
-        "category": choice_filter(DataSource.category, tuple(sorted({connector.category for connector in registry.all()}))),
+        "category": choice_filter(
+            DataSource.category, tuple(sorted({connector.category for connector in registry.all()}))
+        ),
         "status": choice_filter(DataSource.status, STATUSES, description="How the last saved test ended."),
         "tag": Filter(where=_has_tag, parse=str, schema=STRING, description="Sources that carry this tag."),
         "owner_role_id": uuid_filter(DataSource.owner_role_id),
@@ -62,7 +75,9 @@ DATA_SOURCES = Listing(
 
 def _of_source(repository: type[Repository[Any]], struct: Any) -> Any:
     model: Any = repository.model_type
-    return repository.selection(struct).where(model.data_source_id == bindparam("data_source_id", type_=DataSource.id.type))
+    return repository.selection(struct).where(
+        model.data_source_id == bindparam("data_source_id", type_=DataSource.id.type)
+    )
 
 
 TESTS = Listing(
