@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from argon2 import PasswordHasher as Argon2
 from argon2 import Type, extract_parameters
-
 from zxcvbn.matching import L33T_TABLE, enumerate_l33t_subs, relevant_l33t_subtable
 
 from app.core.errors import TooManyRequests

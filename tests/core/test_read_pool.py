@@ -94,7 +94,7 @@ async def test_a_connection_handed_over_as_the_wait_ends_is_not_lost() -> None:
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     loop.call_later(0.04, server.pool.release, connection)
-    time.sleep(0.08)  # noqa: ASYNC251  so that both are due when the loop looks again
+    time.sleep(0.08)
     (found,) = await asyncio.gather(waiting, return_exceptions=True)
     if not isinstance(found, Unavailable):
         server.pool.release(found)
