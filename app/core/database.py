@@ -187,6 +187,8 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
             return Conflict(
                 "Something else still refers to this, or it refers to something that is gone.", code="still_in_use"
             )
+        case "0A000" if _is_outdated(cause):
+            return Unavailable("The database was migrated in this moment. Try again.", code="database_migrated")
         case "40001" | "40P01" | "55P03":
             return Conflict("Somebody changed the same thing at this moment. Try again.", code="concurrent_change")
         case "57014" | "25P03":
@@ -219,6 +221,12 @@ def _by_class(state_class: str) -> HubError:
                 "The database takes no changes right now. Try again in a moment.", code="database_read_only"
             )
     return InternalError()
+
+
+def _is_outdated(cause: Any) -> bool:
+    """A table changed under a prepared statement; inside of a transaction nothing can be repeated."""
+    found = (cause, getattr(cause, "__cause__", None))
+    return any(isinstance(link, asyncpg.InvalidCachedStatementError) for link in found)
 
 
 def _constraint(cause: Any) -> str:

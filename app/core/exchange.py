@@ -129,7 +129,7 @@ def _is_address(text: str | None) -> bool:
         ip_address(text or "")
     except ValueError:
         return False
-    return True
+    return "%" not in (text or "")  # Python takes anything at all behind it as a scope
 
 
 def refuse_repeated(exchange: Exchange) -> None:
