@@ -127,8 +127,8 @@ def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
 def require_match(exchange: Exchange, version: int, *, always: bool = False) -> None:
     """Hold a change against `If-Match`.
 
-    Raises PreconditionFailed (naming the current version) where the client's copy is stale, and PreconditionRequired where
-    the deployment asks for the header (`always`) and it is absent.
+    Raises PreconditionFailed (naming the current version) where the client's copy is stale, and PreconditionRequired
+    where the deployment asks for the header (`always`) and it is absent.
     """
     wanted = exchange.headers.get(b"if-match")
     if wanted is None:

@@ -1,7 +1,8 @@
 """Request bodies: strict JSON or MessagePack into Structs, and on failure every fault at once.
 
-msgspec stops at the first fault and takes the last of duplicate keys, so a body that decodes is still searched for duplicates and
-for characters that no text may hold, and a body that does not is held against the JSON Schema of its type.
+msgspec stops at the first fault and takes the last of duplicate keys, so a body that decodes is still searched for
+duplicates and for characters that no text may hold, and a body that does not is held against the JSON Schema of its
+type.
 """
 
 import json
@@ -64,7 +65,10 @@ def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
 
 
 def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
-    """A decoded value as the wanted type, strictly. Raises BadRequest with all faulty fields, their paths below `path`."""
+    """A decoded value as the wanted type, strictly.
+
+    Raises BadRequest with all faulty fields, their paths below `path`.
+    """
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:

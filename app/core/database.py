@@ -1,4 +1,4 @@
-"""The database: the base of all tables, the repository, the engine for changes, and what its failures mean to a caller."""
+"""The database: the base of all tables, the repository, the engine for changes, and what failures mean to a caller."""
 
 import asyncio
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
     _sentinel = None  # the mixin's bulk-insert column; ids are made here, so rows need no other mark
 
     updated_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), sort_order=3003)
-    """Set by `UnitOfWork.touch`, not by every UPDATE as the mixin has it: what is outside of `version` leaves it alone."""
+    """Set by `UnitOfWork.touch`, not by every UPDATE as the mixin has it: what `version` leaves out leaves it alone."""
     created_by: Mapped[UUID | None] = mapped_column(sort_order=3004, default=None)
     updated_by: Mapped[UUID | None] = mapped_column(sort_order=3005, default=None)
     version: Mapped[int] = mapped_column(sort_order=3006, default=1)
@@ -128,7 +128,7 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
 
 
 def _forget_broken_pool(context: Any) -> None:
-    """A connection that timed out on the client's side is of no more use, though the driver does not call it disconnected."""
+    """A connection that timed out on the client's side is of no more use, though the driver keeps it."""
     if isinstance(context.original_exception, asyncio.TimeoutError):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False

@@ -1,4 +1,4 @@
-"""One request and its answer, as every layer of the hub sees them: created by the frame, found again by `Exchange.of(scope)`."""
+"""One request and its answer, as every layer sees them: created by the frame, found again by `Exchange.of(scope)`."""
 
 import asyncio
 import itertools

@@ -1,8 +1,8 @@
 """The outermost layer: what holds for every request whatever it asks for.
 
-Request id, host check, deadline, HEAD, security headers, CORS, the log line, the metrics, and an answer in the error shape
-when everything else failed. A plain ASGI wrapper around the Litestar application, because it must also see what never
-reaches a route.
+Request id, host check, deadline, HEAD, security headers, CORS, the log line, the metrics, and an answer in the error
+shape when everything else failed. A plain ASGI wrapper around the Litestar application, because it must also see what
+never reaches a route.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Lists: allow-listed filters and sorts, keyset cursors, and the query string that asks for them.
 
-A page costs the same at any depth: the cursor carries the last row's sort value and id, and the next page starts behind it
-(`WHERE (sort, id) > (value, id)`), never at an OFFSET.
+A page costs the same at any depth: the cursor carries the last row's sort value and id, and the next page starts behind
+it (`WHERE (sort, id) > (value, id)`), never at an OFFSET.
 """
 
 import base64
@@ -63,8 +63,8 @@ class ListQuery(Struct, frozen=True, kw_only=True):
 class Listing:
     """What one list takes, and the selects that it becomes.
 
-    `selection` is the repository's own select; its first column is the row's id. Statements are built once per shape (which
-    filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
+    `selection` is the repository's own select; its first column is the row's id. Statements are built once per shape
+    (which filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
     """
 
     def __init__(

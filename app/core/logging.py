@@ -1,8 +1,8 @@
 """Structured logs: one line per event, as JSON or for a terminal. Never bodies, never headers, never secrets.
 
-Request lines are written on a path of their own (an allow-list of fields, encoded by msgspec), because there is one per request;
-everything else goes through the standard library's logging. Text from outside is encoded as JSON strings, so that a line
-break in it cannot begin a line of its own.
+Request lines are written on a path of their own (an allow-list of fields, encoded by msgspec), because there is one per
+request; everything else goes through the standard library's logging. Text from outside is encoded as JSON strings, so
+that a line break in it cannot begin a line of its own.
 """
 
 import logging

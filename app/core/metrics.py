@@ -1,7 +1,7 @@
 """Prometheus metrics: requests by route template and status, and how long they took.
 
-With several worker processes prometheus_client's multiprocess mode shares them through files in PROMETHEUS_MULTIPROC_DIR, which
-`hub serve` sets before anything is imported.
+With several worker processes prometheus_client's multiprocess mode shares them through files in
+PROMETHEUS_MULTIPROC_DIR, which `hub serve` sets before anything is imported.
 """
 
 import os
@@ -25,7 +25,10 @@ _children: dict[tuple[str, str, int], Any] = {}
 
 
 def count_request(exchange: Exchange) -> float:
-    """Count the exchange under its route template (never its path: that would be a series for each id). Returns seconds."""
+    """Count the exchange under its route template (never its path: that would be a series for each id).
+
+    Returns seconds.
+    """
     scope = exchange.scope
     seconds = perf_counter() - exchange.started
     key = (exchange.method, scope.get("path_template", "unmatched"), exchange.status)

@@ -1,8 +1,8 @@
 """Migrations and seeds: how a database gets its tables, its two roles and what is built in.
 
 The owner role (`hub_owner`) migrates and owns every table; the application role (`hub_app`) owns nothing and holds only
-what the migrations grant it. Alembic and SQLAlchemy are imported when a migration has to run, and only then: a start on an
-up-to-date database asks one question by asyncpg.
+what the migrations grant it. Alembic and SQLAlchemy are imported when a migration has to run, and only then: a start on
+an up-to-date database asks one question by asyncpg.
 """
 
 import asyncio
@@ -72,7 +72,10 @@ async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", targe
 
 
 async def _ensure_roles(connection: Any) -> None:
-    """Both roles exist, and whoever migrates is a member of them. Where they were made beforehand no right is needed."""
+    """Both roles exist, and whoever migrates is a member of them.
+
+    Where they were made beforehand no right is needed.
+    """
     for role in (OWNER_ROLE, APP_ROLE):
         if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
             await connection.execute(f"CREATE ROLE {role} NOLOGIN")
@@ -120,7 +123,7 @@ def alembic_config() -> Any:
 
 
 async def _seed(connection: Any) -> None:
-    """The default tenant and the built-in roles of every tenant, brought up to date; running it again changes nothing."""
+    """The default tenant and the built-in roles of every tenant, brought up to date; a second run changes nothing."""
     now = datetime.now(UTC)
     await connection.execute(
         """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at) VALUES ($1, 'default', 'Default', true, $2, $2)

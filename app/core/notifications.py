@@ -1,7 +1,8 @@
 """LISTEN/NOTIFY: how every worker learns within a second that something in its memory is no longer true.
 
-The listener proves that it is alive: it asks its connection for an answer several times a second, and PostgreSQL delivers the
-notifications of committed transactions before that answer. While there is no fresh proof, nothing in memory may be trusted.
+The listener proves that it is alive: it asks its connection for an answer several times a second, and PostgreSQL
+delivers the notifications of committed transactions before that answer. While there is no fresh proof, nothing in
+memory may be trusted.
 """
 
 import asyncio

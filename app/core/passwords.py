@@ -1,6 +1,7 @@
-"""Passwords: argon2id at argon2-cffi's defaults, off the event loop, in a small bounded pool; and which ones are refused.
+"""Passwords: argon2id at argon2-cffi's defaults, off the event loop, in a small bounded pool; and which are refused.
 
-The rules follow NIST SP 800-63B section 5.1.1.2: length counts, composition does not, common and personal ones are refused.
+The rules follow NIST SP 800-63B section 5.1.1.2: length counts, composition does not, common and personal ones are
+refused.
 """
 
 import asyncio
@@ -26,7 +27,9 @@ ESTIMATED_PREFIX = 40
 """Characters that the estimator sees: its work grows with the square of the length."""
 LOOKALIKES = str.maketrans("@({[<!|$+%", "accccilstx")
 MAX_LOOKALIKES = 3
-"""Different look-alike symbols that the estimator sees: its work grows with the ways to read them, to seconds for a dozen."""
+"""Different look-alike symbols that the estimator sees: its work grows with the ways to read them, to seconds for a
+dozen.
+"""
 
 
 class PasswordHasher:
@@ -106,7 +109,9 @@ def _is_guessable(password: str, own: list[str]) -> bool:
 
 
 def _estimable(password: str) -> str:
-    """What of a password the estimator can read quickly: a short prefix, and letters in the place of too many look-alikes."""
+    """What of a password the estimator can read quickly: a short prefix, and letters in the place of too many
+    look-alikes.
+    """
     text = password[:ESTIMATED_PREFIX]
     many = sum(ord(character) in LOOKALIKES for character in set(text)) > MAX_LOOKALIKES
     return text.translate(LOOKALIKES) if many else text

@@ -1,8 +1,8 @@
 """The connections of the fast read path.
 
-asyncpg's own pool starts a task for every release, which is a fifth of what a plain read costs; reads change nothing in a session, so
-there is nothing to reset or to shield. What is left of a pool is this: hand out the connection that was used last, open a new
-one up to the limit, let the others wait in order.
+asyncpg's own pool starts a task for every release, which is a fifth of what a plain read costs; reads change nothing in
+a session, so there is nothing to reset or to shield. What is left of a pool is this: hand out the connection that was
+used last, open a new one up to the limit, let the others wait in order.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
-"""The fast read path: a repository's own select and a Struct in, Structs out, run by asyncpg without a transaction around it.
+"""The fast read path: a repository's own select and a Struct in, Structs out, run by asyncpg without a transaction
+around it.
 
-An ORM read costs BEGIN, SELECT and ROLLBACK and most of the time is spent around them; the same select, compiled once and run on
-a pool of its own, is as fast as one written by hand (`bench/RESULTS.md`). Both paths read the same bytes: a test runs every
-resource through both.
+An ORM read costs BEGIN, SELECT and ROLLBACK and most of the time is spent around them; the same select, compiled once
+and run on a pool of its own, is as fast as one written by hand (`bench/RESULTS.md`). Both paths read the same bytes: a
+test runs every resource through both.
 """
 
 import contextlib

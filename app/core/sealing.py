@@ -1,7 +1,7 @@
 """Envelope encryption of secrets: AES-256-GCM, bound to tenant, row and field, under a ring of named keys.
 
-A sealed value is `version (1) | key id length (1) | key id | nonce (12) | ciphertext and tag`. The place it belongs to is the
-additional data, so that a value copied into another row, field or tenant does not open. Source: NIST SP 800-38D;
+A sealed value is `version (1) | key id length (1) | key id | nonce (12) | ciphertext and tag`. The place it belongs to
+is the additional data, so that a value copied into another row, field or tenant does not open. Source: NIST SP 800-38D;
 random 96-bit nonces stay safe for 2^32 values under one key.
 """
 
@@ -59,7 +59,10 @@ class KeyRing:
         return tuple(self._keys)
 
     def derive(self, purpose: str, key_id: str | None = None) -> bytes:
-        """A 32-byte key for one purpose (HKDF-SHA256, RFC 5869) from one key of the ring. Raises SealingError if it is gone."""
+        """A 32-byte key for one purpose (HKDF-SHA256, RFC 5869) from one key of the ring.
+
+        Raises SealingError if it is gone.
+        """
         key = self._key(key_id or self.current_id)
         return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=purpose.encode()).derive(key)
 
@@ -70,7 +73,10 @@ class KeyRing:
         return bytes((FORMAT, len(key_id))) + key_id + nonce + sealed
 
     def open(self, sealed: bytes, *, tenant_id: UUID, row_id: UUID, field: str) -> bytes:
-        """The plaintext. Raises SealingError where the value was sealed for another place or under a key that is gone."""
+        """The plaintext.
+
+        Raises SealingError where the value was sealed for another place or under a key that is gone.
+        """
         if len(sealed) < 2 or sealed[0] != FORMAT:
             raise SealingError("not a sealed value")
         end = 2 + sealed[1]

@@ -1,7 +1,7 @@
 """Who is calling and what they may do: access tokens, the Principal, and what a route asks for.
 
-Access tokens are RFC 9068 JWTs under one pinned algorithm per key. A principal is never read out of a token: the token names
-a session, and the session's principal is held in memory and dropped when anything about it changes.
+Access tokens are RFC 9068 JWTs under one pinned algorithm per key. A principal is never read out of a token: the token
+names a session, and the session's principal is held in memory and dropped when anything about it changes.
 """
 
 import base64
@@ -211,7 +211,10 @@ def bearer_token(authorization: bytes | None) -> bytes:
 
 
 class Access(Struct, frozen=True, kw_only=True):
-    """What a route asks of its caller, and which query parameters it takes. Every route declares it: none is open by omission."""
+    """What a route asks of its caller, and which query parameters it takes.
+
+    Every route declares it: none is open by omission.
+    """
 
     is_open: bool = False
     permission: str | None = None

@@ -1,8 +1,8 @@
 """What a transaction leaves behind: new rows, audit rows, outbox rows and notifications, in one statement.
 
-One round trip for all of them: what is on record from the first write must not cost more than the write (`bench/RESULTS.md`).
-PostgreSQL runs a single statement in a transaction of its own, so that a change which is nothing but new rows needs no BEGIN and
-COMMIT around it either.
+One round trip for all of them: what is on record from the first write must not cost more than the write
+(`bench/RESULTS.md`). PostgreSQL runs a single statement in a transaction of its own, so that a change which is nothing
+but new rows needs no BEGIN and COMMIT around it either.
 """
 
 from collections.abc import Sequence

@@ -115,7 +115,9 @@ class UnitOfWork:
         self._records.events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
 
     def forget(self, kind: str, row_id: UUID) -> None:
-        """Every worker is told, at commit, that principals that hang on this row (session, user, role, tenant) are untrue."""
+        """Every worker is told, at commit, that principals that hang on this row (session, user, role, tenant) are
+        untrue.
+        """
         self._forgotten.append((kind, row_id))
 
     def add(self, entity: Base) -> None:
@@ -162,7 +164,7 @@ async def unit_of_work_of(
 
 
 def work_of_its_own(request: HubRequest) -> AbstractAsyncContextManager[UnitOfWork]:
-    """A transaction that commits whatever the request's answer will be: failed logins, refused tokens, lock-out counts."""
+    """A transaction that commits whatever the request's answer will be: failed logins, refusals, lock-out counts."""
     return unit_of_work_of(request.parts, request.exchange, request.exchange.principal)
 
 

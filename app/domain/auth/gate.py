@@ -1,7 +1,7 @@
 """The gate: every request to a route passes here before its body is read.
 
-JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A route that declares nothing is
-closed to all, and `check_routes` stops the start over it.
+JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A route that declares
+nothing is closed to all, and `check_routes` stops the start over it.
 """
 
 from collections.abc import Iterable
@@ -66,7 +66,10 @@ async def _refuse(parts: Parts, exchange: Exchange, permission: str) -> None:
 
 
 def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
-    """Every route says who may call it, with permissions that exist. Raises RuntimeError naming the first that does not."""
+    """Every route says who may call it, with permissions that exist.
+
+    Raises RuntimeError naming the first that does not.
+    """
     known = set(permissions)
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):

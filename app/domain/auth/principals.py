@@ -1,7 +1,8 @@
 """Principals in memory: loaded once per session, dropped within a second of anything that makes them untrue.
 
-Every change of a session, a user, a role or a tenant notifies all workers as it commits. A worker whose listener is not proven
-alive trusts nothing in memory and asks the database each time; what was loaded while a notification came in is not kept.
+Every change of a session, a user, a role or a tenant notifies all workers as it commits. A worker whose listener is not
+proven alive trusts nothing in memory and asks the database each time; what was loaded while a notification came in is
+not kept.
 """
 
 import time
@@ -49,7 +50,9 @@ def _permissions_of_user() -> ColumnElement[Any]:
 
 
 def _live_session() -> Select[Any]:
-    """The session with its tenant and its user's permissions, then the columns of the user; no row once any of them ended."""
+    """The session with its tenant and its user's permissions, then the columns of the user; no row once any of them
+    ended.
+    """
     ends_at = func.least(Session.expires_at, Session.idle_expires_at)
     own = select(
         Session.id,
@@ -96,7 +99,10 @@ class Principals:
         await self._listener.stop()
 
     async def of(self, claims: Claims) -> Signed:
-        """The session's principal as it is now. Raises Unauthenticated where the session, its user or its tenant has ended."""
+        """The session's principal as it is now.
+
+        Raises Unauthenticated where the session, its user or its tenant has ended.
+        """
         if self._listener.is_proven_alive:
             known = self._signed.get(claims.sid)
             if known is not None and known.expires_at > time.time() and known.principal.id == claims.sub:

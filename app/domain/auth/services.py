@@ -41,7 +41,10 @@ async def register(work: UnitOfWork, new: Register) -> UserOut:
 
 
 async def login(request: HubRequest, given: Login) -> TokenPair:
-    """Open a session. Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated."""
+    """Open a session.
+
+    Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated.
+    """
     user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     async with work_of_its_own(request) as work:
@@ -142,7 +145,10 @@ async def _rehash(work: UnitOfWork, user: User, password: str) -> None:
 
 
 async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
-    """Rotate. A token that was used before ends the whole session, but for ten seconds in which it gets the same successor."""
+    """Rotate.
+
+    A token that was used before ends the whole session, but for ten seconds in which it gets the same successor.
+    """
     session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
     async with work_of_its_own(request) as work:
         session = await work.session.get(Session, session_id, with_for_update=True)
@@ -196,7 +202,10 @@ def _pair(work: UnitOfWork, session: Session) -> TokenPair:
 
 
 def refresh_token_of(ring: KeyRing, key_id: str, session_id: UUID, generation: int) -> str:
-    """Derived, never stored: the same session and generation always have the same token. Raises SealingError for a lost key."""
+    """Derived, never stored: the same session and generation always have the same token.
+
+    Raises SealingError for a lost key.
+    """
     message = session_id.bytes + generation.to_bytes(8)
     mac = hmac.new(ring.derive("refresh tokens", key_id), message, sha256).digest()
     return f"dfr_{session_id.hex}_{generation}_{urlsafe_b64encode(mac).rstrip(b'=').decode().replace('_', '.')}"

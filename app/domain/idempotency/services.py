@@ -1,7 +1,8 @@
-"""`Idempotency-Key`: the same key, principal, route and body replays the first answer (draft-ietf-httpapi-idempotency-key-header).
+"""`Idempotency-Key`: the same key, principal, route and body replays the first answer
+(draft-ietf-httpapi-idempotency-key-header).
 
-The record is written in the transaction of the change. A second request with the key that comes in meanwhile waits on the
-record's row until the first has committed.
+The record is written in the transaction of the change. A second request with the key that comes in meanwhile waits on
+the record's row until the first has committed.
 """
 
 import hmac

@@ -1,7 +1,8 @@
 """The worker's side of the queue: claim a job, keep its lease, write down how it ended.
 
-Jobs are claimed with `FOR UPDATE SKIP LOCKED`. A running job holds a lease that its worker renews; where a worker was killed the
-lease runs out and another worker takes the job up. A worker that lost its lease can write nothing more (`lease_id`).
+Jobs are claimed with `FOR UPDATE SKIP LOCKED`. A running job holds a lease that its worker renews; where a worker was
+killed the lease runs out and another worker takes the job up. A worker that lost its lease can write nothing more
+(`lease_id`).
 """
 
 import asyncio

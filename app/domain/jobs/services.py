@@ -43,7 +43,10 @@ class JobService:
         return await self._shown(found) if found else None
 
     async def cancel(self, job_id: UUID) -> JobOut:
-        """A waiting job ends at once, a running one as soon as its worker sees the wish. Raises Conflict where it has ended."""
+        """A waiting job ends at once, a running one as soon as its worker sees the wish.
+
+        Raises Conflict where it has ended.
+        """
         job = await self._jobs.load(job_id, self._work.tenant_id, lock=True)
         if not may_see(self._work.actor, job.created_by, "jobs:write"):
             raise NotFound

@@ -99,7 +99,10 @@ class DataSourceController(Controller):
 
     @post("/test", opt=requires("data-sources:test"), status_code=200, summary="Test a connection without saving")
     async def test_connection(self, request: HubRequest, data: RequestBody[Connection]) -> Answer[TestResult]:
-        """Step by step, within ten seconds. A failure at the source is a 200 that says what broke, and whose fault it is."""
+        """Step by step, within ten seconds.
+
+        A failure at the source is a 200 that says what broke, and whose fault it is.
+        """
         result = await _test_unsaved(request, data)
         return answer(request.exchange, result)
 

@@ -1,7 +1,8 @@
 """Re-sealing: every stored secret brought under the current key, batch by batch.
 
-Each batch is a transaction of its own and leaves whole secrets behind, so it can be killed at any moment and run again: what
-is under the current key already is not touched. The values stay the same, so no version and no time of theirs changes.
+Each batch is a transaction of its own and leaves whole secrets behind, so it can be killed at any moment and run again:
+what is under the current key already is not touched. The values stay the same, so no version and no time of theirs
+changes.
 """
 
 from collections.abc import Callable, Sequence

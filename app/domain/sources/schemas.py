@@ -1,4 +1,7 @@
-"""Data sources on the wire. What a type takes comes from its connector: one variant of the input per type, told apart by `type`."""
+"""Data sources on the wire.
+
+What a type takes comes from its connector: one variant of the input per type, told apart by `type`.
+"""
 
 import functools
 import operator

@@ -1,4 +1,4 @@
-"""The rules about data sources: registered with what their type takes, tested without saving, never dialled on the way."""
+"""The rules about data sources: registered with what their type takes, tested without saving, dialled only when asked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +71,7 @@ class DataSourceService:
         return shown
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceOut:
-        """Raises Conflict (`secret_reentry_required`) where a stored secret would go elsewhere than it was given for."""
+        """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""
         source = await self._sources.load(source_id, self._work.tenant_id, lock=True)
         self._work.require_match(source.version)
         before = await self._shown(source_id)
@@ -106,7 +106,10 @@ class DataSourceService:
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
 
     async def record_test(self, source_id: UUID, result: TestResult) -> None:
-        """Keep the result in the history and on the source; an event where the status changed. No version is counted."""
+        """Keep the result in the history and on the source; an event where the status changed.
+
+        No version is counted.
+        """
         source = await self._sources.load(source_id, self._work.tenant_id, lock=True)
         row = {
             "id": uuid7(),

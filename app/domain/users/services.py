@@ -26,7 +26,10 @@ class UserService:
         self._users = UserRepository(work.session)
 
     async def create(self, new: UserCreate, *, roles: Iterable[UUID] = ()) -> UserOut:
-        """A user who holds `public` and the given roles. Raises BadRequest for a weak password, Conflict for a taken address."""
+        """A user who holds `public` and the given roles.
+
+        Raises BadRequest for a weak password, Conflict for a taken address.
+        """
         email = checked_email(new.email)
         user = User(
             **self._work.stamp(),
@@ -74,7 +77,10 @@ class UserService:
         self._work.announce("user.deleted", f"users/{user_id}", {"id": str(user_id)})
 
     async def assign(self, user_id: UUID, role_id: UUID) -> UserOut:
-        """Give a role; giving it again changes nothing. Raises Forbidden where the role brings more than the actor holds."""
+        """Give a role; giving it again changes nothing.
+
+        Raises Forbidden where the role brings more than the actor holds.
+        """
         user = await self._users.load(user_id, self._work.tenant_id, lock=True)
         self._work.require_match(user.version)
         await RoleService(self._work).grantable(role_id)
@@ -84,7 +90,10 @@ class UserService:
         return await self._roles_changed(user, "user.assign_role", role_id)
 
     async def unassign(self, user_id: UUID, role_id: UUID) -> None:
-        """Take a role away. Raises NotFound where the user does not hold it, Conflict for `public` and for the last admin."""
+        """Take a role away.
+
+        Raises NotFound where the user does not hold it, Conflict for `public` and for the last admin.
+        """
         user = await self._changeable(user_id)
         await RoleService(self._work).grantable(role_id)
         if role_id == PUBLIC_ROLE_ID:
@@ -150,7 +159,10 @@ class UserService:
         return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
 
     async def _keep_an_admin(self, leaving: UUID) -> None:
-        """Raises Conflict where nobody else would be left. The role's row is locked, so that two cannot leave at once."""
+        """Raises Conflict where nobody else would be left.
+
+        The role's row is locked, so that two cannot leave at once.
+        """
         await self._work.session.execute(select(Role.id).where(Role.id == ADMIN_ROLE_ID).with_for_update())
         admins = (
             select(User.id)
