@@ -25,7 +25,10 @@ PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
 class RoleService:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
-        self._roles = RoleRepository(work.session)
+
+    @property
+    def _roles(self) -> RoleRepository:
+        return RoleRepository(self._work.session)
 
     async def create(self, new: RoleCreate) -> RoleOut:
         """Raises BadRequest for unknown permissions, Forbidden for ones the actor lacks, Conflict for a taken name."""
