@@ -12,12 +12,13 @@ from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes
 from advanced_alchemy.mixins import AuditColumns, UUIDv7PrimaryKey
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.types import DateTimeUTC
-from sqlalchemy import ColumnElement, ForeignKey, Select, Text, bindparam, event, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, Text, Uuid, bindparam, event, func, literal_column, select
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, declared_attr, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.core.errors import BadRequest, Conflict, HubError, InternalError, NotFound, PreconditionFailed, Unavailable
@@ -25,6 +26,9 @@ from app.core.errors import BadRequest, Conflict, HubError, InternalError, NotFo
 METADATA = orm_registry.metadata
 orm_registry.update_type_annotation_map({str: Text()})
 S = TypeVar("S", bound=msgspec.Struct)
+
+DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""All that a failing database raises: what asyncpg says while a connection is made reaches the caller as it is."""
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
@@ -57,7 +61,7 @@ class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
 class Tenanted:
     """A row that belongs to one tenant; every select of a repository carries the predicate."""
 
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), sort_order=-90)
+    tenant_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("tenants.id"), sort_order=-90)
 
 
 M = TypeVar("M", bound=Base)
@@ -115,6 +119,7 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
+        hide_parameters=True,  # an error's text ends in the log; a password's hash does not
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
         connect_args={
@@ -149,6 +154,15 @@ def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
 
 
+def json_object(members: Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]) -> ColumnElement[Any]:
+    """A JSON object of columns. Its names are part of the statement: as parameters they would be sent with every read."""
+    arguments = [part for name, value in members.items() for part in (literal_column(f"'{name}'"), value)]
+    return func.json_build_object(*arguments, type_=JSON)
+
+
+INTERRUPTED = asyncpg.InternalClientError
+"""What asyncpg raises where the server ended the connection between two of its calls."""
+
 UNIQUE_SENTENCES: dict[str, tuple[str, str]] = {}
 """Constraint name to (code, sentence); filled by the models whose constraints a caller can break."""
 
@@ -172,7 +186,7 @@ def explain(error: BaseException) -> HubError | None:
 
 
 def _is_connection_loss(error: BaseException) -> bool:
-    lost = (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
+    lost = (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, INTERRUPTED)
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(error, InterfaceError) or isinstance(error.orig, lost)
     return isinstance(error, lost)

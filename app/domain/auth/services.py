@@ -3,6 +3,7 @@
 import hmac
 from base64 import urlsafe_b64encode
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from sqlalchemy import case, func, select, update
 
 from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
-from app.core.security import ACCESS_TOKEN_S
+from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
 from app.domain.auth.models import Session
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
 from app.domain.requests import HubRequest
@@ -299,17 +300,23 @@ async def introspect(request: HubRequest, token: str) -> Introspection:
         return Introspection(active=False)
     if principal.tenant_id != request.principal.tenant_id:
         return Introspection(active=False)
+    return _introspected(request.parts.tokens, claims, principal)
+
+
+@lru_cache(10_000)
+def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Introspection:
+    """The same for as long as token and principal are: other services ask all the time."""
     return Introspection(
         active=True,
         scope=claims.scope,
-        client_id=request.parts.tokens.audience,
+        client_id=tokens.audience,
         username=principal.email,
         token_type="Bearer",  # noqa: S106
         exp=claims.exp,
         iat=claims.iat,
         sub=str(claims.sub),
-        aud=request.parts.tokens.audience,
-        iss=request.parts.tokens.issuer,
+        aud=tokens.audience,
+        iss=tokens.issuer,
         jti=claims.jti,
         sid=str(claims.sid),
         tid=str(claims.tid),

@@ -1,8 +1,6 @@
 """Which rows make jobs on the wire, and which lists of jobs there are."""
 
-from sqlalchemy import func
-
-from app.core.database import Repository
+from app.core.database import Repository, json_object
 from app.core.listing import Listing, choice_filter, text_filter, uuid_filter
 from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobOut
@@ -12,7 +10,7 @@ STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 class JobRepository(Repository[Job]):
     model_type = Job
-    computed = {"progress": func.jsonb_build_object("done", Job.progress_done, "total", Job.progress_total)}
+    computed = {"progress": json_object({"done": Job.progress_done, "total": Job.progress_total})}
 
 
 JOB = JobRepository.selection_by_id(JobOut)

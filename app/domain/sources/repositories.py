@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, bindparam, cast, func, select, text
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy import ColumnElement, Text, bindparam, cast, func, select, text, true
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, aggregate_order_by, array
 
 from app.connectors import registry
-from app.core.database import Repository
+from app.core.database import Repository, json_object
 from app.core.listing import (
     STRING,
     Filter,
@@ -21,14 +21,15 @@ from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTe
 from app.domain.sources.schemas import DataSourceOut, ObjectOut, TestOut
 
 STATUSES = ("untested", "passed", "failed", "unsupported")
-UTC_TEXT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+UTC_TEXT = """'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'"""
 
 
 def _secret_states() -> ColumnElement[Any]:
     """`{name: {set, version, updated_at}}`: that a secret is there, never what it is."""
-    moment = func.to_char(func.timezone("UTC", DataSourceSecret.updated_at), UTC_TEXT)
-    state = func.jsonb_build_object("set", True, "version", DataSourceSecret.version, "updated_at", moment)
-    states = func.coalesce(func.jsonb_object_agg(DataSourceSecret.name, state), text("'{}'::jsonb"))
+    moment = func.to_char(func.timezone(text("'UTC'"), DataSourceSecret.updated_at), text(UTC_TEXT))
+    state = json_object({"set": true(), "version": DataSourceSecret.version, "updated_at": moment})
+    in_order = aggregate_order_by(state, DataSourceSecret.name)
+    states = func.coalesce(func.json_object_agg(DataSourceSecret.name, in_order, type_=JSON), text("'{}'::json"))
     return (
         select(states).where(DataSourceSecret.data_source_id == DataSource.id).correlate(DataSource).scalar_subquery()
     )

@@ -3,9 +3,9 @@
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, exists, func, select, text
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
-from app.core.database import Repository
+from app.core.database import Repository, json_object
 from app.core.listing import UUID_SCHEMA, Filter, Listing, boolean_filter, parse_uuid, search_filter
 from app.domain.roles.models import Role
 from app.domain.roles.repositories import RoleRepository
@@ -17,9 +17,9 @@ from app.domain.users.schemas import UserOut
 
 def _roles_of_user() -> ColumnElement[Any]:
     """`[{id, name}]` in order of name."""
-    role = func.jsonb_build_object("id", Role.id, "name", Role.name)
-    found = func.jsonb_agg(aggregate_order_by(role, Role.name_key))
-    held = select(func.coalesce(found, text("'[]'::jsonb"))).join(UserRole, UserRole.role_id == Role.id)
+    role = json_object({"id": Role.id, "name": Role.name})
+    found = func.json_agg(aggregate_order_by(role, Role.name_key), type_=JSON)
+    held = select(func.coalesce(found, text("'[]'::json"))).join(UserRole, UserRole.role_id == Role.id)
     return held.where(UserRole.user_id == User.id).correlate(User).scalar_subquery()
 
 
