@@ -61,7 +61,11 @@ class S3Config(ConnectorConfig, frozen=True, kw_only=True):
         Meta(min_length=3, max_length=63, pattern="^[A-Za-z0-9][A-Za-z0-9._-]+$", description="Name of the bucket."),
     ]
     region: Annotated[
-        str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9-]+$", description="Region of the bucket.")
+        str,
+        # A label of the endpoint's host name (RFC 1035 section 2.3.1).
+        Meta(
+            min_length=1, max_length=63, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", description="Region of the bucket."
+        ),
     ] = "us-east-1"
     endpoint_url: Annotated[
         Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")] | None,
