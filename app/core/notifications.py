@@ -55,7 +55,7 @@ class Listener:
         while True:
             try:
                 await self._listen_once()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # whatever ended it: a listener that stays away makes every request a load
                 log.warning("listener lost its connection: %s", type(error).__name__)
             self._proven_until = 0.0
             await asyncio.sleep(PROOF_INTERVAL_S)

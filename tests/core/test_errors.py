@@ -228,7 +228,14 @@ def test_what_is_no_database_failure_is_not_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionResetError(), TimeoutError(), asyncpg.InterfaceError("connection is closed"), OSError()]
+    "error",
+    [
+        ConnectionResetError(),
+        TimeoutError(),
+        asyncpg.InterfaceError("connection is closed"),
+        OSError(),
+        asyncpg.InternalClientError(),
+    ],
 )
 def test_lost_connections_are_a_503(error: Exception) -> None:
     assert explained(error).status == 503

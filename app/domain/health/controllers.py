@@ -7,6 +7,7 @@ from litestar import get
 
 from app.core import migrations
 from app.core.answers import Answer, answer
+from app.core.database import INTERRUPTED
 from app.core.metrics import CONTENT_TYPE, exposition
 from app.core.schemas import Output
 from app.core.security import open_to_all, requires
@@ -39,7 +40,7 @@ async def _problem(request: HubRequest) -> str | None:
     try:
         async with request.parts.reads.connection() as connection:
             found = await migrations.revision_of(connection)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, INTERRUPTED):
         return "The database is away."
     if found != migrations.head():
         return "The database has not been migrated to this version."

@@ -1,0 +1,269 @@
+"""The two ways of reading are one: every select of every repository runs by asyncpg and by SQLAlchemy alike (AZ4, MT1).
+
+Selects and lists are found, not named: a new resource is held to this from its first commit.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from sqlalchemy import Select
+
+import app.domain
+from app.core.database import explain
+from app.core.errors import HubError, NotFound
+from app.core.listing import Listing, ListQuery
+from app.core.reads import compiled
+from app.domain.roles.repositories import ROLE, RoleRepository
+from app.domain.roles.schemas import RoleOut
+from app.domain.tenants.models import DEFAULT_TENANT_ID
+from app.domain.users.repositories import USER, UserRepository
+from app.domain.users.schemas import UserOut
+from tests.conftest import Hub
+
+pytestmark = pytest.mark.anyio
+
+ADMIN_ROLE = UUID("00000000-0000-7000-8000-000000000101")
+SAMPLES = {"boolean": "true", "uuid": str(ADMIN_ROLE), "date-time": "2025-01-01T00:00:00Z", "string": "a"}
+
+
+def found(kind: type) -> dict[str, Any]:
+    """Every module-level object of the kind in the domain's repositories, and the select behind every principal."""
+    modules = [
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(app.domain.__path__, "app.domain.")
+        if module.name.endswith((".repositories", ".principals"))
+    ]
+    pairs = (
+        (f"{module.__name__.split('.')[2]}.{name}", value) for module in modules for name, value in vars(module).items()
+    )
+    return {name: value for name, value in pairs if isinstance(value, kind)}
+
+
+SELECTS: dict[str, Select[Any]] = found(Select)
+LISTINGS: dict[str, Listing] = found(Listing)
+
+
+def queries_of(listing: Listing) -> Iterator[ListQuery]:
+    """First and later pages of every sort in both directions, each filter alone and all of them at once."""
+    filters = {name: filter_.parse(_sample(filter_.schema)) for name, filter_ in listing.filters.items()}
+    for sort in (*listing.sorts, *(f"-{name}" for name in listing.sorts)):
+        yield ListQuery(sort=sort, limit=3)
+    for name, value in filters.items():
+        yield ListQuery(sort=listing.default_sort, filters={name: value})
+    yield ListQuery(sort=listing.default_sort, filters=filters)
+
+
+def _sample(schema: Any) -> str:
+    if "enum" in schema:
+        return str(schema["enum"][0])
+    return SAMPLES.get(schema.get("format", ""), SAMPLES.get(schema["type"], "a"))
+
+
+@pytest.fixture(scope="module")
+async def bound(hub: Hub) -> dict[str, Any]:
+    """A row of everything, and values for what the selects bind."""
+    me = (await hub.admin.get("/api/v1/auth/me")).json()["user"]["id"]
+    session = (await hub.admin.get("/api/v1/auth/sessions")).json()["items"][0]["id"]
+    await hub.admin.post("/api/v1/roles", json={"name": "aardvark", "owner_role_id": str(ADMIN_ROLE)})
+    body = {"name": "a source", "type": "rest", "config": {"base_url": "https://a.example"}, "tags": ["a", "ü"]}
+    source = await hub.admin.post("/api/v1/data-sources", json=body)
+    assert source.status_code == 201, source.text
+    source_id = UUID(source.json()["id"])
+    async with hub.parts.reads.connection() as connection:
+        for insert in INSERTS:
+            await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
+    return {
+        "tenant_id": DEFAULT_TENANT_ID,
+        "user_id": UUID(me),
+        "member_role_id": ADMIN_ROLE,
+        "data_source_id": source_id,
+        "session_id": UUID(session),
+        "current_session_id": UUID(session),
+    }
+
+
+INSERTS = [
+    """INSERT INTO data_source_tests VALUES
+       ($1, $2, $3, 'passed', '[{"name": "resolve", "duration_ms": 1.5}]', '{"version": "ü"}', 2.25, now())""",
+    """INSERT INTO source_objects VALUES
+       ($1, $2, $3, 'orders', '{shop,orders}', 'shop.orders', 'table', true, '[{"name": "id", "position": 1}]', now())""",
+    """INSERT INTO jobs (id, tenant_id, kind, status, subject_id, arguments, result, created_at, updated_at)
+       VALUES ($1, $2, 'a', 'queued', $3, '{}', '{"found": 3}', now(), now())""",
+]
+
+
+async def by_asyncpg(hub: Hub, statement: Select[Any], values: dict[str, Any]) -> list[list[Any]]:
+    return [list(row) for row in await hub.parts.reads.rows(statement, values)]
+
+
+async def by_sqlalchemy(hub: Hub, statement: Select[Any], values: dict[str, Any]) -> list[list[Any]]:
+    async with hub.parts.sessions() as session:
+        return [list(row) for row in await session.execute(statement, values)]
+
+
+async def same_rows(hub: Hub, statement: Select[Any], values: dict[str, Any]) -> list[list[Any]]:
+    fast, slow = await by_asyncpg(hub, statement, values), await by_sqlalchemy(hub, statement, values)
+    assert msgspec.json.encode(fast) == msgspec.json.encode(slow)
+    return fast
+
+
+async def table_ids(hub: Hub, statement: Select[Any]) -> list[UUID]:
+    table: Any = statement.get_final_froms()[0]
+    while hasattr(table, "left"):
+        table = table.left
+    async with hub.parts.reads.connection() as connection:
+        return [row[0] for row in await connection.fetch(f'SELECT id FROM "{table.name}" LIMIT 3')]
+
+
+def test_the_domains_selects_and_lists_are_found() -> None:
+    assert {"users.USER", "roles.ROLE", "auth.LIVE_SESSION"} <= set(SELECTS)
+    assert {"users.USERS", "users.MEMBERS", "users.ROLES_OF_USER", "roles.ROLES", "auth.SESSIONS"} <= set(LISTINGS)
+    assert len(LISTINGS) >= 8
+
+
+# --- the same bytes ---
+
+
+@pytest.mark.parametrize("name", SELECTS)
+async def test_a_select_reads_the_same_both_ways(hub: Hub, bound: dict[str, Any], name: str) -> None:
+    rows = [
+        row
+        for row_id in await table_ids(hub, SELECTS[name])
+        for row in await same_rows(hub, SELECTS[name], bound | {"id": row_id})
+    ]
+    assert rows, "a comparison of nothing says nothing"
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+async def test_a_list_reads_the_same_both_ways(hub: Hub, bound: dict[str, Any], name: str) -> None:
+    listing, seen = LISTINGS[name], 0
+    for query in queries_of(listing):
+        rows = await same_rows(hub, listing.statement(query), bound | listing.parameters(query))
+        seen += len(rows)
+        (total,) = await same_rows(hub, listing.count_statement(query), bound | listing.parameters(query))
+        assert total[0] >= len(rows[: query.limit])
+        if rows and not query.filters:
+            after = msgspec.structs.replace(query, after=(rows[0][-1], UUID(str(rows[0][0]))))
+            later = await same_rows(hub, listing.statement(after), bound | listing.parameters(after))
+            assert later[: len(rows) - 1] == rows[1:]
+    assert seen, "a comparison of nothing says nothing"
+
+
+# --- the tenant predicate ---
+
+PREDICATE = re.compile(r"\b(\w+)\.tenant_id = \$\d+")
+
+
+def assert_bound_to_a_tenant(statement: Select[Any]) -> None:
+    sql, names, _ = compiled(statement)
+    assert PREDICATE.search(sql.partition("WHERE")[2]), sql
+    assert "tenant_id" in names
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_every_select_is_bound_to_a_tenant(name: str) -> None:
+    assert_bound_to_a_tenant(SELECTS[name])
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_every_list_and_count_is_bound_to_a_tenant(name: str) -> None:
+    for query in queries_of(LISTINGS[name]):
+        assert_bound_to_a_tenant(LISTINGS[name].statement(query))
+        assert_bound_to_a_tenant(LISTINGS[name].count_statement(query))
+
+
+@pytest.mark.parametrize("name", [*SELECTS, *LISTINGS])
+async def test_another_tenant_sees_no_row(hub: Hub, bound: dict[str, Any], name: str) -> None:
+    foreign = bound | {"tenant_id": uuid4()}
+    if name in SELECTS:
+        for row_id in await table_ids(hub, SELECTS[name]):
+            assert await same_rows(hub, SELECTS[name], foreign | {"id": row_id}) == []
+        return
+    listing = LISTINGS[name]
+    query = ListQuery(sort=listing.default_sort)
+    assert await same_rows(hub, listing.statement(query), foreign | listing.parameters(query)) == []
+    assert await same_rows(hub, listing.count_statement(query), foreign | listing.parameters(query)) == [[0]]
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_every_sort_of_a_list_ends_in_the_id(name: str) -> None:
+    """Rows with one sort value have one order, or a page would lose some of them."""
+    for query in queries_of(LISTINGS[name]):
+        sql = compiled(LISTINGS[name].statement(query))[0]
+        assert re.search(r"ORDER BY .*, \w+\.id( DESC)? *\n? *LIMIT \$\d+", sql), sql
+
+
+# --- the same errors ---
+
+
+async def failure(read: Any, hub: Hub, statement: Select[Any], values: dict[str, Any]) -> HubError:
+    try:
+        await read(hub, statement, values)
+    except Exception as error:
+        explained = explain(error)
+        assert explained is not None, error
+        return explained
+    raise AssertionError("nothing failed")
+
+
+@pytest.mark.parametrize("name", SELECTS)
+@pytest.mark.parametrize("value", ["text", 5])
+async def test_a_value_of_another_type_fails_the_same_both_ways(
+    hub: Hub, bound: dict[str, Any], name: str, value: Any
+) -> None:
+    values = bound | {"id": uuid4(), "tenant_id": value}
+    fast = await failure(by_asyncpg, hub, SELECTS[name], values)
+    assert fast.status == 400
+    assert await hub.parts.reads.rows(SELECTS[name], bound | {"id": uuid4()}) is not None
+
+
+@pytest.mark.parametrize(
+    ("statement", "repository", "struct"),
+    [(ROLE, RoleRepository, RoleOut), (USER, UserRepository, UserOut)],
+    ids=["role", "user"],
+)
+async def test_what_is_not_there_is_not_there_either_way(
+    hub: Hub, statement: Any, repository: Any, struct: Any
+) -> None:
+    values = {"id": uuid4(), "tenant_id": DEFAULT_TENANT_ID}
+    with pytest.raises(NotFound):
+        await hub.parts.reads.one(statement, struct, **values)
+    async with hub.parts.sessions() as session:
+        with pytest.raises(NotFound):
+            await repository(session).read(struct, **values)
+
+
+async def test_a_read_survives_a_table_that_changes_under_it(hub: Hub, bound: dict[str, Any], cluster: Any) -> None:
+    """A prepared statement of a table that was altered fails once; it is prepared again and nobody notices."""
+    import asyncpg
+
+    values = bound | {"id": ADMIN_ROLE}
+    await hub.parts.reads.rows(ROLE, values)
+    owner = await asyncpg.connect(cluster.url("hub_owner", hub.url.rpartition("/")[2]))
+    await owner.execute("ALTER TABLE roles ALTER COLUMN description TYPE varchar(5000)")
+    await owner.close()
+    for _ in range(3):
+        assert len(await hub.parts.reads.rows(ROLE, values)) == 1
+
+
+async def test_a_connection_that_was_ended_costs_one_answer_at_most(hub: Hub, bound: dict[str, Any]) -> None:
+    values = bound | {"id": ADMIN_ROLE}
+    await hub.parts.reads.rows(ROLE, values)
+    async with hub.parts.sessions() as session:
+        from sqlalchemy import text
+
+        await session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'hub reads' AND datname = current_database()"
+            )
+        )
+    answers = [await hub.admin.get(f"/api/v1/roles/{ADMIN_ROLE}") for _ in range(3)]
+    assert {answer.status_code for answer in answers[1:]} == {200}
+    assert answers[0].status_code in (200, 503)
