@@ -36,7 +36,8 @@ class Gate:
 
 @contextlib.asynccontextmanager
 async def _runner(hub: Hub, handler: Gate) -> AsyncIterator["asyncio.Task[None]"]:
-    task = asyncio.create_task(JobRunner(hub.parts, {KIND: handler}).run_forever())
+    # One place: who holds a job claims no other, so that the wake-up cannot give a lost job back to whoever lost it.
+    task = asyncio.create_task(JobRunner(hub.parts, {KIND: handler}, concurrency=1).run_forever())
     try:
         yield task
     finally:
