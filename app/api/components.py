@@ -20,6 +20,7 @@ from app.core.errors import ErrorBody
 from app.core.listing import Page
 
 Schema = dict[str, Any]
+WITHOUT_NUL = "^[^\\x00]*$"
 PLACE = "#/components/schemas/"
 _TIME = {"type": "string", "format": "date-time"}
 _PAGE = re.compile(r"Page_(\w+?)_")
@@ -85,6 +86,8 @@ def _complete(info: types.StructType, schema: Schema) -> None:
     for field in info.fields:
         described = schema["properties"][field.encode_name]
         _mark(field.type, described)
+        if info.forbid_unknown_fields:
+            _forbid_nul(described)
         if "description" not in described and field.name in sentences:
             described["description"] = sentences[field.name]
     if _plain_class(info.cls) is Page:
@@ -109,6 +112,17 @@ def _mark(info: types.Type, schema: Schema) -> None:
             _mark(info.value_type, schema["additionalProperties"])
         case types.CollectionType() if "items" in schema:
             _mark(info.item_type, schema["items"])
+
+
+def _forbid_nul(schema: Schema) -> None:
+    """No text that comes in may hold NUL (PostgreSQL stores none); where nothing else is said of its form, this is."""
+    is_free = schema.get("type") == "string" and not schema.keys() & {"pattern", "enum", "const"}
+    if is_free and schema.get("format") not in ("uuid", "date-time"):
+        schema["pattern"] = WITHOUT_NUL
+    inner = [*schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties")]
+    for each in inner:
+        if isinstance(each, dict):
+            _forbid_nul(each)
 
 
 def _mark_variants(info: types.UnionType, schema: Schema) -> None:

@@ -10,7 +10,7 @@ from litestar.enums import RequestEncodingType
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from app.api.components import Components, Schema
+from app.api.components import WITHOUT_NUL, Components, Schema
 from app.api.examples import PATH_PARAMETERS, Examples
 from app.core.answers import Answer, Stream
 from app.core.errors import (
@@ -53,7 +53,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
 ENTITY_TAGGED = frozenset(("entity", "created"))
 """The functions of `core.answers` that send an ETag."""
-PLAIN_TEXT = {"type": "string", "pattern": "^[^\\x00]*$"}
+PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
 REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; the job goes on.", 204: "Done; there is nothing to show."}
 
 
