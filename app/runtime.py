@@ -10,7 +10,7 @@ from app.core.security import SigningKey, generate_signing_key, read_signing_key
 from app.domain.parts import Parts
 from app.settings import Settings, SettingsError
 
-SECRET_KEYS_FILE = "secret-keys"
+SECRET_KEYS_FILE = "secret-keys"  # noqa: S105 - the name of a file
 SIGNING_KEYS_FILE = "signing-keys.pem"
 
 

@@ -128,11 +128,8 @@ def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     problems = []
     if values["env"] == "production":
-        for field in ("secret_keys", "signing_keys_file"):
-            if values.get(field) is None:
-                problems.append(
-                    f"{variable(field)}: is needed in production; `hub keys generate` prints how to make one"
-                )
+        missing = [variable(name) for name in ("secret_keys", "signing_keys_file") if values.get(name) is None]
+        problems += [f"{name}: is needed in production; `hub keys generate` prints how to make one" for name in missing]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
     return problems

@@ -1,18 +1,20 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from litestar import Response
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope
 
 from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
 from app.core.exchange import JSON, MSGPACK, Exchange
 
 T = TypeVar("T")
 Headers = list[tuple[bytes, bytes]]
+AnySend = Callable[[Any], Awaitable[None]]
+"""Litestar's own type of a message is a union that no dictionary display fits unambiguously."""
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -35,7 +37,7 @@ class Answer(Response[T], Generic[T]):
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
         return self
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
         if self.status_code not in (204, 304):
             self.wire_headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
@@ -54,7 +56,7 @@ class Stream(Response[T], Generic[T]):
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
         return self
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         sending = asyncio.create_task(self._send_parts(send))
         leaving = asyncio.create_task(_wait_until_gone(receive))
@@ -65,7 +67,7 @@ class Stream(Response[T], Generic[T]):
         for task in done:
             task.result()
 
-    async def _send_parts(self, send: Send) -> None:
+    async def _send_parts(self, send: AnySend) -> None:
         async for part in self.parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -45,7 +45,7 @@ class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
     """What every entity carries. `version` guards each UPDATE: a change made on an old copy fails (StaleDataError)."""
 
     __abstract__ = True
-    _sentinel = None  # the mixin's bulk-insert column; ids are made here, so rows need no other mark
+    _sentinel = None  # type: ignore[assignment]  # the mixin's bulk-insert column; ids are made here, so rows need no other mark
 
     updated_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), sort_order=3003)
     """Set by `UnitOfWork.touch`, not by every UPDATE as the mixin has it: what `version` leaves out leaves it alone."""
@@ -67,7 +67,7 @@ class Tenanted:
 M = TypeVar("M", bound=Base)
 
 
-class Repository(SQLAlchemyAsyncRepository[M]):  # type: ignore[type-var]
+class Repository(SQLAlchemyAsyncRepository[M]):
     """One table's rows. `selection` is the one place that says how rows become a Struct, whichever path runs it."""
 
     computed: ClassVar[Mapping[str, ColumnElement[Any]]] = {}
@@ -155,7 +155,10 @@ def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 def json_object(members: Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]) -> ColumnElement[Any]:
-    """A JSON object of columns. Its names are part of the statement: as parameters they would be sent with every read."""
+    """A JSON object of columns.
+
+    Its names are part of the statement: as parameters they would be sent with every read.
+    """
     arguments = [part for name, value in members.items() for part in (literal_column(f"'{name}'"), value)]
     return func.json_build_object(*arguments, type_=JSON)
 

@@ -106,7 +106,7 @@ def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def _prefers_msgpack(accept: str) -> bool:
-    weights = {name: weight for name, weight in map(_weighed, accept.split(","))}
+    weights = dict(map(_weighed, accept.split(",")))
     wanted = max((weights.get(name, 0.0) for name in MSGPACK_NAMES), default=0.0)
     return wanted > 0 and wanted >= weights.get(JSON, 0.0)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope
 from msgspec import Struct
 
 from app.core.answers import error_answer
@@ -49,12 +49,12 @@ class Frame:
         self._hosts = tuple(name.lower() for name in config.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope)
-        scope["hub.exchange"] = exchange  # type: ignore[typeddict-unknown-key]
+        scope["hub.exchange"] = exchange
         reply = _Reply(exchange, send, self._headers(exchange))
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
@@ -138,7 +138,7 @@ class _Reply:
         self._headers = headers
         self.without_body = False
 
-    async def __call__(self, message: Message) -> None:
+    async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._exchange.status = message["status"]
             headers = [*message["headers"], *self._headers]
@@ -146,5 +146,5 @@ class _Reply:
                 headers.append(NO_STORE)
             message["headers"] = headers
         elif self.without_body:
-            message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}  # type: ignore[typeddict-item]
+            message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
         await self._send(message)

@@ -9,6 +9,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -152,10 +153,10 @@ class Listing:
             raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
 
     def _after(self, cursor: str, sort: str) -> tuple[Any, UUID]:
-        kind = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].type.python_type]
+        kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].type.python_type]
         try:
             packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            named, value, row_id = msgspec.msgpack.decode(packed, type=tuple[str, kind, bytes])  # type: ignore[valid-type]
+            named, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (str, kind, bytes)))
             if named != sort or (isinstance(value, str) and "\x00" in value):
                 raise ValueError("another list's cursor")
             return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)

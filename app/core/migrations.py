@@ -126,15 +126,16 @@ async def _seed(connection: Any) -> None:
     """The default tenant and the built-in roles of every tenant, brought up to date; a second run changes nothing."""
     now = datetime.now(UTC)
     await connection.execute(
-        """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at) VALUES ($1, 'default', 'Default', true, $2, $2)
-           ON CONFLICT DO NOTHING""",
+        """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at)
+           VALUES ($1, 'default', 'Default', true, $2, $2) ON CONFLICT DO NOTHING""",
         UUID("00000000-0000-7000-8000-000000000001"),
         now,
     )
     for role in json.loads((db_folder() / "seeds" / "roles.json").read_text(encoding="utf-8")):
         granted = sorted(permissions()) if role["permissions"] == "all" else role["permissions"]
         await connection.execute(
-            """INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
+            """INSERT INTO roles
+                 (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
                VALUES ($1, '00000000-0000-7000-8000-000000000001', $2, $2, $3, $4, true, $5, $5)
                ON CONFLICT (id) DO UPDATE SET permissions = EXCLUDED.permissions, description = EXCLUDED.description,
                  version = roles.version + 1, updated_at = EXCLUDED.updated_at

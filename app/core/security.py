@@ -81,7 +81,7 @@ class SigningKey:
 
     def _public_jwk(self) -> dict[str, str]:
         algorithm = jwt.get_algorithm_by_name(self.algorithm)
-        document: dict[str, Any] = algorithm.to_jwk(self.public, as_dict=True)  # type: ignore[assignment]
+        document: dict[str, Any] = algorithm.to_jwk(self.public, as_dict=True)
         return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
 
     def _thumbprint(self) -> str:

@@ -34,7 +34,7 @@ class HubRequest(Request[Any, Any, Any]):
 
     @property
     def query_string(self) -> bytes:
-        return cast(bytes, self.scope["query_string"])
+        return self.scope["query_string"]
 
     async def body(self) -> bytes:
         """The whole body. Raises TooLarge without reading on, BadRequest when it does not arrive within ten seconds."""

@@ -68,7 +68,8 @@ async def _find(request: HubRequest, given: Login) -> User | None:
         .where(User.password_hash.is_not(None))
     )
     async with request.parts.sessions() as session:
-        return await session.scalar(statement)
+        found: User | None = await session.scalar(statement)
+    return found
 
 
 def _unlocked() -> Any:

@@ -1,6 +1,7 @@
 """The rules about roles: nobody grants what they lack, built-in roles stay as they are."""
 
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, insert, select, update
@@ -102,7 +103,7 @@ class RoleService:
             await self._work.session.execute(insert(RoleApprover), rows)
         self._work.touch(role)
         await self._work.session.flush()
-        changed = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}
+        changed: dict[str, Any] = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}
         self._work.audit("role.set_approvers", "role", role_id, **changed)
         self._work.announce("role.updated", f"roles/{role_id}", to_struct(role, RoleOut))
         return role.version, wanted
@@ -116,7 +117,10 @@ class RoleService:
             raise BadRequest(errors=[Fault(path, "unknown_role", "is not a role")])
 
     async def grantable(self, role_id: UUID) -> Role:
-        """A role that the actor may give to somebody. Raises NotFound, or Forbidden where it brings more than they hold."""
+        """A role that the actor may give to somebody.
+
+        Raises NotFound, or Forbidden where it brings more than they hold.
+        """
         role = await self._roles.load(role_id, self._work.tenant_id)
         self._check_held(role.permissions)
         return role

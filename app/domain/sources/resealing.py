@@ -33,7 +33,7 @@ class Resealed(Struct):
 async def secrets_by_key(session: AsyncSession) -> dict[str, int]:
     """How many stored secrets are under each key id."""
     counted = select(DataSourceSecret.key_id, func.count()).group_by(DataSourceSecret.key_id)
-    return {key_id: count for key_id, count in await session.execute(counted)}
+    return dict((await session.execute(counted)).tuples().all())
 
 
 async def count_unopened(session: AsyncSession, ring: KeyRing) -> int:
