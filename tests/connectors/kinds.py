@@ -158,7 +158,7 @@ def rest(request: pytest.FixtureRequest, ports: Ports) -> Kind:
         ("at", "timestamp_tz", "string(date-time)", True),
         ("lines", "array", "array", True),
     )
-    rows = [
+    rows: list[list[Any]] = [
         ["9007199254740993", "Zoë 李雷", "10.50", "2024-01-02T03:04:05+02:00", [1, 2]],
         [2, None, "0", "2024-01-03T00:00:00Z", []],
     ]

@@ -106,7 +106,7 @@ def test_config_and_secrets_are_judged_together() -> None:
     with pytest.raises(InvalidField) as caught:
         S3.validate(S3Config(bucket="abc", access_key_id="x"), S3Secrets())
     assert caught.value.path == ("secrets", "secret_access_key")
-    config = PostgresqlConfig(**POSTGRES, tls_mode="require", client_certificate="-----BEGIN X")
+    config = PostgresqlConfig(**dict[str, Any](POSTGRES), tls_mode="require", client_certificate="-----BEGIN X")
     with pytest.raises(InvalidField) as caught:
         Postgresql.validate(config, PostgresqlSecrets())
     assert caught.value.path == ("secrets", "client_key")

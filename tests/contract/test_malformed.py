@@ -307,7 +307,7 @@ async def test_a_request_makes_one_log_line_whatever_it_holds(
         log = request_logger(form, "info", stream)
         paths = ["/a\nlevel=error", "/a\r\n{}", "/\x1b[31m", "/\u2028x", "/\udcff\ud800", "/" + "x" * 10_000]
         for path in paths:
-            scope = {"type": "http", "method": "GET", "path": path, "headers": [], "client": None}
+            scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "headers": [], "client": None}
             log(HubExchange(scope), 0.001)
     lines = (tmp_path / "log").read_bytes().split(b"\n")
     assert len(lines) == len(paths) + 1

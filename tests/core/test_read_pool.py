@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ async def test_a_connection_handed_over_as_the_wait_ends_is_not_lost() -> None:
     loop = asyncio.get_running_loop()
     loop.call_later(0.04, server.pool.release, connection)
     time.sleep(0.08)
-    (found,) = await asyncio.gather(waiting, return_exceptions=True)
+    found: Any = (await asyncio.gather(waiting, return_exceptions=True))[0]
     if not isinstance(found, Unavailable):
         server.pool.release(found)
     await server.assert_has_room(1)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from app.core.sealing import KeyRing, SealingError
 
 TENANT, ROW = uuid4(), uuid4()
-PLACE = {"tenant_id": TENANT, "row_id": ROW, "field": "password"}
+PLACE: dict[str, Any] = {"tenant_id": TENANT, "row_id": ROW, "field": "password"}
 
 
 def ring_of(*ids: str) -> KeyRing:

@@ -90,8 +90,8 @@ async def test_an_unknown_user_is_not_there_for_any_call(hub: Hub) -> None:
         ("PUT", f"/roles/{PUBLIC_ROLE}"),
         ("DELETE", f"/roles/{PUBLIC_ROLE}"),
     ):
-        body = {"json": {}} if method == "PATCH" else {}
-        answer = await hub.admin.request(method, f"{USERS}/{unknown}{path}", **body)  # type: ignore[arg-type]
+        body: dict[str, Any] = {"json": {}} if method == "PATCH" else {}
+        answer = await hub.admin.request(method, f"{USERS}/{unknown}{path}", **body)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
 
 
