@@ -1,4 +1,4 @@
-"""A whole hub as a user starts it: `hub serve` in a process of its own, with a data folder of its own, on a loopback port."""
+"""A whole hub as a user starts it: `hub serve` in a process and a data folder of its own, on a loopback port."""
 
 import os
 import socket

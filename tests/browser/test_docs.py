@@ -14,6 +14,8 @@ import pytest
 
 from tests.serving import Served, serving
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 RENDERED_WITHIN_S = 60
