@@ -12,8 +12,8 @@ from app.domain.tenants.models import Tenant
 from app.domain.users.models import User, UserRole
 
 TABLES = (
-    AuditEvent, DataSource, DataSourceSecret, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role, RoleApprover, Session,
-    SourceObject, Tenant, User, UserRole,
+    AuditEvent, DataSource, DataSourceSecret, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role, RoleApprover,
+    Session, SourceObject, Tenant, User, UserRole,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -19,8 +19,8 @@ from app.domain.events.services import EventRow
 
 RECORDS = """
 audited AS (
-  INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id, outcome,
-                            address, request_id, detail, before, after)
+  INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id,
+                            outcome, address, request_id, detail, before, after)
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
     id uuid, tenant_id uuid, occurred_at timestamptz, actor_id uuid, actor_name text, action text, resource_type text,
     resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb, after jsonb)
@@ -75,7 +75,7 @@ def _columns(model: type[Base]) -> tuple[str, ...]:
 def _with_insert(model: type[Base]) -> str:
     names = ", ".join(_columns(model))
     table = model.__tablename__
-    rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, $5::text::jsonb)"
+    rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, $5::text::jsonb)"  # noqa: S608 - names of ours
     return f"WITH added AS (INSERT INTO {table} ({names}) {rows}), {RECORDS}"
 
 
