@@ -286,6 +286,8 @@ class Steps:
     def _end(self, name: StepName, status: StepStatus, code: Code, message: str, started: float | None) -> None:
         duration_ms = 0.0 if started is None else elapsed_ms(started)
         explained = EXPLANATIONS[code]
+        if status == "failed":
+            message = f"{message} {explained.advice}"
         step = Step(name, status, code, message, duration_ms, explained.fault, explained.can_retry)
         self.done.append(step)
         if self._on_end:

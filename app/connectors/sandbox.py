@@ -451,7 +451,7 @@ class _Trail:
                 self._running,
                 "failed" if is_failed else "skipped",
                 code,
-                message,
+                f"{message} {explained.advice}" if is_failed else message,
                 elapsed_ms(self._started) if is_failed else 0.0,
                 explained.fault,
                 explained.can_retry,
