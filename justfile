@@ -7,7 +7,7 @@ _list:
 
 # install everything for development into .venv
 setup:
-    uv sync
+    uv sync --group bench
 
 # serve on http://127.0.0.1:8000 with an embedded PostgreSQL in .hub/
 dev *ARGS:
@@ -28,7 +28,7 @@ lint *ARGS:
 
 # types, strictly
 types:
-    uv run mypy
+    uv run --group bench mypy
 
 # bring the database to the newest revision: `just migrate`, `just migrate down`, `just migrate status`
 migrate DIRECTION="up":
