@@ -294,11 +294,25 @@ def test_the_media_types_that_are_taken(given: str, found: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        None, "", "text/plain", "text/json", "application/jsonp", "application/json; charset=latin-1", "application/json;charset=utf-16",
-        "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "*/*", "application/*", "json",
-        "application/merge-patch+xml", "application/json, application/json", "application/octet-stream", "\udcff/json",
+        None,
+        "",
+        "text/plain",
+        "text/json",
+        "application/jsonp",
+        "application/json; charset=latin-1",
+        "application/json;charset=utf-16",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/xml",
+        "*/*",
+        "application/*",
+        "json",
+        "application/merge-patch+xml",
+        "application/json, application/json",
+        "application/octet-stream",
+        "\udcff/json",
     ],
-)  # fmt: skip
+)
 def test_every_other_media_type_is_refused(given: str | None) -> None:
     with pytest.raises(UnsupportedMediaType):
         media_type_of(given)

@@ -24,8 +24,15 @@ def is_refused(password: str, personal: tuple[str, ...] = PERSON) -> bool:
 
 @pytest.mark.parametrize(
     "password",
-    ["velvet otter paints maps", "xK9#mQ2$vL7@nR4", "пятнадцать тихих лун", "静かな湖に浮かぶ十五の提灯と蛍の光", "🦊🎻🌋🧵🪐🛶🍋🎲🧭🪁🦉🎯🧊🥁🌵", "quietly\tthe\train\tpaints"],
-)  # fmt: skip
+    [
+        "velvet otter paints maps",
+        "xK9#mQ2$vL7@nR4",
+        "пятнадцать тихих лун",
+        "静かな湖に浮かぶ十五の提灯と蛍の光",
+        "🦊🎻🌋🧵🪐🛶🍋🎲🧭🪁🦉🎯🧊🥁🌵",
+        "quietly\tthe\train\tpaints",
+    ],
+)
 def test_any_composition_will_do(password: str) -> None:
     assert not is_refused(password)
 
@@ -44,11 +51,23 @@ def test_a_thousand_and_twenty_four_characters_are_the_most() -> None:
 @pytest.mark.parametrize(
     "password",
     [
-        "passwordpassword", "Password12345678", "123456789012345", "qwertyuiopasdfgh", "aaaaaaaaaaaaaaa", "abcabcabcabcabcabc", "               ",
-        "letmeinletmein123", "iloveyouiloveyou", "111111111122222222", "p@ssw0rdp@ssw0rd", "0123456789abcdef", "zxcvbnmasdfghjkl",
-        "drowssapdrowssap", "ｐａｓｓｗｏｒｄｐａｓｓｗｏｒｄ",
+        "passwordpassword",
+        "Password12345678",
+        "123456789012345",
+        "qwertyuiopasdfgh",
+        "aaaaaaaaaaaaaaa",
+        "abcabcabcabcabcabc",
+        "               ",
+        "letmeinletmein123",
+        "iloveyouiloveyou",
+        "111111111122222222",
+        "p@ssw0rdp@ssw0rd",
+        "0123456789abcdef",
+        "zxcvbnmasdfghjkl",
+        "drowssapdrowssap",
+        "ｐａｓｓｗｏｒｄｐａｓｓｗｏｒｄ",
     ],
-)  # fmt: skip
+)
 def test_common_passwords_are_refused(password: str) -> None:
     assert is_refused(password)
 
@@ -56,10 +75,15 @@ def test_common_passwords_are_refused(password: str) -> None:
 @pytest.mark.parametrize(
     "password",
     [
-        "gracehopper12345", "GraceHopperGraceHopper", "grace.hopper@navy.example", "Hopper-Grace-navy", "navy.example.1906", "hopperhopperhopper!",
+        "gracehopper12345",
+        "GraceHopperGraceHopper",
+        "grace.hopper@navy.example",
+        "Hopper-Grace-navy",
+        "navy.example.1906",
+        "hopperhopperhopper!",
         "ＧＲＡＣＥｈｏｐｐｅｒ１２３４５",
     ],
-)  # fmt: skip
+)
 def test_passwords_made_of_ones_own_data_are_refused(password: str) -> None:
     assert is_refused(password)
 

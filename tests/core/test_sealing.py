@@ -25,10 +25,15 @@ def test_a_value_opens_where_it_was_sealed(plaintext: bytes) -> None:
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        {"tenant_id": uuid4()}, {"row_id": uuid4()}, {"field": "passwor"}, {"field": "password "}, {"field": ""},
-        {"tenant_id": ROW, "row_id": TENANT}, {"row_id": UUID(int=ROW.int ^ 1)},
+        {"tenant_id": uuid4()},
+        {"row_id": uuid4()},
+        {"field": "passwor"},
+        {"field": "password "},
+        {"field": ""},
+        {"tenant_id": ROW, "row_id": TENANT},
+        {"row_id": UUID(int=ROW.int ^ 1)},
     ],
-)  # fmt: skip
+)
 def test_a_value_copied_elsewhere_does_not_open(elsewhere: dict[str, object]) -> None:
     sealed = ring_of("k1").seal(b"s3cret", **PLACE)
     with pytest.raises(SealingError) as caught:

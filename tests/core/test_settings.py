@@ -25,8 +25,9 @@ def test_nothing_set_is_development_on_an_embedded_database() -> None:
 
 def test_a_database_url_means_production_and_needs_keys() -> None:
     assert [problem.split(":")[0] for problem in problems_of(HUB_DATABASE_URL="postgresql://u:p@h/db")] == [
-        "HUB_SECRET_KEYS", "HUB_SIGNING_KEYS_FILE",
-    ]  # fmt: skip
+        "HUB_SECRET_KEYS",
+        "HUB_SIGNING_KEYS_FILE",
+    ]
 
 
 def test_production_keeps_registration_closed(tmp_path: Path) -> None:

@@ -83,8 +83,12 @@ async def open_pair(hub: Hub, records: Records, email: str) -> dict[str, Any]:
     token = hub.parts.tokens.issue(subject=row["user_id"], session=session_id, tenant=row["tenant_id"])
     refresh = refresh_token_of(hub.parts.key_ring, key_id, session_id, 1)
     return {
-        "access_token": token, "token_type": "bearer", "expires_in": 900, "refresh_token": refresh, "refresh_expires_in": 86400,
-    }  # fmt: skip
+        "access_token": token,
+        "token_type": "bearer",
+        "expires_in": 900,
+        "refresh_token": refresh,
+        "refresh_expires_in": 86400,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,11 @@ async def test_a_created_user_is_read_back_alike(hub: Hub, records: Records) -> 
     assert made.content == read.content
     assert (made.headers["etag"], made.json()["version"]) == ('"v1"', 1)
     assert {name: made.json()[name] for name in ("first_name", "last_name", "is_active", "has_password")} == {
-        "first_name": "Ada", "last_name": "Lovelace", "is_active": False, "has_password": False,
-    }  # fmt: skip
+        "first_name": "Ada",
+        "last_name": "Lovelace",
+        "is_active": False,
+        "has_password": False,
+    }
     assert [role["id"] for role in made.json()["roles"]] == [PUBLIC_ROLE]
     assert made.json()["created_by"] == made.json()["updated_by"] == await admin_id(hub)
     assert made.json()["created_at"].endswith("Z")
@@ -106,9 +109,13 @@ async def test_users_of_another_tenant_are_not_there(hub: Hub, records: Records)
     await records.run("UPDATE users SET tenant_id = $1 WHERE id = $2::uuid", tenant_id, user["id"])
     path = f"{USERS}/{user['id']}"
     answers = [
-        await hub.admin.get(path), await hub.admin.patch(path, json={"first_name": "Mine"}), await hub.admin.delete(path),
-        await hub.admin.get(f"{path}/roles"), await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}"), await hub.admin.delete(f"{path}/roles/{PUBLIC_ROLE}"),
-    ]  # fmt: skip
+        await hub.admin.get(path),
+        await hub.admin.patch(path, json={"first_name": "Mine"}),
+        await hub.admin.delete(path),
+        await hub.admin.get(f"{path}/roles"),
+        await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}"),
+        await hub.admin.delete(f"{path}/roles/{PUBLIC_ROLE}"),
+    ]
     assert [answer.status_code for answer in answers] == [404] * 6
     for query in (f"email={user['email']}", "q=Foreigner"):
         listed = (await hub.admin.get(f"{USERS}?{query}&count=exact")).json()

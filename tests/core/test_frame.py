@@ -1,0 +1,141 @@
+"""The frame around an application that misbehaves: an answer in the error shape whatever happens below, once and in time."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.core.errors import Conflict
+from app.core.exchange import Exchange
+from app.core.frame import Frame, FrameConfig
+
+pytestmark = pytest.mark.anyio
+
+
+class Told:
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.observed: list[Exchange] = []
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        (start,) = [message for message in self.messages if message["type"] == "http.response.start"]
+        return int(start["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+
+async def ask(app: Any, *, timeout_s: float = 5, method: str = "GET", **config: Any) -> Told:
+    told = Told()
+    frame = Frame(app, FrameConfig(timeout_s=timeout_s, **config), observe=told.observed.append)
+    scope: Any = {"type": "http", "method": method, "path": "/x", "headers": [], "client": None, "query_string": b""}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await frame(scope, receive, told.send)
+    assert len(told.observed) == 1, "every exchange is logged and counted once"
+    return told
+
+
+async def start(send: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+
+async def test_an_error_that_nobody_expected_tells_nothing() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError("the secret is 42")
+
+    told = await ask(app)
+    assert told.status == 500
+    assert b"42" not in told.body
+    assert msgspec.json.decode(told.body)["code"] == "internal_error"
+
+
+async def test_an_error_that_was_meant_is_told() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise Conflict(code="x")
+
+    told = await ask(app)
+    assert (told.status, msgspec.json.decode(told.body)["code"]) == (409, "x")
+
+
+async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+        raise ZeroDivisionError
+
+    assert (await ask(app)).status == 200
+
+
+async def test_an_answer_that_does_not_come_is_a_503() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    told = await ask(app, timeout_s=0.02)
+    assert (told.status, msgspec.json.decode(told.body)["code"]) == (503, "deadline_exceeded")
+
+
+async def test_a_stream_may_outlive_the_deadline() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Exchange.of(scope).run_without_deadline()
+        await start(send)
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"end", "more_body": False})
+
+    assert (await ask(app, timeout_s=0.02)).body == b"end"
+
+
+async def test_a_client_that_leaves_ends_the_work() -> None:
+    is_cancelled = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            is_cancelled.set()
+            raise
+
+    task = asyncio.create_task(ask(app))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert is_cancelled.is_set()
+
+
+async def test_head_has_the_headers_of_get_and_no_body() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["method"] == "GET"
+        await start(send, 200, (b"content-length", b"4"))
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await send({"type": "http.response.body", "body": b"cd", "more_body": False})
+
+    told = await ask(app, method="HEAD")
+    assert (told.body, told.observed[0].method) == (b"", "HEAD")
+    assert (b"content-length", b"4") in told.messages[0]["headers"]
+    assert told.messages[-1]["more_body"] is False
+
+
+async def test_an_answer_keeps_its_own_caching() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, 200, (b"cache-control", b"public"))
+
+    headers = (await ask(app)).messages[0]["headers"]
+    assert [value for name, value in headers if name == b"cache-control"] == [b"public"]
+
+
+async def test_what_is_not_http_passes() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    frame = Frame(app, FrameConfig(timeout_s=1), observe=lambda _: None)
+    await frame({"type": "lifespan"}, None, None)
+    assert seen == ["lifespan"]
