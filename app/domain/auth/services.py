@@ -49,6 +49,8 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     async with work_of_its_own(request) as work:
+        if user is not None:
+            work.tenant_id = user.tenant_id  # its audit log, not the default tenant's
         if user is not None and fits and await _clear_failures(work, user):
             pair = await _open_session(work, user)
             await _rehash(work, user, given.password)
@@ -155,6 +157,7 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     async with work_of_its_own(request) as work:
         session = await work.session.get(Session, session_id, with_for_update=True)
         if session is not None and await _is_live(work, session):
+            work.tenant_id = session.tenant_id
             if generation == session.generation:
                 return await _rotate(work, session)
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
