@@ -28,6 +28,9 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()  # neither ends by itself: a worker that does nothing any more must not look alive
     finally:
         for task in tasks:
             task.cancel()

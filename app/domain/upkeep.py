@@ -5,8 +5,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func
-from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.database import DATABASE_ERRORS
 from app.domain.auth.models import Session
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.parts import Parts
@@ -23,7 +23,7 @@ async def keep_up(parts: Parts) -> None:
     while True:
         try:
             await remove_outdated(parts, datetime.now(UTC))
-        except (SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             log.warning("upkeep is put off: %s", type(error).__name__)
         await asyncio.sleep(EVERY_S)
 

@@ -1,7 +1,9 @@
 """Jobs: how far they are, and stopping them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
+from time import time
 from uuid import UUID
 
 import msgspec
@@ -10,14 +12,17 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from app.core.answers import Answer, Stream, answer, entity
-from app.core.errors import NotFound
+from app.core.database import DATABASE_ERRORS
+from app.core.errors import HubError, NotFound
 from app.core.listing import Page
-from app.core.security import requires, signed_in
+from app.core.security import Principal, bearer_token, requires, signed_in
 from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import UNFINISHED, JobService, may_see
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
+
+log = logging.getLogger("hub.jobs")
 
 LOOK_EVERY_S = 0.5
 KEEP_ALIVE_S = 15.0
@@ -36,7 +41,7 @@ class JobController(Controller):
     @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
     async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Answer[JobOut]:
         """One's own job, or with `jobs:read` anybody's."""
-        return entity(request.exchange, await _job(request, job_id))
+        return entity(request.exchange, await _job(request, request.principal, job_id))
 
     @post("/{job_id:uuid}/cancel", opt=signed_in(), status_code=200, summary="Cancel a job")
     async def cancel(
@@ -47,14 +52,16 @@ class JobController(Controller):
 
     @get("/{job_id:uuid}/events", opt=signed_in(), media_type="text/event-stream", summary="Watch a job")
     async def events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
-        """Server-sent events: the job each time it has changed, until it has ended."""
-        job = await _job(request, job_id)
+        """Server-sent events: the job each time it has changed, until it has ended.
+
+        It also ends with the access token, the session and the right to see the job: connect again with a fresh token.
+        """
+        job = await _job(request, request.principal, job_id)
         request.exchange.run_without_deadline()
         return Stream([(b"content-type", b"text/event-stream")], _changes(request, job))
 
 
-async def _job(request: HubRequest, job_id: UUID) -> JobOut:
-    principal = request.principal
+async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOut:
     job = await request.parts.reads.one(JOB, JobOut, id=job_id, tenant_id=principal.tenant_id)
     if not may_see(principal, job.created_by, "jobs:read"):
         raise NotFound
@@ -62,14 +69,27 @@ async def _job(request: HubRequest, job_id: UUID) -> JobOut:
 
 
 async def _changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
-    """Looks at the row twice a second, and at the caller's session each time: the stream ends with it."""
+    """Until the job has ended, or the caller may not see it any more: both end the stream in good order."""
     yield _event(job)
+    if request.exchange.method == "HEAD":
+        return
+    try:
+        async for part in _later_changes(request, job):
+            yield part
+    except HubError:
+        return
+    except DATABASE_ERRORS as error:
+        log.warning("a stream ends, the database is away: %s", type(error).__name__)
+
+
+async def _later_changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
+    """Looks at the row twice a second, and at the caller each time. Raises Unauthenticated or NotFound."""
+    claims = request.parts.tokens.verify(bearer_token(request.exchange.headers.get(b"authorization")))
     silent_s = 0.0
-    claims = request.parts.tokens.verify(request.exchange.headers[b"authorization"].split(b" ", 1)[1])
-    while job.status in UNFINISHED:
+    while job.status in UNFINISHED and time() < claims.exp:
         await asyncio.sleep(LOOK_EVERY_S)
-        await request.parts.principals.of(claims)
-        seen, job = job, await _job(request, job.id)
+        signed = await request.parts.principals.of(claims)
+        seen, job = job, await _job(request, signed.principal, job.id)
         silent_s += LOOK_EVERY_S
         if job.version != seen.version:
             yield _event(job)

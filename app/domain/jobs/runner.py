@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.connectors.failures import ConnectorError
+from app.core.database import DATABASE_ERRORS, explain
 from app.core.errors import HubError
 from app.core.notifications import Listener
 from app.domain.jobs.models import Job
@@ -61,6 +62,16 @@ class JobRun:
         """Whether somebody wants the job to end. Raises LeaseLost."""
         return await self._write()
 
+    async def hold(self, session: AsyncSession) -> None:
+        """Nobody else takes the job up before the session's transaction has ended. Raises LeaseLost."""
+        held = select(Job.id).where(*self._held()).with_for_update()
+        if await session.scalar(held) is None:
+            raise LeaseLost
+
+    async def release(self, session: AsyncSession) -> None:
+        values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
+        await session.execute(self._update(values), execution_options=_NO_SYNC)
+
     async def end(self, status: str, *, result: Any = None, error: Any = None) -> None:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
@@ -83,8 +94,10 @@ class JobRun:
 
     def _update(self, values: Mapping[str, Any]) -> Any:
         changed = {"version": Job.version + 1, "updated_at": datetime.now(UTC)} if len(values) > 1 else {}
-        held = and_(Job.id == self.job_id, Job.lease_id == self._lease_id, Job.status == "running")
-        return update(Job).where(held).values(dict(values) | changed)
+        return update(Job).where(*self._held()).values(dict(values) | changed)
+
+    def _held(self) -> tuple[ColumnElement[bool], ...]:
+        return Job.id == self.job_id, Job.lease_id == self._lease_id, Job.status == "running"
 
 
 _NO_SYNC = {"synchronize_session": False}
@@ -129,10 +142,11 @@ class JobRunner:
             try:
                 if (job := await self._claim()) is not None:
                     return job
-            except (SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("the queue is out of reach: %s", type(error).__name__)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), IDLE_POLL_S)
+                async with asyncio.timeout(IDLE_POLL_S):  # wait_for forgets a cancellation that comes with the wake-up
+                    await self._woken.wait()
 
     async def _claim(self) -> Job | None:
         now = datetime.now(UTC)
@@ -155,22 +169,24 @@ class JobRunner:
                 if not work.done() and await run.renew():
                     run.is_cancelled = True
                     work.cancel()
+                    break  # once: a second cancellation would break into what the first one is tidying up
             await work
         except asyncio.CancelledError:
             await self._stop(work)
-            if run.is_cancelled:
-                await run.end("cancelled")
-            else:
-                await self._give_back(job)
+            await self._put_down(run, job)
+            if not run.is_cancelled:
                 raise
         except LeaseLost:
             await self._stop(work)
             log.warning("job %s was taken over by another worker", job.id)
-        except (SQLAlchemyError, OSError):
+        except DATABASE_ERRORS as error:
             await self._stop(work)
-            log.exception("job %s cannot be written down; its lease runs out", job.id)
+            log.warning("job %s cannot be written down; its lease runs out: %s", job.id, type(error).__name__)
 
     async def _attempt(self, run: JobRun, job: Job) -> None:
+        if job.cancel_requested:  # its worker was lost before it saw the wish
+            await run.end("cancelled")
+            return
         if job.attempts > MAX_ATTEMPTS:
             error = {"code": "worker_lost", "message": "The workers on this job were lost.", "can_retry": True}
             await run.end("failed", error=error)
@@ -180,10 +196,12 @@ class JobRunner:
         except ConnectorError as error:
             await run.end("failed", error=_error(error.code, f"{error.message} {error.advice}", error.can_retry))
         except HubError as error:
-            await run.end("failed", error=_error(error.code, error.detail, error.status == 503))
-        except (LeaseLost, SQLAlchemyError, OSError):
+            await run.end("failed", error=_error(error.code, error.detail, error.status in (429, 503)))
+        except LeaseLost:
             raise
-        except Exception:
+        except Exception as error:
+            if _is_away(error):
+                raise
             log.exception("job %s failed", job.id)
             await run.end("failed", error=_error("internal_error", "Something went wrong on our side.", False))
         else:
@@ -193,12 +211,29 @@ class JobRunner:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
-    async def _give_back(self, job: Job) -> None:
-        """This worker shuts down: the job waits for another one, and the attempt does not count."""
-        values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
+    async def _put_down(self, run: JobRun, job: Job) -> None:
+        """A job that was stopped: ended where somebody wanted that, given back where this worker shuts down."""
+        try:
+            if run.is_cancelled:
+                await run.end("cancelled")
+            else:
+                await self._give_back(run)
+        except LeaseLost:
+            log.info("job %s had ended, or was taken over, as it was stopped", job.id)
+        except DATABASE_ERRORS as error:
+            log.warning("job %s cannot be put down; its lease runs out: %s", job.id, type(error).__name__)
+
+    async def _give_back(self, run: JobRun) -> None:
+        """The job waits for another worker, and the attempt does not count."""
         async with self._parts.sessions.begin() as session:
-            held = and_(Job.id == job.id, Job.lease_id == job.lease_id, Job.status == "running")
-            await session.execute(update(Job).where(held).values(values), execution_options=_NO_SYNC)
+            await run.release(session)
+            await session.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the database could not be asked: another worker may try. A statement that failed would fail again."""
+    meaning = explain(error)
+    return meaning is not None and meaning.status == 503
 
 
 def _error(code: str, message: str, can_retry: bool) -> dict[str, Any]:

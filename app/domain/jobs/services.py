@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import func, select
 
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, Forbidden, NotFound
 from app.core.security import Principal
 from app.domain.jobs.models import Job
 from app.domain.jobs.repositories import JobRepository
@@ -26,13 +26,12 @@ class JobService:
     async def enqueue(
         self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None
     ) -> JobOut:
-        """Queued when, and only when, the caller's transaction commits."""
+        """Queued when, and only when, the caller's transaction commits. The caller audits: it knows what for."""
         job = await self._jobs.add(
             Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})
         )
         await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))
         shown = await self._shown(job.id)
-        self._work.audit("job.create", "job", job.id, after={"kind": kind, "subject_id": subject_id})
         self._work.announce("job.created", f"jobs/{job.id}", shown)
         return shown
 
@@ -45,28 +44,30 @@ class JobService:
     async def cancel(self, job_id: UUID) -> JobOut:
         """A waiting job ends at once, a running one as soon as its worker sees the wish.
 
-        Raises Conflict where it has ended.
+        Raises Conflict where it has ended, NotFound where it may not be seen, Forbidden where it may only be seen.
         """
         job = await self._jobs.load(job_id, self._work.tenant_id, lock=True)
-        if not may_see(self._work.actor, job.created_by, "jobs:write"):
-            raise NotFound
+        self._require_right_to_cancel(job)
         if job.status not in UNFINISHED:
             raise Conflict("The job has ended already.", code="job_ended")
-        is_waiting = Job.status == "queued"
-        values = {
-            "cancel_requested": True,
-            "status": case((is_waiting, "cancelled"), else_=Job.status),
-            "finished_at": case((is_waiting, self._work.now), else_=None),
-            "version": Job.version + 1,
-            "updated_at": self._work.now,
-            "updated_by": self._work.actor_id,
-        }
-        statement = update(Job).where(Job.id == job_id).values(values)
-        await self._work.session.execute(statement, execution_options={"synchronize_session": False})
+        is_waiting = job.status == "queued"
+        job.cancel_requested = True
+        if is_waiting:
+            job.status, job.finished_at = "cancelled", self._work.now
+        self._work.touch(job)
+        await self._work.session.flush()
         shown = await self._shown(job_id)
         self._work.audit("job.cancel", "job", job_id)
-        self._work.announce("job.cancelled", f"jobs/{job_id}", shown)
+        self._work.announce("job.cancelled" if is_waiting else "job.cancel_requested", f"jobs/{job_id}", shown)
         return shown
+
+    def _require_right_to_cancel(self, job: Job) -> None:
+        actor = self._work.actor
+        if may_see(actor, job.created_by, "jobs:write"):
+            return
+        if not actor.may("jobs:read"):
+            raise NotFound
+        raise Forbidden("This needs the permission `jobs:write`.", code="permission_missing")
 
     async def _shown(self, job_id: UUID) -> JobOut:
         return await self._jobs.read(JobOut, id=job_id, tenant_id=self._work.tenant_id)

@@ -8,23 +8,33 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.connectors.base import DiscoveredObject
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError
-from app.core.sealing import SealingError
+from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
+from app.domain.sources.echoes import without_secrets
 from app.domain.sources.models import SourceObject
 from app.domain.sources.services import DataSourceService, as_refusal
 from app.domain.work import unit_of_work_of
+
+
+class Found(msgspec.Struct):
+    """A batch."""
+
+    objects: list[DiscoveredObject]
+
 
 UPSERT = text(
     """INSERT INTO source_objects
          (id, tenant_id, data_source_id, name, path, qualified_name, kind, is_active, fields, discovered_at)
        SELECT id, :tenant_id, :data_source_id, name, path, qualified_name, kind, true, fields, :discovered_at
-       FROM jsonb_to_recordset(:found) AS f (id uuid, name text, path text[], qualified_name text, kind text, fields jsonb)
+       FROM jsonb_to_recordset(:found)
+         AS f (id uuid, name text, path text[], qualified_name text, kind text, fields jsonb)
        ON CONFLICT (data_source_id, qualified_name) DO UPDATE SET
          kind = EXCLUDED.kind, is_active = true, fields = EXCLUDED.fields, discovered_at = EXCLUDED.discovered_at"""
 ).bindparams(bindparam("found", type_=JSONB))
@@ -42,7 +52,7 @@ async def discover(run: JobRun) -> dict[str, Any]:
     try:
         async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]
             async for batch in found:
-                await _store(run, source.id, batch, started)
+                await _store(run, source.id, without_secrets(Found(batch), secrets).objects, started)
                 total += len(batch)
                 await run.report(total)
     except SandboxError as error:
@@ -53,23 +63,34 @@ async def discover(run: JobRun) -> dict[str, Any]:
 async def _connection(run: JobRun) -> Any:
     assert run.subject_id is not None
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
-        try:
-            return await DataSourceService(work).connection_of(run.subject_id)
-        except SealingError:
-            raise ConnectorError(
-                "invalid_configuration", "A stored secret cannot be opened: its key is gone."
-            ) from None
+        return await DataSourceService(work).connection_of(run.subject_id)
 
 
 async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:
+    """Raises LeaseLost, Conflict where the source is gone, and ConnectorError for a name that cannot be stored."""
     rows = [{**msgspec.to_builtins(item), "id": str(uuid7())} for item in batch]
     values = {"tenant_id": run.tenant_id, "data_source_id": source_id, "discovered_at": started, "found": rows}
-    async with run.parts.sessions.begin() as session:
-        await session.execute(UPSERT, values)
+    try:
+        async with run.parts.sessions.begin() as session:
+            await run.hold(session)
+            await session.execute(UPSERT, values)
+    except IntegrityError:
+        raise Conflict("The source was deleted while it was discovered.", code="source_deleted") from None
+    except DBAPIError as error:
+        if _is_unstorable(error):
+            raise ConnectorError("response_invalid", "The source gave a name that cannot be stored.") from None
+        raise
+
+
+def _is_unstorable(error: DBAPIError) -> bool:
+    """A NUL or the like (class 22), or a name that is too long for an index (54000)."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return str(state).startswith(("22", "54"))
 
 
 async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -> dict[str, Any]:
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
+        await run.hold(work.session)
         gone = await _deactivate(work.session, source_id, started)
         result = {"objects": total, "deactivated": gone}
         work.announce("data_source.discovered", f"data-sources/{source_id}", {"id": str(source_id), **result})
@@ -77,7 +98,8 @@ async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -
 
 
 async def _deactivate(session: AsyncSession, source_id: UUID, started: datetime) -> int:
-    unseen = (SourceObject.data_source_id == source_id, SourceObject.is_active, SourceObject.discovered_at < started)
+    """What this run did not see: of another time, not of an earlier one, since clocks of workers differ."""
+    unseen = (SourceObject.data_source_id == source_id, SourceObject.is_active, SourceObject.discovered_at != started)
     gone = await session.scalar(select(func.count()).where(*unseen))
     await session.execute(
         update(SourceObject).where(*unseen).values(is_active=False), execution_options={"synchronize_session": False}
