@@ -259,7 +259,7 @@ def _refuse_unknown_tag(value: Any, wanted: Any, below: str) -> None:
     field = next(iter(tags.values()))
     if field not in value:
         raise BadRequest(errors=[Fault(_joined(below, field), "required", "is required")])
-    if value[field] not in tags:
+    if not isinstance(value[field], str) or value[field] not in tags:
         raise BadRequest(
             errors=[Fault(_joined(below, field), "not_allowed", f"must be one of {', '.join(map(str, tags))}")]
         )

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
@@ -29,7 +28,15 @@ from app.domain.sources.schemas import (
     TypeOut,
     type_of,
 )
-from app.domain.sources.services import DataSourceService, check_together, given_secrets, run_preview, run_test
+from app.domain.sources.secrets import refuse_masks
+from app.domain.sources.services import (
+    DataSourceService,
+    check_together,
+    given_secrets,
+    plain,
+    run_preview,
+    run_test,
+)
 from app.domain.sources.tables import as_csv
 from app.domain.sources.types import TYPES
 from app.domain.work import UnitOfWork, work_of_its_own
@@ -166,7 +173,10 @@ class DataSourceController(Controller):
     async def preview(
         self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[PreviewAsk]
     ) -> Answer[PreviewResult]:
-        """Sample rows, as JSON or, by `Accept: text/csv`, as CSV. Never more than 1,000 rows or one mebibyte."""
+        """Sample rows, as JSON or, by `Accept: text/csv`, as CSV. Never more than 1,000 rows or one mebibyte.
+
+        In CSV a text that a spreadsheet would run as a formula has an apostrophe before it.
+        """
         async with work_of_its_own(request) as work:
             service = DataSourceService(work)
             source, secrets = await service.connection_of(source_id)
@@ -180,11 +190,10 @@ class DataSourceController(Controller):
 
 async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
     connector = registry.get(type_of(data))
+    secrets = given_secrets(data.secrets)
+    refuse_masks(secrets)
     check_together(connector, data.config, data.secrets)
-    config = msgspec.to_builtins(data.config)
-    result = await run_test(
-        request.parts, request.principal.tenant_id, connector.type, config, given_secrets(data.secrets)
-    )
+    result = await run_test(request.parts, request.principal.tenant_id, connector.type, plain(data.config), secrets)
     async with work_of_its_own(request) as work:
         work.audit(
             "data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status}

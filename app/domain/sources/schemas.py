@@ -57,15 +57,15 @@ class DataSourceBase(Input, kw_only=True):
 
 
 class DataSourcePatch(Input):
-    """`config` and `secrets` merge key by key; null clears a key."""
+    """`config` and `secrets` merge key by key; null clears a key, and in place of a field with a default that field."""
 
     name: Name | UnsetType = UNSET
     description: Text | None | UnsetType = UNSET
     config: dict[str, Any] | UnsetType = UNSET
-    secrets: dict[str, SecretPatch | None] | UnsetType = UNSET
-    tags: Tags | UnsetType = UNSET
+    secrets: dict[str, SecretPatch | None] | None | UnsetType = UNSET
+    tags: Tags | None | UnsetType = UNSET
     owner_role_id: UUID | None | UnsetType = UNSET
-    is_paused: bool | UnsetType = UNSET
+    is_paused: bool | None | UnsetType = UNSET
 
 
 class ConnectionBase(Input, kw_only=True):
@@ -79,7 +79,10 @@ def _variants(base: type[Input], suffix: str) -> Any:
 
 
 def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
-    fields = [("config", connector.config_type), ("secrets", connector.secrets_type, connector.secrets_type())]
+    fields: list[Any] = [
+        ("config", connector.config_type),
+        ("secrets", connector.secrets_type, connector.secrets_type()),
+    ]
     name = connector.label.replace(" ", "") + suffix
     return msgspec.defstruct(
         name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True

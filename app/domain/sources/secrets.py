@@ -9,11 +9,21 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.connectors.registry import AnyConnector
 from app.core.errors import BadRequest, Conflict, Fault
+from app.core.sealing import SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.work import UnitOfWork
 
-MASKS = re.compile(r"[*\u2022\u25cf.x-]{3,}|<(hidden|redacted|secret)>|\[(hidden|redacted|secret)\]", re.IGNORECASE)
-"""What forms and other services show in place of a secret: sent back, it would replace the real one."""
+MASKS = re.compile(
+    r"(?P<mark>[*\u00b7\u2022\u2219\u25cf\u26ab.x_-])(?P=mark){2,}"
+    r"|[*_]*[<\[({]+(hidden|redacted|masked|secret|encrypted)[>\])}]+[*_]*|[*_]{2,}(hidden|redacted|masked|secret)[*_]{2,}",
+    re.IGNORECASE,
+)
+"""What forms and other services show in place of a secret: sent back, it would replace the real one. One sign over and
+over, or a word in brackets; a secret that only holds such signs is a secret."""
+
+LOST = (
+    "A stored secret cannot be opened: the key that it was sealed with is gone. Give it again, or bring back the key."
+)
 
 
 def refuse_masks(secrets: Mapping[str, str | None]) -> None:
@@ -53,16 +63,28 @@ async def names(work: UnitOfWork, source: DataSource) -> set[str]:
     return set(await work.session.scalars(statement))
 
 
-async def opened(work: UnitOfWork, source: DataSource) -> dict[str, str]:
-    """The values, for connector work and nothing else. Raises SealingError where a key is gone."""
+async def opened(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> dict[str, str]:
+    """The values, for connector work and nothing else. Raises Conflict naming those that no key of the ring opens."""
     rows = await work.session.execute(
-        select(DataSourceSecret.name, DataSourceSecret.sealed).where(DataSourceSecret.data_source_id == source.id)
+        select(DataSourceSecret.name, DataSourceSecret.sealed).where(
+            DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.not_in(list(but))
+        )
     )
-    ring = work.parts.key_ring
-    return {
-        name: ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=sealed_field(name)).decode()
-        for name, sealed in rows
-    }
+    values = {name: _open_one(work, source, name, sealed) for name, sealed in rows}
+    lost = sorted(name for name, value in values.items() if value is None)
+    if lost:
+        faults = [Fault(f"secrets.{name}", "secret_unreadable", "give it again: it cannot be opened") for name in lost]
+        raise Conflict(LOST, code="secret_unreadable", errors=faults)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _open_one(work: UnitOfWork, source: DataSource, name: str, sealed: bytes) -> str | None:
+    """None where no key of the ring opens it, or it belongs elsewhere."""
+    ring, field = work.parts.key_ring, sealed_field(name)
+    try:
+        return ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
+    except SealingError:
+        return None
 
 
 def require_reentry(

@@ -1,4 +1,4 @@
-"""The rules about data sources: registered with what their type takes, tested without saving, dialled only when asked."""
+"""The rules about data sources: registered with what their type takes, tested unsaved, dialled only when asked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +29,7 @@ from app.domain.jobs.services import JobService
 from app.domain.parts import Parts
 from app.domain.roles.services import RoleService
 from app.domain.sources import secrets as source_secrets
+from app.domain.sources.echoes import without_secrets
 from app.domain.sources.models import DataSource, DataSourceTest, SourceObject
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import DataSourceOut, DataSourcePatch, NewDataSource, PreviewAsk, type_of
@@ -57,7 +58,7 @@ class DataSourceService:
             description=new.description,
             type=connector.type,
             category=connector.category,
-            config=msgspec.to_builtins(new.config),
+            config=plain(new.config),
             tags=distinct(new.tags),
             owner_role_id=new.owner_role_id,
             is_paused=new.is_paused,
@@ -76,14 +77,17 @@ class DataSourceService:
         self._work.require_match(source.version)
         before = await self._shown(source_id)
         changes = changes_of(patch)
-        given: dict[str, str | None] = changes.pop("secrets", {})
+        given = await self._secrets_to_change(source, changes)
         source_secrets.refuse_masks(given)
-        changes |= await self._merged_config(source, changes.pop("config", {}), given)
+        if "config" in changes or given:
+            changes["config"] = await self._merged_config(source, changes.get("config", {}), given)
         if "name" in changes:
             changes["name"] = required_text(changes["name"], "name")
             changes["name_key"] = canonical_name(changes["name"])
         if "tags" in changes:
-            changes["tags"] = distinct(changes["tags"])
+            changes["tags"] = distinct(changes["tags"] or [])
+        if changes.get("is_paused", False) is None:
+            changes["is_paused"] = False
         await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
         removed_only = all(value is None and name not in before.secrets for name, value in given.items())
         if not self._work.apply(source, changes) and removed_only:
@@ -145,7 +149,7 @@ class DataSourceService:
         return source, await source_secrets.opened(self._work, source)
 
     async def path_of(self, source_id: UUID, name: str) -> tuple[str, ...]:
-        """The path of an object by its id or qualified name. Raises NotFound."""
+        """The path of an object by its id or qualified name, whether it was discovered or not. Raises NotFound."""
         wanted = SourceObject.qualified_name == name
         if len(name) == 36 and name.count("-") == 4:
             wanted = (SourceObject.id == _uuid_or_none(name)) | wanted
@@ -168,6 +172,13 @@ class DataSourceService:
             data = {"id": str(source.id), "status": status, "before": source.status}
             self._work.announce("data_source.status_changed", f"data-sources/{source.id}", data)
 
+    async def _secrets_to_change(self, source: DataSource, changes: dict[str, Any]) -> dict[str, str | None]:
+        """The secrets of a patch; null in their place clears all of them."""
+        given: dict[str, str | None] | None = changes.pop("secrets", {})
+        if given is None:
+            return dict.fromkeys(await source_secrets.names(self._work, source))
+        return given
+
     async def _merged_config(
         self, source: DataSource, patch: Mapping[str, Any], given: Mapping[str, str | None]
     ) -> dict[str, Any]:
@@ -175,12 +186,12 @@ class DataSourceService:
         connector = registry.get(source.type)
         merged = merge_patch(source.config, patch)
         config = convert(merged, connector.config_type, path="config")
-        stored = await source_secrets.names(self._work, source)
-        source_secrets.require_reentry(connector, source.config, msgspec.to_builtins(config), stored, given)
-        kept = await source_secrets.opened(self._work, source)
+        stored, before = await source_secrets.names(self._work, source), as_read_today(connector, source.config)
+        source_secrets.require_reentry(connector, before, plain(config), stored, given)
+        kept = await source_secrets.opened(self._work, source, but=given)
         values = {name: value for name, value in (kept | dict(given)).items() if value is not None}
         check_together(connector, config, convert(values, connector.secrets_type, path="secrets"))
-        return {"config": msgspec.to_builtins(config)}
+        return plain(config)
 
     async def _shown(self, source_id: UUID) -> DataSourceOut:
         return await self._sources.read(DataSourceOut, id=source_id, tenant_id=self._work.tenant_id)
@@ -198,6 +209,20 @@ def check_together(connector: registry.AnyConnector, config: ConnectorConfig, se
         connector.validate(config, secrets)
     except InvalidField as error:
         raise BadRequest(errors=[Fault(".".join(error.path), "invalid", error.message)]) from None
+
+
+def plain(config: ConnectorConfig) -> dict[str, Any]:
+    """As it is stored and read back: through JSON, which has no tuples."""
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
+    return values
+
+
+def as_read_today(connector: registry.AnyConnector, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored config with defaults for settings that its type has got since; unchanged where its type refuses it."""
+    try:
+        return plain(msgspec.convert(stored, connector.config_type))
+    except msgspec.ValidationError:
+        return stored
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -223,9 +248,10 @@ async def run_test(
 ) -> TestResult:
     """The staged test, in a process of its own, within ten seconds. Raises for a cap only: a failure is a result."""
     try:
-        return await parts.sandbox.check(type_name, config, secrets, parts.egress, tenant=str(tenant_id))
+        result = await parts.sandbox.check(type_name, config, secrets, parts.egress, tenant=str(tenant_id))
     except SandboxError as error:
         raise as_refusal(error) from None
+    return without_secrets(result, secrets)
 
 
 async def run_preview(
@@ -234,13 +260,30 @@ async def run_preview(
     """Raises NotFound for an object that the source does not have, and what `as_error` says for other failures."""
     request = PreviewRequest(path=path, columns=tuple(ask.columns) if ask.columns else None, limit=ask.limit)
     try:
-        return await parts.sandbox.preview(
+        found = await parts.sandbox.preview(
             source.type, source.config, secrets, parts.egress, request, tenant=str(source.tenant_id)
         )
+        return without_secrets(found, secrets)
     except SandboxError as error:
         raise as_refusal(error) from None
     except ConnectorError as error:
+        if error.code == "not_found" and ask.columns is not None:
+            refuse_unknown_columns(ask.columns, await _columns(parts, source, secrets, path))
         raise as_error(error) from None
+
+
+async def _columns(parts: Parts, source: DataSource, secrets: Mapping[str, Any], path: tuple[str, ...]) -> set[str]:
+    """The columns of the object, asked for without rows. Raises as `run_preview` does."""
+    found = await run_preview(parts, source, secrets, path, PreviewAsk(object="", columns=None, limit=0))
+    return {column.name for column in found.columns}
+
+
+def refuse_unknown_columns(wanted: list[str], known: set[str]) -> None:
+    """Raises BadRequest naming every column that the object does not have."""
+    unknown = [place for place, name in enumerate(wanted) if name not in known]
+    if unknown:
+        faults = [Fault(f"columns[{place}]", "unknown_column", "is not a column of the object") for place in unknown]
+        raise BadRequest(errors=faults)
 
 
 def as_refusal(error: SandboxError) -> HubError:
@@ -250,13 +293,12 @@ def as_refusal(error: SandboxError) -> HubError:
 
 
 def as_error(error: ConnectorError) -> HubError:
-    """503 where a retry can help, 409 where somebody has to change something first."""
+    """409 for a source that cannot be read as it is, not a 5xx: the hub is well. `Retry-After` where that may pass."""
     sentence = f"{error.message} {error.advice}"
     if error.code == "not_found":
         return NotFound(sentence, code="object_not_found")
-    if error.can_retry:
-        return Unavailable(sentence, code=f"source_{error.code}", retry_after_s=5)
-    return Conflict(sentence, code=f"source_{error.code}")
+    headers = {"Retry-After": "5"} if error.can_retry else {}
+    return Conflict(sentence, code=f"source_{error.code}", headers=headers)
 
 
 def _uuid_or_none(text: str) -> UUID | None:
