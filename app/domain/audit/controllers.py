@@ -1,10 +1,12 @@
 """The audit log: read only, for everyone who may."""
 
+from urllib.parse import urlencode
+
 import msgspec
 from litestar import get
 
 from app.core.answers import Answer, answer
-from app.core.listing import Page
+from app.core.listing import Page, parse_parameters
 from app.core.security import requires
 from app.domain.audit.repositories import AUDIT_EVENTS
 from app.domain.audit.schemas import AuditEventOut
@@ -24,12 +26,13 @@ async def list_audit_events(request: HubRequest) -> Answer[Page[AuditEventOut]]:
     query, tenant_id = AUDIT_EVENTS.parse(request.query_string), request.principal.tenant_id
     page = await request.parts.reads.page(AUDIT_EVENTS, query, AuditEventOut, tenant_id=tenant_id)
     if request.exchange.accepts(NDJSON):
-        return _lines(page)
+        return _lines(page, request.query_string)
     return answer(request.exchange, page)
 
 
-def _lines(page: Page[AuditEventOut]) -> Answer[Page[AuditEventOut]]:
+def _lines(page: Page[AuditEventOut], query_string: bytes) -> Answer[Page[AuditEventOut]]:
     headers = [(b"content-type", NDJSON.encode())]
     if page.next_cursor is not None:
-        headers.append((b"link", f'</api/v1/audit-events?cursor={page.next_cursor}>; rel="next"'.encode()))
+        after = urlencode(parse_parameters(query_string) | {"cursor": page.next_cursor})
+        headers.append((b"link", f'</api/v1/audit-events?{after}>; rel="next"'.encode()))
     return Answer(200, headers, msgspec.json.Encoder().encode_lines(page.items))
