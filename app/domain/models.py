@@ -1,4 +1,4 @@
-"""Every table of the hub, imported so that the metadata is complete (for Alembic and for the check that both agree)."""
+"""Every table of the hub, imported so that the metadata is complete: for Alembic, and for the check that both agree."""
 
 from app.core.database import METADATA
 from app.domain.audit.models import AuditEvent

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import msgspec
 import schemathesis
-from schemathesis import checks as checks_of_any_schema
 from schemathesis.specs.openapi import checks
 
 URL = os.environ["CONTRACT_URL"]
@@ -39,21 +38,6 @@ def acceptance_of_what_the_schema_can_say(ctx: Any, response: Any, case: Any) ->
 
 
 _ORIGINAL = checks.positive_data_acceptance
-
-
-@schemathesis.check
-def no_server_error_of_our_own(ctx: Any, response: Any, case: Any) -> bool | None:
-    """`not_a_server_error`, which it stands in for, but for somebody else's server that is away.
-
-    That is a 503 which names the source as the cause and says when to ask again.
-    """
-    if (
-        response.status_code == 503
-        and "retry-after" in response.headers
-        and response.json()["code"].startswith("source_")
-    ):
-        return None
-    return checks_of_any_schema.not_a_server_error(ctx, response, case)
 
 
 def _is_beyond_schema(response: Any, case: Any) -> bool:

@@ -27,6 +27,8 @@ import pytest
 from app.core import embedded
 from tests.postgres import create_database, discard, drop_database, reachable_folder, start_test_cluster
 
+pytestmark = pytest.mark.slow  # clusters of their own, dozens of them; every other test stands on one anyway
+
 IS_ROOT = os.geteuid() == 0
 ROOT_ONLY = pytest.mark.skipif(not IS_ROOT, reason="about a hub that root runs")
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")

@@ -83,7 +83,7 @@ def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -
         ("config", connector.config_type),
         ("secrets", connector.secrets_type, connector.secrets_type()),
     ]
-    name = connector.label.replace(" ", "") + suffix
+    name = connector.config_type.__name__.removesuffix("Config") + suffix
     return msgspec.defstruct(
         name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True
     )
