@@ -12,7 +12,7 @@ from tests.serving import ADMIN_EMAIL, PASSWORD, serving
 
 HOOKS = Path(__file__).with_name("hooks.py")
 REPLACED = "positive_data_acceptance"
-"""Replaced, not left out: `hooks.py` has both with the few answers that are right and that no schema can foretell."""
+"""Replaced, not left out: `hooks.py` has it with the few answers that are right and that no schema can foretell."""
 EXAMPLES = int(os.environ.get("HUB_TEST_SCHEMATHESIS_EXAMPLES", "5"))
 WITHIN_S = 900
 

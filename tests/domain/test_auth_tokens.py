@@ -396,7 +396,9 @@ async def test_a_tenant_that_is_closed_lets_nobody_in(hub: Hub, records: Records
     right = await hub.client().post(LOGIN, json=body)
     again = await refreshed(hub, right.json()["refresh_token"])
     for answer in (wrong, right, again):
-        assert [row["tenant_id"] for row in await records.audit(answer)] == [tenant_id], "AZ4: on the tenant's own record"
+        assert [row["tenant_id"] for row in await records.audit(answer)] == [tenant_id], (
+            "AZ4: on the tenant's own record"
+        )
     pair = again.json()
     assert await status_of(hub, pair["access_token"]) == 200
     await records.run("UPDATE tenants SET is_active = false WHERE id = $1", tenant_id)
