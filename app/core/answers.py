@@ -60,10 +60,12 @@ class Stream(Response[T], Generic[T]):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         sending = asyncio.create_task(self._send_parts(send))
         leaving = asyncio.create_task(_wait_until_gone(receive))
-        done, pending = await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
         for task in done:
             task.result()
 
