@@ -23,7 +23,7 @@ class User(Tenanted, Entity):
     password_hash: Mapped[str | None]
     """argon2id; null for a user who does not sign in with a password."""
     failed_logins: Mapped[int] = mapped_column(default=0)
-    """In a row; counted before each guess is checked, so that parallel guesses cannot race past the limit."""
+    """In a row, counted when a failure is known; of parallel guesses ten answers count (decision 0007)."""
     locked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
