@@ -83,9 +83,6 @@ class Reads:
             raise NotFound
         return struct(*found[0])
 
-    async def all(self, statement: Select[Any], struct: type[S], **values: Any) -> list[S]:
-        return [struct(*row) for row in await self.rows(statement, values)]
-
     async def page(self, listing: Listing, query: ListQuery, struct: type[S], **values: Any) -> Page[S]:
         """One page of a list, with the exact count where the query asks for it."""
         found = await self.rows(listing.statement(query), {**values, **listing.parameters(query)})
