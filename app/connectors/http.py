@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS: Final = 5
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+MAX_PIECE_BYTES: Final = 256 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -57,7 +60,7 @@ def origin_of(url: str) -> Origin:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer, read whole and decompressed."""
+    """An answer, read and decompressed."""
 
     status: int
     headers: dict[str, str]
@@ -65,6 +68,8 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes
     url: str
     """Where it came from in the end."""
+    is_whole: bool = True
+    """Whether `body` is all of it; see `HttpClient.request`."""
 
     def json(self) -> Any:
         """Raises `response_invalid`."""
@@ -74,8 +79,20 @@ class Response(msgspec.Struct, frozen=True):
             raise ConnectorError("response_invalid", "The answer is not JSON.") from None
 
 
+class Stream(msgspec.Struct, frozen=True):
+    """An answer whose body is still under way."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    url: str
+    """Where it comes from in the end."""
+    pieces: AsyncIterator[bytes]
+    """The decompressed body, to be gone through once. Raises `ConnectorError`."""
+
+
 class HttpClient:
-    """GET and POST for one source. Use it as an asynchronous context manager."""
+    """Requests for one source. Use it as an asynchronous context manager."""
 
     def __init__(
         self,
@@ -83,12 +100,16 @@ class HttpClient:
         *,
         verify_tls: bool = True,
         ca_certificate: str | None = None,
+        client_certificate: str | None = None,
+        client_key: str | None = None,
+        client_key_passphrase: str | None = None,
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 8.0,
     ) -> None:
         self._network = network
         self._verify_tls = verify_tls
         self._ca_certificate = ca_certificate
+        self._identity = (client_certificate, client_key, client_key_passphrase)
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
@@ -135,26 +156,83 @@ class HttpClient:
         own_origin: Origin | None = None,
         max_bytes: int = MAX_BODY_BYTES,
     ) -> Response:
-        """`headers` are sent to `own_origin` only; without it, to the origin of `url`."""
-        own_origin = own_origin or origin_of(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            is_own = _target(url) == own_origin
-            response = await self._send("GET", url, dict(headers or {}) if is_own else {}, None, max_bytes)
-            if response.status not in _REDIRECTS or "location" not in response.headers:
-                return response
-            url = _next_hop(url, response.headers["location"])
-        raise ConnectorError("response_invalid", f"There were more than {MAX_REDIRECTS} redirects.")
+        """`request` with GET."""
+        return await self.request("GET", url, headers=headers, own_origin=own_origin, max_bytes=max_bytes)
 
     async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Response:
-        """Never follows a redirect: the form holds credentials."""
-        from urllib.parse import urlencode
-
         all_headers = {"content-type": "application/x-www-form-urlencoded", **headers}
-        return await self._send("POST", url, all_headers, urlencode(form).encode(), MAX_BODY_BYTES)
+        return await self.request("POST", url, headers=all_headers, content=urlencode(form).encode())
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        open_headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        own_origin: Origin | None = None,
+        byte_range: tuple[int, int] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        may_cut: bool = False,
+    ) -> Response:
+        """`stream`, read into memory. A body above `max_bytes` is `response_too_large`; with `may_cut`, its first
+        `max_bytes` are given and the connection is hung up."""
+        async with self.stream(
+            method,
+            url,
+            headers=headers,
+            open_headers=open_headers,
+            content=content,
+            own_origin=own_origin,
+            byte_range=byte_range,
+        ) as answer:
+            body = bytearray()
+            async for piece in answer.pieces:
+                body += piece
+                if len(body) > max_bytes:
+                    if may_cut:
+                        return Response(answer.status, answer.headers, bytes(body[:max_bytes]), answer.url, False)
+                    raise ConnectorError("response_too_large", f"The answer is larger than {max_bytes // 1024} KiB.")
+        return Response(answer.status, answer.headers, bytes(body), answer.url)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        open_headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        own_origin: Origin | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> AsyncIterator[Stream]:
+        """Redirects of a method that only reads are followed, others are given back as they are.
+
+        `headers` and `content` are sent to `own_origin` only (without it, to the origin of `url`), `open_headers` to
+        whoever answers in the end. `byte_range` asks for the bytes from its first to before its second number,
+        uncompressed; a server may ignore it, the status then is 200 and not 206 (RFC 9110, section 14.2)."""
+        own_origin = own_origin or origin_of(url)
+        open_headers = {**(open_headers or {}), **_range_headers(byte_range)}
+        for _ in range(MAX_REDIRECTS + 1):
+            is_own = _target(url) == own_origin
+            all_headers = {**open_headers, **(headers or {})} if is_own else open_headers
+            origin, answer = await self._send(method, url, all_headers, content if is_own else None)
+            try:
+                following = _location(method, answer)
+                if following is None:
+                    async with aclosing(self._pieces(answer, origin)) as pieces:
+                        yield Stream(answer.status_code, _lower_case(answer), url, pieces)
+                    return
+            finally:
+                await answer.aclose()
+            url = _next_hop(url, following)
+        raise ConnectorError("response_invalid", f"There were more than {MAX_REDIRECTS} redirects.")
 
     async def _send(
-        self, method: str, url: str, headers: dict[str, str], content: bytes | None, max_bytes: int
-    ) -> Response:
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> tuple[Origin, httpx.Response]:
         import httpx
 
         origin = _target(url)
@@ -164,13 +242,21 @@ class HttpClient:
         for address in pinned.addresses:
             request = _request(method, url, origin, address, headers, content, timeout)
             try:
-                answer = await self._transport(origin.host).handle_async_request(request)
-                return await _read(answer, url, max_bytes)
+                return origin, await self._transport(origin.host).handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
             except httpx.HTTPError as error:
                 raise self._explain(error, origin) from error
         raise self._explain(failure or OSError(), origin) from failure
+
+    async def _pieces(self, answer: httpx.Response, origin: Origin) -> AsyncGenerator[bytes, None]:
+        import httpx
+
+        try:
+            async for piece in _inflated(answer):
+                yield piece
+        except httpx.HTTPError as error:
+            raise self._explain(error, origin) from error
 
     def _transport(self, host: str) -> httpx.AsyncHTTPTransport:
         """One for each name: two names at one address must not share a connection made for the first."""
@@ -181,7 +267,15 @@ class HttpClient:
         return self._transports[host]
 
     def _context(self, host: str) -> ssl.SSLContext:
-        return tls_context(host, verify_certificate=self._verify_tls, ca_certificate=self._ca_certificate)
+        certificate, key, passphrase = self._identity
+        return tls_context(
+            host,
+            verify_certificate=self._verify_tls,
+            ca_certificate=self._ca_certificate,
+            client_certificate=certificate,
+            client_key=key,
+            client_key_passphrase=passphrase,
+        )
 
     def _explain(self, error: Exception, origin: Origin) -> ConnectorError:
         """httpx's errors in our words."""
@@ -261,30 +355,45 @@ def _not_http(origin: Origin) -> ConnectorError:
     return ConnectorError("protocol_mismatch", f"What answers on {origin.host}, port {origin.port}, is not HTTP.")
 
 
-# Bodies ---------------------------------------------------------------------------------------------------------------
+# Answers --------------------------------------------------------------------------------------------------------------
 
 
-async def _read(answer: httpx.Response, url: str, max_bytes: int) -> Response:
-    try:
-        body = await _body(answer, max_bytes)
-    finally:
-        await answer.aclose()
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    return Response(answer.status_code, headers, body, url)
+def _range_headers(byte_range: tuple[int, int] | None) -> dict[str, str]:
+    """A range of a compressed answer would be a range of nothing that can be read."""
+    if byte_range is None:
+        return {}
+    start, end = byte_range
+    return {"range": f"bytes={start}-{end - 1}", "accept-encoding": "identity"}
 
 
-async def _body(answer: httpx.Response, max_bytes: int) -> bytes:
+def _location(method: str, answer: httpx.Response) -> str | None:
+    """Where to go on, if anywhere: a request that writes, or carries credentials in its body, is not sent twice."""
+    if answer.status_code not in _REDIRECTS or method not in _READING_METHODS:
+        return None
+    return str(answer.headers["location"]) if "location" in answer.headers else None
+
+
+def _lower_case(answer: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers.items()}
+
+
+async def _inflated(answer: httpx.Response) -> AsyncIterator[bytes]:
     """Decompresses here, in bounded bites: httpx would inflate a bomb before anybody can say stop."""
     encoding = answer.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", ""}:
         raise ConnectorError("response_invalid", "The answer is compressed in a way that was not asked for.")
     inflate = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
-    body = bytearray()
     async for chunk in answer.stream:  # type: ignore[union-attr]
-        try:
-            body += inflate.decompress(chunk, max_bytes + 1 - len(body)) if inflate else chunk
-        except zlib.error:
-            raise ConnectorError("response_invalid", "The compressed answer is damaged.") from None
-        if len(body) > max_bytes:
-            raise ConnectorError("response_too_large", f"The answer is larger than {max_bytes // 1024} KiB.")
-    return bytes(body)
+        if inflate is None:
+            yield chunk
+            continue
+        while chunk and not inflate.eof:
+            yield _bite(inflate, chunk)
+            chunk = inflate.unconsumed_tail
+
+
+def _bite(inflate: zlib._Decompress, chunk: bytes) -> bytes:
+    try:
+        return inflate.decompress(chunk, MAX_PIECE_BYTES)
+    except zlib.error:
+        raise ConnectorError("response_invalid", "The compressed answer is damaged.") from None
