@@ -21,6 +21,10 @@ test *ARGS:
 test-all *ARGS:
     CI=true uv run pytest -m "" {{ARGS}}
 
+# every data source type against its servers; one that is missing is a failure
+test-connectors *ARGS:
+    CI=true uv run pytest -m "" tests/connectors {{ARGS}}
+
 # style; `just lint --fix` mends what it can
 lint *ARGS:
     uv run ruff check {{ARGS}} .
@@ -60,10 +64,9 @@ check: lint types specs test
 specs:
     OPENSPEC_TELEMETRY=0 npx --yes @fission-ai/openspec@1.13 validate --all --strict --no-interactive
 
-# what `test-all` and `bench` need beyond Python, on Debian as root
+# install the servers and browsers that `test-all`, `test-connectors` and `bench` need, on Debian as root
 services:
-    apt-get update
-    apt-get install --yes --no-install-recommends chromium chromium-driver wrk curl jq bsdextrautils
+    bash .ci/services
 
 # everything that a change has to pass
 ci:

@@ -19,6 +19,8 @@ from app.runtime import prepare_parts
 from app.settings import Settings, load
 from tests.postgres import create_database, start_test_cluster
 
+pytest_plugins = ["tests.connectors.fixtures"]
+
 PASSWORD = "lanterns drift over quiet water"
 ADMIN_EMAIL = "admin@example.org"
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+
+@cache
+def authority() -> Authority:
+    """The one of this test run."""
+    return Authority("Connector tests")
 
 
 class Authority:

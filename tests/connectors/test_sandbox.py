@@ -20,7 +20,8 @@ from app.connectors.base import PreviewRequest, TestResult
 from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import ConnectorSandbox, SandboxClosed, TooManyConnectorRuns
 from app.core.egress import EgressPolicy
-from tests.connectors.conftest import CANARY, ROOT
+from tests.connectors.contract import CANARY
+from tests.connectors.servers import ROOT
 
 pytestmark = pytest.mark.anyio
 

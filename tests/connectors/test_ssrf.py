@@ -19,13 +19,10 @@ from app.connectors.rest import Rest, RestConfig, RestSecrets
 from app.connectors.s3 import S3, S3Config, S3Secrets
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
-from tests.connectors.conftest import (
-    BUCKET,
-    CANARY,
-    ObjectStore,
-    PostgresServer,
-    scripted_server,
-)
+from tests.connectors.contract import CANARY
+from tests.connectors.kinds.postgresql import PostgresServer
+from tests.connectors.kinds.s3 import BUCKET, ObjectStore
+from tests.connectors.servers import scripted_server
 
 pytestmark = pytest.mark.anyio
 

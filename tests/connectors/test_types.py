@@ -15,7 +15,8 @@ from app.connectors.s3 import S3, Datasets, S3Config, S3Secrets
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.certificates import Authority
-from tests.connectors.conftest import CANARY, PostgresServer
+from tests.connectors.contract import CANARY
+from tests.connectors.kinds.postgresql import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

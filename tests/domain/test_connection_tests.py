@@ -12,7 +12,7 @@ import pytest
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub, running_hub
-from tests.connectors.conftest import closed_port, say_nothing, scripted_server, silent_port  # noqa: F401
+from tests.connectors.servers import say_nothing, scripted_server
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, Shop, faults, open_shop, post_source, registered, registered_shop
 
@@ -75,8 +75,8 @@ async def test_a_good_connection_passes_unsaved_and_saved(hub: Hub, shop: Shop) 
 async def test_a_failure_names_its_step(
     hub: Hub,
     shop: Shop,
-    closed_port: int,  # noqa: F811
-    silent_port: int,  # noqa: F811
+    closed_port: int,
+    silent_port: int,
     change: dict[str, Any],
     step: str,
     code: str,

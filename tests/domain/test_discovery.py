@@ -15,7 +15,8 @@ from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost
 from app.domain.sources import discovery
 from tests.conftest import Hub
-from tests.connectors.conftest import CANARY, ObjectStore, closed_port, object_store, shop_api  # noqa: F401
+from tests.connectors.contract import CANARY
+from tests.connectors.kinds.s3 import ObjectStore
 from tests.domain.conftest import Records
 from tests.domain.sources import (
     NOWHERE,
@@ -111,7 +112,7 @@ async def test_an_object_belongs_to_its_source(hub: Hub, shop: Shop) -> None:
     assert await objects(hub, other) == {}
 
 
-async def test_apis_and_object_stores_are_discovered(hub: Hub, shop_api: int, object_store: ObjectStore) -> None:  # noqa: F811
+async def test_apis_and_object_stores_are_discovered(hub: Hub, shop_api: int, object_store: ObjectStore) -> None:
     api = {"base_url": f"http://127.0.0.1:{shop_api}", "auth": "bearer"}
     store = {
         "bucket": "shop-data", "endpoint_url": f"http://127.0.0.1:{object_store.port}",
@@ -160,7 +161,7 @@ async def test_discover_replays_by_key(hub: Hub) -> None:
 # --- failing ---
 
 
-async def test_a_source_that_fails_fails_the_job_with_advice(hub: Hub, shop: Shop, closed_port: int) -> None:  # noqa: F811
+async def test_a_source_that_fails_fails_the_job_with_advice(hub: Hub, shop: Shop, closed_port: int) -> None:
     cases: list[tuple[dict[str, Any], str, bool]] = [
         (shop.config | {"port": closed_port}, "connection_refused", True),
         (NOWHERE, "name_not_resolved", True),

@@ -10,7 +10,6 @@ import pytest
 
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub
-from tests.connectors.conftest import closed_port  # noqa: F401
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, Shop, discovered_shop, faults, objects, open_shop, registered
 
@@ -134,7 +133,7 @@ async def test_a_value_that_is_too_long_is_cut_and_told(hub: Hub, shop: Shop, pa
     assert len(answer.content) < 1_200_000
 
 
-async def test_a_source_that_fails_is_a_409_that_says_why(hub: Hub, shop: Shop, closed_port: int) -> None:  # noqa: F811
+async def test_a_source_that_fails_is_a_409_that_says_why(hub: Hub, shop: Shop, closed_port: int) -> None:
     """Never a 5xx: the hub is well, and what is wrong is in the source or between."""
     cases = [
         (shop.config | {"port": closed_port}, "source_connection_refused"),

@@ -24,8 +24,9 @@ from app.core.sealing import KeyRing, SealingError
 from app.domain.sources.secrets import MASKS
 from app.runtime import prepare_parts
 from tests.conftest import Hub
-from tests.connectors.conftest import BUCKET, ObjectStore, object_store, scripted_server, shop_api  # noqa: F401
-from tests.connectors.conftest import CANARY as FIXED_CANARY
+from tests.connectors.contract import CANARY as FIXED_CANARY
+from tests.connectors.kinds.s3 import BUCKET, ObjectStore
+from tests.connectors.servers import scripted_server
 from tests.domain.conftest import Records
 from tests.domain.sources import (
     NOWHERE,

@@ -1,0 +1,130 @@
+"""Amazon S3, on moto."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.servers import free_port, running
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    port: int
+    access_key_id: str
+    secret_access_key: str
+
+
+BUCKET = "shop-data"
+FORBIDDEN_BUCKET = "other-data"
+MISSING_BUCKET = "missing-data"
+BUCKET_CONTENT = {
+    "customers.csv": "id,name,joined,balance\n1,Zoë,2024-01-02,10.50\n2,李雷,2024-02-03,\n".encode(),
+    "events/2024/01/part-0001.ndjson": b'{"id": 9007199254740993, "tags": ["a"], "who": null}\n',
+    "events/2024/02/part-0002.ndjson": b'{"id": 2, "tags": [], "who": {"x": 1}}\n',
+    "sales/year=2023/part-1.csv": b"amount\n1\n",
+    "sales/year=2024/part-1.csv": b"amount\n2\n",
+    "empty.csv": b"",
+    "photo.jpg": b"\xff\xd8\xff",
+    "sales/_SUCCESS": b"",
+}
+
+
+@contextmanager
+def object_store() -> Iterator[ObjectStore]:
+    """moto with its check of signatures and policies on: a user who may read one bucket, and one that is not there."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    # Without the second setting moto takes the first part of any host name for a bucket.
+    settings = {"INITIAL_NO_AUTH_ACTION_COUNT": "9999", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
+    with running(command, port, cwd=tempfile.gettempdir(), env={**os.environ, **settings}):
+        yield _filled(port)
+
+
+def _filled(port: int) -> ObjectStore:
+    import boto3
+
+    endpoint = f"http://127.0.0.1:{port}"
+    given = {"region_name": "us-east-1", "aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
+    s3, iam = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam"))
+    for bucket in (BUCKET, FORBIDDEN_BUCKET):
+        s3.create_bucket(Bucket=bucket)
+    for key, content in BUCKET_CONTENT.items():
+        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    iam.create_user(UserName="reader")
+    allowed = [f"arn:aws:s3:::{bucket}{below}" for bucket in (BUCKET, MISSING_BUCKET) for below in ("", "/*")]
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    headers = {"Content-Type": "text/plain"}
+    urlopen(Request(f"{endpoint}/moto-api/reset-auth", data=b"0", headers=headers, method="POST")).close()
+    return ObjectStore(port, key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def kind(start: Start, ports: Ports) -> Kind:
+    store = start(object_store)
+    config = {
+        "bucket": BUCKET,
+        "region": "us-east-1",
+        "endpoint_url": f"http://localhost:{store.port}",
+        "access_key_id": store.access_key_id,
+    }
+    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    wrong = {"secret_access_key": f"wrong-{CANARY}"}
+    return Kind(
+        "s3",
+        config,
+        {"secret_access_key": store.secret_access_key},
+        (
+            Case("wrong_secret", "authenticate", "authentication_failed", {}, wrong),
+            Case("wrong_key", "authenticate", "authentication_failed", {"access_key_id": "AKIAWRONG"}, wrong),
+            Case("wrong_bucket", "list", "not_found", {"bucket": MISSING_BUCKET}),
+            Case("forbidden_bucket", "list", "permission_denied", {"bucket": FORBIDDEN_BUCKET}),
+            Case("closed_port", "connect", "connection_refused", {"endpoint_url": f"http://localhost:{ports.closed}"}),
+            Case("unknown_name", "resolve", "name_not_resolved", {"endpoint_url": "http://nowhere.invalid"}),
+            Case("link_local", "resolve", "egress_refused", {"endpoint_url": "http://169.254.169.254"}),
+            Case("silent", "connect", "timeout", {"endpoint_url": f"http://localhost:{ports.silent}", **hasty}),
+            Case("other_protocol", "connect", "protocol_mismatch", {"endpoint_url": f"http://localhost:{ports.ssh}"}),
+            Case("no_tls", "tls", "tls_unavailable", {"endpoint_url": f"https://localhost:{store.port}"}),
+        ),
+        {
+            ("customers.csv",): (
+                "file",
+                (
+                    ("id", "integer", "text", False),
+                    ("name", "string", "text", False),
+                    ("joined", "date", "text", False),
+                    ("balance", "decimal", "text", True),
+                ),
+            ),
+            ("empty.csv",): ("file", ()),
+            ("events", "*", "*", "part-*.ndjson"): (
+                "dataset",
+                (
+                    ("id", "integer", "integer", False),
+                    ("tags", "array", "array", False),
+                    ("who", "unknown", "null", True),
+                ),
+            ),
+            ("photo.jpg",): ("file", ()),
+            ("sales", "year=*", "part-*.csv"): (
+                "dataset",
+                (("amount", "integer", "text", False), ("year", "string", "partition", False)),
+            ),
+        },
+        {
+            ("customers.csv",): [[1, "Zoë", "2024-01-02", "10.50"], [2, "李雷", "2024-02-03", None]],
+            ("events", "*", "*", "part-*.ndjson"): [["9007199254740993", ["a"], None]],
+            ("sales", "year=*", "part-*.csv"): [[1, "2023"]],
+            ("empty.csv",): [],
+        },
+    )
