@@ -63,7 +63,9 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     "not_reached": Explanation("none", False, "Mend the failed step before this one, then test again."),
     "name_not_resolved": Explanation("configuration", True, "Check the spelling of the host and the hub's DNS."),
     "egress_refused": Explanation(
-        "configuration", False, "Ask the operator to add the address to HUB_EGRESS_ALLOW if it may be reached."
+        "configuration",
+        False,
+        "Ask the operator to allow it if it may be reached: addresses by HUB_EGRESS_ALLOW, files by HUB_FILES_ROOT.",
     ),
     "connection_refused": Explanation("network", True, "Check the port, and that the server is running."),
     "connect_timeout": Explanation("network", True, "Check the address and the firewalls between hub and server."),

@@ -133,6 +133,8 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     loopback_allowed: bool = False
+    files_root: str | None = None
+    """The one folder that file sources may read, as an absolute path; None: they may read nothing."""
 
     def __post_init__(self) -> None:
         for entry in (*self.allow, *self.deny):

@@ -30,7 +30,10 @@ class Parts:
         self.principals = Principals(self.reads, database_url)
         self.sandbox = ConnectorSandbox()
         self.egress = EgressPolicy(
-            allow=settings.egress_allow, deny=settings.egress_deny, loopback_allowed=settings.is_development
+            allow=settings.egress_allow,
+            deny=settings.egress_deny,
+            loopback_allowed=settings.is_development,
+            files_root=str(settings.files_root.absolute()),
         )
 
     async def open(self) -> None:
