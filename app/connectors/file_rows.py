@@ -1,4 +1,4 @@
-"""Rows in files of which only the beginning was read: CSV, TSV, JSON and NDJSON, each also with gzip around it.
+"""Rows in files of which only a part is read: CSV, TSV, JSON and NDJSON, each also with gzip around it, and Parquet.
 
 Types of CSV columns are guessed from the beginning, the same one for discovery and preview, so that both agree.
 """
@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -19,7 +19,9 @@ from app.connectors.failures import ConnectorError
 from app.connectors.json_rows import fields_of, rows_in
 from app.connectors.values import json_safe
 
-Format = Literal["csv", "tsv", "json", "ndjson"]
+Format = Literal["csv", "tsv", "json", "ndjson", "parquet"]
+ReadRange = Callable[[int, int], Awaitable[bytes]]
+"""The bytes of a file from an offset up to another one."""
 
 SAMPLE_BYTES: Final = 256 * 1024
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
@@ -33,6 +35,9 @@ _FORMATS: Final[dict[str, Format]] = {
     "json": "json",
     "ndjson": "ndjson",
     "jsonl": "ndjson",
+    "parquet": "parquet",
+    "pqt": "parquet",
+    "parq": "parquet",
 }
 
 
@@ -47,11 +52,32 @@ class Table(msgspec.Struct, frozen=True):
 def format_of(name: str) -> tuple[Format | None, bool]:
     """The format that a file name promises, and whether it is compressed with gzip."""
     stem, is_compressed = (name[:-3], True) if name.lower().endswith(".gz") else (name, False)
-    return _FORMATS.get(stem.rpartition(".")[2].lower() if "." in stem else ""), is_compressed
+    form = _FORMATS.get(stem.rpartition(".")[2].lower() if "." in stem else "")
+    return (None if form == "parquet" and is_compressed else form), is_compressed
+
+
+async def read_file(
+    name: str, size: int, read_range: ReadRange, columns: Sequence[str] | None = None, limit: int = 1000
+) -> Table:
+    """The first rows of a file of this size, of any format; `read_range` is asked for the bytes that are needed.
+
+    `columns` and `limit` save reading where the format allows: a Parquet table has only the columns that were named,
+    in the file's order, and only that many rows; with `limit` 0 its fields come from the footer alone. Others have all
+    that the beginning of the file holds. Names that no column has are left to the caller. Raises as `read` and
+    `bytes_needed` do.
+    """
+    if format_of(name)[0] == "parquet":
+        from app.connectors.parquet_rows import read_parquet
+
+        return await read_parquet(size, read_range, columns, limit)
+    needed = bytes_needed(name, size)
+    beginning = await read_range(0, needed) if needed else b""
+    return read(name, beginning, is_whole=needed >= size)
 
 
 def bytes_needed(name: str, size: int) -> int:
-    """How much of a file of this size has to be read. Raises `response_too_large` for a JSON document above the cap."""
+    """How much of a file of this size has to be read; Parquet files are read by `read_file` only. Raises
+    `response_too_large` for a JSON document above the cap."""
     form, _ = format_of(name)
     if form != "json":
         return min(size, SAMPLE_BYTES)
@@ -65,7 +91,7 @@ def bytes_needed(name: str, size: int) -> int:
 def read(name: str, beginning: bytes, *, is_whole: bool) -> Table:
     """The rows of a file's beginning. Raises `unsupported` for other formats, `response_invalid` for damaged files."""
     form, is_compressed = format_of(name)
-    if form is None:
+    if form is None or form == "parquet":
         raise ConnectorError("unsupported", "Files of this format have no preview.")
     if is_compressed:
         beginning, is_whole = _inflated(beginning, is_whole)

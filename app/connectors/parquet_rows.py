@@ -1,0 +1,265 @@
+"""The first rows of a Parquet file that lies elsewhere, read in ranges: the footer, then the pages that hold them.
+
+arro3 reads through a file-like object, page by page, so that a row group of a gigabyte costs its first pages only. It
+works in a thread, and what it misses is fetched by the event loop meanwhile. What it will ask for first is known from
+the footer and fetched before, many columns at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from bisect import bisect_right, insort
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from app.connectors.arrow_values import ArrowType, arrow_type, discovered_fields, values_of
+from app.connectors.failures import ConnectorError
+from app.connectors.file_rows import ReadRange, Table
+from app.connectors.parquet_footer import ENCRYPTED_MAGIC, MAGIC, TRAILER_BYTES, Footer
+from app.connectors.values import size
+
+if TYPE_CHECKING:
+    from arro3.core import RecordBatch, Schema
+
+MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
+MAX_BYTES_READ: Final = 64 * 1024 * 1024
+"""Of the pages for one preview, as they are stored."""
+_MAX_BYTES_KEPT: Final = 16 * 1024 * 1024
+"""Of the values: as much as a preview may show."""
+_TAIL_BYTES: Final = 64 * 1024
+_HEAD_BYTES: Final = 128 * 1024
+"""Of each column, fetched before anybody asks."""
+_SMALL_BYTES: Final = 4 * 1024 * 1024
+"""Row groups up to this size are fetched whole: one request instead of one for each column."""
+_READ_AHEAD_BYTES: Final = 256 * 1024
+_GAP_BYTES: Final = 32 * 1024
+_FETCHERS: Final = 8
+_BATCH_ROWS: Final = 128
+
+
+async def read_parquet(
+    file_size: int, read_range: ReadRange, columns: Sequence[str] | None = None, limit: int = 1000
+) -> Table:
+    """At most `limit` rows, and of the columns those named, in the file's order; names that it does not have are left
+    to the caller. With `limit` 0 the footer only is read.
+
+    Raises `response_invalid` for what is no Parquet file, `unsupported` for encrypted ones, `response_too_large` where
+    the first pages of the columns are more than `MAX_BYTES_READ`.
+    """
+    source = _Source(read_range)
+    thrift = await _read_footer(source, file_size)
+    schema = await asyncio.to_thread(_schema, source)
+    fields = discovered_fields(schema)
+    chosen = [place for place, field in enumerate(fields) if columns is None or field.name in columns]
+    footer = Footer.parse(thrift, limit)
+    wanted = min(limit, footer.rows)
+    rows: list[list[Any]] = [[] for _ in range(wanted)]
+    if chosen and wanted:
+        footer = footer.only(chosen)
+        if len(chosen) < len(fields):
+            source.end_with(footer.tail())
+        await source.fetch_all(_first_pages(footer))
+        rows = await asyncio.to_thread(_rows, source, _Columns(schema, chosen), wanted)
+    kept = tuple(fields[place] for place in chosen)
+    return Table(kept, rows, len(rows) >= footer.rows)
+
+
+async def _read_footer(source: _Source, file_size: int) -> bytes:
+    """The footer's bytes, and the source then ends with them."""
+    tail = await source.fetch(max(0, file_size - _TAIL_BYTES), file_size)
+    if tail.endswith(ENCRYPTED_MAGIC):
+        raise ConnectorError("unsupported", "The Parquet file is encrypted.")
+    if len(tail) < TRAILER_BYTES + len(MAGIC) or not tail.endswith(MAGIC):
+        raise ConnectorError("response_invalid", "The file is no Parquet file.")
+    (length,) = struct.unpack("<I", tail[-TRAILER_BYTES : -len(MAGIC)])
+    start = file_size - TRAILER_BYTES - length
+    if start < len(MAGIC):
+        raise ConnectorError("response_invalid", "The footer of the Parquet file is damaged.")
+    if length > MAX_FOOTER_BYTES:
+        raise ConnectorError("response_too_large", "The Parquet file has a footer of more than 16 MiB.")
+    if length + TRAILER_BYTES > len(tail):
+        tail = await source.fetch(start, file_size)
+    footer = tail[len(tail) - TRAILER_BYTES - length :]
+    source.end_with(footer, start)
+    return footer[:-TRAILER_BYTES]
+
+
+def _first_pages(footer: Footer) -> list[tuple[int, int]]:
+    """The ranges to fetch at once: all of what is small, the heads of what is large; neighbours together."""
+    chunks = sorted(footer.chunks())
+    if sum(end - start for start, end in chunks) > _SMALL_BYTES:
+        head = min(_HEAD_BYTES, MAX_BYTES_READ // (2 * len(chunks)))
+        chunks = [(start, min(end, start + head)) for start, end in chunks]
+    merged: list[tuple[int, int]] = []
+    for start, end in chunks:
+        if merged and start - merged[-1][1] <= _GAP_BYTES:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+# Decoding, in a thread ------------------------------------------------------------------------------------------------
+
+
+class _Columns:
+    """The chosen columns: as they are declared, and as they are to be shown."""
+
+    def __init__(self, schema: Schema, chosen: Sequence[int]) -> None:
+        shown = arrow_type(schema).children
+        self._declared = [schema.field(place).type for place in chosen]
+        self._shown: list[ArrowType] = [shown[place] for place in chosen]
+
+    def rows(self, batch: RecordBatch) -> list[list[Any]]:
+        """A shortened footer has lost what Arrow wrote beside it: whether a number is a duration, for one. The cast to
+        the declared type brings that back."""
+        columns = []
+        for place, (declared, shown) in enumerate(zip(self._declared, self._shown, strict=True)):
+            array = batch.column(place)
+            columns.append(values_of(array if array.type == declared else array.cast(declared), shown))
+        return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _schema(source: _Source) -> Schema:
+    from arro3.io import read_parquet as open_parquet
+
+    with _decoding(source):
+        return open_parquet(source.opened()).schema
+
+
+def _rows(source: _Source, columns: _Columns, wanted: int) -> list[list[Any]]:
+    from arro3.io import read_parquet as open_parquet
+
+    rows: list[list[Any]] = []
+    kept_bytes = 0
+    with _decoding(source):
+        for batch in open_parquet(source.opened(), batch_size=min(wanted, _BATCH_ROWS)):
+            for row in columns.rows(batch):
+                rows.append(row)
+                kept_bytes += size(row)
+                if len(rows) == wanted or kept_bytes > _MAX_BYTES_KEPT:
+                    return rows
+    return rows
+
+
+@contextmanager
+def _decoding(source: _Source) -> Iterator[None]:
+    """Errors of the decoder in our words. A panic of its native code is no `Exception`."""
+    try:
+        yield
+    except (MemoryError, ConnectorError):
+        raise
+    except BaseException as error:
+        if source.failure is not None:
+            raise source.failure from None
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ConnectorError("response_invalid", "The Parquet file is damaged, or of a kind unknown.") from error
+        raise
+
+
+# Bytes ----------------------------------------------------------------------------------------------------------------
+
+
+class _Source:
+    """The pieces of the file that were read so far, and the way to further ones."""
+
+    def __init__(self, read_range: ReadRange) -> None:
+        self.failure: ConnectorError | None = None
+        """Why a read in the decoder's thread did not work: the decoder only tells that it did not."""
+        self.size = 0
+        self._read_range = read_range
+        self._loop = asyncio.get_running_loop()
+        self._turns = asyncio.Semaphore(_FETCHERS)
+        self._starts: list[int] = []
+        self._pieces: dict[int, bytes] = {}
+        self._footer_start = 0
+        self._footer = b""
+        self._left = MAX_FOOTER_BYTES + _TAIL_BYTES
+
+    def end_with(self, footer: bytes, start: int | None = None) -> None:
+        """From here on the file ends with these bytes, at the place of its own footer. What is read from now on counts
+        as pages."""
+        self._footer_start = self._footer_start if start is None else start
+        self._footer = footer
+        self.size = self._footer_start + len(footer)
+        self._left = MAX_BYTES_READ
+
+    def opened(self) -> Any:
+        """A file object for the decoder, from the start. It asks for the types of its methods only."""
+        return _File(self)
+
+    async def fetch(self, start: int, end: int) -> bytes:
+        self._left -= end - start
+        if self._left < 0:
+            raise ConnectorError(
+                "response_too_large",
+                f"The first rows of these columns take more than {MAX_BYTES_READ // 1024**2} MiB of the file.",
+            )
+        async with self._turns:
+            piece = await self._read_range(start, end)
+        if len(piece) != end - start:
+            raise ConnectorError("response_invalid", "The file is shorter than it is said to be.")
+        if start not in self._pieces:
+            insort(self._starts, start)
+        self._pieces[start] = piece
+        return piece
+
+    async def fetch_all(self, ranges: Sequence[tuple[int, int]]) -> None:
+        clipped = [(max(start, 0), min(end, self._footer_start)) for start, end in ranges]
+        missing = [(start, end) for start, end in clipped if start < end and not self._has(start, end)]
+        await asyncio.gather(*(self.fetch(start, end) for start, end in missing))
+
+    def _has(self, start: int, end: int) -> bool:
+        return len(self._piece(start)) >= end - start
+
+    def _piece(self, place: int) -> memoryview:
+        """What is known from this place on without a gap, at least of one piece."""
+        index = bisect_right(self._starts, place) - 1
+        if index < 0:
+            return memoryview(b"")
+        start = self._starts[index]
+        return memoryview(self._pieces[start])[place - start :]
+
+    def read(self, place: int, count: int) -> bytes:
+        """Some bytes from this place on, at most `count`; none at the end. For the decoder's thread."""
+        if place >= self._footer_start:
+            return self._footer[place - self._footer_start :][:count]
+        piece = self._piece(place)
+        if not piece:
+            end = min(place + max(count, _READ_AHEAD_BYTES), self._footer_start)
+            piece = memoryview(self._wait_for(self.fetch(place, end)))
+        return bytes(piece[: min(count, self._footer_start - place)])
+
+    def _wait_for(self, fetching: Coroutine[Any, Any, bytes]) -> bytes:
+        try:
+            return asyncio.run_coroutine_threadsafe(fetching, self._loop).result()
+        except ConnectorError as error:
+            self.failure = error
+            raise
+
+
+class _File:
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._place = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._place, self._source.size)[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, count: int = -1) -> bytes:
+        taken = self._source.read(self._place, count if count >= 0 else self._source.size)
+        self._place += len(taken)
+        return taken
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
