@@ -53,10 +53,20 @@ def _answers(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _is_signed_in(request: Request) -> bool:
     basic = "Basic " + base64.b64encode(f"reader:{SECRET}".encode()).decode()
-    given = request.headers.get("authorization")
-    if given in {basic, f"Bearer {SECRET}", "Bearer token-of-the-client"}:
+    given = request.headers.get("authorization", "")
+    if given in {basic, f"Bearer {SECRET}", "Bearer token-of-the-client"} or _uses_up(given):
         return True
     return SECRET in {request.headers.get("x-shop-key"), request.query_params.get("key")}
+
+
+SHORT_TOKENS: dict[str, int] = {}
+"""Tokens that were given out, and how many requests each is still good for."""
+
+
+def _uses_up(given: str) -> bool:
+    left = SHORT_TOKENS.get(given, 0)
+    SHORT_TOKENS[given] = left - 1
+    return left > 0
 
 
 async def openapi(request: Request) -> Response:
@@ -88,6 +98,105 @@ async def token(request: Request) -> Response:
     if request.headers.get("authorization") != basic or "grant_type=client_credentials" not in form:
         return JSONResponse({"error": "invalid_client"}, 401)
     return JSONResponse({"access_token": "token-of-the-client", "token_type": "bearer"})
+
+
+async def body_token(request: Request) -> Response:
+    """A token server that looks for the client in the body, and wants to know the audience."""
+    form = await request.body()
+    wanted = {"client_id=client", f"client_secret={SECRET}", "audience=shop", "scope=read"}
+    if not wanted <= set(form.decode().split("&")) or "authorization" in request.headers:
+        return JSONResponse({"error": "invalid_client"}, 400)
+    return JSONResponse({"access_token": "token-of-the-client", "token_type": "Bearer"})
+
+
+async def short_token(request: Request) -> Response:
+    fresh = f"short-{len(SHORT_TOKENS)}"
+    SHORT_TOKENS[f"Bearer {fresh}"] = 2
+    return JSONResponse({"access_token": fresh, "expires_in": 1})
+
+
+async def other_token(request: Request) -> Response:
+    return JSONResponse({"access_token": "x", "token_type": "mac"})
+
+
+NUMBERS: list[dict[str, Any]] = [{"n": number, "half": number / 2} for number in range(25)]
+
+
+def _refused(request: Request) -> Response | None:
+    return None if _is_signed_in(request) else Response(status_code=401)
+
+
+async def by_page(request: Request) -> Response:
+    """Pages are counted from 1 (with `?from=0` from 0); one behind the last is not there."""
+    size = min(int(request.query_params.get("size", 10)), 10)
+    start = (int(request.query_params["page"]) - int(request.query_params.get("from", 1))) * size
+    if start >= len(NUMBERS):
+        return JSONResponse({"detail": "Invalid page."}, 404)
+    return _refused(request) or JSONResponse({"results": NUMBERS[start : start + size]})
+
+
+async def by_offset(request: Request) -> Response:
+    start = int(request.query_params["offset"])
+    return _refused(request) or JSONResponse(NUMBERS[start : start + int(request.query_params["limit"])])
+
+
+async def by_cursor(request: Request) -> Response:
+    start = int(request.query_params.get("after", "c0")[1:])
+    following = start + 10
+    cursor = f"c{following}" if following < len(NUMBERS) else None
+    return _refused(request) or JSONResponse({"data": NUMBERS[start:following], "meta": {"next": cursor}})
+
+
+async def by_url(request: Request) -> Response:
+    start = int(request.query_params.get("start", 0))
+    following = f"{request.url.path}?start={start + 10}" if start + 10 < len(NUMBERS) else ""
+    if "to" in request.query_params:
+        following = request.query_params["to"]
+    return _refused(request) or JSONResponse({"data": NUMBERS[start : start + 10], "next": following})
+
+
+async def by_link(request: Request) -> Response:
+    start = int(request.query_params.get("start", 0))
+    links = [f'<{request.url.path}?start=0>; rel="first"; title="a, <b>"']
+    if start + 10 < len(NUMBERS):
+        links.append(f"<?start={start + 10}>;rel=next")
+    return _refused(request) or JSONResponse(NUMBERS[start : start + 10], headers={"link": ", ".join(links)})
+
+
+async def endless(request: Request) -> Response:
+    start = int(request.query_params.get("page", 0))
+    return JSONResponse([{"n": start}], headers={"link": f'<?page={start + 1}>; rel="next"'})
+
+
+async def circular(request: Request) -> Response:
+    return JSONResponse([{"n": 1}], headers={"link": f'<{request.url.path}>; rel="next"'})
+
+
+async def limited(request: Request) -> Response:
+    return Response(status_code=int(request.query_params.get("status", 429)), headers={"retry-after": "30"})
+
+
+async def forbidden(request: Request) -> Response:
+    return JSONResponse({"detail": SECRET}, 403)
+
+
+async def swagger(request: Request) -> Response:
+    listed = {
+        "allOf": [
+            {"$ref": "#/definitions/Page"},
+            {"properties": {"results": {"type": "array", "items": {"$ref": "#/definitions/Number"}}}},
+        ]
+    }
+    paged = {"responses": {"200": {"description": "ok", "schema": listed}}}
+    number = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    half = {"allOf": [{"$ref": "#/definitions/Base"}, {"properties": {"half": {"type": "number", "format": "double"}}}]}
+    document = {
+        "swagger": "2.0",
+        "basePath": "/base/v1",
+        "paths": {"/deep": {"get": paged}, "/outside": {"get": _answers({"$ref": "http://169.254.169.254/x"})}},
+    }
+    document["definitions"] = {"Page": {"properties": {"count": {"type": "integer"}}}, "Base": number, "Number": half}
+    return JSONResponse(document)
 
 
 async def redirect(request: Request) -> Response:
@@ -130,6 +239,22 @@ app = Starlette(
         Route("/empty", empty),
         Route("/unsigned", unsigned),
         Route("/token", token, methods=["POST"]),
+        Route("/body-token", body_token, methods=["POST"]),
+        Route("/short-token", short_token, methods=["POST"]),
+        Route("/other-token", other_token, methods=["POST"]),
+        Route("/moved-token", redirect, methods=["POST"]),
+        Route("/pages", by_page),
+        Route("/base/v1/pages", by_page),
+        Route("/base/v1/deep", by_page),
+        Route("/offsets", by_offset),
+        Route("/cursors", by_cursor),
+        Route("/urls", by_url),
+        Route("/links", by_link),
+        Route("/endless", endless),
+        Route("/circular", circular),
+        Route("/limited", limited),
+        Route("/forbidden", forbidden),
+        Route("/swagger.json", swagger),
         Route("/redirect", redirect),
         Route("/bomb", bomb),
         Route("/large", large),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.servers import ROOT, free_port, running, tls_front
 
@@ -35,6 +36,7 @@ def kind(start: Start, ports: Ports) -> Kind:
         [2, None, "0", "2024-01-03T00:00:00Z", []],
     ]
     url = f"http://localhost:{port}"
+    oauth2 = {"auth": "oauth2_client_credentials", "client_id": "client", "token_url": f"{url}/token"}
     hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
     return Kind(
         "rest",
@@ -43,6 +45,9 @@ def kind(start: Start, ports: Ports) -> Kind:
         (
             Case("wrong_token", "authenticate", "authentication_failed", {}, {"token": f"wrong-{CANARY}"}),
             Case("no_auth", "authenticate", "authentication_failed", {"auth": "none"}, {"token": None}),
+            Case("forbidden", "authenticate", "permission_denied", {"resources": [{"name": "x", "path": "forbidden"}]}),
+            Case("impatient", "authenticate", "rate_limited", {"resources": [{"name": "x", "path": "limited"}]}),
+            Case("wrong_client", "authenticate", "authentication_failed", oauth2, {"client_secret": f"wrong-{CANARY}"}),
             Case("wrong_path", "list", "not_found", {"resources": [{"name": "x", "path": "nowhere"}]}),
             Case("broken", "authenticate", "server_error", {"resources": [{"name": "x", "path": "broken"}]}),
             Case("nested", "list", "response_invalid", {"resources": [{"name": "x", "path": "nested"}]}),
@@ -55,6 +60,18 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("other_protocol", "connect", "protocol_mismatch", {"base_url": f"http://localhost:{ports.ssh}"}),
             Case("no_tls", "tls", "tls_unavailable", {"base_url": f"https://localhost:{port}"}),
             Case("unknown_ca", "tls", "tls_certificate_invalid", {"base_url": f"https://localhost:{tls_port}"}),
+            Case(
+                "wrong_name",
+                "tls",
+                "tls_certificate_invalid",
+                {"base_url": f"https://127.0.0.1:{tls_port}", "ca_certificate": authority().pem.decode()},
+            ),
+            Case(
+                "broken_ca",
+                "tls",
+                "invalid_configuration",
+                {"base_url": f"https://localhost:{tls_port}", "ca_certificate": "-----BEGIN CERTIFICATE-----"},
+            ),
             Case(
                 "slow_answer",
                 "authenticate",
