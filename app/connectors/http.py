@@ -7,6 +7,7 @@ identifies the caller stays at the origin that it was given for.
 
 from __future__ import annotations
 
+import re
 import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -28,6 +29,7 @@ MAX_REDIRECTS: Final = 5
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_PIECE_BYTES: Final = 256 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_HUNG_UP: Final = re.compile("disconnected|peer closed")
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
 
@@ -290,7 +292,7 @@ class HttpClient:
             return silent(origin.host, origin.port, self._read_timeout_s)
         if isinstance(cause, ssl.SSLError):
             return tls_failure(cause, origin.host, origin.port, self._connect_timeout_s)
-        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+        if isinstance(error, httpx.RemoteProtocolError) and not _HUNG_UP.search(str(error)):
             return _not_http(origin)
         if isinstance(error, httpx.ConnectError) and isinstance(cause, OSError):
             return unreachable(cause, origin.host, origin.port)
