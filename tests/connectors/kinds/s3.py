@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
-from tests.connectors.servers import free_port, running
+from tests.connectors.servers import free_port, running, tls_front
+from tests.connectors.shop_bucket import BUCKET, FORBIDDEN_BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,6 @@ class ObjectStore:
     port: int
     access_key_id: str
     secret_access_key: str
-
-
-BUCKET = "shop-data"
-FORBIDDEN_BUCKET = "other-data"
-MISSING_BUCKET = "missing-data"
-BUCKET_CONTENT = {
-    "customers.csv": "id,name,joined,balance\n1,Zoë,2024-01-02,10.50\n2,李雷,2024-02-03,\n".encode(),
-    "events/2024/01/part-0001.ndjson": b'{"id": 9007199254740993, "tags": ["a"], "who": null}\n',
-    "events/2024/02/part-0002.ndjson": b'{"id": 2, "tags": [], "who": {"x": 1}}\n',
-    "sales/year=2023/part-1.csv": b"amount\n1\n",
-    "sales/year=2024/part-1.csv": b"amount\n2\n",
-    "empty.csv": b"",
-    "photo.jpg": b"\xff\xd8\xff",
-    "sales/_SUCCESS": b"",
-}
 
 
 @contextmanager
@@ -57,8 +43,8 @@ def _filled(port: int) -> ObjectStore:
     s3, iam = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam"))
     for bucket in (BUCKET, FORBIDDEN_BUCKET):
         s3.create_bucket(Bucket=bucket)
-    for key, content in BUCKET_CONTENT.items():
-        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    for key, file in {**content(), "folder/": b""}.items():
+        s3.put_object(Bucket=BUCKET, Key=key, Body=file)
     iam.create_user(UserName="reader")
     allowed = [f"arn:aws:s3:::{bucket}{below}" for bucket in (BUCKET, MISSING_BUCKET) for below in ("", "/*")]
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
@@ -78,7 +64,6 @@ def kind(start: Start, ports: Ports) -> Kind:
         "endpoint_url": f"http://localhost:{store.port}",
         "access_key_id": store.access_key_id,
     }
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
     wrong = {"secret_access_key": f"wrong-{CANARY}"}
     return Kind(
         "s3",
@@ -89,42 +74,27 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("wrong_key", "authenticate", "authentication_failed", {"access_key_id": "AKIAWRONG"}, wrong),
             Case("wrong_bucket", "list", "not_found", {"bucket": MISSING_BUCKET}),
             Case("forbidden_bucket", "list", "permission_denied", {"bucket": FORBIDDEN_BUCKET}),
-            Case("closed_port", "connect", "connection_refused", {"endpoint_url": f"http://localhost:{ports.closed}"}),
-            Case("unknown_name", "resolve", "name_not_resolved", {"endpoint_url": "http://nowhere.invalid"}),
-            Case("link_local", "resolve", "egress_refused", {"endpoint_url": "http://169.254.169.254"}),
-            Case("silent", "connect", "timeout", {"endpoint_url": f"http://localhost:{ports.silent}", **hasty}),
-            Case("other_protocol", "connect", "protocol_mismatch", {"endpoint_url": f"http://localhost:{ports.ssh}"}),
-            Case("no_tls", "tls", "tls_unavailable", {"endpoint_url": f"https://localhost:{store.port}"}),
+            *endpoint_cases(ports, store.port, start(tls_front, store.port)),
         ),
-        {
-            ("customers.csv",): (
-                "file",
-                (
-                    ("id", "integer", "text", False),
-                    ("name", "string", "text", False),
-                    ("joined", "date", "text", False),
-                    ("balance", "decimal", "text", True),
-                ),
-            ),
-            ("empty.csv",): ("file", ()),
-            ("events", "*", "*", "part-*.ndjson"): (
-                "dataset",
-                (
-                    ("id", "integer", "integer", False),
-                    ("tags", "array", "array", False),
-                    ("who", "unknown", "null", True),
-                ),
-            ),
-            ("photo.jpg",): ("file", ()),
-            ("sales", "year=*", "part-*.csv"): (
-                "dataset",
-                (("amount", "integer", "text", False), ("year", "string", "partition", False)),
-            ),
-        },
-        {
-            ("customers.csv",): [[1, "Zoë", "2024-01-02", "10.50"], [2, "李雷", "2024-02-03", None]],
-            ("events", "*", "*", "part-*.ndjson"): [["9007199254740993", ["a"], None]],
-            ("sales", "year=*", "part-*.csv"): [[1, "2023"]],
-            ("empty.csv",): [],
-        },
+        OBJECTS,
+        PREVIEWS,
+    )
+
+
+def endpoint_cases(ports: Ports, port: int, tls_port: int) -> tuple[Case, ...]:
+    """What can be wrong about the `endpoint_url` of any store. A store listens on `port`, and over TLS, for the name
+    `localhost`, on `tls_port`."""
+    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    tls = {"endpoint_url": f"https://localhost:{tls_port}"}
+    return (
+        Case("closed_port", "connect", "connection_refused", {"endpoint_url": f"http://localhost:{ports.closed}"}),
+        Case("unknown_name", "resolve", "name_not_resolved", {"endpoint_url": "http://nowhere.invalid"}),
+        Case("link_local", "resolve", "egress_refused", {"endpoint_url": "http://169.254.169.254"}),
+        Case("silent", "connect", "timeout", {"endpoint_url": f"http://localhost:{ports.silent}", **hasty}),
+        Case("silent_tls", "tls", "timeout", {"endpoint_url": f"https://localhost:{ports.silent}", **hasty}),
+        Case("other_protocol", "connect", "protocol_mismatch", {"endpoint_url": f"http://localhost:{ports.ssh}"}),
+        Case("no_tls", "tls", "tls_unavailable", {"endpoint_url": f"https://localhost:{port}"}),
+        Case("unknown_ca", "tls", "tls_certificate_invalid", tls),
+        Case("other_name", "tls", "tls_certificate_invalid", {"endpoint_url": f"https://127.0.0.1:{tls_port}"}),
+        Case("broken_ca", "tls", "invalid_configuration", {**tls, "ca_certificate": "-----BEGIN X\n"}),
     )
