@@ -1,0 +1,762 @@
+"""MySQL, MariaDB, and what speaks their protocol, through asyncmy.
+
+The address is pinned by handing asyncmy a socket that is connected already. One connection does a whole check, because
+a server shuts out hosts that often connect and leave before they have signed in (`max_connect_errors`); asyncmy's
+connection is therefore extended to tell when it was greeted and when it is encrypted.
+
+What the server's greeting says comes from whoever answers, so it decides nothing about secrets: without TLS only
+challenges are answered, and a public RSA key is taken from the configuration and never from the server. Files are never
+sent (`LOAD DATA LOCAL`), no option file is read, no unix socket used, and no statement of anybody's choice is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from decimal import Decimal
+from functools import cache
+from importlib.util import find_spec
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from app.connectors.base import (
+    Connector,
+    ConnectorConfig,
+    ConnectorSecrets,
+    DiscoveredField,
+    DiscoveredObject,
+    Host,
+    InvalidField,
+    Pem,
+    Port,
+    PortableType,
+    PreviewColumn,
+    PreviewRequest,
+    PreviewResult,
+    SecretText,
+    Steps,
+    TimeoutS,
+    elapsed_ms,
+)
+from app.connectors.dialling import dialled, hung_up, silent, tls_context, tls_failure
+from app.connectors.failures import Code, ConnectorError
+from app.connectors.values import RowBudget, json_safe
+
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
+
+_BATCH: Final = 250
+_ROWS_AT_ONCE: Final = 500
+_GRACE_S: Final = 2.0  # The server gets this much longer than statement_timeout_s to say that it stopped.
+_KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
+_SYSTEM_DATABASES: Final = ("information_schema", "mysql", "performance_schema", "sys")
+
+
+class MysqlConfig(ConnectorConfig, frozen=True, kw_only=True):
+    host: Host
+    port: Annotated[Port, Meta(description="TCP port of the server.")] = 3306
+    database: Annotated[
+        DatabaseName | None,
+        Meta(description="The one database to show. Unset: all that the user may see.", examples=["shop"]),
+    ] = None
+    username: Annotated[str, Meta(min_length=1, max_length=128, description="User to sign in as.", examples=["reader"])]
+    tls_mode: Annotated[
+        TlsMode,
+        Meta(
+            description="`prefer` uses TLS where the server offers it and `require` always; neither checks the "
+            "certificate. `verify-ca` checks who signed it, `verify-full` the host name as well."
+        ),
+    ] = "prefer"
+    ca_certificate: Annotated[
+        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
+    ] = None
+    client_certificate: Annotated[
+        Pem | None, Meta(description="Certificate to show; its key is the secret `client_key`.")
+    ] = None
+    server_public_key: Annotated[
+        Pem | None,
+        Meta(
+            description="RSA key of the server, with which `caching_sha2_password` encrypts the password where there "
+            "is no TLS. The key that a server offers by itself is never used."
+        ),
+    ] = None
+    allow_cleartext_password: Annotated[
+        bool,
+        Meta(
+            description="Whether a server may ask for the password itself, as PAM, LDAP and cloud tokens need it. "
+            "Only over TLS."
+        ),
+    ] = False
+    include_databases: Annotated[
+        tuple[DatabaseName, ...],
+        Meta(max_length=200, description="Databases to show; `*` stands for any characters. Empty: all."),
+    ] = ()
+    exclude_databases: Annotated[
+        tuple[DatabaseName, ...], Meta(max_length=200, description="Databases to leave out; wins over the included.")
+    ] = ()
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    statement_timeout_s: Annotated[
+        float, Meta(ge=0.1, le=600, description="Seconds after which the server stops a preview or a listing.")
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "/" in self.host:
+            raise InvalidField(("host",), "host is a name or an address; unix sockets are not used.")
+        if self.ca_certificate is not None and not self.tls_mode.startswith("verify"):
+            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
+        for name in ("client_certificate", "allow_cleartext_password"):
+            if getattr(self, name) and self.tls_mode in {"disable", "prefer"}:
+                raise InvalidField((name,), f"{name} needs a tls_mode that requires TLS.")
+        for name in ("include_databases", "exclude_databases"):
+            if getattr(self, name) and self.database is not None:
+                raise InvalidField((name,), f"{name} has no meaning beside database.")
+
+
+class MysqlSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    password: Annotated[SecretText | None, Meta(description="Password of the user.")] = None
+    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
+    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
+
+
+class Mysql(Connector[MysqlConfig, MysqlSecrets]):
+    type = "mysql"
+    label = "MySQL and MariaDB"
+    category = "database"
+    description = "Tables and views of a MySQL server, 5.7 or newer, or a MariaDB server, 10.2 or newer."
+    config_type = MysqlConfig
+    secrets_type = MysqlSecrets
+    driver = "asyncmy"
+    extra = "mysql"
+    warm_modules = ("asyncmy.connection", "asyncmy.cursors")
+    verified_with = ("MariaDB 10.11", "mysql-mimic 3")
+    destination_fields = frozenset(
+        {"host", "port", "username", "tls_mode", "ca_certificate", "client_certificate"}
+        | {"server_public_key", "allow_cleartext_password"}
+    )
+
+    @classmethod
+    def validate(cls, config: MysqlConfig, secrets: MysqlSecrets) -> None:
+        if config.client_certificate is not None and secrets.client_key is None:
+            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+
+    async def check(self, steps: Steps) -> None:
+        async with self._signed_in(steps) as connection:
+            with steps.step("list", "Tables and views can be listed."), self._explained():
+                await self._prepare(connection)
+                ((version, comment),) = await self._rows(connection, "SELECT VERSION(), @@version_comment")
+                steps.server.update(_introduction(f"{version}", f"{comment}"))
+                if self.config.database is not None:
+                    await self._patiently(connection.select_db(self.config.database))
+                await self._rows(connection, f"{_TABLES} WHERE {self._scope()} LIMIT 1")
+
+    async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
+        async with self._reading() as connection:
+            batch: list[DiscoveredObject] = []
+            async for found in self._objects(connection, ()):
+                batch.append(found)
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    async def preview(self, request: PreviewRequest) -> PreviewResult:
+        started = time.perf_counter()
+        async with self._reading() as connection:
+            found = await self._find(connection, request.path)
+            columns = _chosen(found.fields, request.columns)
+            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            async for row in self._streamed(connection, _select(found.path, columns, request), rows_at_once=1):
+                if not budget.add([_value(column, cell, request) for column, cell in zip(columns, row, strict=True)]):
+                    break
+        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
+        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+
+    # Connecting -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _signed_in(self, steps: Steps) -> AsyncIterator[Any]:
+        """Steps resolve to authenticate, all on the connection that is given."""
+        config = self.config
+        with steps.step("resolve", f"{config.host} is known."):
+            pinned = await self.network.resolve(config.host, config.port, config.connect_timeout_s)
+        async with AsyncExitStack() as stack:
+            with steps.step("connect", f"MySQL's protocol is spoken on port {config.port}."), self._explained():
+                sock = await stack.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
+                connection = self._connection(sock)
+                signing_in = await stack.enter_async_context(_under_way(connection))
+                await self._until(connection.greeted, signing_in)
+            if connection.is_plain and config.tls_mode in {"disable", "prefer"}:
+                self._without_tls(steps)
+            else:
+                with steps.step("tls", "The connection is encrypted."), self._explained():
+                    await self._until(connection.encrypted, signing_in)
+                    steps.server["encryption"] = connection.tls_version
+            with steps.step("authenticate", f"Signed in as {config.username}."), self._explained():
+                await self._until(None, signing_in)
+            yield connection
+
+    def _connection(self, sock: Any) -> Any:
+        config = self.config
+        return _connection_class()(
+            make_tls=None if config.tls_mode == "disable" else self._tls_context,
+            needs_tls=config.tls_mode not in {"disable", "prefer"},
+            allow_cleartext_password=config.allow_cleartext_password,
+            sock=sock,
+            host=config.host,
+            user=config.username,
+            password=(self.secrets.password or "").encode(),  # The driver would make Latin-1 of a text.
+            server_public_key=(config.server_public_key or _NO_KEY).encode(),
+            conv={},  # Values stay as the server wrote them.
+            charset="utf8mb4",
+            autocommit=None,
+            local_infile=False,
+            program_name="data-fusion-hub",
+        )
+
+    def _tls_context(self) -> ssl.SSLContext:
+        config, secrets = self.config, self.secrets
+        return tls_context(
+            config.host,
+            verify_certificate=config.tls_mode.startswith("verify"),
+            verify_name=config.tls_mode == "verify-full",
+            ca_certificate=config.ca_certificate,
+            client_certificate=config.client_certificate,
+            client_key=secrets.client_key,
+            client_key_passphrase=secrets.client_key_passphrase,
+        )
+
+    def _without_tls(self, steps: Steps) -> None:
+        steps.server["encryption"] = "none"
+        if self.config.tls_mode == "disable":
+            steps.skip("tls", "TLS is turned off in the configuration.")
+        else:
+            steps.skip("tls", "The server offers no TLS; the connection is not encrypted.")
+
+    async def _until(self, stage: asyncio.Event | None, signing_in: asyncio.Task[Any]) -> None:
+        """Waits for a stage of signing in, or for its end. Raises what ended it before the stage was reached."""
+        waiting = {asyncio.create_task(stage.wait())} if stage else set()
+        try:
+            done, _ = await asyncio.wait(
+                {signing_in, *waiting}, timeout=self.config.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in waiting:
+                task.cancel()
+        if not done:
+            raise silent(self.config.host, self.config.port, self.config.connect_timeout_s)
+        if not (stage and stage.is_set()):
+            signing_in.result()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Any]:
+        async with self._signed_in(Steps()) as connection:
+            with self._explained():
+                await self._prepare(connection)
+                yield connection
+
+    async def _prepare(self, connection: Any) -> None:
+        """Makes the session read only, and alike on every server."""
+        for statement in _SESSION:
+            await self._patiently(connection.query(statement))
+        for statement in _time_limits(self.config.statement_timeout_s):
+            await self._try(connection, statement)
+
+    async def _try(self, connection: Any, statement: str) -> None:
+        """MySQL and MariaDB have a variable of their own each, and do not know the other's."""
+        from asyncmy.errors import Error
+
+        try:
+            await self._patiently(connection.query(statement))
+        except Error as error:
+            if error.args[0] != _UNKNOWN_VARIABLE:
+                raise
+
+    async def _patiently(self, work: Awaitable[_Answer]) -> _Answer:
+        """The server stops a statement by itself; this ends one for which it does not."""
+        try:
+            async with asyncio.timeout(self.config.statement_timeout_s + _GRACE_S):
+                return await work
+        except TimeoutError:
+            raise ConnectorError("timeout", f"{self.config.host} stopped answering in the middle of a query.") from None
+
+    # Failing ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConnectorError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: Exception) -> ConnectorError:
+        """asyncmy's errors in our words. Of the numbers it makes up itself, from 2000 on, some come in a text only."""
+        from asyncmy.errors import MySQLError
+
+        config = self.config
+        if isinstance(error.__cause__, OSError):
+            return tls_failure(error.__cause__, config.host, config.port, config.connect_timeout_s)
+        if isinstance(error, MySQLError) and isinstance(error.args[0], int):
+            return self._explain_number(error.args[0])
+        if isinstance(error, RuntimeError) and "LOAD_LOCAL" in str(error):
+            return ConnectorError("response_invalid", f"{config.host} asked for a file of the hub; nothing was sent.")
+        if isinstance(error, OSError):
+            return hung_up(config.host, config.port)
+        if isinstance(error, MySQLError | ValueError | LookupError | AssertionError | struct.error):
+            return ConnectorError("protocol_mismatch", f"{config.host} does not follow MySQL's protocol.")
+        raise error
+
+    def _explain_number(self, number: int) -> ConnectorError:
+        """Numbers from the error references of MySQL and MariaDB."""
+        config = self.config
+        if number in {0, 2006, 2013}:
+            return hung_up(config.host, config.port)
+        if number == 2059:
+            return ConnectorError("unsupported", f"{config.host} asks for a way to sign in that is not supported.")
+        code, sentence = _ERRORS.get(number, ("server_error", "{host} answered with error {number}."))
+        where = config.database or "this server"
+        return ConnectorError(code, sentence.format(host=config.host, user=config.username, where=where, number=number))
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    async def _rows(self, connection: Any, query: str) -> Sequence[Sequence[Any]]:
+        async with connection.cursor() as cursor:
+            await self._patiently(cursor.execute(query))
+            rows: Sequence[Sequence[Any]] = await cursor.fetchall()
+            return rows
+
+    async def _streamed(
+        self, connection: Any, query: str, rows_at_once: int = _ROWS_AT_ONCE
+    ) -> AsyncIterator[Sequence[Any]]:
+        """Rows as they come. Who does not take all of them has to close the connection."""
+        from asyncmy.cursors import SSCursor
+
+        cursor = connection.cursor(SSCursor)
+        await self._patiently(cursor.execute(query))
+        while rows := await self._patiently(cursor.fetchmany(rows_at_once)):
+            for row in rows:
+                yield row
+
+    async def _find(self, connection: Any, path: Sequence[str]) -> DiscoveredObject:
+        """By the query of the discovery, so that a preview shows nothing that a discovery would not. The server may
+        take `A` for `a`; the path decides."""
+        found = None
+        if len(path) == 2 and "\x00" not in "".join(path):
+            async for candidate in self._objects(connection, path):
+                found = candidate if candidate.path == tuple(path) else found
+        if found is None:
+            raise ConnectorError("not_found", "There is no such table or view.")
+        return found
+
+    async def _objects(self, connection: Any, path: Sequence[str]) -> AsyncIterator[DiscoveredObject]:
+        """All tables and views, or those at the path."""
+        (has_checks,) = await self._rows(connection, _TELLS_TABLES_OF_CHECKS)
+        scope = self._scope() + "".join(
+            f" AND {column} = {_literal(name)}" for column, name in zip(_PATH_COLUMNS, path, strict=False)
+        )
+        catalog = _Catalog()
+        async for row in self._streamed(connection, _catalog_query(scope, with_checks=has_checks[0] != "0")):
+            for found in catalog.add(row):
+                yield found
+        for found in catalog.rest():
+            yield found
+
+    def _scope(self) -> str:
+        """The condition on TABLE_SCHEMA, the name under which the catalog has databases."""
+        config = self.config
+        if config.database is not None:
+            return f"TABLE_SCHEMA = {_literal(config.database)}"
+        included = " OR ".join(_like(pattern) for pattern in config.include_databases) or "1 = 1"
+        excluded = "".join(f" AND NOT {_like(pattern)}" for pattern in config.exclude_databases)
+        system = ", ".join(_literal(name) for name in _SYSTEM_DATABASES)
+        return f"TABLE_SCHEMA NOT IN ({system}) AND ({included}){excluded}"
+
+
+# The connection -------------------------------------------------------------------------------------------------------
+
+_Answer = TypeVar("_Answer")
+
+_NO_KEY: Final = "none"
+"""Given to asyncmy in place of a public key, so that it does not ask the server for one. It is none: using it fails."""
+
+_ANSWERS_TO_CHALLENGES: Final = frozenset({b"mysql_native_password", b"caching_sha2_password", b"client_ed25519"})
+_CLEARTEXT: Final = frozenset({b"mysql_clear_password", b"dialog"})
+
+
+@asynccontextmanager
+async def _under_way(connection: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    signing_in = asyncio.create_task(connection.connect())
+    try:
+        yield signing_in
+    finally:
+        signing_in.cancel()
+        await asyncio.gather(signing_in, return_exceptions=True)
+        connection.close()
+
+
+@cache
+def _connection_class() -> Any:
+    """asyncmy's connection, with what it lacks: TLS is chosen after the greeting, stages can be waited for, and no
+    server talks the password out of it."""
+    from asyncmy.connection import Connection
+    from asyncmy.constants.CLIENT import SSL
+
+    class StagedConnection(Connection):
+        _host: str
+        _auth_plugin_name: str
+        _client_flag: int
+        _secure: bool
+        _server_public_key: bytes
+        _ssl_context: ssl.SSLContext | None
+        _transport: asyncio.Transport
+        server_version: str
+        server_capabilities: int
+
+        def __init__(
+            self,
+            *,
+            make_tls: Callable[[], ssl.SSLContext] | None,
+            needs_tls: bool,
+            allow_cleartext_password: bool,
+            **options: Any,
+        ) -> None:
+            super().__init__(**options)  # type: ignore[no-untyped-call]
+            self.greeted = asyncio.Event()
+            self.encrypted = asyncio.Event()
+            self.is_plain = True
+            self.tls_version = ""
+            self._make_tls = make_tls
+            self._needs_tls = needs_tls
+            self._allow_cleartext_password = allow_cleartext_password
+
+        async def _get_server_information(self) -> None:
+            await super()._get_server_information()  # type: ignore[misc]
+            int(self.server_version.split(".", 1)[0])  # The driver relies on it later.
+            make_tls = self._make_tls if self.server_capabilities & SSL else None
+            self.is_plain = make_tls is None
+            self.greeted.set()
+            if make_tls:
+                self._ssl_context = make_tls()
+                self._client_flag |= SSL
+            elif self._needs_tls:
+                raise ConnectorError("tls_unavailable", f"{self._host} offers no TLS.")
+            elif self._auth_plugin_name == "sha256_password":
+                self._auth_plugin_name = "mysql_native_password"  # The server then names what the user really has.
+
+        def write_packet(self, payload: bytes) -> None:
+            if self._secure and not self.encrypted.is_set():
+                self.tls_version = str(self._transport.get_extra_info("ssl_object").version())
+                self.encrypted.set()
+            super().write_packet(payload)
+
+        async def _request_authentication(self) -> None:
+            try:
+                answer = await super()._request_authentication()  # type: ignore[misc]
+            except ValueError as error:
+                if not self.is_plain:
+                    raise
+                raise self._no_usable_key() from error
+            if answer is not None and not answer.is_ok_packet():
+                raise ConnectorError("protocol_mismatch", f"{self._host} does not follow MySQL's protocol.")
+
+        def _no_usable_key(self) -> ConnectorError:
+            if self._server_public_key == _NO_KEY.encode():
+                return ConnectorError(
+                    "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
+                )
+            return ConnectorError("invalid_configuration", "server_public_key is not a public RSA key in PEM form.")
+
+        async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+            """A server asks for another way to sign in than the one that was tried."""
+            wanted = bytes(plugin_name)
+            if wanted in _CLEARTEXT and self._secure and not self._allow_cleartext_password:
+                raise ConnectorError(
+                    "invalid_configuration", f"{self._host} asks for the password itself: see allow_cleartext_password."
+                )
+            if wanted in _CLEARTEXT | {b"sha256_password"} and not self._secure:
+                raise ConnectorError(
+                    "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
+                )
+            if wanted not in _ANSWERS_TO_CHALLENGES | _CLEARTEXT | {b"sha256_password"}:
+                raise ConnectorError("unsupported", f"{self._host} asks for a way to sign in that is not supported.")
+            if wanted == b"client_ed25519" and find_spec("nacl") is None:
+                raise ConnectorError("unsupported", f"{self._host} asks for ed25519, which needs the package PyNaCl.")
+            return await super()._process_auth(plugin_name, auth_packet)  # type: ignore[misc]
+
+    return StagedConnection
+
+
+# Statements -----------------------------------------------------------------------------------------------------------
+
+_SESSION: Final = (
+    "SET NAMES utf8mb4",
+    "SET SESSION sql_mode = '', time_zone = '+00:00'",
+    "SET SESSION TRANSACTION READ ONLY",
+)
+_UNKNOWN_VARIABLE: Final = 1193
+
+_ERRORS: Final[dict[int, tuple[Code, str]]] = {
+    1040: ("rate_limited", "{host} has no connection left."),
+    1044: ("permission_denied", "{user} may not use {where}, or there is no such database."),
+    1045: ("authentication_failed", "{host} did not let {user} sign in."),
+    1049: ("not_found", "{host} has no database {where}."),
+    1053: ("connection_lost", "{host} is shutting down."),
+    1054: ("not_found", "The object does not have this column any more."),
+    1129: ("permission_denied", "{host} has shut this hub out after too many broken connections."),
+    1130: ("permission_denied", "{host} takes no connections from this hub's address."),
+    1142: ("permission_denied", "{user} may not read this."),
+    1143: ("permission_denied", "{user} may not read all of these columns."),
+    1146: ("not_found", "The object is not there any more."),
+    1203: ("rate_limited", "{user} has too many connections."),
+    1226: ("rate_limited", "{user} has used up what the server grants in an hour."),
+    1227: ("permission_denied", "{user} may not read this."),
+    1251: ("unsupported", "{host} asks for a way to sign in that is not supported."),
+    1317: ("timeout", "The server stopped the query."),
+    1356: ("permission_denied", "The view cannot be read: its tables are gone, or its owner may not read them."),
+    1449: ("permission_denied", "The view cannot be read: its owner is gone."),
+    1698: ("authentication_failed", "{host} did not let {user} sign in."),
+    1820: ("authentication_failed", "The password of {user} has expired."),
+    1862: ("authentication_failed", "The password of {user} has expired."),
+    1969: ("timeout", "The server stopped the query: it took longer than statement_timeout_s."),
+    3024: ("timeout", "The server stopped the query: it took longer than statement_timeout_s."),
+    3118: ("authentication_failed", "{user} is locked."),
+    3159: ("tls_required", "{host} takes connections over TLS only."),
+    4151: ("authentication_failed", "{user} is locked."),
+}
+
+
+def _time_limits(seconds: float) -> tuple[str, str]:
+    return f"SET SESSION max_statement_time = {seconds:g}", f"SET SESSION max_execution_time = {round(seconds * 1000)}"
+
+
+def _introduction(version: str, comment: str) -> dict[str, str]:
+    """Product and version, from texts such as `10.11.19-MariaDB-0+deb12u1` and `8.0.11-TiDB-v7.5.0`."""
+    told = f"{version} {comment}".lower()
+    product = next((name for name in ("MariaDB", "TiDB", "Percona", "mysql-mimic") if name.lower() in told), "MySQL")
+    return {"product": product, "version": re.split("[-+ ]", version)[0][:100]}
+
+
+def _literal(text: str) -> str:
+    """A text that means the same under every sql_mode: quoted where there is nothing to escape, else in hexadecimal."""
+    return f"'{text}'" if _PLAIN.fullmatch(text) else f"_utf8mb4 X'{text.encode().hex()}'"
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_$ .|%-]*")
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("|", "||").replace("%", "|%").replace("_", "|_")
+    return f"TABLE_SCHEMA LIKE {_literal(escaped.replace('*', '%'))} ESCAPE '|'"
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+# The catalog ----------------------------------------------------------------------------------------------------------
+
+# Each table's own row, then its constraints, then its columns: one sorted union costs the server less than joins, for
+# which the catalog of MariaDB has no index.
+_TABLES: Final = """
+SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t, 0 AS part, 0 AS pos, NULL AS name, TABLE_TYPE AS kind, NULL AS type,
+    NULL AS native, NULL AS nullable
+FROM information_schema.TABLES"""
+_CHECKS: Final = """
+SELECT CONSTRAINT_SCHEMA, TABLE_NAME, 1, 0, CONSTRAINT_NAME, NULL, NULL, NULL, NULL
+FROM information_schema.CHECK_CONSTRAINTS"""
+_COLUMNS: Final = """
+SELECT TABLE_SCHEMA, TABLE_NAME, 2, ORDINAL_POSITION, COLUMN_NAME, NULL, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE
+FROM information_schema.COLUMNS"""
+_PATH_COLUMNS: Final = ("TABLE_SCHEMA", "TABLE_NAME")
+
+# MariaDB keeps JSON as text with this check, named after its column.
+_IS_JSON: Final = "CHECK_CLAUSE = CONCAT('json_valid(`', REPLACE(CONSTRAINT_NAME, '`', '``'), '`)')"
+
+# The checks of MySQL do not say whose they are; it has a JSON type instead.
+_TELLS_TABLES_OF_CHECKS: Final = """
+SELECT COUNT(*) FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'CHECK_CONSTRAINTS' AND COLUMN_NAME = 'TABLE_NAME'"""
+
+
+def _catalog_query(scope: str, *, with_checks: bool) -> str:
+    parts = [f"{_TABLES} WHERE {scope}", f"{_COLUMNS} WHERE {scope}"]
+    if with_checks:
+        parts.append(f"{_CHECKS} WHERE {scope.replace('TABLE_SCHEMA', 'CONSTRAINT_SCHEMA')} AND {_IS_JSON}")
+    return " UNION ALL ".join(parts) + " ORDER BY s, t, part, pos"
+
+
+class _Table(msgspec.Struct):
+    kind: str
+    json_columns: set[str] = msgspec.field(default_factory=set)
+    columns: list[tuple[str, str, str, bool]] = msgspec.field(default_factory=list)
+    """Name, type, native type, nullable."""
+
+
+class _Catalog:
+    """Puts the rows of the catalog query together. Servers may sort `A` and `a` as one name: the rows of such tables
+    come mixed, but each part of all of them before the next part."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, str], _Table] = {}
+        self._last_part = "0"
+
+    def add(self, row: Sequence[Any]) -> Iterator[DiscoveredObject]:
+        """What is complete by now."""
+        schema, name, part, _, item, kind, data_type, native, nullable = row
+        if part == "0" != self._last_part:
+            yield from self.rest()
+        self._last_part = part
+        if part == "0":
+            if kind in _KINDS:
+                self._tables[schema, name] = _Table(_KINDS[kind])
+        elif table := self._tables.get((schema, name)):
+            if part == "1":
+                table.json_columns.add(item)
+            else:
+                table.columns.append((item, data_type, native, nullable == "YES"))
+
+    def rest(self) -> Iterator[DiscoveredObject]:
+        for path, table in self._tables.items():
+            yield DiscoveredObject.at(path, table.kind, _fields(table))
+        self._tables = {}
+
+
+def _fields(table: _Table) -> list[DiscoveredField]:
+    return [
+        DiscoveredField(
+            name,
+            "json" if name in table.json_columns else _portable(data_type, native),
+            native[:255],
+            is_nullable,
+            position,
+        )
+        for position, (name, data_type, native, is_nullable) in enumerate(table.columns, 1)
+    ]
+
+
+_PORTABLE: Final[dict[str, PortableType]] = {
+    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "integer", "bigint", "year", "bit"), "integer"),
+    **dict.fromkeys(("decimal", "numeric"), "decimal"),
+    **dict.fromkeys(("float", "double", "real"), "number"),
+    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), "string"),
+    **dict.fromkeys(("enum", "set", "inet4", "inet6", "xmltype"), "string"),
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"), "binary"),
+    **dict.fromkeys(("geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"), "geometry"),
+    **dict.fromkeys(("multipoint", "multilinestring", "multipolygon"), "geometry"),
+    "boolean": "boolean",
+    "date": "date",
+    "time": "time",
+    "datetime": "timestamp",
+    "timestamp": "timestamp_tz",
+    "json": "json",
+    "uuid": "uuid",
+}
+
+
+def _portable(data_type: str, native: str) -> PortableType:
+    """BOOLEAN is but another word for TINYINT(1), so that is what a boolean is; a value that is neither 0 nor 1 keeps
+    its number. A TIME is one of the day, though it may hold longer ones, which keep the server's text."""
+    if native in {"tinyint(1)", "bit(1)"}:
+        return "boolean"
+    return _PORTABLE.get(_word(data_type), "unknown")
+
+
+def _word(native: str) -> str:
+    """`varchar` of `VARCHAR(40) unsigned`."""
+    return re.split(r"[( ]", native.lower(), maxsplit=1)[0]
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
+    if names is None:
+        return list(fields)
+    by_name = {field.name: field for field in fields}
+    if unknown := [name for name in names if name not in by_name]:
+        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
+    return [by_name[name] for name in names]
+
+
+def _select(path: Sequence[str], columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
+    """Long values are cut off by the server one character after what will be shown."""
+    expressions = ", ".join(_expression(column, request.max_value_bytes + 1) for column in columns) or "NULL"
+    table = ".".join(_quoted(name) for name in path)
+    return f"SELECT {expressions} FROM {table} LIMIT {request.limit + 1}"  # noqa: S608 - every name is quoted
+
+
+def _expression(column: DiscoveredField, length: int) -> str:
+    name = _quoted(column.name)
+    if column.type == "geometry":
+        return f"LEFT(ST_AsText({name}), {length})"
+    if column.type in {"string", "json", "binary"} and _word(column.native_type) != "vector":
+        return f"LEFT({name}, {length})"
+    if _word(column.native_type) == "bit":
+        return f"{name} + 0"
+    if _word(column.native_type) == "float":
+        return f"{name} + 0e0"  # As it is, the server would write six digits of it.
+    return name
+
+
+def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRequest) -> Any:
+    """A column's text as the JSON-safe value that it stands for."""
+    if cell is None:
+        return None
+    if column.type == "binary":
+        return base64.b64encode(cell if isinstance(cell, bytes) else cell.encode()).decode("ascii")
+    text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
+    if column.type == "json":
+        return _nested(text, request)
+    if _word(column.native_type) == "float":
+        return _single(float(text))
+    reader = _READERS.get(column.type)
+    return reader(text) if reader else text
+
+
+def _nested(text: str, request: PreviewRequest) -> Any:
+    """What was cut off is no JSON any more and stays text."""
+    if len(text) > request.max_value_bytes:
+        return text
+    try:
+        return json_safe(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
+def _single(value: float) -> float:
+    """The shortest number that is the same one in four bytes."""
+    for digits in range(6, 9):
+        shorter = float(f"{value:.{digits}g}")
+        if struct.pack("f", shorter) == struct.pack("f", value):
+            return shorter
+    return value
+
+
+def _boolean(text: str) -> Any:
+    return bool(int(text)) if text in {"0", "1"} else json_safe(int(text))
+
+
+def _timestamp(text: str) -> str:
+    """Dates with a zero in them, which MySQL has for unknown parts, have no form in RFC 3339 and stay as they are."""
+    return text if "-00" in text[:10] else text.replace(" ", "T")
+
+
+_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+    "boolean": _boolean,
+    "integer": lambda text: json_safe(int(text)),
+    "number": lambda text: json_safe(float(text)),
+    "decimal": lambda text: json_safe(Decimal(text)),
+    "timestamp": _timestamp,
+    "timestamp_tz": lambda text: text if "-00" in text[:10] else _timestamp(text) + "Z",
+}
