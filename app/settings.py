@@ -6,7 +6,7 @@ A name that is not known or a value that does not fit stops the start, each with
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
@@ -54,6 +54,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     egress_allow: tuple[str, ...] = ()
     egress_deny: tuple[str, ...] = ()
     files_root: Path = Path(".hub/files")
+    secret_env_prefixes: tuple[str, ...] = ()
+    """Beginnings of the variables that a data source's secret may refer to; empty: none."""
+    secret_files_root: Path | None = None
+    """Folder of the files that a data source's secret may refer to; unset: none."""
     trusted_proxies: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -132,7 +136,17 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         problems += [f"{name}: is needed in production; `hub keys generate` prints how to make one" for name in missing]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
-    return problems
+    return problems + list(_exposed_secrets(values))
+
+
+def _exposed_secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    """The folder for secrets holds no keys of the hub's own, and is no folder that a file source shows."""
+    if (secrets := values.get("secret_files_root")) is None:
+        return
+    for name, holds in (("data_dir", "the hub's own keys"), ("files_root", "what file sources may show")):
+        one, other = secrets.resolve(), values.get(name, Settings().data_dir).resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            yield f"HUB_SECRET_FILES_ROOT: must be apart from {variable(name)}, which has {holds}"
 
 
 def _unknown(name: str, known: Mapping[str, str]) -> str:
@@ -189,6 +203,12 @@ def _matching(pattern: str, wanted: str) -> Callable[[str], None]:
     return check
 
 
+def _prefixes(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(f"`{value}` is not the beginning of a variable's name, such as SHOP_")
+
+
 def _networks(values: tuple[str, ...]) -> None:
     for value in values:
         try:
@@ -235,6 +255,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "broker_url": _matching(r"stomps?://\S+", "stomp://user:password@host:61613"),
     "egress_allow": _egress,
     "egress_deny": _egress,
+    "secret_env_prefixes": _prefixes,
     "trusted_proxies": _networks,
     "cors_origins": _origins,
     "rate_limit": _rate,

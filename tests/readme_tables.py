@@ -25,6 +25,8 @@ MEANINGS = {
     "egress_allow": "private addresses that data sources may have: CIDR ranges, host names, `*.example.org`",
     "egress_deny": "addresses that are never dialled; wins over every allowance",
     "files_root": "folder that file sources may read",
+    "secret_env_prefixes": "beginnings of variables that secrets may refer to (`env:SHOP_PASSWORD`); empty: none",
+    "secret_files_root": "folder of files that secrets may refer to (`file:shop/password`); unset: none",
     "trusted_proxies": "CIDR ranges whose `X-Forwarded-For` is believed",
     "allowed_hosts": "host names that the hub answers to, `*.example.org` for subdomains; empty: any",
     "cors_origins": "origins of web pages that may call the API; empty: none",

@@ -15,6 +15,8 @@ SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
 
+SECRET_STATE = {"set": True, "version": 1, "updated_at": TIME, "updated_by": USER, "source": "stored", "ref": None}
+
 BY_FIELD: Mapping[str, Any] = {
     "id": USER,
     "created_by": USER,
@@ -71,6 +73,16 @@ BY_FIELD: Mapping[str, Any] = {
 }
 """By the name of a field, wherever it is; a value that does not fit the field's schema is passed over."""
 
+SHOP: Mapping[str, Any] = {
+    "id": SOURCE,
+    "name": "Shop",
+    "description": "The shop's own database, read only.",
+    "config": {"host": "db.example.org", "port": 5432, "database": "shop", "username": "reader"},
+    "secrets": {"password": SECRET_STATE},
+    "status": "passed",
+    "is_paused": False,
+}
+
 BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
@@ -103,16 +115,18 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
             }
         ]
     },
-    "DataSourceOut": {
-        "id": SOURCE,
-        "name": "Shop",
-        "description": "The shop's own database, read only.",
-        "config": {"host": "db.example.org", "port": 5432, "database": "shop", "username": "reader"},
-        "secrets": {"password": {"set": True, "version": 1, "updated_at": TIME}},
-        "status": "passed",
-        "is_paused": False,
-    },
+    "DataSourceOut": SHOP,
+    "DataSourceSaved": SHOP,
     "DataSourcePatch": {"config": {"port": 5433}},
+    "ConnectionPatch": {"config": {"port": 5433}, "secrets": {"password": {"ref": "env:SHOP_PASSWORD"}}},
+    "SourceWarning": {
+        "code": "duplicate_source",
+        "message": "Another data source is of the same server and database.",
+        "data_source_id": SOURCE,
+    },
+    "DataSourceBulk": {"atomic": True, "dry_run": False},
+    "BulkOut": {"created": 1, "failed": 0},
+    "BulkItem": {"index": 0, "status": "created", "errors": []},
     "TypeOut": {
         "label": "PostgreSQL",
         "description": "A PostgreSQL database.",

@@ -72,8 +72,9 @@ class Route(Struct, frozen=True):
 
     @property
     def body_type(self) -> Any:
+        """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one."""
         field = self.handler.parsed_data_field
-        return None if field is None else field.annotation
+        return None if field is None else self.handler.opt.get("body_as", field.annotation)
 
     @property
     def answer_type(self) -> Any:
@@ -225,9 +226,11 @@ class Operations:
         for error in self._errors(route):
             answers[str(error.status)] = {"$ref": f"#/components/responses/{error.__name__}"}
         for other, wanted in route.other_answers.items():
-            schema = {"anyOf": [self._components.of(wanted), {"$ref": "#/components/schemas/ErrorBody"}]}
+            schema = self._components.of(wanted)
+            if other >= 400:
+                schema = {"anyOf": [schema, {"$ref": "#/components/schemas/ErrorBody"}]}
             answers[str(other)] = {
-                "description": Unavailable.detail,
+                "description": REASONS.get(other, Unavailable.detail),
                 "headers": _headers(),
                 "content": self._in_both_forms(schema),
             }

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from app.connectors.failures import EXPLANATIONS, Code, ConnectorError, Fault
+from app.connectors.identity import place_of
 from app.core.egress import EgressPolicy, EgressRefused, NameNotResolved, Pinned, canonical_host, resolve
 
 PortableType = Literal[
@@ -412,6 +413,12 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     @classmethod
     def validate(cls, config: ConfigT, secrets: SecretsT) -> None:
         """What config and secrets ask of each other. Raises `InvalidField`, its path from `config` or `secrets` on."""
+
+    @classmethod
+    def identity(cls, config: ConfigT) -> dict[str, Any]:
+        """What says which server and database it is, in one spelling; two sources that agree in it are duplicates.
+        Empty where a config does not tell."""
+        return place_of(config, cls.destination_fields)
 
     @abstractmethod
     async def check(self, steps: Steps) -> None:

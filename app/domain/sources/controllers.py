@@ -1,5 +1,7 @@
 """Data source types, data sources, their tests, objects and previews."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -10,39 +12,38 @@ from litestar.params import FromPath, RequestBody
 from app.connectors import registry
 from app.connectors.base import PreviewResult, TestResult
 from app.core.answers import Answer, accepted, answer, created, entity, no_content
-from app.core.errors import NotFound
+from app.core.errors import Forbidden, NotFound
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.jobs.schemas import JobOut
 from app.domain.requests import HubRequest
+from app.domain.sources.registration import Registration, plain
 from app.domain.sources.repositories import DATA_SOURCE, DATA_SOURCES, OBJECT, OBJECTS, TESTS
 from app.domain.sources.schemas import (
+    BulkOut,
     Connection,
+    ConnectionPatch,
+    DataSourceBulk,
     DataSourceCreate,
     DataSourceOut,
     DataSourcePatch,
+    DataSourceSaved,
     ObjectOut,
     PreviewAsk,
     TestOut,
     TypeOut,
+    UnreadBulk,
     type_of,
 )
-from app.domain.sources.secrets import refuse_masks
-from app.domain.sources.services import (
-    DataSourceService,
-    check_together,
-    given_secrets,
-    plain,
-    run_preview,
-    run_test,
-)
+from app.domain.sources.services import DataSourceService, Reach, run_preview, run_test, values_to_test
 from app.domain.sources.tables import as_csv
 from app.domain.sources.types import TYPES
-from app.domain.work import UnitOfWork, work_of_its_own
+from app.domain.work import UnitOfWork, record_refusal, work_of_its_own
 
 Work = NamedDependency[UnitOfWork]
 CSV = "text/csv"
+PATH = "/api/v1/data-sources"
 
 
 class DataSourceTypeController(Controller):
@@ -86,15 +87,37 @@ class DataSourceController(Controller):
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
-    ) -> Answer[DataSourceOut]:
-        """The type decides what `config` and `secrets` take. Nothing is dialled."""
-        source = await DataSourceService(work).create(data)
-        return created(request.exchange, source, f"/api/v1/data-sources/{source.id}")
+    ) -> Answer[DataSourceSaved]:
+        """The type decides what `config` and `secrets` take. Nothing is dialled.
+
+        A secret is a text, or a reference such as `{"ref": "env:SHOP_PASSWORD"}` where the hub's operator allows it.
+        """
+        source = await Registration(work).one(data)
+        return created(request.exchange, source, f"{PATH}/{source.id}")
+
+    @post(
+        "/bulk",
+        opt=requires("data-sources:write") | {"body_as": DataSourceBulk, "other_answers": {200: BulkOut}},
+        summary="Register many data sources",
+    )
+    @idempotent
+    async def create_sources(self, request: HubRequest, work: Work, data: RequestBody[UnreadBulk]) -> Answer[BulkOut]:
+        """Up to 500 at once; all or none, unless `atomic` is false. Nothing is dialled.
+
+        Where nothing can be saved the answer is a 400 that names every fault of every item, or a 409 where nothing is
+        wrong but names that are taken. A dry run ends as the real one would, with 200 in place of 201.
+        """
+        report = await Registration(work).many(data)
+        if data.dry_run:
+            return answer(request.exchange, report)
+        response = answer(request.exchange, report, status=201)
+        response.wire_headers.append((b"location", PATH.encode()))
+        return response
 
     @patch("/{source_id:uuid}", opt=requires("data-sources:write"), summary="Change a data source")
     async def update_source(
         self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
-    ) -> Answer[DataSourceOut]:
+    ) -> Answer[DataSourceSaved]:
         """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again."""
         return entity(request.exchange, await DataSourceService(work).update(source_id, data), changed=True)
 
@@ -114,14 +137,22 @@ class DataSourceController(Controller):
         return answer(request.exchange, result)
 
     @post("/{source_id:uuid}/test", opt=requires("data-sources:test"), status_code=200, summary="Test a data source")
-    async def test_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[TestResult]:
-        """As it is saved; the result goes into its history."""
-        parts, tenant_id = request.parts, request.principal.tenant_id
+    async def test_source(
+        self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[ConnectionPatch | None] = None
+    ) -> Answer[TestResult]:
+        """As it is saved; the result goes into its history.
+
+        With a body it is a change that is tested before it is saved, and no history is written. Where the change would
+        send the stored secrets elsewhere, they have to be given with it.
+        """
+        async with refusals_recorded(request), work_of_its_own(request) as work:
+            reach = await DataSourceService(work).reach_of(source_id, data)
+        result = await run_test(request.parts, request.principal.tenant_id, reach)
         async with work_of_its_own(request) as work:
-            source, secrets = await DataSourceService(work).connection_of(source_id)
-        result = await run_test(parts, tenant_id, source.type, source.config, secrets)
-        async with work_of_its_own(request) as work:
-            await DataSourceService(work).record_test(source_id, result)
+            if data is None:
+                await DataSourceService(work).record_test(source_id, result, reach.secret_versions)
+            else:
+                work.audit("data_source.test_unsaved", "data_source", source_id, after={"status": result.status})
         return answer(request.exchange, result)
 
     @get(
@@ -190,15 +221,26 @@ class DataSourceController(Controller):
 
 async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
     connector = registry.get(type_of(data))
-    secrets = given_secrets(data.secrets)
-    refuse_masks(secrets)
-    check_together(connector, data.config, data.secrets)
-    result = await run_test(request.parts, request.principal.tenant_id, connector.type, plain(data.config), secrets)
+    async with refusals_recorded(request):
+        secrets = values_to_test(request.parts, request.principal, connector, data)
+    result = await run_test(
+        request.parts, request.principal.tenant_id, Reach(connector.type, plain(data.config), secrets)
+    )
     async with work_of_its_own(request) as work:
         work.audit(
             "data_source.test_unsaved", "data_source", None, after={"type": connector.type, "status": result.status}
         )
     return result
+
+
+@asynccontextmanager
+async def refusals_recorded(request: HubRequest) -> AsyncIterator[None]:
+    """What a handler without a transaction of its own refuses is on record before its 403 is sent."""
+    try:
+        yield
+    except Forbidden as error:
+        await record_refusal(request.parts, request.exchange, error)
+        raise
 
 
 async def _parent(request: HubRequest, source_id: UUID) -> dict[str, UUID]:

@@ -28,19 +28,25 @@ class DataSource(Tenanted, Entity):
     """Of the last saved test: untested, passed, failed or unsupported. Outside of `version`."""
     status_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_tested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Of the place that `config` means (`duplicates.fingerprint`); equal for sources of one server and database."""
 
 
 class DataSourceSecret(Tenanted, Base):
-    """One secret field of a source, sealed to its place. The value is written and used, never shown."""
+    """One secret field of a source: a value sealed to its place, or a reference to where the hub finds it. The value is
+    written and used, never shown."""
 
     __tablename__ = "data_source_secrets"
 
     data_source_id: Mapped[UUID] = mapped_column(ForeignKey("data_sources.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    sealed: Mapped[bytes] = mapped_column(LargeBinary)
-    key_id: Mapped[str]
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    key_id: Mapped[str | None]
+    reference: Mapped[str | None]
+    """`env:NAME` or `file:path`; then nothing is sealed."""
     version: Mapped[int]
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    updated_by: Mapped[UUID | None]
 
 
 class DataSourceTest(Tenanted, Base):
@@ -52,6 +58,7 @@ class DataSourceTest(Tenanted, Base):
     steps: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     server: Mapped[dict[str, Any]] = mapped_column(JSONB)
     duration_ms: Mapped[float]
+    secret_versions: Mapped[dict[str, int]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_by: Mapped[UUID | None]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, bindparam, cast, func, select, text, true
+from sqlalchemy import ColumnElement, Text, bindparam, case, cast, func, literal_column, select, text, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, aggregate_order_by, array
 
 from app.connectors import registry
@@ -25,9 +25,19 @@ UTC_TEXT = """'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'"""
 
 
 def _secret_states() -> ColumnElement[Any]:
-    """`{name: {set, version, updated_at}}`: that a secret is there, never what it is."""
+    """`{name: SecretState}`: that a secret is there, since when and by whom, never what it is."""
     moment = func.to_char(func.timezone(text("'UTC'"), DataSourceSecret.updated_at), text(UTC_TEXT))
-    state = json_object({"set": true(), "version": DataSourceSecret.version, "updated_at": moment})
+    is_stored = DataSourceSecret.reference.is_(None)
+    state = json_object(
+        {
+            "set": true(),
+            "version": DataSourceSecret.version,
+            "updated_at": moment,
+            "updated_by": DataSourceSecret.updated_by,
+            "source": case((is_stored, literal_column("'stored'")), else_=literal_column("'reference'")),
+            "ref": DataSourceSecret.reference,
+        }
+    )
     in_order = aggregate_order_by(state, DataSourceSecret.name)
     states = func.coalesce(func.json_object_agg(DataSourceSecret.name, in_order, type_=JSON), text("'{}'::json"))
     return (

@@ -22,6 +22,7 @@ BATCH = 200
 
 _PLACE = (DataSourceSecret.data_source_id, DataSourceSecret.name)
 _ROW = (*_PLACE, DataSourceSecret.tenant_id, DataSourceSecret.sealed)
+_IS_SEALED = DataSourceSecret.sealed.is_not(None)
 
 
 class Resealed(Struct):
@@ -32,13 +33,14 @@ class Resealed(Struct):
 
 async def secrets_by_key(session: AsyncSession) -> dict[str, int]:
     """How many stored secrets are under each key id."""
-    counted = select(DataSourceSecret.key_id, func.count()).group_by(DataSourceSecret.key_id)
-    return dict((await session.execute(counted)).tuples().all())
+    counted = select(DataSourceSecret.key_id, func.count()).where(_IS_SEALED).group_by(DataSourceSecret.key_id)
+    rows = await session.execute(counted)
+    return {key_id: count for key_id, count in rows.tuples() if key_id is not None}
 
 
 async def count_unopened(session: AsyncSession, ring: KeyRing) -> int:
     """How many stored secrets no key of the ring opens: its key is gone, or another one goes by the same id."""
-    rows = await session.stream(select(*_ROW).execution_options(yield_per=BATCH))
+    rows = await session.stream(select(*_ROW).where(_IS_SEALED).execution_options(yield_per=BATCH))
     return len([row async for row in rows if _opened(ring, row) is None])
 
 
@@ -58,7 +60,7 @@ async def reseal(parts: Parts, on_batch: Callable[[Resealed], None] = lambda _: 
 
 async def _next_batch(session: AsyncSession, ring: KeyRing, after: tuple[Any, ...]) -> Sequence[Row[Any]]:
     """Locked, so that a secret given anew at this moment is not overwritten with the old one."""
-    wanted = select(*_ROW).where(DataSourceSecret.key_id != ring.current_id)
+    wanted = select(*_ROW).where(_IS_SEALED, DataSourceSecret.key_id != ring.current_id)
     if after:
         wanted = wanted.where(tuple_(*_PLACE) > tuple_(*after))
     return (await session.execute(wanted.order_by(*_PLACE).limit(BATCH).with_for_update())).all()

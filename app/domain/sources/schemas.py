@@ -5,20 +5,46 @@ What a type takes comes from its connector: one variant of the input per type, t
 
 import functools
 import operator
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
 from app.connectors.base import Capabilities, ConnectorConfig, ConnectorSecrets
+from app.core.errors import Fault
 from app.core.schemas import EntityOut, Input, Name, Output, Text
+
+MAX_BULK = 500
 
 Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
 SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
+Ref = Annotated[
+    str,
+    Meta(
+        min_length=5,
+        max_length=1024,
+        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f/][^\x00-\x1f\x7f]*)$",
+        description="`env:NAME`, a variable of the hub, or `file:path`, a file below its folder for secrets.",
+        examples=["env:SHOP_PASSWORD"],
+    ),
+]
+
+
+class SecretReference(Input):
+    """In place of a secret: where the hub finds it. What it refers to is read when it is used, and never stored."""
+
+    ref: Ref
+
+
+Value = str | SecretReference
+Values = Mapping[str, Value | None]
+"""Secrets as they are given, by name; None removes one."""
 
 
 class SecretState(Output):
@@ -28,6 +54,14 @@ class SecretState(Output):
     version: int
     """Counts how often the secret was given."""
     updated_at: datetime
+    updated_by: UUID | None
+    source: Literal["stored", "reference"]
+    ref: str | None
+    """What a reference refers to, which is no secret; null for a stored value."""
+
+
+class GivenSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    """Base of every type's secrets in a request."""
 
 
 class DataSourceOut(EntityOut):
@@ -48,6 +82,20 @@ class DataSourceOut(EntityOut):
     last_tested_at: datetime | None
 
 
+class SourceWarning(Output):
+    """Nothing is wrong, but somebody should look."""
+
+    code: Literal["duplicate_source"]
+    message: str
+    data_source_id: UUID | None
+    """The other source; null for one of the same dry run, which has no id."""
+
+
+class DataSourceSaved(DataSourceOut):
+    warnings: list[SourceWarning] | UnsetType = UNSET
+    """Absent where there is nothing to warn of."""
+
+
 class DataSourceBase(Input, kw_only=True):
     name: Name
     description: Text | None = None
@@ -62,7 +110,7 @@ class DataSourcePatch(Input):
     name: Name | UnsetType = UNSET
     description: Text | None | UnsetType = UNSET
     config: dict[str, Any] | UnsetType = UNSET
-    secrets: dict[str, SecretPatch | None] | None | UnsetType = UNSET
+    secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET
     tags: Tags | None | UnsetType = UNSET
     owner_role_id: UUID | None | UnsetType = UNSET
     is_paused: bool | None | UnsetType = UNSET
@@ -72,6 +120,13 @@ class ConnectionBase(Input, kw_only=True):
     """What a test needs of a source that is not saved."""
 
 
+class ConnectionPatch(Input):
+    """A change that is tested before it is saved; merged as a PATCH would be."""
+
+    config: dict[str, Any] | UnsetType = UNSET
+    secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET
+
+
 def _variants(base: type[Input], suffix: str) -> Any:
     """A union of `base` with each type's config and secrets, tagged by `type`."""
     variants = [_variant(base, suffix, connector) for connector in registry.all()]
@@ -79,14 +134,29 @@ def _variants(base: type[Input], suffix: str) -> Any:
 
 
 def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
-    fields: list[Any] = [
-        ("config", connector.config_type),
-        ("secrets", connector.secrets_type, connector.secrets_type()),
-    ]
+    secrets_type = given_secrets_type(connector.secrets_type)
+    fields: list[Any] = [("config", connector.config_type), ("secrets", secrets_type, secrets_type())]
     name = connector.config_type.__name__.removesuffix("Config") + suffix
     return msgspec.defstruct(
         name, fields, bases=(base,), tag=connector.type, tag_field="type", kw_only=True, forbid_unknown_fields=True
     )
+
+
+@functools.cache
+def given_secrets_type(secrets_type: type[ConnectorSecrets]) -> Any:
+    """The secrets of a type as they are given: each a text, or a reference to one."""
+    fields = [(field.name, _or_reference(field.type), field.default) for field in fields_of(secrets_type)]
+    return msgspec.defstruct(
+        secrets_type.__name__, fields, bases=(GivenSecrets,), frozen=True, kw_only=True, forbid_unknown_fields=True
+    )
+
+
+def _or_reference(annotation: Any) -> Any:
+    """What is said of a field in `Annotated` stays said of it."""
+    if get_origin(annotation) is not Annotated:
+        return annotation | SecretReference
+    inner, *said = get_args(annotation)
+    return Annotated[(inner | SecretReference, *said)]
 
 
 DataSourceCreate: Any = _variants(DataSourceBase, "DataSource")
@@ -97,7 +167,43 @@ class NewDataSource(DataSourceBase, kw_only=True):
     """What every variant of DataSourceCreate has, for the reader and the type checker."""
 
     config: ConnectorConfig
-    secrets: ConnectorSecrets
+    secrets: GivenSecrets
+
+
+class BulkBase(Input, kw_only=True):
+    atomic: bool = True
+    """All or none; false: those that can be are, and the answer says why the others are not."""
+    dry_run: bool = False
+    """Answer as if, and save nothing."""
+
+
+class DataSourceBulk(BulkBase, kw_only=True):
+    data_sources: Annotated[list[DataSourceCreate], Meta(min_length=1, max_length=MAX_BULK)]
+
+
+class UnreadBulk(BulkBase, kw_only=True):
+    """The same before its items are read: a faulty one must not hide what the others are."""
+
+    data_sources: Annotated[list[Any], Meta(min_length=1, max_length=MAX_BULK)]
+
+
+class BulkItem(Output):
+    index: int
+    """The place in the request, from 0."""
+    status: Literal["created", "valid", "failed"]
+    """`valid` where a dry run would have created it."""
+    data_source: DataSourceOut | None
+    errors: list[Fault]
+    """Paths lead from the whole request: `data_sources[3].config.port`."""
+    warnings: list[SourceWarning]
+
+
+class BulkOut(Output):
+    created: int
+    failed: int
+    dry_run: bool
+    items: list[BulkItem]
+    """One for each data source of the request, in its order."""
 
 
 def type_of(variant: msgspec.Struct) -> str:
@@ -132,6 +238,8 @@ class TestOut(Output):
     steps: list[dict[str, Any]]
     server: dict[str, Any]
     duration_ms: float
+    secret_versions: dict[str, int]
+    """Which version of each secret was used."""
     created_at: datetime
     created_by: UUID | None
 

@@ -1,61 +1,149 @@
 """Secrets of data sources: sealed when given, opened for connector work, and sent only where they were given for."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Row, bindparam, delete, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 
+from app.connectors.base import ConnectorConfig, ConnectorSecrets, InvalidField
+from app.connectors.identity import destination
 from app.connectors.registry import AnyConnector
+from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault
 from app.core.sealing import SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
+from app.domain.sources.schemas import GivenSecrets, SecretReference, Value, Values, given_secrets_type
 from app.domain.work import UnitOfWork
 
 MASKS = re.compile(
-    r"(?P<mark>[*\u00b7\u2022\u2219\u25cf\u26ab.x_-])(?P=mark){2,}"
-    r"|[*_]*[<\[({]+(hidden|redacted|masked|secret|encrypted)[>\])}]+[*_]*|[*_]{2,}(hidden|redacted|masked|secret)[*_]{2,}",
+    r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026#._\- ]{3,}"
+    r"|x{3,}"
+    r"|redacted|masked|obfuscated|hidden"
+    r"|[*_]*[<\[({]+(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[>\])}]+[*_]*"
+    r"|[*_]{2,}(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[*_]{2,}",
     re.IGNORECASE,
 )
-"""What forms and other services show in place of a secret: sent back, it would replace the real one. One sign over and
-over, or a word in brackets; a secret that only holds such signs is a secret."""
+"""What forms and other services show in place of a secret: sent back, it would replace the real one. The rule: three
+or more signs and nothing else (stars, dots, bullets, dashes ...), three or more `x`, a word such as `REDACTED`, or one
+such as `<hidden>` in brackets, stars or underscores. A secret that only holds some of these is a secret."""
 
 LOST = (
     "A stored secret cannot be opened: the key that it was sealed with is gone. Give it again, or bring back the key."
 )
+UNKNOWN_TEXT = "a secret that is read when it is used"
+"""Stands for what a reference refers to where only the presence of a secret can be judged."""
 
 
-def refuse_masks(secrets: Mapping[str, str | None]) -> None:
+class NewSecret(Struct):
+    """A row to write."""
+
+    data_source_id: UUID
+    tenant_id: UUID
+    name: str
+    sealed: str | None
+    """In PostgreSQL's hexadecimal form."""
+    key_id: str | None
+    reference: str | None
+    updated_at: datetime
+    updated_by: UUID | None
+
+
+STORE = text(
+    """INSERT INTO data_source_secrets
+         (data_source_id, tenant_id, name, sealed, key_id, reference, version, updated_at, updated_by)
+       SELECT data_source_id, tenant_id, name, sealed, key_id, reference, 1, updated_at, updated_by
+       FROM jsonb_to_recordset(:rows) AS given (
+         data_source_id uuid, tenant_id uuid, name text, sealed bytea, key_id text, reference text,
+         updated_at timestamptz, updated_by uuid)
+       ON CONFLICT (data_source_id, name) DO UPDATE SET
+         sealed = EXCLUDED.sealed, key_id = EXCLUDED.key_id, reference = EXCLUDED.reference,
+         updated_at = EXCLUDED.updated_at, updated_by = EXCLUDED.updated_by,
+         version = data_source_secrets.version + 1"""
+).bindparams(bindparam("rows", type_=JSONB))
+"""The earlier value is overwritten: what is not needed is not kept."""
+
+
+# As they are given ----------------------------------------------------------------------------------------------------
+
+
+def given_values(secrets: GivenSecrets) -> dict[str, Value]:
+    """The fields that have a value."""
+    values = ((name, getattr(secrets, name)) for name in secrets.__struct_fields__)
+    return {name: value for name, value in values if value is not None}
+
+
+def refuse_masks(secrets: Values, below: str = "") -> None:
     """Raises BadRequest where a mask was given as a secret."""
-    masked = [name for name, value in secrets.items() if value is not None and MASKS.fullmatch(value)]
+    masked = [name for name, value in secrets.items() if isinstance(value, str) and MASKS.fullmatch(value)]
     if masked:
         faults = [
-            Fault(f"secrets.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one")
+            Fault(
+                f"{below}secrets.{name}",
+                "masked_secret",
+                "is a mask, not a secret; leave it out to keep the stored one",
+            )
             for name in masked
         ]
         raise BadRequest(errors=faults)
 
 
-async def store(work: UnitOfWork, source: DataSource, secrets: Mapping[str, str | None]) -> None:
+def check_together(connector: AnyConnector, config: ConnectorConfig, values: Values, below: str = "") -> None:
+    """Raises BadRequest where a secret does not fit its type, or config and secrets ask something of each other that is
+    missing. What a reference refers to is not read here: all that is known of it is that it is there.
+    """
+    present = {name: value for name, value in values.items() if value is not None}
+    path = f"{below}secrets"
+    convert(msgspec.to_builtins(present), given_secrets_type(connector.secrets_type), path=path)
+    texts = {name: value for name, value in present.items() if isinstance(value, str)}
+    secrets: ConnectorSecrets = convert(texts, connector.secrets_type, path=path)
+    unknown = present.keys() - texts.keys()
+    for name in unknown:
+        msgspec.structs.force_setattr(secrets, name, UNKNOWN_TEXT)
+    try:
+        connector.validate(config, secrets)
+    except InvalidField as error:
+        if error.path[:1] != ("secrets",) or not unknown.intersection(error.path[1:]):
+            raise BadRequest(errors=[Fault(below + ".".join(error.path), "invalid", error.message)]) from None
+
+
+# Stored ---------------------------------------------------------------------------------------------------------------
+
+
+async def store(work: UnitOfWork, source: DataSource, secrets: Values) -> None:
     """Seal what is given, remove what is null. Each time a secret is given its version counts up."""
-    for name, value in secrets.items():
-        if value is None:
-            key = (DataSourceSecret.data_source_id == source.id, DataSourceSecret.name == name)
-            await work.session.execute(delete(DataSourceSecret).where(*key))
-        else:
-            await _store_one(work, source, name, value)
+    if removed := [name for name, value in secrets.items() if value is None]:
+        gone = (DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.in_(removed))
+        await work.session.execute(delete(DataSourceSecret).where(*gone))
+    given = {name: value for name, value in secrets.items() if value is not None}
+    await store_new(work, [new_secret(work, source.id, name, value) for name, value in given.items()])
 
 
-async def _store_one(work: UnitOfWork, source: DataSource, name: str, value: str) -> None:
-    ring = work.parts.key_ring
-    sealed = ring.seal(value.encode(), tenant_id=source.tenant_id, row_id=source.id, field=sealed_field(name))
-    given = {"sealed": sealed, "key_id": ring.current_id, "updated_at": work.now}
-    statement = insert(DataSourceSecret).values(
-        data_source_id=source.id, name=name, tenant_id=source.tenant_id, version=1, **given
-    )
-    again = given | {"version": DataSourceSecret.version + 1}
-    await work.session.execute(statement.on_conflict_do_update(index_elements=["data_source_id", "name"], set_=again))
+def new_secret(work: UnitOfWork, source_id: UUID, name: str, value: Value) -> NewSecret:
+    ring, sealed, key_id = work.parts.key_ring, None, None
+    if isinstance(value, str):
+        whole = ring.seal(value.encode(), tenant_id=work.tenant_id, row_id=source_id, field=sealed_field(name))
+        sealed, key_id = "\\x" + whole.hex(), ring.current_id
+    reference = value.ref if isinstance(value, SecretReference) else None
+    return NewSecret(source_id, work.tenant_id, name, sealed, key_id, reference, work.now, work.actor_id)
+
+
+async def store_new(work: UnitOfWork, rows: Sequence[NewSecret]) -> None:
+    """In one statement, of however many sources they are."""
+    if rows:
+        await work.session.execute(STORE, {"rows": msgspec.to_builtins(rows)})
+
+
+class Stored(Struct):
+    """The secrets of a source at one moment."""
+
+    values: dict[str, Value]
+    versions: dict[str, int]
 
 
 async def names(work: UnitOfWork, source: DataSource) -> set[str]:
@@ -63,28 +151,44 @@ async def names(work: UnitOfWork, source: DataSource) -> set[str]:
     return set(await work.session.scalars(statement))
 
 
-async def opened(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> dict[str, str]:
+async def stored(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> Stored:
     """The values, for connector work and nothing else. Raises Conflict naming those that no key of the ring opens."""
     rows = await work.session.execute(
-        select(DataSourceSecret.name, DataSourceSecret.sealed).where(
-            DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.not_in(list(but))
-        )
+        select(
+            DataSourceSecret.name, DataSourceSecret.sealed, DataSourceSecret.reference, DataSourceSecret.version
+        ).where(DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.not_in(list(but)))
     )
-    values = {name: _open_one(work, source, name, sealed) for name, sealed in rows}
-    lost = sorted(name for name, value in values.items() if value is None)
+    found, values, lost = rows.all(), {}, []
+    for row in found:
+        if (value := _value_of(work, source, row)) is None:
+            lost.append(row.name)
+        else:
+            values[row.name] = value
     if lost:
-        faults = [Fault(f"secrets.{name}", "secret_unreadable", "give it again: it cannot be opened") for name in lost]
+        faults = [
+            Fault(f"secrets.{name}", "secret_unreadable", "give it again: it cannot be opened") for name in sorted(lost)
+        ]
         raise Conflict(LOST, code="secret_unreadable", errors=faults)
-    return {name: value for name, value in values.items() if value is not None}
+    return Stored(values, {row.name: row.version for row in found})
 
 
-def _open_one(work: UnitOfWork, source: DataSource, name: str, sealed: bytes) -> str | None:
+def _value_of(work: UnitOfWork, source: DataSource, row: Row[Any]) -> Value | None:
     """None where no key of the ring opens it, or it belongs elsewhere."""
-    ring, field = work.parts.key_ring, sealed_field(name)
+    if row.reference is not None:
+        return SecretReference(ref=row.reference)
+    ring, field = work.parts.key_ring, sealed_field(row.name)
     try:
-        return ring.open(sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
+        return ring.open(row.sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
     except SealingError:
         return None
+
+
+def sealed_field(name: str) -> str:
+    """The field part of the place that a secret of that name is sealed to."""
+    return f"data_sources.secrets.{name}"
+
+
+# Sent only where they were given for ----------------------------------------------------------------------------------
 
 
 def require_reentry(
@@ -94,8 +198,12 @@ def require_reentry(
     stored: Iterable[str],
     given: Iterable[str],
 ) -> None:
-    """A stored secret goes only where it was given for: raises Conflict naming the secrets to give again."""
-    moved = sorted(field for field in connector.destination_fields if before.get(field) != after.get(field))
+    """A secret goes only where it was given for, references included: raises Conflict naming those to give again."""
+    moved = sorted(
+        field
+        for field in connector.destination_fields
+        if destination(before.get(field)) != destination(after.get(field))
+    )
     kept = sorted(set(stored) - set(given))
     if moved and kept:
         faults = [
@@ -107,8 +215,3 @@ def require_reentry(
             code="secret_reentry_required",
             errors=faults,
         )
-
-
-def sealed_field(name: str) -> str:
-    """The field part of the place that a secret of that name is sealed to."""
-    return f"data_sources.secrets.{name}"

@@ -1,20 +1,21 @@
 """The rules about data sources: registered with what their type takes, tested unsaved, dialled only when asked."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import insert, select
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
 from app.connectors.base import (
-    ConnectorConfig,
-    ConnectorSecrets,
-    InvalidField,
     PreviewRequest,
     PreviewResult,
+    StepName,
+    Steps,
     TestResult,
     unqualify,
 )
@@ -24,18 +25,43 @@ from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound, TooManyRequests, Unavailable
 from app.core.listing import parse_uuid
 from app.core.schemas import canonical_name, changes_of, required_text
+from app.core.security import Principal
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService
 from app.domain.parts import Parts
 from app.domain.roles.services import RoleService
+from app.domain.sources import duplicates, references
 from app.domain.sources import secrets as source_secrets
 from app.domain.sources.echoes import without_secrets
 from app.domain.sources.models import DataSource, DataSourceTest, SourceObject
+from app.domain.sources.registration import distinct, plain, saved
 from app.domain.sources.repositories import DataSourceRepository
-from app.domain.sources.schemas import DataSourceOut, DataSourcePatch, NewDataSource, PreviewAsk, type_of
+from app.domain.sources.schemas import (
+    ConnectionPatch,
+    DataSourceOut,
+    DataSourcePatch,
+    DataSourceSaved,
+    NewDataSource,
+    PreviewAsk,
+    SourceWarning,
+    Value,
+    Values,
+)
 from app.domain.work import UnitOfWork
 
 DISCOVER = "data_source.discover"
+UNDIALLED: tuple[StepName, ...] = ("resolve", "connect", "tls")
+
+
+class Reach(Struct):
+    """All that connector work needs of a source, saved or not."""
+
+    type: str
+    config: Mapping[str, Any]
+    secrets: Mapping[str, Value]
+    secret_versions: Mapping[str, int] = {}
+    """Of the stored ones among them."""
+    fingerprint: bytes | None = None
 
 
 class DataSourceService:
@@ -43,44 +69,17 @@ class DataSourceService:
         self._work = work
         self._sources = DataSourceRepository(work.session)
 
-    async def create(self, new: NewDataSource) -> DataSourceOut:
-        """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
-        connector = registry.get(type_of(new))
-        given = given_secrets(new.secrets)
-        source_secrets.refuse_masks(given)
-        check_together(connector, new.config, new.secrets)
-        await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
-        name = required_text(new.name, "name")
-        source = DataSource(
-            **self._work.stamp(),
-            name=name,
-            name_key=canonical_name(name),
-            description=new.description,
-            type=connector.type,
-            category=connector.category,
-            config=plain(new.config),
-            tags=distinct(new.tags),
-            owner_role_id=new.owner_role_id,
-            is_paused=new.is_paused,
-            status="untested",
-        )
-        await self._sources.add(source)
-        await source_secrets.store(self._work, source, given)
-        shown = await self._shown(source.id)
-        self._work.audit("data_source.create", "data_source", source.id, after=shown)
-        self._work.announce("data_source.created", f"data-sources/{source.id}", shown)
-        return shown
-
-    async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceOut:
+    async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceSaved:
         """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""
         source = await self._sources.load(source_id, self._work.tenant_id, lock=True)
         self._work.require_match(source.version)
         before = await self._shown(source_id)
         changes = changes_of(patch)
         given = await self._secrets_to_change(source, changes)
-        source_secrets.refuse_masks(given)
-        if "config" in changes or given:
-            changes["config"] = await self._merged_config(source, changes.get("config", {}), given)
+        reach = await self._merged(source, changes.get("config", {}), given) if "config" in changes or given else None
+        is_reconfigured = reach is not None and reach.config != source.config
+        if reach is not None:
+            changes["config"] = reach.config
         if "name" in changes:
             changes["name"] = required_text(changes["name"], "name")
             changes["name_key"] = canonical_name(changes["name"])
@@ -91,14 +90,16 @@ class DataSourceService:
         await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
         removed_only = all(value is None and name not in before.secrets for name, value in given.items())
         if not self._work.apply(source, changes) and removed_only:
-            return before
+            return saved(before, [])
         self._work.touch(source)
+        if reach is not None:
+            source.fingerprint = reach.fingerprint
         await self._work.session.flush()
         await source_secrets.store(self._work, source, given)
         after = await self._shown(source_id)
         self._work.audit("data_source.update", "data_source", source_id, before=before, after=after)
         self._work.announce("data_source.updated", f"data-sources/{source_id}", after)
-        return after
+        return saved(after, await self._warnings(source) if is_reconfigured else [])
 
     async def delete(self, source_id: UUID) -> None:
         source = await self._sources.load(source_id, self._work.tenant_id, lock=True)
@@ -109,7 +110,7 @@ class DataSourceService:
         self._work.audit("data_source.delete", "data_source", source_id, before=before)
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
 
-    async def record_test(self, source_id: UUID, result: TestResult) -> None:
+    async def record_test(self, source_id: UUID, result: TestResult, secret_versions: Mapping[str, int]) -> None:
         """Keep the result in the history and on the source; an event where the status changed.
 
         No version is counted.
@@ -123,6 +124,7 @@ class DataSourceService:
             "steps": msgspec.to_builtins(result.steps),
             "server": result.server,
             "duration_ms": result.duration_ms,
+            "secret_versions": dict(secret_versions),
             "created_at": self._work.now,
             "created_by": self._work.actor_id,
         }
@@ -144,9 +146,20 @@ class DataSourceService:
         return job
 
     async def connection_of(self, source_id: UUID) -> tuple[DataSource, dict[str, str]]:
-        """The source and its opened secrets, for connector work."""
+        """The source and its secrets, opened and read, for connector work. Raises Conflict where one cannot be."""
         source = await self._sources.load(source_id, self._work.tenant_id)
-        return source, await source_secrets.opened(self._work, source)
+        kept = await source_secrets.stored(self._work, source)
+        return source, await references.resolved(self._work.parts.settings, source.type, kept.values)
+
+    async def reach_of(self, source_id: UUID, changes: ConnectionPatch | None = None) -> Reach:
+        """What a test needs; with changes, as an update with them would save it. Raises as `update` does."""
+        source = await self._sources.load(source_id, self._work.tenant_id)
+        named = changes_of(changes) if changes is not None else {}
+        if not named:
+            kept = await source_secrets.stored(self._work, source)
+            return Reach(source.type, source.config, kept.values, kept.versions, source.fingerprint)
+        given = await self._secrets_to_change(source, named)
+        return await self._merged(source, named.get("config", {}), given)
 
     async def path_of(self, source_id: UUID, name: str) -> tuple[str, ...]:
         """The path of an object by its id or qualified name, whether it was discovered or not. Raises NotFound."""
@@ -172,49 +185,33 @@ class DataSourceService:
             data = {"id": str(source.id), "status": status, "before": source.status}
             self._work.announce("data_source.status_changed", f"data-sources/{source.id}", data)
 
-    async def _secrets_to_change(self, source: DataSource, changes: dict[str, Any]) -> dict[str, str | None]:
-        """The secrets of a patch; null in their place clears all of them."""
-        given: dict[str, str | None] | None = changes.pop("secrets", {})
+    async def _secrets_to_change(self, source: DataSource, changes: dict[str, Any]) -> dict[str, Value | None]:
+        """The secrets of a patch; null in their place clears all of them. Raises BadRequest and Forbidden."""
+        given: dict[str, Value | None] | None = changes.pop("secrets", {})
         if given is None:
             return dict.fromkeys(await source_secrets.names(self._work, source))
+        references.require_permission(self._work.principal, given)
+        source_secrets.refuse_masks(given)
+        references.refuse_foreign(self._work.parts.settings, given)
         return given
 
-    async def _merged_config(
-        self, source: DataSource, patch: Mapping[str, Any], given: Mapping[str, str | None]
-    ) -> dict[str, Any]:
-        """The config after a merge patch, validated with the secrets that it will have."""
+    async def _merged(self, source: DataSource, patch: Mapping[str, Any], given: Values) -> Reach:
+        """Config and secrets after a merge patch, held against the type and against where the secrets may go."""
         connector = registry.get(source.type)
-        merged = merge_patch(source.config, patch)
-        config = convert(merged, connector.config_type, path="config")
-        stored, before = await source_secrets.names(self._work, source), as_read_today(connector, source.config)
-        source_secrets.require_reentry(connector, before, plain(config), stored, given)
-        kept = await source_secrets.opened(self._work, source, but=given)
-        values = {name: value for name, value in (kept | dict(given)).items() if value is not None}
-        check_together(connector, config, convert(values, connector.secrets_type, path="secrets"))
-        return plain(config)
+        config = convert(merge_patch(source.config, patch), connector.config_type, path="config")
+        names, before = await source_secrets.names(self._work, source), as_read_today(connector, source.config)
+        source_secrets.require_reentry(connector, before, plain(config), names, given)
+        kept = await source_secrets.stored(self._work, source, but=given)
+        values = kept.values | {name: value for name, value in given.items() if value is not None}
+        source_secrets.check_together(connector, config, values)
+        return Reach(source.type, plain(config), values, kept.versions, duplicates.fingerprint(connector, config))
+
+    async def _warnings(self, source: DataSource) -> list[SourceWarning]:
+        found = await duplicates.others(self._work, [source.fingerprint or b""], but=source.id)
+        return [duplicates.warning(other) for others in found.values() for other in others]
 
     async def _shown(self, source_id: UUID) -> DataSourceOut:
         return await self._sources.read(DataSourceOut, id=source_id, tenant_id=self._work.tenant_id)
-
-
-def given_secrets(secrets: ConnectorSecrets) -> dict[str, str | None]:
-    """The fields that have a value."""
-    values = ((name, getattr(secrets, name)) for name in secrets.__struct_fields__)
-    return {name: value for name, value in values if value is not None}
-
-
-def check_together(connector: registry.AnyConnector, config: ConnectorConfig, secrets: ConnectorSecrets) -> None:
-    """Raises BadRequest where config and secrets ask something of each other that is missing."""
-    try:
-        connector.validate(config, secrets)
-    except InvalidField as error:
-        raise BadRequest(errors=[Fault(".".join(error.path), "invalid", error.message)]) from None
-
-
-def plain(config: ConnectorConfig) -> dict[str, Any]:
-    """As it is stored and read back: through JSON, which has no tuples."""
-    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
-    return values
 
 
 def as_read_today(connector: registry.AnyConnector, stored: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,20 +235,38 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def distinct(tags: list[str]) -> list[str]:
-    """In the order given, each once, without outer white space."""
-    return list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))
+def values_to_test(
+    parts: Parts, principal: Principal, connector: registry.AnyConnector, given: NewDataSource
+) -> dict[str, Value]:
+    """The secrets of a source that is not saved, judged as they would be if it were. Raises BadRequest, Forbidden."""
+    values = source_secrets.given_values(given.secrets)
+    references.require_permission(principal, values)
+    source_secrets.refuse_masks(values)
+    references.refuse_foreign(parts.settings, values)
+    source_secrets.check_together(connector, given.config, values)
+    return values
 
 
-async def run_test(
-    parts: Parts, tenant_id: UUID, type_name: str, config: Mapping[str, Any], secrets: Mapping[str, Any]
-) -> TestResult:
+async def run_test(parts: Parts, tenant_id: UUID, reach: Reach) -> TestResult:
     """The staged test, in a process of its own, within ten seconds. Raises for a cap only: a failure is a result."""
     try:
-        result = await parts.sandbox.check(type_name, config, secrets, parts.egress, tenant=str(tenant_id))
+        secrets = await references.resolved(parts.settings, reach.type, reach.secrets)
+        result = await parts.sandbox.check(reach.type, reach.config, secrets, parts.egress, tenant=str(tenant_id))
+    except references.UnresolvedReference as error:
+        return undialled(error.detail)
     except SandboxError as error:
         raise as_refusal(error) from None
     return without_secrets(result, secrets)
+
+
+def undialled(why: str) -> TestResult:
+    """A test that ended before anything was dialled, for want of a secret."""
+    steps = Steps()
+    for name in UNDIALLED:
+        steps.skip(name, "Nothing was dialled: a secret is missing.")
+    with suppress(ConnectorError), steps.step("authenticate", ""):
+        raise ConnectorError("invalid_configuration", why)
+    return steps.result(0.0)
 
 
 async def run_preview(

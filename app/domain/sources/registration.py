@@ -1,0 +1,244 @@
+"""New data sources, one or five hundred: the same rules, and as few statements for many as for one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import any_, bindparam, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from uuid_utils.compat import uuid7
+
+from app.connectors import registry
+from app.connectors.base import ConnectorConfig
+from app.core.bodies import convert
+from app.core.errors import BadRequest, Conflict, Fault, HubError
+from app.core.schemas import canonical_name, required_text
+from app.domain.roles.models import Role
+from app.domain.roles.services import RoleService
+from app.domain.sources import duplicates, references
+from app.domain.sources import secrets as source_secrets
+from app.domain.sources.models import DataSource
+from app.domain.sources.repositories import DataSourceRepository
+from app.domain.sources.schemas import (
+    BulkItem,
+    BulkOut,
+    DataSourceCreate,
+    DataSourceOut,
+    DataSourceSaved,
+    NewDataSource,
+    SourceWarning,
+    UnreadBulk,
+    Value,
+    type_of,
+)
+from app.domain.work import UnitOfWork
+
+MAX_FAULTS_OF_AN_ITEM = 20
+NAME_TAKEN = "A data source of this name exists already."
+
+_COLUMNS = tuple(column.name for column in DataSource.__table__.columns)
+_INSERT = text(
+    f"""INSERT INTO data_sources ({", ".join(_COLUMNS)})
+        SELECT {", ".join(_COLUMNS)} FROM jsonb_populate_recordset(NULL::data_sources, :rows)"""  # noqa: S608 - ours
+).bindparams(bindparam("rows", type_=JSONB))
+_SHOWN = DataSourceRepository.selection(DataSourceOut).where(
+    DataSource.id == any_(bindparam("ids", type_=ARRAY(DataSource.id.type)))
+)
+
+
+class Draft(Struct):
+    """A source that could be registered as it is, but for what other rows say."""
+
+    row: dict[str, Any]
+    secrets: dict[str, Value]
+    fingerprint: bytes
+
+    @property
+    def id(self) -> UUID:
+        source_id: UUID = self.row["id"]
+        return source_id
+
+
+class Item(Struct):
+    """One place of a bulk request."""
+
+    index: int
+    draft: Draft | None = None
+    faults: list[Fault] = []
+    warnings: list[SourceWarning] = []
+
+    @property
+    def below(self) -> str:
+        return f"data_sources[{self.index}]."
+
+
+class Registration:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+
+    async def one(self, new: NewDataSource) -> DataSourceSaved:
+        """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
+        values = source_secrets.given_values(new.secrets)
+        references.require_permission(self._work.principal, values)
+        draft = self._draft(new, values)
+        await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
+        found = await duplicates.others(self._work, [draft.fingerprint])
+        (shown,) = await self._save([draft])
+        warnings = [duplicates.warning(source_id) for source_id in found.get(draft.fingerprint, ())]
+        return saved(shown, warnings)
+
+    async def many(self, bulk: UnreadBulk) -> BulkOut:
+        """Raises BadRequest or Conflict with every fault of every item where nothing can be saved: in an atomic request
+        for one faulty item, in another where all are. A dry run goes the same way and saves nothing.
+        """
+        items = [self._item(index, value) for index, value in enumerate(bulk.data_sources)]
+        await self._find_unknown_roles(items)
+        await self._find_taken_names(items)
+        good, faults = _good(items), [fault for item in items for fault in item.faults]
+        if faults and (bulk.atomic or not good):
+            raise _refusal(faults)
+        await self._find_duplicates(items, dry_run=bulk.dry_run)
+        shown = {} if bulk.dry_run else {each.id: each for each in await self._save(draft for _, draft in good)}
+        return _report(items, shown, dry_run=bulk.dry_run)
+
+    def _draft(self, new: NewDataSource, values: dict[str, Value], below: str = "") -> Draft:
+        """Raises BadRequest."""
+        connector = registry.get(type_of(new))
+        source_secrets.refuse_masks(values, below)
+        references.refuse_foreign(self._work.parts.settings, values, below)
+        source_secrets.check_together(connector, new.config, values, below)
+        name, fingerprint = required_text(new.name, f"{below}name"), duplicates.fingerprint(connector, new.config)
+        row = {
+            "id": uuid7(),
+            **self._work.stamp(),
+            "version": 1,
+            "name": name,
+            "name_key": canonical_name(name),
+            "description": new.description,
+            "type": connector.type,
+            "category": connector.category,
+            "config": plain(new.config),
+            "tags": distinct(new.tags),
+            "owner_role_id": new.owner_role_id,
+            "is_paused": new.is_paused,
+            "status": "untested",
+            "fingerprint": "\\x" + fingerprint.hex(),
+        }
+        return Draft(row, values, fingerprint)
+
+    def _item(self, index: int, value: Any) -> Item:
+        """Raises Forbidden for a reference without the permission: that is about the caller, not about the item."""
+        item = Item(index)
+        try:
+            new = convert(value, DataSourceCreate, path=item.below.removesuffix("."))
+            values = source_secrets.given_values(new.secrets)
+            references.require_permission(self._work.principal, values)
+            item.draft = self._draft(new, values, item.below)
+        except BadRequest as error:
+            item.faults = error.errors[:MAX_FAULTS_OF_AN_ITEM]
+        return item
+
+    async def _find_unknown_roles(self, items: Sequence[Item]) -> None:
+        wanted = {draft.row["owner_role_id"] for _, draft in _good(items)} - {None}
+        if not wanted:
+            return
+        ours = select(Role.id).where(Role.tenant_id == self._work.tenant_id, Role.id.in_(wanted))
+        unknown = wanted - set(await self._work.session.scalars(ours))
+        for item, draft in _good(items):
+            if draft.row["owner_role_id"] in unknown:
+                item.faults = [Fault(f"{item.below}owner_role_id", "unknown_role", "is not a role")]
+
+    async def _find_taken_names(self, items: Sequence[Item]) -> None:
+        """Taken by another source, or by an item before this one."""
+        keys = [draft.row["name_key"] for _, draft in _good(items)]
+        ours = (DataSource.tenant_id == self._work.tenant_id, DataSource.name_key.in_(keys))
+        taken = set(await self._work.session.scalars(select(DataSource.name_key).where(*ours)))
+        for item, draft in _good(items):
+            if draft.row["name_key"] in taken:
+                item.faults = [Fault(f"{item.below}name", "name_taken", "is the name of another data source")]
+            taken.add(draft.row["name_key"])
+
+    async def _find_duplicates(self, items: Sequence[Item], *, dry_run: bool) -> None:
+        """Among the sources that are there, and among the items themselves."""
+        good = _good(items)
+        found = await duplicates.others(self._work, {draft.fingerprint for _, draft in good})
+        alike: dict[bytes, list[Item]] = {}
+        for item, draft in good:
+            alike.setdefault(draft.fingerprint, []).append(item)
+        for item, draft in good:
+            if draft.fingerprint:
+                siblings = [
+                    other for other in alike[draft.fingerprint][: duplicates.MAX_NAMED + 1] if other is not item
+                ]
+                item.warnings = [duplicates.warning(source_id) for source_id in found.get(draft.fingerprint, ())]
+                item.warnings += [_of_sibling(other, dry_run=dry_run) for other in siblings]
+
+    async def _save(self, drafts: Iterable[Draft]) -> list[DataSourceOut]:
+        """One statement for the sources, one for their secrets, one to read them back; one row on record for each."""
+        session, made = self._work.session, list(drafts)
+        await session.execute(_INSERT, {"rows": [msgspec.to_builtins(draft.row) for draft in made]})
+        new = [
+            source_secrets.new_secret(self._work, draft.id, name, value)
+            for draft in made
+            for name, value in draft.secrets.items()
+        ]
+        await source_secrets.store_new(self._work, new)
+        values = {"ids": [draft.id for draft in made], "tenant_id": self._work.tenant_id}
+        found = {row.id: DataSourceOut(**row._mapping) for row in await session.execute(_SHOWN, values)}
+        shown = [found[draft.id] for draft in made]
+        for each in shown:
+            self._work.audit("data_source.create", "data_source", each.id, after=each)
+            self._work.announce("data_source.created", f"data-sources/{each.id}", each)
+        return shown
+
+
+def _good(items: Sequence[Item]) -> list[tuple[Item, Draft]]:
+    return [(item, item.draft) for item in items if item.draft is not None and not item.faults]
+
+
+def _refusal(faults: list[Fault]) -> HubError:
+    if all(fault.code == "name_taken" for fault in faults):
+        return Conflict(NAME_TAKEN, code="name_taken", errors=faults)
+    return BadRequest("Some data sources are not valid.", errors=faults)
+
+
+def _of_sibling(other: Item, *, dry_run: bool) -> SourceWarning:
+    message = f"data_sources[{other.index}] of this request is of the same server and database."
+    assert other.draft is not None
+    warned: SourceWarning = duplicates.warning(None if dry_run else other.draft.id, message)
+    return warned
+
+
+def _report(items: Sequence[Item], shown: dict[UUID, DataSourceOut], *, dry_run: bool) -> BulkOut:
+    report = [_reported(item, shown) for item in items]
+    failed = sum(item.status == "failed" for item in report)
+    return BulkOut(len(shown), failed, dry_run, report)
+
+
+def _reported(item: Item, shown: dict[UUID, DataSourceOut]) -> BulkItem:
+    if item.draft is None or item.faults:
+        return BulkItem(item.index, "failed", None, item.faults, [])
+    made = shown.get(item.draft.id)
+    return BulkItem(item.index, "created" if made else "valid", made, [], item.warnings)
+
+
+def saved(shown: DataSourceOut, warnings: list[SourceWarning]) -> DataSourceSaved:
+    """As it is read, and what there is to warn of."""
+    values = [getattr(shown, name) for name in shown.__struct_fields__]
+    made = DataSourceSaved(*values)
+    if warnings:
+        made.warnings = warnings
+    return made
+
+
+def plain(config: ConnectorConfig) -> dict[str, Any]:
+    """As it is stored and read back: through JSON, which has no tuples."""
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
+    return values
+
+
+def distinct(tags: list[str]) -> list[str]:
+    """In the order given, each once, without outer white space."""
+    return list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))
