@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 from app.connectors.base import InvalidField, PreviewRequest
 from app.connectors.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.rest import RestConfig
-from app.connectors.s3 import S3, Datasets, S3Config, S3Secrets
+from app.connectors.s3 import S3, S3Config, S3Secrets
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.certificates import Authority
@@ -111,34 +110,3 @@ def test_config_and_secrets_are_judged_together() -> None:
     with pytest.raises(InvalidField) as caught:
         Postgresql.validate(config, PostgresqlSecrets())
     assert caught.value.path == ("secrets", "client_key")
-
-
-def test_a_hundred_thousand_keys_are_a_few_datasets() -> None:
-    datasets = Datasets()
-    tracemalloc.start()
-    for number in range(100_000):
-        datasets.add(f"sales/year={2000 + number % 20}/day={number % 365}/part-{number:06d}.csv", 10)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    (only,) = datasets
-    assert only.path == ("sales", "year=*", "day=*", "part-*.csv")
-    assert only.files == 100_000
-    assert peak < 1_000_000
-
-
-def test_many_names_in_one_folder_are_one_dataset_and_few_are_not() -> None:
-    few, many = Datasets(), Datasets()
-    words = [a + b for a in "abcdefgh" for b in "klmnop"]
-    for word in words[:5]:
-        few.add(f"in/{word}.csv", 1)
-    for word in words:
-        many.add(f"in/{word}.csv", 1)
-    assert [dataset.path for dataset in few] == [("in", f"{word}.csv") for word in sorted(words[:5])]
-    assert [(dataset.path, dataset.files) for dataset in many] == [(("in", "*.csv"), len(words))]
-
-
-def test_datasets_are_bounded_however_many_folders_there_are() -> None:
-    datasets = Datasets()
-    for number in range(20_000):
-        datasets.add(f"{''.join(chr(103 + int(digit)) for digit in str(number))}/x.csv", 1)
-    assert len(list(datasets)) == 5_000

@@ -1,0 +1,133 @@
+"""How keys become datasets, and what the object stores do alike."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.connectors import registry
+from app.connectors.base import InvalidField
+from app.connectors.datasets import Datasets, Scope, fixed_part, is_data, matches, matches_path
+
+PLACES = {"s3": {"bucket": "abc"}, "gcs": {"bucket": "abc"}, "azure_blob": {"account_name": "abc", "container": "abc"}}
+
+
+def test_a_hundred_thousand_keys_are_a_few_datasets() -> None:
+    datasets = Datasets()
+    tracemalloc.start()
+    for number in range(100_000):
+        datasets.add(f"sales/year={2000 + number % 20}/day={number % 365}/part-{number:06d}.csv", 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (only,) = datasets
+    assert only.path == ("sales", "year=*", "day=*", "part-*.csv")
+    assert only.files == 100_000
+    assert peak < 1_000_000
+
+
+def test_many_names_in_one_folder_are_one_dataset_and_few_are_not() -> None:
+    few, many = Datasets(), Datasets()
+    words = [a + b for a in "abcdefgh" for b in "klmnop"]
+    for word in words[:5]:
+        few.add(f"in/{word}.csv", 1)
+    for word in words:
+        many.add(f"in/{word}.csv", 1)
+    assert [dataset.path for dataset in few] == [("in", f"{word}.csv") for word in sorted(words[:5])]
+    assert [(dataset.path, dataset.files) for dataset in many] == [(("in", "*.csv"), len(words))]
+
+
+def test_datasets_are_bounded_however_many_folders_there_are() -> None:
+    datasets = Datasets()
+    for number in range(20_000):
+        datasets.add(f"{''.join(chr(103 + int(digit)) for digit in str(number))}/x.csv", 1)
+    assert len(list(datasets)) == 5_000
+
+
+def test_a_file_with_a_star_in_its_name_is_a_file() -> None:
+    datasets = Datasets()
+    datasets.add("a/st*r.csv", 1)
+    (only,) = datasets
+    assert (only.path, only.kind) == (("a", "st*r.csv"), "file")
+
+
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [
+        ("sales/", 0),
+        ("sales", 0),
+        ("sales/_SUCCESS", 0),
+        ("sales/.part-1.csv.crc", 8),
+        ("t/_delta_log/00000000000000000000.json", 8),
+        ("t/_temporary/0/part-1.csv", 8),
+        (".git/config", 8),
+    ],
+)
+def test_markers_and_the_tools_own_files_are_no_data(key: str, size: int) -> None:
+    assert not is_data(key, size)
+
+
+@pytest.mark.parametrize(("key", "size"), [("empty.csv", 0), ("README", 3), ("t/_year=2024/part-1.csv", 8)])
+def test_empty_files_and_partitions_are_data(key: str, size: int) -> None:
+    assert is_data(key, size)
+
+
+def test_a_scope_shows_what_is_below_its_folder_included_and_not_excluded() -> None:
+    scope = Scope("sales", ("*.csv", "*/2024/*"), ("*/tmp/*",))
+    keys = ["sales/a.csv", "sales/2024/b.json", "sales/tmp/c.csv", "sales/d.json", "salesman/e.csv", "other/f.csv"]
+    assert [key for key in keys if scope.shows(key)] == ["sales/a.csv", "sales/2024/b.json"]
+    assert Scope("").shows("anything")
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "expected"),
+    [
+        ("part-1.csv", "part-*.csv", True),
+        ("part-.csv", "part-*.csv", True),
+        ("part-1.csv.gz", "part-*.csv", False),
+        ("a/b/c.csv", "a/*.csv", True),
+        ("abcabc", "*a*c*a*c", True),
+        ("aba", "ab*ba", False),
+        ("x" * 5000, "*x" * 500 + "y", False),
+    ],
+)
+def test_a_star_stands_for_any_characters(text: str, pattern: str, expected: bool) -> None:
+    assert matches(text, pattern) is expected
+
+
+def test_a_path_is_matched_name_by_name() -> None:
+    assert matches_path("a/year=1/x.csv", ("a", "year=*", "*.csv"))
+    assert not matches_path("a/year=1/b/x.csv", ("a", "year=*", "*.csv"))
+
+
+def test_the_search_for_a_pattern_starts_where_it_may_be_found() -> None:
+    assert fixed_part(("a", "b", "year=*", "x-*.csv")) == ("a/b", "year=")
+    assert fixed_part(("*.csv",)) == ("", "")
+
+
+@pytest.mark.parametrize("type_name", sorted(PLACES))
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("endpoint_url", "http://a/path"),
+        ("endpoint_url", "http://a/?query"),
+        ("endpoint_url", "http://user:password@a"),
+        ("endpoint_url", "http://a:99999"),
+        ("prefix", "a\x00b"),
+        ("include_keys", ["a\nb"]),
+    ],
+)
+def test_a_wrong_field_is_named(type_name: str, field: str, value: Any) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert({**PLACES[type_name], field: value}, registry.get(type_name).config_type)
+    assert isinstance(caught.value.__cause__, InvalidField)
+    assert caught.value.__cause__.path == (field,)
+
+
+@pytest.mark.parametrize("type_name", sorted(PLACES))
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "s3://bucket", "unix:///tmp/x", "gopher://a", "//a", "http:///"])
+def test_only_http_endpoints_make_a_source(type_name: str, url: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({**PLACES[type_name], "endpoint_url": url}, registry.get(type_name).config_type)
