@@ -135,7 +135,7 @@ class Dialler:
         try:
             return await self._shake_hands(server, self._tls_context(server.host))
         except ConnectorError as error:
-            if error.code in {"tls_failed", "timeout"} and await self._speaks_plainly(server):
+            if error.code == "tls_failed" and await self._speaks_plainly(server):
                 raise ConnectorError("tls_unavailable", f"{server} speaks Kafka without TLS.") from None
             raise
 
@@ -212,7 +212,10 @@ class Dialler:
             async with asyncio.timeout(timeout_s):
                 await connection.connect()
         except Exception as error:
-            raise self._explain(error, server, timeout_s, is_signing_in=config.signs_in) from error
+            explained = self._explain(error, server, timeout_s, is_signing_in=config.signs_in)
+            if explained.code == "connection_lost" and config.is_encrypted and config.client_certificate is None:
+                explained = _wants_certificate(server)  # TLS 1.3 says so only after the handshake, or hangs up.
+            raise explained from error
         return connection
 
     async def ask(self, connection: AIOKafkaConnection, request: Any, server: Server) -> Any:
@@ -283,14 +286,14 @@ class Dialler:
         from aiokafka import errors
 
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
             cause = cause.__cause__
         if isinstance(cause, ConnectorError):
             return cause
-        if is_signing_in and (refused := self._explain_sign_in(cause, server)):
-            return refused
         if isinstance(cause, ssl.SSLError):
             return tls_failure(cause, server.host, server.port, timeout_s)
+        if is_signing_in and (refused := self._explain_sign_in(cause, server)):
+            return refused
         if isinstance(cause, TimeoutError | errors.RequestTimedOutError):
             return silent(server.host, server.port, timeout_s)
         if isinstance(cause, asyncio.IncompleteReadError) and cause.partial:
@@ -365,6 +368,12 @@ def _greeting() -> bytes:
 
 def _wants_tls(server: Server) -> ConnectorError:
     return ConnectorError("tls_required", f"{server} speaks TLS: choose SSL or SASL_SSL.")
+
+
+def _wants_certificate(server: Server) -> ConnectorError:
+    return ConnectorError(
+        "tls_failed", f"{server} hung up after the TLS handshake; it may ask for a client certificate."
+    )
 
 
 def _not_kafka(server: Server) -> ConnectorError:

@@ -41,6 +41,17 @@ def refuse(error: int, topic: str) -> None:
         raise ConnectorError("server_error", f"A broker answered with error {error} for {topic}.")
 
 
+def _unreadable(error: Exception, topic: str) -> ConnectorError:
+    from aiokafka.codec import has_snappy
+    from aiokafka.errors import UnsupportedCodecError
+
+    if isinstance(error, UnsupportedCodecError) and not has_snappy():  # cramjam brings snappy, lz4 and zstd together.
+        return ConnectorError(
+            "driver_missing", f"Messages of {topic} are compressed in a way that needs the package cramjam."
+        )
+    return ConnectorError("response_invalid", f"Messages of {topic} are damaged, or compressed in an unknown way.")
+
+
 class TopicLog:
     """The messages of a topic, newest first: by offset inside a partition, by timestamp among partitions."""
 
@@ -170,6 +181,14 @@ class Tail:
 
     def take(self, records: bytes, aborted: Any) -> None:
         """Batches come whole: what lies before the window in its first one is kept, too."""
+        try:
+            self._take(records, aborted)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable(error, self._topic) from error
+
+    def _take(self, records: bytes, aborted: Any) -> None:
         from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
         from aiokafka.record.memory_records import MemoryRecords
         from aiokafka.structs import TopicPartition

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from aiokafka.protocol.types import String
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
+from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY
 from tests.connectors.servers import scripted_server, server_context
 
@@ -57,16 +59,26 @@ class ScriptedBroker:
     advertised: tuple[tuple[str, int], ...] = ()
     """Empty: itself, as `localhost`."""
     is_encrypted: bool = False
+    asks_for_certificate: bool = False
     topics: tuple[ScriptedTopic, ...] = ()
+    silent_about: tuple[int, ...] = ()
+    """Keys of requests that it reads and leaves at that."""
     asked: list[Any] = field(default_factory=list, compare=False)
     """Every request but greetings, as it was read."""
 
     def serve(self, connection: socket.socket) -> None:
         if self.is_encrypted:
-            with server_context().wrap_socket(connection, server_side=True) as plain:
+            with self._context().wrap_socket(connection, server_side=True) as plain:
                 self._converse(plain)
         else:
             self._converse(connection)
+
+    def _context(self) -> ssl.SSLContext:
+        context = server_context()
+        if self.asks_for_certificate:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=authority().pem.decode())
+        return context
 
     def _converse(self, connection: socket.socket) -> None:
         sign_in = SignIn(self.mechanisms)
@@ -78,6 +90,8 @@ class ScriptedBroker:
             String("utf-8").decode(body)
             if key not in (17, 18, 36) and not sign_in.is_done:
                 return  # Kafka hangs up, too.
+            if key in self.silent_about:
+                continue
             answer = sign_in.answer(key, body) or self._answer(key, body, connection)
             connection.sendall(struct.pack(">ii", len(answer) + 4, correlation) + answer)
 
