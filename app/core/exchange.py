@@ -1,6 +1,5 @@
 """One request and its answer, as every layer sees them: created by the frame, found again by `Exchange.of(scope)`."""
 
-import asyncio
 import itertools
 import re
 import secrets
@@ -9,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from app.core.deadlines import Deadline
 from app.core.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Exchange:
         self.status = 0
         self.principal: Principal | None = None
         self.signed: Any = None  # the session in memory behind the principal (app.domain.auth.principals.Signed)
-        self.deadline: asyncio.Timeout | None = None
+        self.deadline: Deadline | None = None
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
@@ -93,7 +93,7 @@ class Exchange:
     def run_without_deadline(self) -> None:
         """For streams that are meant to stay open."""
         if self.deadline is not None:
-            self.deadline.reschedule(None)
+            self.deadline.lift()
 
 
 def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:

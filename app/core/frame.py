@@ -5,7 +5,6 @@ shape when everything else failed. A plain ASGI wrapper around the Litestar appl
 never reaches a route.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,6 +13,7 @@ from litestar.types import ASGIApp, Receive, Scope
 from msgspec import Struct
 
 from app.core.answers import error_answer
+from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, HubError, InternalError, Unavailable
 from app.core.exchange import Exchange, refuse_repeated
 
@@ -42,16 +42,21 @@ Observer = Callable[[Exchange], None]
 
 
 class Frame:
-    def __init__(self, app: ASGIApp, config: FrameConfig, *, observe: Observer) -> None:
+    def __init__(
+        self, app: ASGIApp, config: FrameConfig, *, observe: Observer, close: Callable[[], None] = lambda: None
+    ) -> None:
         self._app = app
         self._config = config
+        self._deadlines = Deadlines(config.timeout_s)
         self._observe = observe
+        self._close = close
         self._hosts = tuple(name.lower() for name in config.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send)  # the application's life: this returns at its end
+            self._close()
             return
         exchange = Exchange(scope)
         scope["hub.exchange"] = exchange
@@ -68,7 +73,7 @@ class Frame:
 
     async def _within_deadline(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         try:
-            async with asyncio.timeout(self._config.timeout_s) as exchange.deadline:
+            async with self._deadlines.start() as exchange.deadline:
                 refuse_repeated(exchange)
                 self._check_host(exchange)
                 if not await self._answer_preflight(exchange, reply):
@@ -86,10 +91,10 @@ class Frame:
             await error_answer(exchange, error)(scope, receive, reply)
 
     def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        headers = [*ALWAYS, (b"x-request-id", exchange.request_id.encode())]
+        request_id = (b"x-request-id", exchange.request_id.encode())
         if not self._origins:
-            return [*headers, VARY]
-        headers.append(VARY_WITH_ORIGIN)
+            return [request_id, VARY, *ALWAYS]
+        headers = [request_id, VARY_WITH_ORIGIN, *ALWAYS]
         origin = exchange.headers.get(b"origin")
         if origin in self._origins and origin is not None:
             headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED)]
@@ -141,10 +146,10 @@ class _Reply:
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._exchange.status = message["status"]
-            headers = [*message["headers"], *self._headers]
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append(NO_STORE)
-            message["headers"] = headers
+            own = message["headers"]
+            message["headers"] = [*own, *self._headers]
+            if not [name for name, _ in own if name == b"cache-control"]:
+                message["headers"].append(NO_STORE)
         elif self.without_body:
             message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
         await self._send(message)

@@ -6,7 +6,7 @@ it (`WHERE (sort, id) > (value, id)`), never at an OFFSET.
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import GenericAlias
@@ -83,6 +83,8 @@ class Listing:
         self.filters = dict(filters or {})
         self._id = id_column
         self._statements: dict[Any, Select[Any]] = {}
+        self._columns = selection.selected_columns.keys()
+        self.sort_position = lru_cache(64)(self._position_of)
         self.parse = lru_cache(1024)(self._parse)
 
     def statement(self, query: ListQuery) -> Select[Any]:
@@ -106,20 +108,28 @@ class Listing:
             values["after_value"], values["after_id"] = query.after
         return values
 
-    def cursor_after(self, query: ListQuery, sort_value: Any, row_id: UUID) -> str:
-        packed = msgspec.msgpack.encode((query.sort, sort_value, row_id.bytes))
+    def cursor_after(self, query: ListQuery, row: Sequence[Any]) -> str:
+        """For the page behind this row of `statement(query)`."""
+        packed = msgspec.msgpack.encode((query.sort, row[self.sort_position(query.sort)], row[0].bytes))
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     def _build(self, query: ListQuery) -> Select[Any]:
         column = self.sorts[query.sort.removeprefix("-")]
         descending = query.sort.startswith("-")
-        statement = self._filtered(query).add_columns(column.label("sort_value"))
+        statement = self._filtered(query)
+        if self.sort_position(query.sort) == len(self._columns):
+            statement = statement.add_columns(column.label("sort_value"))
         if query.after is not None:
             row = tuple_(column, self._id)
             last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=self._id.type))
             statement = statement.where(row < last if descending else row > last)
         order = (column.desc(), self._id.desc()) if descending else (column, self._id)
         return statement.order_by(*order).limit(bindparam("page_limit", type_=literal_column("1::int").type))
+
+    def _position_of(self, sort: str) -> int:
+        """Where a row has the value that it is sorted by: in a column of its own at the end, if nowhere else."""
+        name = self.sorts[sort.removeprefix("-")].key
+        return self._columns.index(name) if name in self._columns else len(self._columns)
 
     def _filtered(self, query: ListQuery) -> Select[Any]:
         return self.selection.where(*(self.filters[name].where(f"filter_{name}") for name in sorted(query.filters)))

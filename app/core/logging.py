@@ -5,12 +5,13 @@ request; everything else goes through the standard library's logging. Text from 
 that a line break in it cannot begin a line of its own.
 """
 
+import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,8 @@ from msgspec import Struct
 from app.core.exchange import Exchange
 
 Format = Literal["console", "json"]
+WRITE_EVERY_S = 0.05
+MAX_LINES = 1000
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -30,7 +33,7 @@ class RequestLine(Struct, omit_defaults=True):
     status: int
     duration_ms: float
     request_id: str
-    principal_id: str | None = None
+    principal_id: UUID | None = None
 
 
 class Line(Struct, omit_defaults=True):
@@ -68,37 +71,60 @@ def configure(form: Format, level: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, LEVELS[level]))
 
 
-def request_logger(form: Format, level: str, stream: IO[bytes] | None = None) -> Callable[[Exchange, float], None]:
-    """What writes a line for each finished exchange; a quiet no-op above `info`, where only server errors are shown."""
-    write = (stream or sys.stderr.buffer).write
-    flush = (stream or sys.stderr.buffer).flush
-    threshold = 0 if LEVELS[level] <= logging.INFO else 500
-    encode = msgspec.json.Encoder().encode if form == "json" else _console_line
+class RequestLog:
+    """Writes a line for each finished exchange; above `info`, for server errors only.
 
-    def log(exchange: Exchange, seconds: float) -> None:
-        if exchange.status < threshold:
+    Lines are written some at a time: a write lets go of the interpreter's lock, and one for each request makes the
+    server's own thread and this one take turns at it, which costs more than a plain request itself.
+    """
+
+    def __init__(self, form: Format, level: str, stream: IO[bytes] | None = None) -> None:
+        self._stream = stream or sys.stderr.buffer
+        self._threshold = 0 if LEVELS[level] <= logging.INFO else 500
+        self._encode = msgspec.json.Encoder().encode if form == "json" else _console_line
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self, exchange: Exchange, seconds: float) -> None:
+        """Within an event loop. What has failed at the server is written at once, the rest within `WRITE_EVERY_S`."""
+        if exchange.status < self._threshold:
             return
-        scope, principal = exchange.scope, exchange.principal
-        line = RequestLine(
-            time.time(),
-            "error" if exchange.status >= 500 else "info",
-            "request",
-            exchange.method,
-            scope["path"][:500],
-            exchange.status,
-            round(seconds * 1000, 3),
-            exchange.request_id,
-            str(principal.id) if principal else None,
-        )
+        self._lines.append(self._encoded(_request_line(exchange, seconds)))
+        if exchange.status >= 500 or len(self._lines) >= MAX_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._stream.write(b"\n".join(lines) + b"\n")
+            self._stream.flush()
+
+    def _encoded(self, line: RequestLine) -> bytes:
         try:
-            encoded = encode(line)
+            return self._encode(line)
         except UnicodeEncodeError:  # bytes in the path that are no text
             line.path = ascii(line.path)
-            encoded = encode(line)
-        write(encoded + b"\n")
-        flush()
+            return self._encode(line)
 
-    return log
+
+def _request_line(exchange: Exchange, seconds: float) -> RequestLine:
+    principal = exchange.principal
+    return RequestLine(
+        time.time(),
+        "error" if exchange.status >= 500 else "info",
+        "request",
+        exchange.method,
+        exchange.scope["path"][:500],
+        exchange.status,
+        round(seconds * 1000, 3),
+        exchange.request_id,
+        principal.id if principal else None,
+    )
 
 
 def _console_line(line: RequestLine) -> bytes:

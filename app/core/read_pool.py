@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from app.core.deadlines import Deadlines
 from app.core.errors import Unavailable
 
 Connection = Any  # asyncpg has no types
@@ -21,7 +22,7 @@ class ReadPool:
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int, wait_s: float) -> None:
         self._connect = connect
-        self._wait_s = wait_s
+        self._waits = Deadlines(wait_s)
         self._idle: list[Connection] = []
         self._places = size
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
@@ -83,7 +84,7 @@ class ReadPool:
         turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with self._waits.start():
                 return await turn
         except TimeoutError:
             if turn.done() and not turn.cancelled():

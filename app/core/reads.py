@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -18,6 +17,7 @@ from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from app.core.database import CONNECT_TIMEOUT_S, POOL_TIMEOUT_S, server_settings
+from app.core.deadlines import Deadlines
 from app.core.errors import NotFound
 from app.core.listing import Listing, ListQuery, Page
 from app.core.read_pool import ReadPool
@@ -41,7 +41,6 @@ class Reads:
             connection = await asyncpg.connect(
                 url.replace("postgresql+asyncpg://", "postgresql://"),
                 timeout=CONNECT_TIMEOUT_S,
-                command_timeout=timeout_s,
                 server_settings=server_settings("hub reads", timeout_s),
             )
             try:
@@ -51,6 +50,7 @@ class Reads:
                 raise
             return connection
 
+        self._deadlines = Deadlines(timeout_s)  # asyncpg's own `command_timeout` is a timer for each query
         self._pool = ReadPool(connect, size=pool_size, wait_s=POOL_TIMEOUT_S)
 
     def close(self) -> None:
@@ -66,7 +66,8 @@ class Reads:
         arguments = [values[name] if name in values else own[name] for name in names]
         connection = await self._pool.acquire()
         try:
-            found: list[Any] = await _fetch(connection, sql, arguments)
+            async with self._deadlines.start():
+                found: list[Any] = await _fetch(connection, sql, arguments)
         except asyncpg.PostgresError:
             self._pool.release(connection)
             raise
@@ -88,10 +89,11 @@ class Reads:
         found = await self.rows(listing.statement(query), {**values, **listing.parameters(query)})
         width = len(struct.__struct_fields__)
         shown = found[: query.limit]
-        items = [struct(*row[:width]) for row in shown]
-        cursor = None
-        if len(found) > query.limit:
-            cursor = listing.cursor_after(query, shown[-1]["sort_value"], UUID(bytes=shown[-1][0].bytes))
+        if shown and len(shown[0]) > width:
+            items = [struct(*row[:width]) for row in shown]
+        else:
+            items = [struct(*row) for row in shown]
+        cursor = listing.cursor_after(query, shown[-1]) if len(found) > query.limit else None
         return Page(items=items, next_cursor=cursor, total=await self._total(listing, query, values))
 
     async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int | None:

@@ -1,19 +1,19 @@
 """The hub's Request: a body read within limits and decoded strictly, the principal, and the parts of the hub."""
 
-import asyncio
 from typing import Any, cast
 
 from litestar import Request
-from litestar.exceptions import ClientException, InternalServerException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import Empty
 
 from app.core.bodies import decode, media_type_of
+from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, TooLarge, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.security import Principal
 from app.domain.parts import Parts
 
 BODY_DEADLINE_S = 10.0
+_BODY_DEADLINES = Deadlines(BODY_DEADLINE_S)
 
 
 class HubRequest(Request[Any, Any, Any]):
@@ -38,17 +38,33 @@ class HubRequest(Request[Any, Any, Any]):
 
     async def body(self) -> bytes:
         """The whole body. Raises TooLarge without reading on, BadRequest when it does not arrive within ten seconds."""
-        try:
-            async with asyncio.timeout(BODY_DEADLINE_S):
-                return await super().body()
-        except TimeoutError:
-            raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
-        except RequestEntityTooLarge:
-            raise TooLarge from None
-        except InternalServerException:
-            raise BadRequest("The client left before its body was here.", code="client_left") from None
-        except ClientException:
-            raise BadRequest("The Content-Length is not valid.", code="malformed_body") from None
+        if self._body is Empty:
+            try:
+                async with _BODY_DEADLINES.start():
+                    self._body = await self._read()
+            except TimeoutError:
+                raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
+        return self._body
+
+    async def _read(self) -> bytes:
+        """By hand: Litestar's own reading parses all headers for the one that says how long the body is."""
+        limit = cast(int, self.route_handler.resolve_request_max_body_size())
+        declared = self.exchange.headers.get(b"content-length", b"0")
+        if not declared.isdigit():
+            raise BadRequest("The Content-Length is not valid.", code="malformed_body")
+        if len(declared) > 18 or int(declared) > limit:
+            raise TooLarge
+        body = bytearray()
+        more = True
+        while more:
+            message: Any = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise BadRequest("The client left before its body was here.", code="client_left")
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise TooLarge
+            more = message.get("more_body", False)
+        return bytes(body)
 
     async def json(self) -> Any:
         """The body as the type of the handler's `data`, whether it came as JSON or as MessagePack."""

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.core.logging import request_logger
+from app.core.logging import RequestLog
 from tests.conftest import Hub
 from tests.contract.conftest import Exchange
 
@@ -304,11 +304,12 @@ async def test_a_request_makes_one_log_line_whatever_it_holds(
     from app.core.exchange import Exchange as HubExchange
 
     with (tmp_path / "log").open("wb") as stream:
-        log = request_logger(form, "info", stream)
+        log = RequestLog(form, "info", stream)
         paths = ["/a\nlevel=error", "/a\r\n{}", "/\x1b[31m", "/\u2028x", "/\udcff\ud800", "/" + "x" * 10_000]
         for path in paths:
             scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "headers": [], "client": None}
             log(HubExchange(scope), 0.001)
+        log.flush()
     lines = (tmp_path / "log").read_bytes().split(b"\n")
     assert len(lines) == len(paths) + 1
     assert all(b"\x1b" not in line and b"\r" not in line and len(line) < 2000 for line in lines)

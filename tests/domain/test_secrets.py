@@ -19,7 +19,7 @@ from app.connectors import registry
 from app.core.embedded import EmbeddedPostgres
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
-from app.core.logging import JsonFormatter, request_logger
+from app.core.logging import JsonFormatter, RequestLog
 from app.core.sealing import KeyRing, SealingError
 from app.domain.sources.secrets import MASKS
 from app.runtime import prepare_parts
@@ -368,8 +368,8 @@ def everything(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Everything
         await answer.aread()
         heard.answers.append(answer)
 
-    write = request_logger("json", "debug", heard.requests)
-    monkeypatch.setattr(hub.app, "_observe", lambda exchange: write(exchange, 0.0))
+    write = RequestLog("json", "debug", heard.requests)
+    monkeypatch.setattr(hub.app, "_observe", lambda exchange: (write(exchange, 0.0), write.flush()))
     handler = logging.StreamHandler(heard.log)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -498,7 +498,7 @@ def test_the_log_shows_no_parameters_of_a_failed_statement(hub: Hub) -> None:
     assert hub.parts.engine.sync_engine.hide_parameters
 
 
-def test_request_lines_hold_no_query(hub: Hub) -> None:
+async def test_request_lines_hold_no_query(hub: Hub) -> None:
     stream = io.BytesIO()
     scope = {
         "method": "GET",
@@ -508,6 +508,8 @@ def test_request_lines_hold_no_query(hub: Hub) -> None:
     }
     exchange = Exchange(scope)
     exchange.status = 200
-    request_logger("json", "info", stream)(exchange, 0.0)
+    log = RequestLog("json", "info", stream)
+    log(exchange, 0.0)
+    log.flush()
     assert b"canary" not in stream.getvalue()
     assert stream.getvalue().count(b"\n") == 1

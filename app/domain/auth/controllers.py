@@ -13,6 +13,7 @@ from app.core.answers import Answer, answer, created, no_content
 from app.core.listing import Page
 from app.core.security import open_to_all, signed_in
 from app.domain.auth import services
+from app.domain.auth.principals import Signed
 from app.domain.auth.repositories import SESSIONS
 from app.domain.auth.schemas import (
     ChangePassword,
@@ -71,7 +72,8 @@ class AuthController(Controller):
     @get("/me", opt=signed_in(), summary="Who am I")
     async def me(self, request: HubRequest) -> Answer[Me]:
         """The user, roles, permissions and tenant behind the access token."""
-        return request.parts.principals.me(request.exchange)
+        signed: Signed = request.exchange.signed
+        return signed.answer(request.exchange, "me", lambda: signed.me)
 
     @post("/change-password", opt=signed_in(), status_code=204, summary="Change one's password")
     async def change_password(self, request: HubRequest, data: RequestBody[ChangePassword]) -> Answer[None]:
@@ -100,7 +102,7 @@ class AuthController(Controller):
         self, request: HubRequest, data: Annotated[IntrospectionForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
     ) -> Answer[Introspection]:
         """RFC 7662, for other services: whether an access token is valid at this moment, and whose it is."""
-        return answer(request.exchange, await services.introspect(request, data.token))
+        return await services.introspect(request, data.token)
 
 
 @get("/.well-known/jwks.json", opt=open_to_all(), tags=["auth"], summary="Public keys")

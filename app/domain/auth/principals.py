@@ -7,7 +7,8 @@ not kept.
 
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -30,16 +31,30 @@ from app.domain.users.schemas import RoleRef, UserOut
 
 CHANNEL = "hub_principals"
 MAX_PRINCIPALS = 50_000
+MAX_ENCODED = 16
+"""Answers kept for each session: who it is, and what each of its latest access tokens is worth."""
+
+T = TypeVar("T")
 
 
 class Signed(msgspec.Struct, frozen=True):
-    """A live session's principal, with what `GET /auth/me` says, encoded when first asked for."""
+    """A live session's principal, with what is said of it again and again."""
 
     principal: Principal
     me: Me
     expires_at: float
     """Unix time at which the session ends by itself."""
-    encoded: dict[str, bytes]
+    encoded: dict[tuple[str, str], bytes]
+
+    def answer(self, exchange: Exchange, name: str, content: Callable[[], T]) -> Answer[T]:
+        """What stays the same for as long as this is held, encoded when it is first asked for."""
+        media_type = MSGPACK if exchange.wants_msgpack else JSON
+        body = self.encoded.get((name, media_type))
+        if body is None:
+            if len(self.encoded) >= MAX_ENCODED:
+                self.encoded.clear()
+            body = self.encoded[name, media_type] = answer(exchange, content()).body
+        return Answer(200, [(b"content-type", media_type.encode())], body)
 
 
 def _permissions_of_user() -> ColumnElement[Any]:
@@ -112,15 +127,6 @@ class Principals:
         if epoch == self._epoch and self._listener.is_proven_alive:
             self._keep(loaded)
         return loaded
-
-    def me(self, exchange: Exchange) -> Answer[Me]:
-        """What `GET /auth/me` says of the exchange's principal, encoded once per session."""
-        media_type = MSGPACK if exchange.wants_msgpack else JSON
-        signed: Signed = exchange.signed
-        encoded = signed.encoded
-        if media_type not in encoded:
-            encoded[media_type] = answer(exchange, signed.me).body
-        return Answer(200, [(b"content-type", media_type.encode())], encoded[media_type])
 
     async def _load(self, claims: Claims) -> Signed:
         rows = await self._reads.rows(LIVE_SESSION, {"session_id": claims.sid, "tenant_id": claims.tid})

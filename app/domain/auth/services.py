@@ -3,13 +3,13 @@
 import hmac
 from base64 import urlsafe_b64encode
 from datetime import timedelta
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import case, func, select, update
 
+from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
@@ -295,21 +295,20 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
     work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
 
 
-async def introspect(request: HubRequest, token: str) -> Introspection:
+async def introspect(request: HubRequest, token: str) -> Answer[Introspection]:
     """RFC 7662: what a token is worth now. Another tenant's token is not active for this caller."""
     try:
         claims = request.parts.tokens.verify(token.encode("ascii", "replace"))
-        principal = (await request.parts.principals.of(claims)).principal
+        signed = await request.parts.principals.of(claims)
     except Unauthenticated:
-        return Introspection(active=False)
-    if principal.tenant_id != request.principal.tenant_id:
-        return Introspection(active=False)
-    return _introspected(request.parts.tokens, claims, principal)
+        return answer(request.exchange, Introspection(active=False))
+    if signed.principal.tenant_id != request.principal.tenant_id:
+        return answer(request.exchange, Introspection(active=False))
+    tokens = request.parts.tokens
+    return signed.answer(request.exchange, claims.jti, lambda: _introspected(tokens, claims, signed.principal))
 
 
-@lru_cache(10_000)
 def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Introspection:
-    """The same for as long as token and principal are: other services ask all the time."""
     return Introspection(
         active=True,
         scope=claims.scope,

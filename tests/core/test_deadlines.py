@@ -1,0 +1,83 @@
+"""Many deadlines on one timer."""
+
+import asyncio
+
+import pytest
+
+from app.core.deadlines import Deadlines
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_block_that_takes_too_long_ends_with_a_timeout() -> None:
+    with pytest.raises(TimeoutError):
+        async with Deadlines(0.01).start():
+            await asyncio.sleep(30)
+    await asyncio.sleep(0)  # the task is not left cancelled
+
+
+async def test_each_of_many_ends_and_those_that_are_done_are_left_alone() -> None:
+    deadlines = Deadlines(0.05)
+
+    async def work(seconds: float) -> str:
+        try:
+            async with deadlines.start():
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            return "late"
+        return "done"
+
+    async def work_later() -> str:
+        await asyncio.sleep(0.03)
+        return await work(30)
+
+    assert await asyncio.gather(work(0), work(30), work(0), work(30), work_later()) == [
+        *("done", "late", "done", "late", "late")
+    ]
+    assert await work(0) == "done"
+
+
+async def test_a_lifted_deadline_no_longer_ends_its_block() -> None:
+    async with Deadlines(0.01).start() as deadline:
+        deadline.lift()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_cancelled_block_stays_cancelled() -> None:
+    async def work() -> None:
+        async with Deadlines(30).start():
+            await asyncio.sleep(30)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_at_the_last_moment_is_not_covered_up() -> None:
+    with pytest.raises(LookupError):
+        async with Deadlines(0.01).start():
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                raise LookupError from None
+
+
+def test_one_object_serves_one_event_loop_after_the_other() -> None:
+    deadlines = Deadlines(0.01)
+
+    async def work() -> None:
+        with pytest.raises(TimeoutError):
+            async with deadlines.start():
+                await asyncio.sleep(30)
+
+    for _ in range(2):
+        asyncio.run(work())
+
+    async def leave_one_running() -> None:
+        asyncio.get_running_loop().create_task(work())
+        await asyncio.sleep(0)
+
+    asyncio.run(leave_one_running())
+    asyncio.run(work())
