@@ -72,7 +72,7 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     "host_unreachable": Explanation("network", True, "Check the route from the hub to the server."),
     "connection_lost": Explanation("server", True, "The server hung up; look into its log, then test again."),
     "protocol_mismatch": Explanation(
-        "configuration", False, "Check host and port: something of another kind answers there."
+        "configuration", False, "Check host and port, or the path: something of another kind is there."
     ),
     "tls_unavailable": Explanation("server", False, "Turn TLS on at the server, or choose a TLS mode without it."),
     "tls_required": Explanation("configuration", False, "The server asks for TLS: choose a TLS mode that uses it."),
