@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from app.core.deadlines import Deadline
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, Unauthenticated
 
 if TYPE_CHECKING:
     from app.core.security import Principal
@@ -133,6 +133,8 @@ def _is_address(text: str | None) -> bool:
 
 
 def refuse_repeated(exchange: Exchange) -> None:
-    """Raises BadRequest where a header that decides something was sent twice."""
+    """Raises BadRequest where a header that decides something was sent twice, Unauthenticated for `Authorization`."""
+    if exchange.repeated == b"authorization":
+        raise Unauthenticated("The header `Authorization` was sent twice.", code="repeated_header")
     if exchange.repeated is not None:
         raise BadRequest(f"The header `{exchange.repeated.decode('latin-1')}` was sent twice.", code="repeated_header")

@@ -201,6 +201,12 @@ async def test_a_weaker_hash_is_replaced_at_the_next_login(hub: Hub, records: Re
     assert await records.one("SELECT password_hash FROM users WHERE email = $1", email) == stronger
 
 
+async def test_parallel_logins_all_succeed_while_the_hash_is_replaced(hub: Hub, records: Records) -> None:
+    email = await new_user(hub, records)
+    answers = await asyncio.gather(*(attempt(hub, email) for _ in range(6)))
+    assert [answer.status_code for answer in answers] == [200] * 6
+
+
 # --- AN3: one person, one identity ---
 
 SPELLINGS = [

@@ -51,7 +51,7 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     async with work_of_its_own(request) as work:
         if user is not None:
             work.tenant_id = user.tenant_id  # its audit log, not the default tenant's
-        if user is not None and fits and await _clear_failures(work, user):
+        if user is not None and fits and await _is_admitted(work, user, given.password):
             pair = await _open_session(work, user)
             await _rehash(work, user, given.password)
             return pair
@@ -78,15 +78,26 @@ def _unlocked() -> Any:
     return func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
 
 
-async def _clear_failures(work: UnitOfWork, user: User) -> bool:
-    """Whether the user may still sign in at this moment.
+async def _is_admitted(work: UnitOfWork, user: User, password: str) -> bool:
+    """As `_clear_failures`; a hash that another login has just made stronger is checked once more."""
+    if await _clear_failures(work, user, user.password_hash):
+        return True
+    other = select(User.password_hash).where(User.id == user.id, User.password_hash != user.password_hash)
+    changed = await work.session.scalar(other)
+    if changed is None or not await work.parts.passwords.verify(changed, password):
+        return False
+    return await _clear_failures(work, user, changed)
+
+
+async def _clear_failures(work: UnitOfWork, user: User, password_hash: str | None) -> bool:
+    """Whether the user may still sign in at this moment, with the password that this hash was checked against.
 
     Asked of the row after the check of the password: of many guesses made in parallel, those that come back after ten
     failures were counted are refused, the right one too. So at most ten answers are worth anything.
     """
     statement = (
         update(User)
-        .where(User.id == user.id, User.is_active, User.password_hash == user.password_hash, _unlocked())
+        .where(User.id == user.id, User.is_active, User.password_hash == password_hash, _unlocked())
         .values(failed_logins=0, locked_until=None)
         .returning(User.id)
     )
@@ -144,7 +155,10 @@ async def _rehash(work: UnitOfWork, user: User, password: str) -> None:
     if user.password_hash and work.parts.passwords.needs_rehash(user.password_hash):
         stronger = await work.parts.passwords.hash(password)
         await work.session.execute(
-            update(User).where(User.id == user.id).values(password_hash=stronger), execution_options=_NO_SYNC
+            update(User)
+            .where(User.id == user.id, User.password_hash == user.password_hash)
+            .values(password_hash=stronger),
+            execution_options=_NO_SYNC,
         )
 
 
