@@ -49,6 +49,7 @@ class Footer(msgspec.Struct):
     schema: list[Fields]
     """Depth first, the root before its columns."""
     row_groups: list[Fields]
+    has_all_row_groups: bool
 
     @classmethod
     def parse(cls, thrift: bytes, rows_wanted: int) -> Footer:
@@ -65,7 +66,8 @@ class Footer(msgspec.Struct):
         root = {**self.schema[0], _CHILDREN: (_I32, len(wanted))}
         schema = [root, *(element for column in wanted for element in kept[column])]
         chosen = [leaf for column in wanted for leaf in leaves[column]]
-        return Footer(self.rows, self.version, schema, [_with_chunks(group, chosen) for group in self.row_groups])
+        groups = [_with_chunks(group, chosen) for group in self.row_groups]
+        return Footer(self.rows, self.version, schema, groups, self.has_all_row_groups)
 
     def chunks(self) -> list[tuple[int, int]]:
         """Where the values of each column of each row group are: from, to."""
@@ -104,7 +106,7 @@ def _parse(reader: _Reader, rows_wanted: int) -> Footer:
     while len(groups) < count and rows < rows_wanted:
         groups.append(reader.value(item))
         rows += groups[-1][_GROUP_ROWS][1]
-    footer = Footer(found[_NUM_ROWS][1], found[_VERSION], found[_SCHEMA][1][1], groups)
+    footer = Footer(found[_NUM_ROWS][1], found[_VERSION], found[_SCHEMA][1][1], groups, len(groups) == count)
     _refuse_odd(footer)
     return footer
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
 from bisect import bisect_right, insort
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from app.connectors.arrow_values import ArrowType, arrow_type, discovered_fields, values_of
 from app.connectors.failures import ConnectorError
@@ -21,7 +25,7 @@ from app.connectors.parquet_footer import ENCRYPTED_MAGIC, MAGIC, TRAILER_BYTES,
 from app.connectors.values import size
 
 if TYPE_CHECKING:
-    from arro3.core import RecordBatch, Schema
+    from arro3.core import RecordBatch, RecordBatchReader, Schema
 
 MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
 MAX_BYTES_READ: Final = 64 * 1024 * 1024
@@ -33,17 +37,25 @@ _HEAD_BYTES: Final = 128 * 1024
 """Of each column, fetched before anybody asks."""
 _SMALL_BYTES: Final = 4 * 1024 * 1024
 """Row groups up to this size are fetched whole: one request instead of one for each column."""
+_AT_ONCE_BYTES: Final = 16 * 1024 * 1024
 _READ_AHEAD_BYTES: Final = 256 * 1024
 _GAP_BYTES: Final = 32 * 1024
 _FETCHERS: Final = 8
 _BATCH_ROWS: Final = 128
+_SPARSE_BATCH_ROWS: Final = 8192
 
 
 async def read_parquet(
-    file_size: int, read_range: ReadRange, columns: Sequence[str] | None = None, limit: int = 1000
+    file_size: int,
+    read_range: ReadRange,
+    columns: Sequence[str] | None = None,
+    limit: int = 1000,
+    *,
+    is_sparse: bool = False,
 ) -> Table:
     """At most `limit` rows, and of the columns those named, in the file's order; names that it does not have are left
-    to the caller. With `limit` 0 the footer only is read.
+    to the caller. With `limit` 0 the footer only is read, with `is_sparse` rows that have nothing but nulls in these
+    columns are left out and not counted.
 
     Raises `response_invalid` for what is no Parquet file, `unsupported` for encrypted ones, `response_too_large` where
     the first pages of the columns are more than `MAX_BYTES_READ`.
@@ -53,17 +65,18 @@ async def read_parquet(
     schema = await asyncio.to_thread(_schema, source)
     fields = discovered_fields(schema)
     chosen = [place for place, field in enumerate(fields) if columns is None or field.name in columns]
-    footer = Footer.parse(thrift, limit)
+    footer = Footer.parse(thrift, sys.maxsize if is_sparse else limit)
     wanted = min(limit, footer.rows)
-    rows: list[list[Any]] = [[] for _ in range(wanted)]
+    found = _Rows([[] for _ in range(0 if is_sparse else wanted)], is_sparse or wanted == footer.rows)
     if chosen and wanted:
         footer = footer.only(chosen)
         if len(chosen) < len(fields):
             source.end_with(footer.tail())
         await source.fetch_all(_first_pages(footer))
-        rows = await asyncio.to_thread(_rows, source, _Columns(schema, chosen), wanted)
-    kept = tuple(fields[place] for place in chosen)
-    return Table(kept, rows, len(rows) >= footer.rows)
+        decode = partial(_rows, source, _Columns(schema, chosen), wanted, is_sparse=is_sparse)
+        found = await asyncio.to_thread(decode)
+        found.is_all = found.is_all and footer.has_all_row_groups and (is_sparse or wanted == footer.rows)
+    return Table(tuple(fields[place] for place in chosen), found.rows, found.is_all)
 
 
 async def _read_footer(source: _Source, file_size: int) -> bytes:
@@ -88,17 +101,25 @@ async def _read_footer(source: _Source, file_size: int) -> bytes:
 
 def _first_pages(footer: Footer) -> list[tuple[int, int]]:
     """The ranges to fetch at once: all of what is small, the heads of what is large; neighbours together."""
-    chunks = sorted(footer.chunks())
+    chunks = footer.chunks()
     if sum(end - start for start, end in chunks) > _SMALL_BYTES:
         head = min(_HEAD_BYTES, MAX_BYTES_READ // (2 * len(chunks)))
         chunks = [(start, min(end, start + head)) for start, end in chunks]
     merged: list[tuple[int, int]] = []
-    for start, end in chunks:
+    for start, end in sorted(_up_to(_AT_ONCE_BYTES, chunks)):
         if merged and start - merged[-1][1] <= _GAP_BYTES:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
     return merged
+
+
+def _up_to(most: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for start, end in ranges:
+        most -= end - start
+        if most < 0:
+            return
+        yield start, end
 
 
 # Decoding, in a thread ------------------------------------------------------------------------------------------------
@@ -112,6 +133,9 @@ class _Columns:
         self._declared = [schema.field(place).type for place in chosen]
         self._shown: list[ArrowType] = [shown[place] for place in chosen]
 
+    def are_null(self, batch: RecordBatch) -> bool:
+        return all(batch.column(place).null_count == batch.num_rows for place in range(len(self._shown)))
+
     def rows(self, batch: RecordBatch) -> list[list[Any]]:
         """A shortened footer has lost what Arrow wrote beside it: whether a number is a duration, for one. The cast to
         the declared type brings that back."""
@@ -123,25 +147,44 @@ class _Columns:
 
 
 def _schema(source: _Source) -> Schema:
-    from arro3.io import read_parquet as open_parquet
-
     with _decoding(source):
-        return open_parquet(source.opened()).schema
+        return _opened(source, 1).schema
 
 
-def _rows(source: _Source, columns: _Columns, wanted: int) -> list[list[Any]]:
-    from arro3.io import read_parquet as open_parquet
+def _opened(source: _Source, batch_rows: int) -> RecordBatchReader:
+    """Raises `driver_missing`: a type that reads other formats as well may be installed without arro3."""
+    try:
+        from arro3.io import read_parquet as decoder
+    except ModuleNotFoundError:
+        raise ConnectorError(
+            "driver_missing", "Parquet files need arro3: pip install 'data-fusion-hub[arrow]'."
+        ) from None
+    return decoder(source.opened(), batch_size=batch_rows)
 
-    rows: list[list[Any]] = []
+
+class _Rows(msgspec.Struct):
+    rows: list[list[Any]]
+    is_all: bool
+    """Whether none was left out for want of room."""
+
+
+def _rows(source: _Source, columns: _Columns, wanted: int, *, is_sparse: bool) -> _Rows:
+    found = _Rows([], is_all=False)
     kept_bytes = 0
     with _decoding(source):
-        for batch in open_parquet(source.opened(), batch_size=min(wanted, _BATCH_ROWS)):
-            for row in columns.rows(batch):
-                rows.append(row)
+        batch_rows = _SPARSE_BATCH_ROWS if is_sparse else min(wanted, _BATCH_ROWS)
+        for batch in _opened(source, batch_rows):
+            for row in () if is_sparse and columns.are_null(batch) else columns.rows(batch):
+                if is_sparse and all(value is None for value in row):
+                    continue
+                if len(found.rows) == wanted or kept_bytes > _MAX_BYTES_KEPT:
+                    return found
+                found.rows.append(row)
                 kept_bytes += size(row)
-                if len(rows) == wanted or kept_bytes > _MAX_BYTES_KEPT:
-                    return rows
-    return rows
+            if len(found.rows) == wanted and not is_sparse:
+                break  # The footer knows whether there are more.
+    found.is_all = True
+    return found
 
 
 @contextmanager
