@@ -276,7 +276,7 @@ async def change_password(request: HubRequest, given: ChangePassword) -> None:
     user = await _signed_in_user(request)
     fits = await request.parts.passwords.verify(user.password_hash, given.current_password)
     async with work_of_its_own(request) as work:
-        if fits and await _clear_failures(work, user):
+        if fits and await _is_admitted(work, user, given.current_password):
             own = (user.email, user.first_name, user.last_name)
             stronger = await hash_new_password(work, given.new_password, own, path="new_password")
             await _set_password(work, user, stronger)
