@@ -249,7 +249,7 @@ class Operations:
             return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
         content = self._in_both_forms(self._components.of(route.answer_type))
         for media_type in route.handler.opt.get("also_as", ()):
-            content[media_type] = _text(media_type)
+            content[media_type] = _text(media_type) if media_type in TEXT_EXAMPLES else {}
         return content
 
     def _in_both_forms(self, schema: Schema) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 import csv
 import io
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from arro3.io import read_ipc_stream
 
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub
@@ -216,3 +220,49 @@ async def test_csv_headings_are_no_formulas(hub: Hub, shop: Shop, path: str) -> 
 async def test_a_failed_preview_is_an_error_whatever_was_asked_for(hub: Hub, path: str) -> None:
     answer = await preview(hub, path, {"object": "public.nope"}, **CSV)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+# --- Arrow ---
+
+ARROW = {"Accept": "application/vnd.apache.arrow.stream"}
+
+
+async def test_arrow_has_the_types_and_the_rows(hub: Hub, shop: Shop, path: str) -> None:
+    await shop.run(
+        "CREATE TABLE arrows (id bigint, total numeric(12,3), at timestamptz, local timestamp, day date, ok boolean,"
+        " ratio double precision, raw bytea, doc jsonb, name text);"
+        "INSERT INTO arrows VALUES (9007199254740993, 10.5, '2024-01-02 03:04:05.678901+02', '2024-01-02 03:04:05',"
+        " '2024-01-02', true, 'NaN', '\\x00ff', '{\"a\": [1]}', 'Zoë'),"
+        " (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
+    )
+    answer = await preview(hub, path, {"object": "public.arrows"}, **ARROW)
+    assert answer.headers["content-type"] == ARROW["Accept"]
+    table = read_ipc_stream(io.BytesIO(answer.content)).read_all()
+    assert [str(field.type).strip() for field in (table.schema.field(name) for name in table.column_names)] == [
+        f"arro3.core.DataType<{name}>"
+        for name in (
+            *("Int64", "Decimal128(38, 3)", 'Timestamp(µs, "UTC")', "Timestamp(µs)", "Date32", "Boolean"),
+            *("Float64", "Binary", "Utf8", "Utf8"),
+        )
+    ]
+    first, second = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    assert first[0] == 9007199254740993
+    assert first[1] == Decimal("10.500")
+    assert first[2] == datetime(2024, 1, 2, 1, 4, 5, 678901, tzinfo=UTC)
+    assert first[5:6] + first[7:] == (True, b"\x00\xff", '{"a":[1]}', "Zoë")
+    assert math.isnan(first[6])
+    assert second == (None,) * 10
+
+
+async def test_arrow_loses_no_value_that_does_not_fit_its_type(hub: Hub, shop: Shop, path: str) -> None:
+    await shop.run("CREATE TABLE ends (at timestamptz); INSERT INTO ends VALUES ('infinity'), ('2024-01-02Z')")
+    answer = await preview(hub, path, {"object": "public.ends"}, **ARROW)
+    table = read_ipc_stream(io.BytesIO(answer.content)).read_all()
+    assert table["at"].to_pylist() == ["infinity", "2024-01-02T00:00:00Z"]
+
+
+async def test_an_empty_object_is_an_arrow_stream_without_rows(hub: Hub, shop: Shop, path: str) -> None:
+    await shop.run("CREATE TABLE nothing (id integer, name text)")
+    answer = await preview(hub, path, {"object": "public.nothing"}, **ARROW)
+    table = read_ipc_stream(io.BytesIO(answer.content)).read_all()
+    assert (table.column_names, table.num_rows) == (["id", "name"], 0)
