@@ -24,7 +24,7 @@ from app.connectors.base import (
     TimeoutS,
 )
 from app.connectors.failures import ConnectorError
-from app.connectors.http import HttpClient, Origin, Response, origin_of
+from app.connectors.http import MAX_BODY_BYTES, HttpClient, Origin, Response, origin_of
 
 AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]
 HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
@@ -191,35 +191,35 @@ class SignedIn:
         content: bytes | None = None,
         content_type: str | None = None,
         accept: str | None = None,
+        depth: int | None = None,
+        byte_range: tuple[int, int] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        may_cut: bool = False,
     ) -> Response:
-        """As `HttpClient.request`. A token that was good and is no longer is exchanged for a new one, once for each
-        request."""
-        response = await self._send(method, url, query, content, content_type, accept)
+        """As `HttpClient.request`; `depth` is WebDAV's (RFC 4918, section 10.2). A token that was good and is no longer
+        is exchanged for a new one, once for each request."""
+
+        async def send() -> Response:
+            is_own = origin_of(url) == self.own_origin
+            return await self._client.request(
+                method,
+                with_query(url, {**(query or {}), **(self._query if is_own else {})}),
+                headers={**self._headers, **_without_unset({"content-type": content_type})},
+                open_headers=_without_unset({"accept": accept, "depth": None if depth is None else str(depth)}),
+                content=content,
+                own_origin=self.own_origin,
+                byte_range=byte_range,
+                max_bytes=max_bytes,
+                may_cut=may_cut,
+            )
+
+        response = await send()
         if response.status != 401:
             self._was_accepted = True
         elif self._was_accepted and self._config.auth == "oauth2_client_credentials":
             await self.sign_in()
-            response = await self._send(method, url, query, content, content_type, accept)
+            response = await send()
         return response
-
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        query: Mapping[str, str] | None,
-        content: bytes | None,
-        content_type: str | None,
-        accept: str | None,
-    ) -> Response:
-        is_own = origin_of(url) == self.own_origin
-        return await self._client.request(
-            method,
-            with_query(url, {**(query or {}), **(self._query if is_own else {})}),
-            headers={**self._headers, **({"content-type": content_type} if content_type else {})},
-            open_headers={"accept": accept} if accept else None,
-            content=content,
-            own_origin=self.own_origin,
-        )
 
     async def _token(self) -> str:
         """RFC 6749, section 4.4. The client is identified as in section 2.3.1."""
@@ -237,6 +237,10 @@ class SignedIn:
         refuse_unless_signed_in(response)
         refuse_unless_ok(response)
         return _access_token(response)
+
+
+def _without_unset(headers: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def _basic(pair: str) -> str:
