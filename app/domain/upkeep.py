@@ -1,4 +1,5 @@
-"""What is removed once it is of no more use: idempotency records after a day, ended sessions after a month."""
+"""What is removed once it is of no more use: idempotency records after a day, ended sessions after a month. And what
+rows of an earlier release lack, filled in."""
 
 import asyncio
 import logging
@@ -10,6 +11,7 @@ from app.core.database import DATABASE_ERRORS
 from app.domain.auth.models import Session
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.parts import Parts
+from app.domain.sources.duplicates import fill_in
 
 log = logging.getLogger("hub.upkeep")
 
@@ -23,6 +25,8 @@ async def keep_up(parts: Parts) -> None:
     while True:
         try:
             await remove_outdated(parts, datetime.now(UTC))
+            while await fill_in(parts):
+                pass
         except DATABASE_ERRORS as error:
             log.warning("upkeep is put off: %s", type(error).__name__)
         await asyncio.sleep(EVERY_S)

@@ -160,11 +160,15 @@ def _content(settings: Settings, root: str, parts: list[str]) -> bytes:
             os.close(folder)
             folder = inner
         # Without O_NONBLOCK, opening a pipe would wait for its other end.
-        with open(os.open(parts[-1], _FLAGS | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
-            _refuse_irregular(settings, os.fstat(file.fileno()))
-            return file.read(MAX_BYTES + 1)
+        file = os.open(parts[-1], _FLAGS | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
+    try:
+        _refuse_irregular(settings, os.fstat(file))
+        with open(file, "rb", closefd=False) as content:
+            return content.read(MAX_BYTES + 1)
+    finally:
+        os.close(file)
 
 
 def _refuse_irregular(settings: Settings, found: os.stat_result) -> None:
