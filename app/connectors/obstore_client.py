@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from obstore.store import AzureStore, ClientConfig, S3Store
 
 _NO_RETRIES: Final = {"max_retries": 0}
+_PROXY_PASSWORD_MISSING: Final = 407
+"""What the proxy says to a redirected request, from which obstore takes every password off."""
 
 
 @asynccontextmanager
@@ -75,6 +77,8 @@ class _ObstoreClient:
     async def size(self, key: str) -> int:
         import obstore
 
+        if not key or key != key.strip("/"):
+            raise self._no_such_file()  # obstore would drop the slash and answer for another file.
         try:
             return (await obstore.head_async(self._store, key))["size"]
         except Exception as error:
@@ -92,19 +96,23 @@ class _ObstoreClient:
 
     def _explain_file(self, error: Exception) -> ConnectorError:
         if isinstance(error, FileNotFoundError):
-            return ConnectorError("not_found", f"There is no such file in {self._connector.place}.")
+            return self._no_such_file()
         return self._explain(error)
+
+    def _no_such_file(self) -> ConnectorError:
+        return ConnectorError("not_found", f"There is no such file in {self._connector.place}.")
 
     def _explain(self, error: Exception) -> ConnectorError:
         """obstore's errors in our words; their texts, which name the answer's code and the error's kind, are searched
         and never shown."""
         text, connector = str(error), self._connector
         host = origin_of(connector.url).host
-        if self._proxy.refused:
+        found = re.search(r"status code: ([0-9]{3})", text)
+        status = int(found[1]) if found else None
+        if self._proxy.refused or status == _PROXY_PASSWORD_MISSING:
             return ConnectorError("egress_refused", "The server led to another address, which is not followed.")
-        status = re.search(r"status code: ([0-9]{3})", text)
         if status:
-            return connector.explain(int(status[1]), connector.code_in(text))
+            return connector.explain(status, connector.code_in(text))
         for pattern, kind, message in _TOLD_BY_KIND:
             if re.search(pattern, text):
                 return ConnectorError(
@@ -118,6 +126,7 @@ _TOLD_BY_KIND: Final[tuple[tuple[str, Code, str], ...]] = (
     (r"InvalidCertificate", "tls_certificate_invalid", "The certificate of {host} is not trusted."),
     (r"TunnelUnsuccessful|kind: Connect", "connection_lost", "{host} could not be reached."),
     (r"IncompleteMessage|IncompleteBody|kind: Interrupted", "connection_lost", "{host} hung up in the middle."),
+    (r"BareRedirect", "invalid_configuration", "{host} says that {place} is to be found in another region."),
     (r"Could not parse path", "not_found", "{place} has no such folder or file."),
     (
         r"Encountered object with invalid path",

@@ -92,6 +92,8 @@ class S3(ObjectStore[S3Config, S3Secrets]):
             raise InvalidField(("secrets", "secret_access_key"), "secret_access_key is needed for the access_key_id.")
         if config.access_key_id is None and (secrets.secret_access_key or secrets.session_token):
             raise InvalidField(("config", "access_key_id"), "access_key_id is needed for the secret_access_key.")
+        if config.access_key_id is None and config.requester_pays:
+            raise InvalidField(("config", "access_key_id"), "access_key_id is needed: somebody has to pay.")
 
     @property
     def url(self) -> str:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -22,6 +22,8 @@ class ObjectStore:
     port: int
     access_key_id: str
     secret_access_key: str
+    temporary: dict[str, str] = field(default_factory=dict)
+    """Credentials of a role, as the security token service gives them."""
 
 
 @contextmanager
@@ -40,7 +42,7 @@ def _filled(port: int) -> ObjectStore:
 
     endpoint = f"http://127.0.0.1:{port}"
     given = {"region_name": "us-east-1", "aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
-    s3, iam = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam"))
+    s3, iam, sts = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam", "sts"))
     for bucket in (BUCKET, FORBIDDEN_BUCKET):
         s3.create_bucket(Bucket=bucket)
     for key, file in {**content(), "folder/": b""}.items():
@@ -51,9 +53,12 @@ def _filled(port: int) -> ObjectStore:
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
     key = iam.create_access_key(UserName="reader")["AccessKey"]
+    role = iam.create_role(RoleName="reading", AssumeRolePolicyDocument=policy)["Role"]["Arn"]
+    iam.put_role_policy(RoleName="reading", PolicyName="read", PolicyDocument=policy)
+    temporary = sts.assume_role(RoleArn=role, RoleSessionName="tests")["Credentials"]
     headers = {"Content-Type": "text/plain"}
     urlopen(Request(f"{endpoint}/moto-api/reset-auth", data=b"0", headers=headers, method="POST")).close()
-    return ObjectStore(port, key["AccessKeyId"], key["SecretAccessKey"])
+    return ObjectStore(port, key["AccessKeyId"], key["SecretAccessKey"], temporary)
 
 
 def kind(start: Start, ports: Ports) -> Kind:
@@ -65,6 +70,8 @@ def kind(start: Start, ports: Ports) -> Kind:
         "access_key_id": store.access_key_id,
     }
     wrong = {"secret_access_key": f"wrong-{CANARY}"}
+    role = {"access_key_id": store.temporary["AccessKeyId"]}
+    role_key = {"secret_access_key": store.temporary["SecretAccessKey"]}
     return Kind(
         "s3",
         config,
@@ -72,6 +79,13 @@ def kind(start: Start, ports: Ports) -> Kind:
         (
             Case("wrong_secret", "authenticate", "authentication_failed", {}, wrong),
             Case("wrong_key", "authenticate", "authentication_failed", {"access_key_id": "AKIAWRONG"}, wrong),
+            Case(
+                "wrong_token",
+                "authenticate",
+                "authentication_failed",
+                role,
+                {**role_key, "session_token": f"x{CANARY}"},
+            ),
             Case("wrong_bucket", "list", "not_found", {"bucket": MISSING_BUCKET}),
             Case("forbidden_bucket", "list", "permission_denied", {"bucket": FORBIDDEN_BUCKET}),
             *endpoint_cases(ports, store.port, start(tls_front, store.port)),
