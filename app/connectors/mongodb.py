@@ -13,11 +13,9 @@ types only.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta, Struct
@@ -41,6 +39,7 @@ from app.connectors.base import (
     elapsed_ms,
 )
 from app.connectors.bson_values import FieldTypes, plain, types_stage
+from app.connectors.datasets import matches
 from app.connectors.dialling import hung_up, silent, tls_context
 from app.connectors.failures import ConnectorError
 from app.connectors.mongodb_members import Member, Members, TlsMode, without_tls
@@ -547,12 +546,8 @@ def _kind(info: Mapping[str, Any]) -> str:
 
 
 def _is_wanted(name: str, included: Sequence[str], excluded: Sequence[str]) -> bool:
-    matches = partial(_matches, name)
-    return (not included or any(map(matches, included))) and not any(map(matches, excluded))
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None
+    is_included = not included or any(matches(name, pattern) for pattern in included)
+    return is_included and not any(matches(name, pattern) for pattern in excluded)
 
 
 def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
