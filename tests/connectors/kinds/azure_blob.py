@@ -7,12 +7,14 @@ import datetime as dt
 import hashlib
 import hmac
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
+from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.kinds.s3 import endpoint_cases
 from tests.connectors.servers import free_port, private_folder, program, running, tls_front, unprivileged
@@ -28,10 +30,11 @@ _VERSION = "2021-12-02"
 @dataclass(frozen=True)
 class BlobServer:
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}/{ACCOUNT}"
+        return f"{self.scheme}://localhost:{self.port}/{ACCOUNT}"
 
 
 @contextmanager
@@ -44,12 +47,12 @@ def blob_server(*options: str) -> Iterator[BlobServer]:
     ]
     settings = {**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}
     with private_folder() as folder, running(command, port, cwd=folder, env=settings, **unprivileged()):
-        yield BlobServer(port)
+        yield BlobServer(port, "https" if "--cert" in options else "http")
 
 
 @contextmanager
-def filled_blob_server() -> Iterator[BlobServer]:
-    with blob_server() as server:
+def filled_blob_server(*options: str) -> Iterator[BlobServer]:
+    with blob_server(*options) as server:
         put(server, f"/{BUCKET}", {"restype": "container"})
         for key, file in content().items():
             put(server, f"/{BUCKET}/{quote(key)}", {}, file, {"x-ms-blob-type": "BlockBlob"})
@@ -71,8 +74,9 @@ def put(
         "Content-Type": "application/octet-stream",
         "Authorization": f"SharedKey {ACCOUNT}:{_sign(to_sign)}",
     }
-    url = f"http://127.0.0.1:{server.port}/{ACCOUNT}{path}?{urlencode(query)}"
-    urlopen(Request(url, data=body, method="PUT", headers=sent)).close()
+    trust = ssl.create_default_context(cadata=authority().pem.decode())
+    url = f"{server.url}{path}?{urlencode(query)}"
+    urlopen(Request(url, data=body, method="PUT", headers=sent), context=trust).close()
 
 
 def account_sas(
