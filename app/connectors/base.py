@@ -333,7 +333,7 @@ class Network:
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
         self._pinned: dict[str, Pinned] = {}
-        self._looked_up: str | None = None
+        self._looked_up: list[str] = []
         self._local_ports: set[int] = set()
 
     async def resolve(self, host: str, port: int, timeout_s: float) -> Pinned:
@@ -341,14 +341,14 @@ class Network:
         if known := self._pinned.get(host):
             return known
         try:
-            self._looked_up = host
+            self._looked_up.append(host)
             pinned = await resolve(host, port, self.policy, timeout_s)
         except EgressRefused as error:
             raise ConnectorError("egress_refused", f"The hub may not connect to {host}: {error.reason}.") from error
         except NameNotResolved as error:
             raise ConnectorError("name_not_resolved", f"The name {host} does not resolve.") from error
         finally:
-            self._looked_up = None
+            self._looked_up.remove(host)
         self._pinned[host] = pinned
         return pinned
 
@@ -363,8 +363,8 @@ class Network:
         return any(address in pinned.addresses for pinned in self._pinned.values())
 
     def is_looking_up(self, name: str) -> bool:
-        """Whether the look-up of this name is the one under way here."""
-        return self._looked_up is not None and same_host(name, self._looked_up)
+        """Whether a look-up of this name is under way here."""
+        return any(same_host(name, looked_up) for looked_up in self._looked_up)
 
 
 def same_host(one: str, other: str) -> bool:
