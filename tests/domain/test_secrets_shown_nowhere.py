@@ -174,8 +174,13 @@ async def test_a_secret_appears_nowhere(
     assert path in said  # the ear was open
     assert '"event":"request"' in said
     assert "hub_http_request_duration_seconds_count" in said
-    secrets = {value for value in (*good.values(), *wrong.values()) if isinstance(value, str)}
-    assert [form for secret in secrets for form in spellings(secret) if form in said] == []
+    assert [form for secret in canaries(kind, good, wrong) for form in spellings(secret) if form in said] == []
+
+
+def canaries(kind: Kind, *secrets: dict[str, Any]) -> set[str]:
+    """What can be searched for: some servers have a password that is the name of its user, too."""
+    open_to_all = msgspec.json.encode(kind.config).decode()
+    return {value for given in secrets for value in given.values() if value and value not in open_to_all}
 
 
 async def ask_wrongly(hub: Hub, kind: Kind, path: str, body: dict[str, Any]) -> None:
