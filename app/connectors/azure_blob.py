@@ -102,7 +102,7 @@ class AzureBlob(ObjectStore[AzureBlobConfig, AzureBlobSecrets]):
     config_type = AzureBlobConfig
     secrets_type = AzureBlobSecrets
     driver = "obstore"
-    warm_modules = ("obstore.store", "app.connectors.http")
+    warm_modules = ("obstore.store", "app.connectors.http", "app.connectors.parquet_rows", "arro3.io")
     extra = "azure_blob"
     verified_with = ("Azurite 3.35",)
     destination_fields = frozenset(

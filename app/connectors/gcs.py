@@ -122,7 +122,7 @@ class Gcs(ObjectStore[GcsConfig, GcsSecrets]):
     description = "Files in one bucket, grouped into datasets."
     config_type = GcsConfig
     secrets_type = GcsSecrets
-    warm_modules = ("httpx", "jwt", "app.connectors.http")
+    warm_modules = ("httpx", "jwt", "app.connectors.http", "app.connectors.parquet_rows", "arro3.io")
     extra = "gcs"
     verified_with = ("fake-gcs-server 1.54",)
     # Reasons from "HTTP status and error codes for JSON".

@@ -62,7 +62,7 @@ class S3(ObjectStore[S3Config, S3Secrets]):
     config_type = S3Config
     secrets_type = S3Secrets
     driver = "obstore"
-    warm_modules = ("obstore.store", "app.connectors.http")
+    warm_modules = ("obstore.store", "app.connectors.http", "app.connectors.parquet_rows", "arro3.io")
     extra = "s3"
     verified_with = ("moto 5", "s3rver 3.7")
     destination_fields = frozenset(

@@ -15,10 +15,11 @@ from app.connectors.failures import ConnectorError
 from app.connectors.s3 import S3, S3Config, S3Secrets
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
+from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.kinds.s3 import ObjectStore
 from tests.connectors.kinds.s3__s3rver import KEYS, s3rver
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers import scripted_server, tls_front
 from tests.connectors.shop_bucket import BUCKET
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +74,22 @@ async def test_temporary_credentials_of_a_role_are_taken(
     config = config_of(object_store, access_key_id=temporary["AccessKeyId"])
     secrets = {"secret_access_key": temporary["SecretAccessKey"], "session_token": temporary["SessionToken"]}
     assert (await sandbox.check("s3", config, secrets, loopback)).status == "passed"
+    assert len((await sandbox.preview("s3", config, secrets, loopback, CUSTOMERS)).rows) == 2
+
+
+@pytest.mark.parametrize("trust", ["own_authority", "anybody"])
+async def test_it_works_over_tls(
+    trust: str, object_store: ObjectStore, start: Start, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "own_authority": {"ca_certificate": authority().pem.decode()},
+        "anybody": {"verify_tls": False},
+    }
+    endpoint = f"https://localhost:{start(tls_front, object_store.port)}"
+    config, secrets = config_of(object_store, endpoint_url=endpoint, **ways[trust]), secrets_of(object_store)
+    result = await sandbox.check("s3", config, secrets, loopback)
+    assert [step.status for step in result.steps] == ["passed"] * 5, result
+    assert result.server["encryption"] == "TLSv1.3"
     assert len((await sandbox.preview("s3", config, secrets, loopback, CUSTOMERS)).rows) == 2
 
 
