@@ -72,6 +72,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     pool_size: int = 10
     """Connections of each of a worker's two pools (changes, and fast reads)."""
     require_if_match: bool = False
+    history_days: int = 90
+    """Results of tests and ended jobs are kept for so long."""
     identity_providers: Mapping[str, str] = {}
     """HUB_OIDC_<NAME>_* and HUB_SAML_<NAME>_* as given."""
 
@@ -264,6 +266,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "request_timeout_s": _within(1, 600),
     "max_body_bytes": _within(1024, 1_073_741_824),
     "pool_size": _within(1, 200),
+    "history_days": _within(1, 3650),
 }
 
 

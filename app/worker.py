@@ -7,6 +7,7 @@ from app.core.logging import configure
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
 from app.domain.sources.discovery import discover
+from app.domain.sources.schedule import test_on_schedule
 from app.domain.sources.services import DISCOVER
 from app.domain.upkeep import keep_up
 from app.runtime import prepare_parts
@@ -21,7 +22,8 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, database_url)
     await parts.open()
-    tasks = {asyncio.create_task(JobRunner(parts, HANDLERS).run_forever()), asyncio.create_task(keep_up(parts))}
+    work = (JobRunner(parts, HANDLERS).run_forever(), test_on_schedule(parts), keep_up(parts))
+    tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

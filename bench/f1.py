@@ -28,7 +28,7 @@ _ROLE = """
     FROM roles
 """
 _SOURCE = """
-    SELECT id, name, description, type, category, config, tags, owner_role_id, is_paused, status, status_since,
+    SELECT id, name, description, type, category, config, tags, owner_role_id, is_paused, test_interval_s, status, status_since,
            last_tested_at, created_at, updated_at, created_by, updated_by, version,
            (SELECT coalesce(json_object_agg(name, json_build_object('set', true, 'version', version, 'updated_at',
                        to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), '{}')
@@ -79,6 +79,7 @@ class DataSource(msgspec.Struct, gc=False):
     tags: list[str]
     owner_role_id: UUID | None
     is_paused: bool
+    test_interval_s: int | None
     status: str
     status_since: datetime | None
     last_tested_at: datetime | None

@@ -101,6 +101,7 @@ class DataSource(SQLModel, table=True):
     tags: list[str] = Field(sa_column=Column(ARRAY(Text)))
     owner_role_id: UUID | None = None
     is_paused: bool = False
+    test_interval_s: int | None = None
     status: str
     status_since: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
     last_tested_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
@@ -133,6 +134,7 @@ class DataSourceOut(SQLModel):
     tags: list[str]
     owner_role_id: UUID | None
     is_paused: bool
+    test_interval_s: int | None
     status: str
     status_since: datetime | None
     last_tested_at: datetime | None

@@ -38,6 +38,7 @@ MEANINGS = {
     "request_timeout_s": "seconds until a request is given up with 503",
     "max_body_bytes": "longest request body",
     "pool_size": "connections of each of a worker's two pools",
+    "history_days": "days for which results of tests and ended jobs are kept",
     "require_if_match": "whether a change without `If-Match` is a 428",
     "identity_providers": "single sign-on",
 }
@@ -72,7 +73,7 @@ def types_table() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for connector in registry.all():
         driver = f"extra `{connector.extra}`" if connector.extra else "comes with the hub"
-        verified = ", ".join(connector.verified_with) or "nothing yet"
+        verified = ", ".join(connector.verified_with) or ("a rehearsal" if connector.is_rehearsal else "nothing yet")
         cells = (f"`{connector.type}`", connector.label, connector.category, connector.description, driver, verified)
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 

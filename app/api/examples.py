@@ -81,6 +81,7 @@ SHOP: Mapping[str, Any] = {
     "secrets": {"password": SECRET_STATE},
     "status": "passed",
     "is_paused": False,
+    "test_interval_s": 3600,
 }
 
 BY_STRUCT: Mapping[str, Mapping[str, Any]] = {

@@ -399,6 +399,8 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     extra: ClassVar[str | None] = None
     """The extra of the hub's package that brings the driver."""
     capabilities: ClassVar[Capabilities] = Capabilities()
+    is_rehearsal: ClassVar[bool] = False
+    """Whether there is nothing real behind it: offered in development only."""
     verified_with: ClassVar[tuple[str, ...]] = ()
     """Servers and emulators that the tests run this type against."""
     destination_fields: ClassVar[frozenset[str]]

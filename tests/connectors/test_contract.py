@@ -131,7 +131,7 @@ async def test_a_preview_of_what_is_not_there_is_not_found(
 
 async def test_without_leave_for_loopback_nothing_is_dialled(kind: Kind, sandbox: ConnectorSandbox) -> None:
     if not kind.dials:
-        assert registry.get(kind.type).category == "file"
+        assert registry.get(kind.type).category == "file" or registry.get(kind.type).is_rehearsal
         return
     for policy in (EgressPolicy(), EgressPolicy(loopback_allowed=True, deny=("127.0.0.0/8", "::1"))):
         result = await sandbox.check(kind.type, kind.config, kind.secrets, policy)

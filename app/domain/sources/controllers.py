@@ -38,7 +38,7 @@ from app.domain.sources.schemas import (
 )
 from app.domain.sources.services import DataSourceService, Reach, run_preview, run_test, values_to_test
 from app.domain.sources.tables import as_arrow, as_csv
-from app.domain.sources.types import TYPES
+from app.domain.sources.types import offered, require_offered
 from app.domain.work import UnitOfWork, record_refusal, work_of_its_own
 
 Work = NamedDependency[UnitOfWork]
@@ -54,14 +54,15 @@ class DataSourceTypeController(Controller):
     @get("/", opt=requires("data-source-types:read", parameters=IN_MEMORY_PARAMETERS), summary="List data source types")
     async def list_types(self, request: HubRequest) -> Answer[Page[TypeOut]]:
         """What can be registered, with the JSON Schema of what each type takes."""
-        return answer(request.exchange, page_of_names(TYPES, request.query_string))
+        return answer(request.exchange, page_of_names(offered(request.parts.settings), request.query_string))
 
     @get("/{type_name:str}", opt=requires("data-source-types:read"), summary="Get a data source type")
     async def get_type(self, request: HubRequest, type_name: FromPath[str]) -> Answer[TypeOut]:
         """One type."""
-        if type_name not in TYPES:
+        types = offered(request.parts.settings)
+        if type_name not in types:
             raise NotFound
-        return answer(request.exchange, TYPES[type_name])
+        return answer(request.exchange, types[type_name])
 
 
 class DataSourceController(Controller):
@@ -224,6 +225,7 @@ class DataSourceController(Controller):
 
 async def _test_unsaved(request: HubRequest, data: Any) -> TestResult:
     connector = registry.get(type_of(data))
+    require_offered(request.parts.settings, connector.type)
     async with refusals_recorded(request):
         secrets = values_to_test(request.parts, request.principal, connector, data)
     result = await run_test(

@@ -24,10 +24,13 @@ class DataSource(Tenanted, Entity):
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
     owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
     is_paused: Mapped[bool] = mapped_column(default=False)
+    test_interval_s: Mapped[int | None]
     status: Mapped[str] = mapped_column(default="untested")
     """Of the last saved test: untested, passed, failed or unsupported. Outside of `version`."""
     status_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_tested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    next_test_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When a worker tests the source; set with `test_interval_s`. Outside of `version`."""
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)
     """Of the place that `config` means (`duplicates.fingerprint`); equal for sources of one server and database."""
 

@@ -1,6 +1,8 @@
 """New data sources, one or five hundred: the same rules, and as few statements for many as for one."""
 
+import random
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -33,9 +35,11 @@ from app.domain.sources.schemas import (
     Value,
     type_of,
 )
+from app.domain.sources.types import require_offered
 from app.domain.work import UnitOfWork
 
 MAX_FAULTS_OF_AN_ITEM = 20
+SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
 NAME_TAKEN = "A data source of this name exists already."
 
 _COLUMNS = tuple(column.name for column in DataSource.__table__.columns)
@@ -106,6 +110,7 @@ class Registration:
     def _draft(self, new: NewDataSource, values: dict[str, Value], below: str = "") -> Draft:
         """Raises BadRequest."""
         connector = registry.get(type_of(new))
+        require_offered(self._work.parts.settings, connector.type, below)
         source_secrets.refuse_masks(values, below)
         references.refuse_foreign(self._work.parts.settings, values, below)
         source_secrets.check_together(connector, new.config, values, below)
@@ -123,6 +128,8 @@ class Registration:
             "tags": distinct(new.tags),
             "owner_role_id": new.owner_role_id,
             "is_paused": new.is_paused,
+            "test_interval_s": new.test_interval_s,
+            "next_test_at": first_test(self._work.now, new.test_interval_s),
             "status": "untested",
             "fingerprint": "\\x" + fingerprint.hex(),
         }
@@ -237,6 +244,13 @@ def plain(config: ConnectorConfig) -> dict[str, Any]:
     """As it is stored and read back: through JSON, which has no tuples."""
     values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
     return values
+
+
+def first_test(now: datetime, interval_s: int | None) -> datetime | None:
+    """When the hub tests a source first: soon, and not all that were registered together in the same moment."""
+    if interval_s is None:
+        return None
+    return now + random.random() * min(SPREAD_OF_FIRST_TESTS, timedelta(seconds=interval_s))  # noqa: S311 - no secret
 
 
 def distinct(tags: list[str]) -> list[str]:

@@ -23,6 +23,10 @@ MAX_BULK = 500
 
 Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
+TestInterval = Annotated[
+    int,
+    Meta(ge=60, le=31 * 86_400, description="Seconds between the tests that the hub makes by itself.", examples=[3600]),
+]
 SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
 Ref = Annotated[
     str,
@@ -76,6 +80,8 @@ class DataSourceOut(EntityOut):
     """Members of this role look after the source."""
     is_paused: bool
     """Nothing is done with the source on a schedule while it is paused."""
+    test_interval_s: int | None
+    """Seconds between the tests that the hub makes by itself; null: it makes none."""
     status: str
     """How the last saved test ended: untested, passed, failed or unsupported. Not counted in `version`."""
     status_since: datetime | None
@@ -102,6 +108,7 @@ class DataSourceBase(Input, kw_only=True):
     tags: Tags = []
     owner_role_id: UUID | None = None
     is_paused: bool = False
+    test_interval_s: TestInterval | None = None
 
 
 class DataSourcePatch(Input):
@@ -114,6 +121,7 @@ class DataSourcePatch(Input):
     tags: Tags | None | UnsetType = UNSET
     owner_role_id: UUID | None | UnsetType = UNSET
     is_paused: bool | None | UnsetType = UNSET
+    test_interval_s: TestInterval | None | UnsetType = UNSET
 
 
 class ConnectionBase(Input, kw_only=True):

@@ -19,7 +19,7 @@ from app.connectors.base import (
     TestResult,
     unqualify,
 )
-from app.connectors.failures import ConnectorError
+from app.connectors.failures import Code, ConnectorError
 from app.connectors.sandbox import SandboxError, TooManyConnectorRuns
 from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound, TooManyRequests, Unavailable
@@ -34,7 +34,7 @@ from app.domain.sources import duplicates, references
 from app.domain.sources import secrets as source_secrets
 from app.domain.sources.echoes import without_secrets
 from app.domain.sources.models import DataSource, DataSourceTest, SourceObject
-from app.domain.sources.registration import distinct, plain, saved
+from app.domain.sources.registration import distinct, first_test, plain, saved
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
     ConnectionPatch,
@@ -47,6 +47,7 @@ from app.domain.sources.schemas import (
     Value,
     Values,
 )
+from app.domain.sources.types import offered
 from app.domain.work import UnitOfWork
 
 DISCOVER = "data_source.discover"
@@ -85,6 +86,8 @@ class DataSourceService:
             changes["name_key"] = canonical_name(changes["name"])
         if "tags" in changes:
             changes["tags"] = distinct(changes["tags"] or [])
+        if changes.get("test_interval_s", source.test_interval_s) != source.test_interval_s:
+            source.next_test_at = first_test(self._work.now, changes["test_interval_s"])
         if changes.get("is_paused", False) is None:
             changes["is_paused"] = False
         await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
@@ -148,6 +151,8 @@ class DataSourceService:
     async def connection_of(self, source_id: UUID) -> tuple[DataSource, dict[str, str]]:
         """The source and its secrets, opened and read, for connector work. Raises Conflict where one cannot be."""
         source = await self._sources.load(source_id, self._work.tenant_id)
+        if source.type not in offered(self._work.parts.settings):
+            raise Conflict("This is a rehearsal, which only a hub in development plays.", code="unsupported")
         kept = await source_secrets.stored(self._work, source)
         return source, await references.resolved(self._work.parts.settings, source.type, kept.values)
 
@@ -249,6 +254,8 @@ def values_to_test(
 
 async def run_test(parts: Parts, tenant_id: UUID, reach: Reach) -> TestResult:
     """The staged test, in a process of its own, within ten seconds. Raises for a cap only: a failure is a result."""
+    if reach.type not in offered(parts.settings):
+        return _ended_at_once("unsupported", "This is a rehearsal, which only a hub in development plays.")
     try:
         secrets = await references.resolved(parts.settings, reach.type, reach.secrets)
         result = await parts.sandbox.check(reach.type, reach.config, secrets, parts.egress, tenant=str(tenant_id))
@@ -257,6 +264,13 @@ async def run_test(parts: Parts, tenant_id: UUID, reach: Reach) -> TestResult:
     except SandboxError as error:
         raise as_refusal(error) from None
     return without_secrets(result, secrets)
+
+
+def _ended_at_once(code: Code, why: str) -> TestResult:
+    steps = Steps()
+    with suppress(ConnectorError), steps.step("resolve", ""):
+        raise ConnectorError(code, why)
+    return steps.result(0.0)
 
 
 def undialled(why: str) -> TestResult:
