@@ -178,7 +178,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
     driver = "aiokafka"
     warm_modules = (
         *("aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.protocol.metadata"),
-        *("aiokafka.protocol.offset", "app.connectors.http"),
+        *("aiokafka.protocol.offset", "app.connectors.http", "httpx"),
     )
     extra = "kafka"
     verified_with = ("librdkafka's mock cluster 2.16", "a scripted broker for SASL, TLS and errors")
