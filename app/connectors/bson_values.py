@@ -16,6 +16,7 @@ Everything else is as in `app.connectors.values`.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -29,6 +30,7 @@ MAX_FIELDS: Final = 1_000
 """Of one collection: documents whose keys are data are not a table of a million columns."""
 
 _UUID: Final = "binData(4)"
+_EPOCH: Final = dt.datetime(1970, 1, 1)
 _PORTABLE: Final[dict[str, PortableType]] = {
     "double": "number",
     "string": "string",
@@ -149,11 +151,10 @@ def _writers() -> dict[type, Callable[[Any], Any]]:
 
 def _date(value: Any) -> str:
     try:
-        moment = value.as_datetime()
-    except (ValueError, OverflowError):
+        moment = _EPOCH + dt.timedelta(milliseconds=int(value))
+    except OverflowError:
         return str(int(value))
-    text: str = moment.replace(tzinfo=None).isoformat(timespec="milliseconds").removesuffix(".000")
-    return f"{text}Z"
+    return f"{moment.isoformat(timespec='milliseconds').removesuffix('.000')}Z"
 
 
 def _regex(value: Any) -> str:

@@ -376,8 +376,8 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
             return silent(first.host, first.port, self.config.read_timeout_s)
         if isinstance(error, errors.ConnectionFailure | OSError):
             return hung_up(first.host, first.port)
-        if isinstance(error, InvalidBSON | errors.ProtocolError):
-            return ConnectorError("response_invalid", f"{first.host} sent something that is not BSON.")
+        if isinstance(error, InvalidBSON | errors.ProtocolError | KeyError | TypeError):
+            return ConnectorError("response_invalid", f"{first.host} does not answer as MongoDB does.")
         if isinstance(error, errors.InvalidName):
             return ConnectorError("not_found", "No database or collection can be called so.")
         if isinstance(error, errors.ConfigurationError):

@@ -256,11 +256,9 @@ async def greet(
     except ssl.SSLError as error:  # With TLS 1.3 a server refuses a client's certificate only now.
         raise tls_failure(error, pinned.host, port, timeout_s) from None
     except TimeoutError:
-        raise (_mismatch(pinned, port) if heard else silent(pinned.host, port, timeout_s)) from None
-    except OSError:
-        raise hung_up(pinned.host, port) from None
-    except EOFError:
-        raise (_mismatch(pinned, port) if heard else hung_up(pinned.host, port)) from None
+        raise _mismatch(pinned, port) if heard else silent(pinned.host, port, timeout_s) from None
+    except (OSError, EOFError):
+        raise _mismatch(pinned, port) if heard else _left(pinned, port, context) from None
     except ValueError:
         raise _mismatch(pinned, port) from None
     finally:
@@ -270,6 +268,14 @@ async def greet(
 
 def _mismatch(pinned: Pinned, port: int) -> ConnectorError:
     return ConnectorError("protocol_mismatch", f"What answers on {pinned.host}, port {port}, is not MongoDB.")
+
+
+def _left(pinned: Pinned, port: int, context: ssl.SSLContext | None) -> ConnectorError:
+    """Some servers tell a client without the certificate that they ask for by hanging up."""
+    if context is None:
+        return hung_up(pinned.host, port)
+    message = f"{pinned.host} hung up after the TLS handshake on port {port}; it may ask for a client certificate."
+    return ConnectorError("tls_failed", message)
 
 
 def _question() -> bytes:

@@ -45,13 +45,16 @@ def _fill(port: int) -> None:
         client.shop.create_collection("recent", viewOn="orders", pipeline=[{"$match": {"_id": 2}}])
         client.shop["odd.name x"].insert_one({"_id": "ü", "a.b": 1})
         client.closed.things.insert_one({"_id": 1})
+        client.bulk.many.insert_many([{"_id": number} for number in range(300)])
+        client.bulk.many.insert_one({"_id": 300, "new": True})
+        client.bulk.long.insert_one({"_id": 1, "text": "ü" * 1_000, "raw": bytes(1_000), "deep": {"a": "x" * 1_000}})
         for user, roles in USERS.items():
             client.admin.command("createUser", user, pwd=f"pw-{CANARY}", roles=roles)
 
 
 USERS: dict[str, list[Any]] = {
     "reader": [{"role": "read", "db": "shop"}],
-    "auditor": ["readAnyDatabase"],
+    "auditor": ["readAnyDatabase", "clusterMonitor"],
     "nobody": [],
 }
 FULL: dict[str, Any] = {
