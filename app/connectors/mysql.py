@@ -18,7 +18,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from decimal import Decimal
 from functools import cache
 from importlib.util import find_spec
@@ -56,6 +56,7 @@ DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
 _BATCH: Final = 250
 _ROWS_AT_ONCE: Final = 500
 _GRACE_S: Final = 2.0  # The server gets this much longer than statement_timeout_s to say that it stopped.
+_FAREWELL_S: Final = 0.2
 _KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
 _SYSTEM_DATABASES: Final = ("information_schema", "mysql", "performance_schema", "sys")
 
@@ -139,7 +140,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
     warm_modules = ("asyncmy.connection", "asyncmy.cursors")
     verified_with = ("MariaDB 10.11", "mysql-mimic 3")
     destination_fields = frozenset(
-        {"host", "port", "username", "tls_mode", "ca_certificate", "client_certificate"}
+        {"host", "port", "database", "username", "tls_mode", "ca_certificate", "client_certificate"}
         | {"server_public_key", "allow_cleartext_password"}
     )
 
@@ -402,6 +403,9 @@ async def _under_way(connection: Any) -> AsyncIterator[asyncio.Task[Any]]:
     finally:
         signing_in.cancel()
         await asyncio.gather(signing_in, return_exceptions=True)
+        with suppress(Exception):
+            async with asyncio.timeout(_FAREWELL_S):  # Without a word, the server's log would have a warning.
+                await connection.ensure_closed()
         connection.close()
 
 
@@ -467,6 +471,8 @@ def _connection_class() -> Any:
                 if not self.is_plain:
                     raise
                 raise self._no_usable_key() from error
+            except AttributeError as error:  # The driver calls what it does not have, the scramble of MySQL 4.0.
+                raise self._unsupported() from error
             if answer is not None and not answer.is_ok_packet():
                 raise ConnectorError("protocol_mismatch", f"{self._host} does not follow MySQL's protocol.")
 
@@ -476,6 +482,9 @@ def _connection_class() -> Any:
                     "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
                 )
             return ConnectorError("invalid_configuration", "server_public_key is not a public RSA key in PEM form.")
+
+        def _unsupported(self) -> ConnectorError:
+            return ConnectorError("unsupported", f"{self._host} asks for a way to sign in that is not supported.")
 
         async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
             """A server asks for another way to sign in than the one that was tried."""
@@ -489,7 +498,7 @@ def _connection_class() -> Any:
                     "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
                 )
             if wanted not in _ANSWERS_TO_CHALLENGES | _CLEARTEXT | {b"sha256_password"}:
-                raise ConnectorError("unsupported", f"{self._host} asks for a way to sign in that is not supported.")
+                raise self._unsupported()
             if wanted == b"client_ed25519" and find_spec("nacl") is None:
                 raise ConnectorError("unsupported", f"{self._host} asks for ed25519, which needs the package PyNaCl.")
             return await super()._process_auth(plugin_name, auth_packet)  # type: ignore[misc]

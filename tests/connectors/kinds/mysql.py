@@ -150,7 +150,6 @@ def mariadb() -> Iterator[MariadbServer]:
             "innodb-flush-log-at-trx-commit": 0,
             "innodb-buffer-pool-size": "16M",
             "plugin-load-add": "auth_ed25519",
-            "max-connect-errors": 3,
         }
         port = free_port()
         options = [f"--{name}={value}" for name, value in settings.items()]
