@@ -84,8 +84,10 @@ class DataSourceSecret(SQLModel, table=True):
     __tablename__ = "data_source_secrets"
     data_source_id: UUID = Field(primary_key=True, foreign_key="data_sources.id")
     name: str = Field(primary_key=True)
+    reference: str | None = None
     version: int
     updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True)))
+    updated_by: UUID | None = None
 
 
 class DataSource(SQLModel, table=True):
@@ -114,13 +116,23 @@ class DataSource(SQLModel, table=True):
 
     @property
     def secrets(self) -> dict[str, "SecretOut"]:
-        return {each.name: SecretOut(version=each.version, updated_at=each.updated_at) for each in self.sealed}
+        return {each.name: _secret(each) for each in self.sealed}
+
+
+def _secret(kept: DataSourceSecret) -> "SecretOut":
+    source = "stored" if kept.reference is None else "reference"
+    return SecretOut(
+        version=kept.version, updated_at=kept.updated_at, updated_by=kept.updated_by, source=source, ref=kept.reference
+    )
 
 
 class SecretOut(SQLModel):
     set: bool = True
     version: int
     updated_at: datetime
+    updated_by: UUID | None
+    source: str
+    ref: str | None
 
 
 class DataSourceOut(SQLModel):
