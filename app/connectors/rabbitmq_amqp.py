@@ -144,7 +144,7 @@ class Amqp:
         finally:
             await _closed(connection)
 
-    async def _connection(self) -> aiormq.Connection:
+    async def _connection(self) -> Any:
         from yarl import URL
 
         is_encrypted = self._config.tls_mode != "disable"
@@ -155,7 +155,7 @@ class Amqp:
             path="/",
             query={"heartbeat": "60", "name": "data-fusion-hub"},
         )
-        connection = _connection_class()(url, context=self._tls_context() if is_encrypted else None)
+        connection: Any = _connection_class()(url, context=self._tls_context() if is_encrypted else None)
         connection.vhost = self._config.virtual_host
         connection.credentials = self._credentials()
         try:
@@ -263,7 +263,7 @@ def _connection_class() -> Any:
         async def get_frame(self) -> Any:
             found = await self._receiver.get_frame()
             if isinstance(found[2], commands.Connection.Close):
-                raise Closed(self._request, found[2].reply_code, str(found[2].reply_text))
+                raise Closed(self._request, found[2].reply_code or 0, str(found[2].reply_text))
             return found
 
     class Connection(aiormq.Connection):
