@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,13 +28,17 @@ _HOSTS: Final = frozenset(
 _PATHS: Final = frozenset({"path", "folder", "file", "root"})
 
 
-def place_of(config: Struct, destination_fields: Iterable[str]) -> dict[str, Any]:
+def place_of(config: Struct, destination_fields: frozenset[str]) -> dict[str, Any]:
     """The fields that say where, in one spelling: of the destination and of what a config cannot do without. Empty
     where none does."""
-    fields = msgspec.structs.fields(type(config))
-    names = {field.name for field in fields if field.required} | set(destination_fields)
-    places = sorted(name for name in names if NOT_A_PLACE.isdisjoint(name.split("_")))
-    return {name: _in_one_spelling(name, msgspec.to_builtins(getattr(config, name))) for name in places}
+    names = _places(type(config), destination_fields)
+    return {name: _in_one_spelling(name, msgspec.to_builtins(getattr(config, name))) for name in names}
+
+
+@cache
+def _places(config_type: type[Struct], destination_fields: frozenset[str]) -> tuple[str, ...]:
+    needed = {field.name for field in msgspec.structs.fields(config_type) if field.required}
+    return tuple(sorted(name for name in needed | destination_fields if NOT_A_PLACE.isdisjoint(name.split("_"))))
 
 
 def _in_one_spelling(name: str, value: Any) -> Any:
