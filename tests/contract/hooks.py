@@ -4,6 +4,7 @@ Loaded by schemathesis itself (SCHEMATHESIS_HOOKS), in the process that `test_sc
 """
 
 import os
+import re
 from typing import Any
 
 import httpx
@@ -24,6 +25,8 @@ BEYOND_SCHEMA = {
     "blank": "a name of white space only",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_role": "whether a role exists is a matter of history",
+    "masked_secret": "a text that is shown in place of secrets",
+    "reference_not_allowed": "which variables and files may be referred to is the operator's choice",
     "secret_reentry_required": "whether stored secrets would go elsewhere is a matter of history",
 }
 """Codes with which a request that fits the document may be refused, and why the document cannot say so."""
@@ -49,10 +52,12 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
 def _is_of_a_connector(fault: dict[str, str], case: Any) -> bool:
     """A connector's own rule about its fields: a URL that names a host, a key id that comes with its key.
 
-    In a change it is any rule: a PATCH names no type, so that the document cannot say what its config takes.
+    In a change it is any rule: it names no type, so that the document cannot say what its config takes.
     """
-    below = fault["path"].partition(".")[0] in ("config", "secrets")
-    return below and (case.method == "PATCH" or fault["code"] == "invalid")
+    path = re.sub(r"^data_sources\[\d+\]\.", "", fault["path"])
+    below = path.partition(".")[0] in ("config", "secrets")
+    is_change = case.method == "PATCH" or case.path.endswith("/{source_id}/test")
+    return below and (is_change or fault["code"] == "invalid")
 
 
 class Session:
