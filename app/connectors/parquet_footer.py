@@ -112,6 +112,9 @@ def _parse(reader: _Reader, rows_wanted: int) -> Footer:
 
 
 def _refuse_odd(footer: Footer) -> None:
+    """The decoder's native code takes these for granted, and ends the process where they are not so."""
+    if footer.rows < 0:
+        raise ValueError("a number of rows is negative")
     leaves, _ = _leaves_and_elements(footer.schema)
     expected = sum(map(len, leaves))
     for group in footer.row_groups:
@@ -120,6 +123,8 @@ def _refuse_odd(footer: Footer) -> None:
             raise ValueError("a row group has another number of columns than the schema")
         if any(_CRYPTO in chunk or _META not in chunk for chunk in chunks):
             raise ConnectorError("unsupported", "The Parquet file has encrypted columns.")
+    if any(not len(MAGIC) <= start <= end for start, end in footer.chunks()):
+        raise ValueError("a column lies before the start of the file")
 
 
 def _leaves_and_elements(schema: list[Fields]) -> tuple[list[range], list[list[Fields]]]:

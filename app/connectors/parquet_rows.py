@@ -35,7 +35,7 @@ _MAX_BYTES_KEPT: Final = 16 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
 """Of each column, fetched before anybody asks."""
-_SMALL_BYTES: Final = 4 * 1024 * 1024
+_SMALL_BYTES: Final = 1024 * 1024
 """Row groups up to this size are fetched whole: one request instead of one for each column."""
 _AT_ONCE_BYTES: Final = 16 * 1024 * 1024
 _READ_AHEAD_BYTES: Final = 256 * 1024
