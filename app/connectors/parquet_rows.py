@@ -33,7 +33,7 @@ MAX_BYTES_READ: Final = 64 * 1024 * 1024
 _MAX_BYTES_KEPT: Final = 16 * 1024 * 1024
 """Of the values: as much as a preview may show."""
 _TAIL_BYTES: Final = 64 * 1024
-_HEAD_BYTES: Final = 128 * 1024
+_HEAD_BYTES: Final = 512 * 1024
 """Of each column, fetched before anybody asks."""
 _SMALL_BYTES: Final = 1024 * 1024
 """Row groups up to this size are fetched whole: one request instead of one for each column."""
@@ -103,7 +103,7 @@ def _first_pages(footer: Footer) -> list[tuple[int, int]]:
     """The ranges to fetch at once: all of what is small, the heads of what is large; neighbours together."""
     chunks = footer.chunks()
     if sum(end - start for start, end in chunks) > _SMALL_BYTES:
-        head = min(_HEAD_BYTES, MAX_BYTES_READ // (2 * len(chunks)))
+        head = max(_GAP_BYTES, min(_HEAD_BYTES, _AT_ONCE_BYTES // len(chunks)))
         chunks = [(start, min(end, start + head)) for start, end in chunks]
     merged: list[tuple[int, int]] = []
     for start, end in sorted(_up_to(_AT_ONCE_BYTES, chunks)):

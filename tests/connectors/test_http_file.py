@@ -22,11 +22,12 @@ from app.connectors.failures import ConnectorError
 from app.connectors.http_file import HttpFile, HttpFileConfig, HttpFileSecrets
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
+from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
 from tests.connectors.file_site import TOKEN
 from tests.connectors.kinds.http_file import place_files
 from tests.connectors.kinds.http_file__ranges import file_site
-from tests.connectors.servers import free_port, private_folder, running
+from tests.connectors.servers import free_port, private_folder, running, tls_front
 from tests.connectors.shop_bucket import OBJECTS, PREVIEWS
 
 ROWS = [[1, "Zoë"], [2, None]]
@@ -284,6 +285,22 @@ def test_a_secret_that_is_missing_is_named() -> None:
     with pytest.raises(InvalidField) as caught:
         HttpFile.validate(HttpFileConfig(url="http://host/x.csv", auth="bearer"), HttpFileSecrets())
     assert caught.value.path == ("secrets", "token")
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_files_over_tls_pass_every_step(
+    start: Start, authority: Authority, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    url = f"https://localhost:{start(tls_front, start(file_site))}/open/customers.csv"
+    config = {"url": url, "ca_certificate": authority.pem.decode()}
+    result = await sandbox.check("http_file", config, {}, loopback)
+    assert [step.status for step in result.steps] == ["passed"] * 5
+    assert result.server["encryption"] == "TLSv1.3"
+    shown = await sandbox.preview("http_file", config, {}, loopback, PreviewRequest(path=("customers.csv",)))
+    assert shown.rows == PREVIEWS["customers.csv",]
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
