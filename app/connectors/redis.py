@@ -40,7 +40,7 @@ from app.connectors.datasets import matches
 from app.connectors.dialling import ask, dialled, handshake, tls_context
 from app.connectors.failures import ConnectorError
 from app.connectors.key_patterns import MAX_SAMPLE_BYTES, SAMPLES, KeyPatterns, Pattern, beginning, fits, masked
-from app.connectors.redis_session import Server, Session, TooLong, refusal
+from app.connectors.redis_session import PING, Server, Session, greet, judge_greeting, refusal, understood
 from app.connectors.redis_values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
 from app.connectors.values import RowBudget
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 KeyPattern = Annotated[str, Meta(min_length=1, max_length=512)]
 
-_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+_TLS_ALERT: Final = b"\x15\x03"  # RFC 8446, section 5.1
 _PAGE: Final = 1_000
 _BATCH: Final = 50
 
@@ -167,8 +167,9 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                     raise ConnectorError(
                         "protocol_mismatch", f"{config.host} is a Sentinel, which has no data: give a server's address."
                     )
-                for each in await self._nodes(session, until_checked):
-                    await _look(each)
+                with understood(server):
+                    for each in await self._nodes(session, until_checked):
+                        await _look(each)
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         patterns = KeyPatterns(self.config.separator)
@@ -215,43 +216,38 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         with steps.step("tls", "The connection is encrypted."):
             if is_plain:
                 raise ConnectorError("tls_unavailable", f"{config.host} speaks no TLS on port {config.port}.")
-            context = self._tls_context(config.host)
-            async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
-                steps.server["encryption"] = await handshake(
-                    sock, context, pinned, config.port, config.connect_timeout_s
-                )
-        return self._server(pinned, config.port, context)
+            server = self._server(pinned, config.port, self._tls_context(config.host))
+            steps.server["encryption"] = await greet(server)
+        return server
 
     async def _is_plain(self, pinned: Pinned) -> bool:
         """False for what may speak TLS. Raises `protocol_mismatch` for what speaks something else."""
         config = self.config
         try:
             async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
-                answer = await ask(sock, _PING, pinned, config.port, config.connect_timeout_s)
+                answer = await ask(sock, PING, pinned, config.port, config.connect_timeout_s)
         except ConnectorError as error:
             if error.code != "connection_lost":
                 raise
-            answer = b"\x15\x03"
-        if answer.startswith(b"\x15\x03"):  # A TLS alert, RFC 8446, section 6
-            return await self._refuse_tls_if_it_is_off(pinned)
-        if answer.startswith(b"-DENIED"):
-            raise ConnectorError("permission_denied", f"{config.host} is in protected mode: it serves its own machine.")
-        if answer.startswith(b"-ERR max number of clients"):
-            raise ConnectorError("rate_limited", f"{config.host} takes no more clients for now.")
-        if not answer.startswith((b"+PONG\r\n", b"-")):
-            raise ConnectorError(
-                "protocol_mismatch", f"What answers on {config.host}, port {config.port}, is not Redis."
-            )
-        return True
+            if config.tls_mode in {"disable", "prefer"} and not await self._speaks_tls(pinned):
+                raise
+            answer = _TLS_ALERT
+        if not answer.startswith(_TLS_ALERT):
+            judge_greeting(answer, config.host, config.port)
+            return True
+        if config.tls_mode == "disable":
+            raise ConnectorError("tls_required", f"{config.host} speaks nothing but TLS on port {config.port}.")
+        return False
 
-    async def _refuse_tls_if_it_is_off(self, pinned: Pinned) -> bool:
+    async def _speaks_tls(self, pinned: Pinned) -> bool:
         config = self.config
-        if config.tls_mode != "disable":
-            return False
+        context = tls_context(config.host, verify_certificate=False)
         async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
-            context = tls_context(config.host, verify_certificate=False)
-            await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
-        raise ConnectorError("tls_required", f"{config.host} speaks nothing but TLS on port {config.port}.")
+            try:
+                await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
+            except ConnectorError:
+                return False
+        return True
 
     def _tls_context(self, host: str) -> ssl.SSLContext:
         config, secrets = self.config, self.secrets
@@ -284,7 +280,8 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         server = await self._reach(Steps())
         async with AsyncExitStack() as until_read:
             session = await until_read.enter_async_context(Session.opened(server))
-            yield await self._nodes(session, until_read)
+            with understood(server):
+                yield await self._nodes(session, until_read)
 
     async def _nodes(self, session: Session, stack: AsyncExitStack) -> list[Session]:
         """Sessions with all primaries of the cluster, or this one alone."""
@@ -304,10 +301,7 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         """Keys with their kinds, a few hundred at a time, until `max_keys` were looked at. A key may come twice."""
         cursor, looked_at = 0, 0
         while True:
-            try:
-                reply = await session.one("SCAN", cursor, "MATCH", glob, "COUNT", _PAGE)
-            except TooLong:
-                raise ConnectorError("response_too_large", "The names of the keys are too long to be listed.") from None
+            reply = await session.one("SCAN", cursor, "MATCH", glob, "COUNT", _PAGE)
             cursor, names = int(reply[0]), [name for name in reply[1] if self._is_wanted(name)]
             kinds = await session.ask(*(("TYPE", name) for name in names)) if names else []
             yield [Key(name, kind) for name, it in zip(names, kinds, strict=True) if (kind := kind_of(it))]

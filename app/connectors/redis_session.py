@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
@@ -23,6 +23,7 @@ from app.core.egress import Pinned
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
 
+PING: Final = b"*1\r\n$4\r\nPING\r\n"
 MAX_REPLY_BYTES: Final = 2 * 1024 * 1024
 Command = tuple[str | bytes | int, ...]
 
@@ -162,6 +163,52 @@ def _connection(server: Server) -> Connection:
     )
 
 
+async def greet(server: Server) -> str:
+    """The version of TLS of a server that answers over it. A server that refuses a client's certificate, or the lack of
+    one, says so only after the handshake (TLS 1.3)."""
+    pinned, port = server.pinned, server.port
+    reader, writer = await _streams(server)
+    try:
+        async with asyncio.timeout(server.connect_timeout_s):
+            writer.write(PING)
+            answer = await reader.readline()
+    except ssl.SSLError as error:
+        raise tls_failure(error, pinned.host, port, server.connect_timeout_s) from None
+    except TimeoutError:
+        raise silent(pinned.host, port, server.connect_timeout_s) from None
+    except (OSError, ValueError, TooLong):
+        answer = b""
+    finally:
+        writer.transport.abort()
+    if not answer:
+        message = f"{pinned.host} hung up after the TLS handshake on port {port}; it may ask for a client certificate."
+        raise ConnectorError("tls_failed", message)
+    judge_greeting(answer, pinned.host, port)
+    return str(writer.get_extra_info("ssl_object").version())
+
+
+def judge_greeting(answer: bytes, host: str, port: int) -> None:
+    """Raises what the answer to a PING says against going on. That somebody has to sign in first does not."""
+    if answer.startswith(b"-DENIED"):
+        raise ConnectorError("permission_denied", f"{host} is in protected mode: it serves its own machine only.")
+    if answer.startswith(b"-ERR max number of clients"):
+        raise ConnectorError("rate_limited", f"{host} takes no more clients for now.")
+    if not answer.startswith((b"+PONG\r\n", b"-")):
+        raise ConnectorError("protocol_mismatch", f"What answers on {host}, port {port}, is not Redis.")
+
+
+@contextlib.contextmanager
+def understood(server: Server) -> Iterator[None]:
+    """Replies in there may be of any form: one that is not as documented is the server's fault."""
+    try:
+        yield
+    except TooLong:
+        message = f"{server.pinned.host} answered with more than {MAX_REPLY_BYTES} bytes at once."
+        raise ConnectorError("response_too_large", message) from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConnectorError("response_invalid", f"{server.pinned.host} does not answer as Redis does.") from error
+
+
 async def _streams(server: Server) -> tuple[MeasuredReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     sock = await dial(server.pinned, server.port, server.connect_timeout_s)
@@ -217,8 +264,6 @@ def refusal(error: Exception, server: Server) -> ConnectorError:
         return _not_signed_in(text, host, who, server.password)
     if isinstance(error, exceptions.AskError | exceptions.MovedError):
         return ConnectorError("egress_refused", f"{host} led to another address, which is not followed.")
-    if text.startswith("DENIED"):
-        return ConnectorError("permission_denied", f"{host} is in protected mode: it serves its own machine only.")
     if "DB index" in text or "SELECT is not allowed" in text:
         return ConnectorError("not_found", f"{host} has no database {server.database}.")
     if isinstance(error, exceptions.BusyLoadingError):
