@@ -132,6 +132,20 @@ async def test_messagepack_goes_in_and_out(hub: Hub) -> None:
     assert (answer.status_code, msgspec.msgpack.decode(answer.content)["created"]) == (201, 1)
 
 
+async def test_an_item_is_read_as_strictly_as_it_would_be_alone(hub: Hub) -> None:
+    """A text is no bytes in MessagePack, a number with a point no whole one, and a field comes once."""
+    pointed = await post(hub.admin, item(config=NOWHERE | {"port": 5433.0}))
+    assert (pointed.status_code, set(faults(pointed))) == (400, {"data_sources[0].config.port"})
+    packed = msgspec.msgpack.encode({"data_sources": [item(name=b"bytes")]})
+    answer = await hub.admin.post(BULK, content=packed, headers={"Content-Type": "application/msgpack"})
+    assert (answer.status_code, set(faults(answer))) == (400, {"data_sources[0].name"})
+    twice = (
+        b'{"data_sources": [{"name": "a", "name": "b", "type": "rest", "config": {"base_url": "http://a.invalid"}}]}'
+    )
+    answer = await hub.admin.post(BULK, content=twice, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "duplicate_field")
+
+
 async def test_it_takes_the_permission_to_write(hub: Hub) -> None:
     reader = await hub.user_with("data-sources:read")
     assert (await post(reader, item())).status_code == 403

@@ -12,6 +12,7 @@ from litestar.params import FromPath, RequestBody
 from app.connectors import registry
 from app.connectors.base import PreviewResult, TestResult
 from app.core.answers import Answer, accepted, answer, created, entity, no_content
+from app.core.bodies import media_type_of
 from app.core.errors import Forbidden, NotFound
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.security import requires
@@ -109,7 +110,8 @@ class DataSourceController(Controller):
         Where nothing can be saved the answer is a 400 that names every fault of every item, or a 409 where nothing is
         wrong but names that are taken. A dry run ends as the real one would, with 200 in place of 201.
         """
-        report = await Registration(work).many(data)
+        media_type = media_type_of(request.exchange.header(b"content-type"))
+        report = await Registration(work).many(data, media_type)
         if data.dry_run:
             return answer(request.exchange, report)
         response = answer(request.exchange, report, status=201)

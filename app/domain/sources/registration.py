@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.connectors import registry
 from app.connectors.base import ConnectorConfig
-from app.core.bodies import convert
+from app.core.bodies import decode
 from app.core.errors import BadRequest, Conflict, Fault, HubError
 from app.core.schemas import canonical_name, required_text
 from app.domain.roles.models import Role
@@ -93,11 +93,11 @@ class Registration:
         warnings = [duplicates.warning(source_id) for source_id in found.get(draft.fingerprint, ())]
         return saved(shown, warnings)
 
-    async def many(self, bulk: UnreadBulk) -> BulkOut:
+    async def many(self, bulk: UnreadBulk, media_type: str) -> BulkOut:
         """Raises BadRequest or Conflict with every fault of every item where nothing can be saved: in an atomic request
         for one faulty item, in another where all are. A dry run goes the same way and saves nothing.
         """
-        items = [self._item(index, value) for index, value in enumerate(bulk.data_sources)]
+        items = [self._item(index, bytes(raw), media_type) for index, raw in enumerate(bulk.data_sources)]
         await self._find_unknown_roles(items)
         await self._find_taken_names(items)
         good, faults = _good(items), [fault for item in items for fault in item.faults]
@@ -135,11 +135,11 @@ class Registration:
         }
         return Draft(row, values, fingerprint)
 
-    def _item(self, index: int, value: Any) -> Item:
+    def _item(self, index: int, raw: bytes, media_type: str) -> Item:
         """Raises Forbidden for a reference without the permission: that is about the caller, not about the item."""
         item = Item(index)
         try:
-            new = convert(value, DataSourceCreate, path=item.below.removesuffix("."))
+            new = _read(raw, media_type, item.below)
             values = source_secrets.given_values(new.secrets)
             references.require_permission(self._work.principal, values)
             item.draft = self._draft(new, values, item.below)
@@ -199,6 +199,16 @@ class Registration:
             self._work.audit("data_source.create", "data_source", each.id, after=each)
             self._work.announce("data_source.created", f"data-sources/{each.id}", each)
         return shown
+
+
+def _read(raw: bytes, media_type: str, below: str) -> NewDataSource:
+    """Raises BadRequest, its paths below this one."""
+    try:
+        new: NewDataSource = decode(raw, DataSourceCreate, media_type)
+    except BadRequest as error:
+        faults = [Fault((below + fault.path).removesuffix("."), fault.code, fault.message) for fault in error.errors]
+        raise BadRequest(errors=faults or [Fault(below.removesuffix("."), error.code, error.detail)]) from None
+    return new
 
 
 def _good(items: Sequence[Item]) -> list[tuple[Item, Draft]]:

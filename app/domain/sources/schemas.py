@@ -192,7 +192,7 @@ class DataSourceBulk(BulkBase, kw_only=True):
 class UnreadBulk(BulkBase, kw_only=True):
     """The same before its items are read: a faulty one must not hide what the others are."""
 
-    data_sources: Annotated[list[Any], Meta(min_length=1, max_length=MAX_BULK)]
+    data_sources: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BULK)]
 
 
 class BulkItem(Output):
