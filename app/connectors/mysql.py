@@ -1,11 +1,7 @@
 """MySQL, MariaDB, and what speaks their protocol, through asyncmy.
 
 The address is pinned by handing asyncmy a socket that is connected already. One connection does a whole check, because
-a server shuts out hosts that often connect and leave before they have signed in (`max_connect_errors`); asyncmy's
-connection is therefore extended to tell when it was greeted and when it is encrypted.
-
-What the server's greeting says comes from whoever answers, so it decides nothing about secrets: without TLS only
-challenges are answered, and a public RSA key is taken from the configuration and never from the server. Files are never
+a server shuts out hosts that often connect and leave before they have signed in (`max_connect_errors`). Files are never
 sent (`LOAD DATA LOCAL`), no option file is read, no unix socket used, and no statement of anybody's choice is run.
 """
 
@@ -18,10 +14,8 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from decimal import Decimal
-from functools import cache
-from importlib.util import find_spec
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -48,16 +42,17 @@ from app.connectors.base import (
 )
 from app.connectors.dialling import dialled, hung_up, silent, tls_context, tls_failure
 from app.connectors.failures import Code, ConnectorError
+from app.connectors.mysql_catalog import PATH_COLUMNS, TABLES, TELLS_TABLES_OF_CHECKS, Catalog, catalog_query, word
+from app.connectors.mysql_connection import NO_KEY, connection_class, under_way
 from app.connectors.values import RowBudget, json_safe
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
+_Answer = TypeVar("_Answer")
 
 _BATCH: Final = 250
 _ROWS_AT_ONCE: Final = 500
 _GRACE_S: Final = 2.0  # The server gets this much longer than statement_timeout_s to say that it stopped.
-_FAREWELL_S: Final = 0.2
-_KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
 _SYSTEM_DATABASES: Final = ("information_schema", "mysql", "performance_schema", "sys")
 
 
@@ -157,7 +152,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                 steps.server.update(_introduction(f"{version}", f"{comment}"))
                 if self.config.database is not None:
                     await self._patiently(connection.select_db(self.config.database))
-                await self._rows(connection, f"{_TABLES} WHERE {self._scope()} LIMIT 1")
+                await self._rows(connection, f"{TABLES} WHERE {self._scope()} LIMIT 1")
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as connection:
@@ -194,7 +189,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             with steps.step("connect", f"MySQL's protocol is spoken on port {config.port}."), self._explained():
                 sock = await stack.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
                 connection = self._connection(sock)
-                signing_in = await stack.enter_async_context(_under_way(connection))
+                signing_in = await stack.enter_async_context(under_way(connection))
                 await self._until(connection.greeted, signing_in)
             if connection.is_plain and config.tls_mode in {"disable", "prefer"}:
                 self._without_tls(steps)
@@ -208,7 +203,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
 
     def _connection(self, sock: Any) -> Any:
         config = self.config
-        return _connection_class()(
+        return connection_class()(
             make_tls=None if config.tls_mode == "disable" else self._tls_context,
             needs_tls=config.tls_mode not in {"disable", "prefer"},
             allow_cleartext_password=config.allow_cleartext_password,
@@ -216,7 +211,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             host=config.host,
             user=config.username,
             password=(self.secrets.password or "").encode(),  # The driver would make Latin-1 of a text.
-            server_public_key=(config.server_public_key or _NO_KEY).encode(),
+            server_public_key=(config.server_public_key or NO_KEY).encode(),
             conv={},  # Values stay as the server wrote them.
             charset="utf8mb4",
             autocommit=None,
@@ -362,12 +357,12 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
 
     async def _objects(self, connection: Any, path: Sequence[str]) -> AsyncIterator[DiscoveredObject]:
         """All tables and views, or those at the path."""
-        (has_checks,) = await self._rows(connection, _TELLS_TABLES_OF_CHECKS)
+        (has_checks,) = await self._rows(connection, TELLS_TABLES_OF_CHECKS)
         scope = self._scope() + "".join(
-            f" AND {column} = {_literal(name)}" for column, name in zip(_PATH_COLUMNS, path, strict=False)
+            f" AND {column} = {_literal(name)}" for column, name in zip(PATH_COLUMNS, path, strict=False)
         )
-        catalog = _Catalog()
-        async for row in self._streamed(connection, _catalog_query(scope, with_checks=has_checks[0] != "0")):
+        catalog = Catalog()
+        async for row in self._streamed(connection, catalog_query(scope, with_checks=has_checks[0] != "0")):
             for found in catalog.add(row):
                 yield found
         for found in catalog.rest():
@@ -382,128 +377,6 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
         excluded = "".join(f" AND NOT {_like(pattern)}" for pattern in config.exclude_databases)
         system = ", ".join(_literal(name) for name in _SYSTEM_DATABASES)
         return f"TABLE_SCHEMA NOT IN ({system}) AND ({included}){excluded}"
-
-
-# The connection -------------------------------------------------------------------------------------------------------
-
-_Answer = TypeVar("_Answer")
-
-_NO_KEY: Final = "none"
-"""Given to asyncmy in place of a public key, so that it does not ask the server for one. It is none: using it fails."""
-
-_ANSWERS_TO_CHALLENGES: Final = frozenset({b"mysql_native_password", b"caching_sha2_password", b"client_ed25519"})
-_CLEARTEXT: Final = frozenset({b"mysql_clear_password", b"dialog"})
-
-
-@asynccontextmanager
-async def _under_way(connection: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    signing_in = asyncio.create_task(connection.connect())
-    try:
-        yield signing_in
-    finally:
-        signing_in.cancel()
-        await asyncio.gather(signing_in, return_exceptions=True)
-        with suppress(Exception):
-            async with asyncio.timeout(_FAREWELL_S):  # Without a word, the server's log would have a warning.
-                await connection.ensure_closed()
-        connection.close()
-
-
-@cache
-def _connection_class() -> Any:
-    """asyncmy's connection, with what it lacks: TLS is chosen after the greeting, stages can be waited for, and no
-    server talks the password out of it."""
-    from asyncmy.connection import Connection
-    from asyncmy.constants.CLIENT import SSL
-
-    class StagedConnection(Connection):
-        _host: str
-        _auth_plugin_name: str
-        _client_flag: int
-        _secure: bool
-        _server_public_key: bytes
-        _ssl_context: ssl.SSLContext | None
-        _transport: asyncio.Transport
-        server_version: str
-        server_capabilities: int
-
-        def __init__(
-            self,
-            *,
-            make_tls: Callable[[], ssl.SSLContext] | None,
-            needs_tls: bool,
-            allow_cleartext_password: bool,
-            **options: Any,
-        ) -> None:
-            super().__init__(**options)  # type: ignore[no-untyped-call]
-            self.greeted = asyncio.Event()
-            self.encrypted = asyncio.Event()
-            self.is_plain = True
-            self.tls_version = ""
-            self._make_tls = make_tls
-            self._needs_tls = needs_tls
-            self._allow_cleartext_password = allow_cleartext_password
-
-        async def _get_server_information(self) -> None:
-            await super()._get_server_information()  # type: ignore[misc]
-            int(self.server_version.split(".", 1)[0])  # The driver relies on it later.
-            make_tls = self._make_tls if self.server_capabilities & SSL else None
-            self.is_plain = make_tls is None
-            self.greeted.set()
-            if make_tls:
-                self._ssl_context = make_tls()
-                self._client_flag |= SSL
-            elif self._needs_tls:
-                raise ConnectorError("tls_unavailable", f"{self._host} offers no TLS.")
-            elif self._auth_plugin_name == "sha256_password":
-                self._auth_plugin_name = "mysql_native_password"  # The server then names what the user really has.
-
-        def write_packet(self, payload: bytes) -> None:
-            if self._secure and not self.encrypted.is_set():
-                self.tls_version = str(self._transport.get_extra_info("ssl_object").version())
-                self.encrypted.set()
-            super().write_packet(payload)
-
-        async def _request_authentication(self) -> None:
-            try:
-                answer = await super()._request_authentication()  # type: ignore[misc]
-            except ValueError as error:
-                if not self.is_plain:
-                    raise
-                raise self._no_usable_key() from error
-            except AttributeError as error:  # The driver calls what it does not have, the scramble of MySQL 4.0.
-                raise self._unsupported() from error
-            if answer is not None and not answer.is_ok_packet():
-                raise ConnectorError("protocol_mismatch", f"{self._host} does not follow MySQL's protocol.")
-
-        def _no_usable_key(self) -> ConnectorError:
-            if self._server_public_key == _NO_KEY.encode():
-                return ConnectorError(
-                    "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
-                )
-            return ConnectorError("invalid_configuration", "server_public_key is not a public RSA key in PEM form.")
-
-        def _unsupported(self) -> ConnectorError:
-            return ConnectorError("unsupported", f"{self._host} asks for a way to sign in that is not supported.")
-
-        async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
-            """A server asks for another way to sign in than the one that was tried."""
-            wanted = bytes(plugin_name)
-            if wanted in _CLEARTEXT and self._secure and not self._allow_cleartext_password:
-                raise ConnectorError(
-                    "invalid_configuration", f"{self._host} asks for the password itself: see allow_cleartext_password."
-                )
-            if wanted in _CLEARTEXT | {b"sha256_password"} and not self._secure:
-                raise ConnectorError(
-                    "tls_required", f"{self._host} asks for the password, which is sent over TLS only."
-                )
-            if wanted not in _ANSWERS_TO_CHALLENGES | _CLEARTEXT | {b"sha256_password"}:
-                raise self._unsupported()
-            if wanted == b"client_ed25519" and find_spec("nacl") is None:
-                raise ConnectorError("unsupported", f"{self._host} asks for ed25519, which needs the package PyNaCl.")
-            return await super()._process_auth(plugin_name, auth_packet)  # type: ignore[misc]
-
-    return StagedConnection
 
 
 # Statements -----------------------------------------------------------------------------------------------------------
@@ -573,119 +446,6 @@ def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-# The catalog ----------------------------------------------------------------------------------------------------------
-
-# Each table's own row, then its constraints, then its columns: one sorted union costs the server less than joins, for
-# which the catalog of MariaDB has no index.
-_TABLES: Final = """
-SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t, 0 AS part, 0 AS pos, NULL AS name, TABLE_TYPE AS kind, NULL AS type,
-    NULL AS native, NULL AS nullable
-FROM information_schema.TABLES"""
-_CHECKS: Final = """
-SELECT CONSTRAINT_SCHEMA, TABLE_NAME, 1, 0, CONSTRAINT_NAME, NULL, NULL, NULL, NULL
-FROM information_schema.CHECK_CONSTRAINTS"""
-_COLUMNS: Final = """
-SELECT TABLE_SCHEMA, TABLE_NAME, 2, ORDINAL_POSITION, COLUMN_NAME, NULL, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE
-FROM information_schema.COLUMNS"""
-_PATH_COLUMNS: Final = ("TABLE_SCHEMA", "TABLE_NAME")
-
-# MariaDB keeps JSON as text with this check, named after its column.
-_IS_JSON: Final = "CHECK_CLAUSE = CONCAT('json_valid(`', REPLACE(CONSTRAINT_NAME, '`', '``'), '`)')"
-
-# The checks of MySQL do not say whose they are; it has a JSON type instead.
-_TELLS_TABLES_OF_CHECKS: Final = """
-SELECT COUNT(*) FROM information_schema.COLUMNS
-WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'CHECK_CONSTRAINTS' AND COLUMN_NAME = 'TABLE_NAME'"""
-
-
-def _catalog_query(scope: str, *, with_checks: bool) -> str:
-    parts = [f"{_TABLES} WHERE {scope}", f"{_COLUMNS} WHERE {scope}"]
-    if with_checks:
-        parts.append(f"{_CHECKS} WHERE {scope.replace('TABLE_SCHEMA', 'CONSTRAINT_SCHEMA')} AND {_IS_JSON}")
-    return " UNION ALL ".join(parts) + " ORDER BY s, t, part, pos"
-
-
-class _Table(msgspec.Struct):
-    kind: str
-    json_columns: set[str] = msgspec.field(default_factory=set)
-    columns: list[tuple[str, str, str, bool]] = msgspec.field(default_factory=list)
-    """Name, type, native type, nullable."""
-
-
-class _Catalog:
-    """Puts the rows of the catalog query together. Servers may sort `A` and `a` as one name: the rows of such tables
-    come mixed, but each part of all of them before the next part."""
-
-    def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], _Table] = {}
-        self._last_part = "0"
-
-    def add(self, row: Sequence[Any]) -> Iterator[DiscoveredObject]:
-        """What is complete by now."""
-        schema, name, part, _, item, kind, data_type, native, nullable = row
-        if part == "0" != self._last_part:
-            yield from self.rest()
-        self._last_part = part
-        if part == "0":
-            if kind in _KINDS:
-                self._tables[schema, name] = _Table(_KINDS[kind])
-        elif table := self._tables.get((schema, name)):
-            if part == "1":
-                table.json_columns.add(item)
-            else:
-                table.columns.append((item, data_type, native, nullable == "YES"))
-
-    def rest(self) -> Iterator[DiscoveredObject]:
-        for path, table in self._tables.items():
-            yield DiscoveredObject.at(path, table.kind, _fields(table))
-        self._tables = {}
-
-
-def _fields(table: _Table) -> list[DiscoveredField]:
-    return [
-        DiscoveredField(
-            name,
-            "json" if name in table.json_columns else _portable(data_type, native),
-            native[:255],
-            is_nullable,
-            position,
-        )
-        for position, (name, data_type, native, is_nullable) in enumerate(table.columns, 1)
-    ]
-
-
-_PORTABLE: Final[dict[str, PortableType]] = {
-    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "integer", "bigint", "year", "bit"), "integer"),
-    **dict.fromkeys(("decimal", "numeric"), "decimal"),
-    **dict.fromkeys(("float", "double", "real"), "number"),
-    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), "string"),
-    **dict.fromkeys(("enum", "set", "inet4", "inet6", "xmltype"), "string"),
-    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"), "binary"),
-    **dict.fromkeys(("geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"), "geometry"),
-    **dict.fromkeys(("multipoint", "multilinestring", "multipolygon"), "geometry"),
-    "boolean": "boolean",
-    "date": "date",
-    "time": "time",
-    "datetime": "timestamp",
-    "timestamp": "timestamp_tz",
-    "json": "json",
-    "uuid": "uuid",
-}
-
-
-def _portable(data_type: str, native: str) -> PortableType:
-    """BOOLEAN is but another word for TINYINT(1), so that is what a boolean is; a value that is neither 0 nor 1 keeps
-    its number. A TIME is one of the day, though it may hold longer ones, which keep the server's text."""
-    if native in {"tinyint(1)", "bit(1)"}:
-        return "boolean"
-    return _PORTABLE.get(_word(data_type), "unknown")
-
-
-def _word(native: str) -> str:
-    """`varchar` of `VARCHAR(40) unsigned`."""
-    return re.split(r"[( ]", native.lower(), maxsplit=1)[0]
-
-
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
@@ -709,11 +469,11 @@ def _expression(column: DiscoveredField, length: int) -> str:
     name = _quoted(column.name)
     if column.type == "geometry":
         return f"LEFT(ST_AsText({name}), {length})"
-    if column.type in {"string", "json", "binary"} and _word(column.native_type) != "vector":
+    if column.type in {"string", "json", "binary"} and word(column.native_type) != "vector":
         return f"LEFT({name}, {length})"
-    if _word(column.native_type) == "bit":
+    if word(column.native_type) == "bit":
         return f"{name} + 0"
-    if _word(column.native_type) == "float":
+    if word(column.native_type) == "float":
         return f"{name} + 0e0"  # As it is, the server would write six digits of it.
     return name
 
@@ -727,7 +487,7 @@ def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRe
     text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
     if column.type == "json":
         return _nested(text, request)
-    if _word(column.native_type) == "float":
+    if word(column.native_type) == "float":
         return _single(float(text))
     reader = _READERS.get(column.type)
     return reader(text) if reader else text
