@@ -40,7 +40,16 @@ from app.connectors.datasets import matches
 from app.connectors.dialling import ask, dialled, handshake, tls_context
 from app.connectors.failures import ConnectorError
 from app.connectors.key_patterns import MAX_SAMPLE_BYTES, SAMPLES, KeyPatterns, Pattern, beginning, fits, masked
-from app.connectors.redis_session import PING, Server, Session, greet, judge_greeting, refusal, understood
+from app.connectors.redis_session import (
+    PING,
+    Server,
+    Session,
+    greet,
+    is_about_a_key,
+    judge_greeting,
+    refusal,
+    understood,
+)
 from app.connectors.redis_values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
 from app.connectors.values import RowBudget
 
@@ -400,11 +409,13 @@ async def _introduce(session: Session) -> dict[str, str]:
 
 
 async def _look(session: Session) -> None:
-    """Raises what stands in the way of listing keys and their types."""
+    """Raises what stands in the way of listing keys and their types. Rights on some of the keys are enough: those that
+    may not be looked at are left out."""
     reply = await session.one("SCAN", 0, "COUNT", 10)
     kinds = await session.ask(*(("TYPE", name) for name in reply[1]))
-    if kinds and all(isinstance(kind, Exception) for kind in kinds):
-        raise refusal(kinds[0], session.server)
+    refusals = [kind for kind in kinds if isinstance(kind, Exception)]
+    if refusals and len(refusals) == len(kinds) and not is_about_a_key(refusals[0]):
+        raise refusal(refusals[0], session.server)
 
 
 def _primaries(slots: Any, asked: str) -> Iterator[tuple[str, int]]:

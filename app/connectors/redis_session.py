@@ -273,6 +273,13 @@ def refusal(error: Exception, server: Server) -> ConnectorError:
     return ConnectorError("server_error", f"{host} answered with an error.")
 
 
+def is_about_a_key(error: Exception) -> bool:
+    """Whether the user lacks a right on a key, and not on a command (`ACLDeniedError` in `src/acl.c`)."""
+    from redis.exceptions import NoPermissionError
+
+    return isinstance(error, NoPermissionError) and "command" not in str(error)
+
+
 def _not_signed_in(text: str, host: str, who: str, password: str | None) -> ConnectorError:
     if "without any password" in text:
         message = f"{host} has no password set for {who}; leave it out, or set it there."

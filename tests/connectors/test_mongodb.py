@@ -78,6 +78,7 @@ async def test_over_tls_every_step_passes(
     result = await sandbox.check("mongodb", values, PASSWORD, loopback)
     assert [step.status for step in result.steps] == ["passed"] * 5
     assert result.server["encryption"] == "TLSv1.3"
+    assert f"SecantusDB {result.server['version'].rpartition('.')[0]}" in Mongodb.verified_with
     shown = await sandbox.preview("mongodb", values, PASSWORD, loopback, PreviewRequest(path=("shop", "recent")))
     assert shown.rows == [[2, 1, "NaN", "x"]]
 

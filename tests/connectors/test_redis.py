@@ -81,6 +81,7 @@ async def test_over_tls_every_step_passes(
     result = await sandbox.check("redis", values, PASSWORD, loopback)
     assert [step.status for step in result.steps] == ["passed"] * 5
     assert result.server["encryption"] == "TLSv1.3"
+    assert f"Redis {result.server['version'].rpartition('.')[0]}" in Redis.verified_with
     preview = await sandbox.preview("redis", values, PASSWORD, loopback, PreviewRequest(path=("set", "tags")))
     assert preview.rows == [["tags", "only", None]]
 
@@ -126,6 +127,7 @@ async def test_keys_that_a_user_may_not_look_at_are_not_shown(loopback: EgressPo
         with redis.Redis(port=port, username="admin", password="x") as admin:
             fill(admin)
         half = connector(port, loopback, f"pw-{CANARY}", username="half")
+        await half.check(Steps())
         assert set(await discovered(half)) == {("string", "page:*")}
 
 
@@ -166,9 +168,11 @@ def slots(host: bytes, port: int) -> bytes:
 
 @pytest.mark.parametrize("redirect", [b"-MOVED 1 169.254.169.254:80\r\n", b"-ASK 1 10.0.0.1:6379\r\n"])
 async def test_redirects_are_not_followed(redirect: bytes, sandbox: ConnectorSandbox, loopback: EgressPolicy) -> None:
-    with scripted_redis(answers(SCAN=redirect)) as (port, _):
-        result = await sandbox.check("redis", {"host": "localhost", "port": port}, {}, loopback)
-    assert (result.steps[4].status, result.steps[4].code) == ("failed", "egress_refused")
+    one_key = b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n"
+    for replies in ({"SCAN": redirect}, {"SCAN": one_key, "TYPE": redirect}):
+        with scripted_redis(answers(**replies)) as (port, _):
+            result = await sandbox.check("redis", {"host": "localhost", "port": port}, {}, loopback)
+        assert (result.steps[4].status, result.steps[4].code) == ("failed", "egress_refused")
 
 
 @pytest.mark.parametrize("host", [b"169.254.169.254", b"2852039166", b"::ffff:169.254.169.254", b"0.0.0.0"])

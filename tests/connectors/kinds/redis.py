@@ -20,7 +20,7 @@ user default off
 user admin on >admin-{canary} ~* &* +@all
 user reader on >pw-{canary} ~* resetchannels -@all +@read +@connection +info +cluster|slots
 user lister on >pw-{canary} ~* resetchannels -@all +@connection +ping
-user typist on >pw-{canary} ~other:* resetchannels -@all +@read +@connection
+user untyped on >pw-{canary} ~* resetchannels -@all +@read -type +@connection
 """
 
 
@@ -45,7 +45,8 @@ def redis_server(*settings: str, users: str = "") -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def server() -> Iterator[tuple[int, int]]:
-    """With a list of users; `reader` may read, `lister` may not even list, `typist` may read some keys only."""
+    """With a list of users; `reader` may read, `lister` may not list keys, and `untyped` may not ask
+    for their types."""
     with redis_server(users=_USERS.format(canary=CANARY).strip()) as ports:
         with redis.Redis(port=ports[0], username="admin", password=f"admin-{CANARY}") as client:
             fill(client)
@@ -87,7 +88,7 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("no_password", "authenticate", "authentication_failed", {"username": None}, {"password": None}),
             Case("password_of_nobody", "authenticate", "authentication_failed", {"username": None}),
             Case("wrong_database", "list", "not_found", {"database": 99}),
-            Case("forbidden_keys", "list", "permission_denied", {"username": "typist"}),
+            Case("forbidden_types", "list", "permission_denied", {"username": "untyped"}),
             Case("forbidden_listing", "list", "permission_denied", {"username": "lister"}),
             Case("no_cluster", "list", "server_error", {"cluster": True}),
             Case("closed_port", "connect", "connection_refused", {"port": ports.closed}),
