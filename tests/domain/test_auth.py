@@ -129,6 +129,19 @@ async def test_a_tenant_of_nobody_fails_like_an_unknown_user(hub: Hub, tenant: s
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
 
 
+async def test_a_failed_login_is_on_record_with_the_tenant_it_was_for(hub: Hub, records: Records) -> None:
+    slug = f"tenant-{uuid4().hex}"
+    tenant_id = uuid4()
+    await records.run(
+        "INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at) VALUES ($1, $2, 'x', true, now(), now())",
+        tenant_id,
+        slug,
+    )
+    answer = await attempt(hub, "somebody@example.org", tenant=slug)
+    assert answer.status_code == 401
+    assert [row["tenant_id"] for row in await records.audit(answer)] == [tenant_id]
+
+
 async def test_the_tenant_may_be_named(hub: Hub) -> None:
     assert (await attempt(hub, ADMIN_EMAIL, tenant="default")).status_code == 200
 

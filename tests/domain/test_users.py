@@ -527,11 +527,12 @@ async def second_admin(hub: Hub, records: Records) -> tuple[str, httpx.AsyncClie
     return user_id, await open_session(hub, records, email)
 
 
-@pytest.mark.parametrize("way", ["delete", "deactivate", "unassign"])
-async def test_the_last_admin_stays(hub: Hub, records: Records, way: str) -> None:
-    """An admin who is not active does not count."""
+@pytest.mark.parametrize("useless", [{"is_active": False}, {"password": None}], ids=["inactive", "passwordless"])
+@pytest.mark.parametrize("way", ["delete", "deactivate", "unassign", "password"])
+async def test_the_last_admin_stays(hub: Hub, records: Records, way: str, useless: dict[str, Any]) -> None:
+    """An admin who is not active, or cannot sign in, does not count."""
     other, _ = await second_admin(hub, records)
-    await hub.admin.patch(f"{USERS}/{other}", json={"is_active": False})
+    assert (await hub.admin.patch(f"{USERS}/{other}", json=useless)).status_code == 200
     answer = await leave(hub.admin, way, await admin_id(hub))
     assert (answer.status_code, answer.json()["code"]) == (409, "last_admin")
     assert (await hub.admin.get("/api/v1/auth/me")).json()["user"]["is_active"]
@@ -543,6 +544,8 @@ async def leave(client: httpx.AsyncClient, way: str, user_id: str) -> httpx.Resp
         return await client.delete(f"{USERS}/{user_id}")
     if way == "deactivate":
         return await client.patch(f"{USERS}/{user_id}", json={"is_active": False})
+    if way == "password":
+        return await client.patch(f"{USERS}/{user_id}", json={"password": None})
     return await client.delete(f"{USERS}/{user_id}/roles/{ADMIN_ROLE}")
 
 

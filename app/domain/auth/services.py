@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import and_, case, func, select, update
 
 from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
@@ -46,11 +46,10 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
 
     Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated.
     """
-    user = await _find(request, given)
+    tenant_id, user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     async with work_of_its_own(request) as work:
-        if user is not None:
-            work.tenant_id = user.tenant_id  # its audit log, not the default tenant's
+        work.tenant_id = tenant_id  # its audit log, not the default tenant's
         if user is not None and fits and await _is_admitted(work, user, given.password):
             pair = await _open_session(work, user)
             await _rehash(work, user, given.password)
@@ -60,18 +59,17 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     raise Unauthenticated("Email address or password is wrong.", code="invalid_credentials")
 
 
-async def _find(request: HubRequest, given: Login) -> User | None:
-    """The user who may sign in with a password now; None for everyone else."""
+async def _find(request: HubRequest, given: Login) -> tuple[UUID, User | None]:
+    """The tenant that was named, or else the default one, and the user who may sign in there with a password now."""
     tenant = Tenant.id == DEFAULT_TENANT_ID if given.tenant is None else Tenant.slug == given.tenant
-    statement = (
-        select(User)
-        .join(Tenant, Tenant.id == User.tenant_id)
-        .where(tenant, Tenant.is_active, User.email_key == email_key(given.email), User.is_active, _unlocked())
-        .where(User.password_hash.is_not(None))
+    may_sign_in = (
+        *(User.tenant_id == Tenant.id, User.email_key == email_key(given.email)),
+        *(User.is_active, User.password_hash.is_not(None), _unlocked()),
     )
+    statement = select(Tenant.id, User).outerjoin(User, and_(*may_sign_in)).where(tenant, Tenant.is_active)
     async with request.parts.sessions() as session:
-        found: User | None = await session.scalar(statement)
-    return found
+        row = (await session.execute(statement)).first()
+    return (DEFAULT_TENANT_ID, None) if row is None else (row[0], row[1])
 
 
 def _unlocked() -> Any:

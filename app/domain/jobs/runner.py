@@ -21,6 +21,7 @@ from app.connectors.failures import ConnectorError
 from app.core.database import DATABASE_ERRORS, explain
 from app.core.errors import HubError
 from app.core.notifications import Listener
+from app.domain.audit.services import Outcome
 from app.domain.jobs.models import Job
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
@@ -80,6 +81,8 @@ class JobRun:
             if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
+            outcome: Outcome = "failure" if status == "failed" else "success"
+            work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
             work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
 
     async def _write(self, **values: Any) -> bool:

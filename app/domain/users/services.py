@@ -51,7 +51,8 @@ class UserService:
         user = await self._changeable(user_id)
         before = await self._shown(user_id)
         changes = await self._columns(user, changes_of(patch))
-        if changes.get("is_active") is False and user.is_active:
+        is_leaving = changes.get("is_active") is False and user.is_active
+        if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
             await self._keep_an_admin(user_id)
         if not self._work.apply(user, changes):
             return before
@@ -159,7 +160,7 @@ class UserService:
         return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
 
     async def _keep_an_admin(self, leaving: UUID) -> None:
-        """Raises Conflict where nobody else would be left.
+        """Raises Conflict where nobody else would be left who is an admin and can sign in.
 
         The role's row is locked, so that two cannot leave at once.
         """
@@ -167,7 +168,7 @@ class UserService:
         admins = (
             select(User.id)
             .join(UserRole, UserRole.user_id == User.id)
-            .where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active)
+            .where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active, User.password_hash.is_not(None))
         )
         found = set(await self._work.session.scalars(admins))
         if found == {leaving}:
