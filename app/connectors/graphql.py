@@ -108,7 +108,7 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
     driver = "graphql"
     warm_modules = ("httpx", "httpcore", "anyio._backends._asyncio", "app.connectors.http")
     extra = "graphql"
-    verified_with = ("Strawberry on uvicorn",)
+    verified_with = ("Strawberry 0.341 on uvicorn",)
     destination_fields = HTTP_DESTINATION_FIELDS | {"url"}
 
     @classmethod

@@ -128,7 +128,7 @@ class Rest(Connector[RestConfig, RestSecrets]):
     secrets_type = RestSecrets
     driver = "httpx"
     warm_modules = ("httpcore", "anyio._backends._asyncio", "app.connectors.http")
-    verified_with = ("Starlette on uvicorn",)
+    verified_with = ("Starlette 1.10 on uvicorn",)
     destination_fields = HTTP_DESTINATION_FIELDS | {"base_url", "openapi_url"}
 
     @classmethod
