@@ -1,5 +1,6 @@
 """The rehearsal type: offered in development, and good for rehearsing drift, slow sources and broken ones."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,3 +83,21 @@ async def test_one_that_came_from_development_is_unsupported_not_failed(hub: Hub
     assert (await hub.admin.get(path)).json()["status"] == "unsupported"
     preview = await hub.admin.post(f"{path}/preview", json={"object": "simulated.object_000001"})
     assert (preview.status_code, preview.json()["code"]) == (409, "unsupported")
+
+
+@pytest.mark.parametrize("how", ["hang", "crash", "exhaust_memory"])
+async def test_a_driver_that_misbehaves_is_a_failed_step_and_others_read_on(hub: Hub, how: str) -> None:
+    """Reads on the same hub are answered while the driver hangs, dies or eats memory, and after it."""
+    body = {"type": "simulated", "config": {"misbehaviour": how}, "secrets": {}}
+    testing = asyncio.create_task(hub.admin.post(f"{SOURCES}/test", json=body))
+    answered = 0
+    while not testing.done():
+        assert (await hub.admin.get("/api/v1/auth/me")).status_code == 200
+        assert (await hub.admin.get("/api/v1/roles?limit=1")).status_code == 200
+        answered += 1
+        await asyncio.sleep(0.01)
+    failed = [(step["name"], step["code"]) for step in (await testing).json()["steps"] if step["status"] == "failed"]
+    code = {"hang": "timeout", "crash": "crashed", "exhaust_memory": "out_of_memory"}[how]
+    assert failed == [("list", code)]
+    assert answered > 5
+    assert (await hub.admin.get("/api/v1/roles?limit=1")).status_code == 200
