@@ -25,6 +25,8 @@ import asyncpg
 import pytest
 
 from app.core import embedded
+from app.core.embedded import server as embedded_server
+from app.core.embedded.lock import Lock
 from tests.postgres import create_database, discard, drop_database, reachable_folder, start_test_cluster
 
 pytestmark = pytest.mark.slow  # clusters of their own, dozens of them; every other test stands on one anyway
@@ -444,7 +446,7 @@ def test_an_owner_that_never_gets_ready_is_named(folder: Path, monkeypatch: pyte
 
 
 def hold_the_lock(folder: Path, say: Say) -> None:
-    lock = embedded._Lock.take(folder / "postgres.lock")
+    lock = Lock.take(folder / "postgres.lock")
     say({"locked": lock is not None})
     time.sleep(60)
 
@@ -707,9 +709,9 @@ def test_a_port_taken_meanwhile_is_replaced(stopped: Path) -> None:
 
 def test_a_port_taken_at_the_last_moment_is_replaced(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((embedded.HOST, 0)) as taken:
-        real = embedded._free_port
+        real = embedded_server.free_port
         ports = iter([taken.getsockname()[1]])
-        monkeypatch.setattr(embedded, "_free_port", lambda wanted: next(ports, None) or real(wanted))
+        monkeypatch.setattr(embedded_server, "free_port", lambda wanted: next(ports, None) or real(wanted))
         assert_starts_with_its_data(stopped)
 
 

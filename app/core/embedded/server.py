@@ -1,0 +1,112 @@
+"""The server: started, and waited for until it is ready."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from app.core.embedded.diagnosis import failure_of, log_since, may_pass
+from app.core.embedded.failures import EmbeddedFailed
+from app.core.embedded.leftovers import end_leftovers
+from app.core.embedded.names import HOST
+from app.core.embedded.processes import POLL_S, STOP_TIMEOUT_S, stop_process
+from app.core.embedded.programs import child_options
+from app.core.embedded.site import Site
+
+START_TIMEOUT_S = 60.0
+"""Long, because a start may have to recover from a crash; a server that dies is noticed at once."""
+
+LOG_LIMIT_BYTES = 5 * 1024 * 1024
+
+# Statement errors are the application's to log: they hold values that may be secret. LOG and FATAL are the server's.
+_SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "jit": "off",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_checkpoints": "off",
+}
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def start_server(site: Site, port: int | None) -> "tuple[subprocess.Popen[bytes], int]":
+    """The port of last time if it is free. What another process can undo at any moment (a port, the memory of
+    backends whose postmaster was killed) is tried again."""
+    _rotate(site.log)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while True:
+        port = free_port(port)
+        before = site.log.stat().st_size if site.log.exists() else 0
+        process = _launch(site, port)
+        try:
+            if _wait_until_ready(process, site):
+                return process, port
+        except BaseException:
+            stop_process(process)
+            raise
+        said = log_since(site.log, before)
+        if not may_pass(said) or time.monotonic() > deadline:
+            raise failure_of(said, site)
+        port = None
+        end_leftovers(site)
+        time.sleep(POLL_S * 10)
+
+
+def _launch(site: Site, port: int) -> "subprocess.Popen[bytes]":
+    settings = _SETTINGS | {"port": str(port), "cluster_name": site.marker} | ({} if site.durable else _NOT_DURABLE)
+    arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+    fd = os.open(site.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [site.binaries / "postgres", "-D", site.cluster, *arguments],
+            stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, **child_options(site.account, signal.SIGINT),
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", site: Site) -> bool:
+    """False when it died. The postmaster writes its state into the eighth line of its pid file (as pg_ctl reads it)."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None:
+        with suppress(FileNotFoundError):
+            lines = (site.cluster / "postmaster.pid").read_text(errors="replace").splitlines()
+            if len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
+                return True
+        if time.monotonic() > deadline:
+            raise EmbeddedFailed(
+                f"PostgreSQL was not ready within {START_TIMEOUT_S:.0f} s: see {site.log}; "
+                f"if it is recovering from a crash, start again to let it go on.",
+                log_since(site.log, 0),
+            )
+        time.sleep(POLL_S)
+    return False
+
+
+def free_port(wanted: int | None) -> int:
+    """The port of last time while nobody listens there, else any free one."""
+    for port in (wanted or 0, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port else 0)
+            probe.bind((HOST, port))
+            return int(probe.getsockname()[1])
+    raise EmbeddedFailed(
+        f"There is no free port on {HOST} for PostgreSQL: end what holds them, or set HUB_DATABASE_URL."
+    )
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+        log.replace(log.with_name("postgres.log.1"))
