@@ -105,7 +105,7 @@ class Simulated(Connector[SimulatedConfig, SimulatedSecrets]):
     config_type = SimulatedConfig
     secrets_type = SimulatedSecrets
     is_rehearsal = True
-    destination_fields = frozenset({"host"})
+    destination_fields = frozenset({"host", "with_tls"})
 
     async def check(self, steps: Steps) -> None:
         steps.server |= {"product": "Simulated", "version": "1", "encryption": "TLSv1.3" if self._has_tls else "none"}

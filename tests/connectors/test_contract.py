@@ -14,19 +14,14 @@ from app.connectors.failures import EXPLANATIONS, ConnectorError
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
-from tests.connectors.kinds import KINDS, needs_services
+from tests.connectors.kinds import KINDS, all_kinds
 
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 10.0
 
 
-def _kinds() -> list[Any]:
-    services = [pytest.mark.services]
-    return [pytest.param(name, marks=services if needs_services(name) else []) for name in sorted(KINDS)]
-
-
-@pytest.fixture(params=_kinds())
+@pytest.fixture(params=all_kinds())
 def kind(request: pytest.FixtureRequest, start: Start, ports: Ports) -> Kind:
     built: Kind = KINDS[request.param].kind(start, ports)
     return built

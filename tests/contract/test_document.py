@@ -58,6 +58,9 @@ def test_examples_fit_their_schemas(path: str, method: str, operation: dict[str,
     for media_type, described in media:
         if media_type.endswith("msgpack"):
             continue  # its form cannot be written down in JSON; the schema is the same
+        if media_type in BINARY:
+            assert described == {}
+            continue
         assert described.get("example") not in (None, ""), media_type
         assert _faults(described["example"], described["schema"]) == []
 
@@ -135,6 +138,10 @@ def _described_bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str
             DOCUMENT["components"]["responses"][answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
         )
         yield from described.get("content", {}).items()
+
+
+BINARY = ("application/vnd.apache.arrow.stream",)
+"""Nothing that a person would want to read as an example."""
 
 
 def _faults(example: Any, schema: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from app.core.exchange import Exchange
 from app.core.logging import JsonFormatter, RequestLog
 from tests.conftest import Hub, running_hub
 from tests.connectors.contract import Case, Kind, Ports, Start
-from tests.connectors.kinds import KINDS, needs_services
+from tests.connectors.kinds import KINDS, all_kinds
 from tests.connectors.servers import scripted_server
 from tests.domain.sources import SOURCES, discovered, registered
 
@@ -99,12 +99,7 @@ def spellings(secret: str) -> set[str]:
     return whole | {msgspec.json.encode(secret).decode()[1:-1]} | set(re.findall(r"[A-Za-z0-9+/=]{40,}", secret))
 
 
-def _kinds() -> list[Any]:
-    marks = {name: [pytest.mark.services] if needs_services(name) else [] for name in KINDS}
-    return [pytest.param(name, marks=marks[name]) for name in sorted(KINDS)]
-
-
-@pytest.fixture(params=_kinds())
+@pytest.fixture(params=all_kinds())
 def kind(request: pytest.FixtureRequest, start: Start, ports: Ports, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """A source of each type, as the contract tests have it. Asked for before `everything`, which would hear how its
     server is set up."""

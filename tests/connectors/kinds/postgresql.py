@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -78,8 +79,18 @@ def filled_postgres(binaries: Path | None = None) -> Iterator[PostgresServer]:
         yield server
 
 
+async def _ready(server: PostgresServer) -> asyncpg.Connection[Any]:
+    """The port is open a moment before the server lets anybody in."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await asyncpg.connect(server.url())
+            except asyncpg.CannotConnectNowError:
+                await asyncio.sleep(0.05)
+
+
 async def _fill(server: PostgresServer) -> None:
-    connection = await asyncpg.connect(server.url())
+    connection = await _ready(server)
     await connection.execute(f"CREATE ROLE reader LOGIN PASSWORD 'pw-{CANARY}'")
     for database in ("shop", "closed"):
         await connection.execute(f"CREATE DATABASE {database}")
