@@ -21,8 +21,9 @@ from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
 from tests.connectors.kinds.postgresql import PostgresServer
-from tests.connectors.kinds.s3 import BUCKET, ObjectStore
+from tests.connectors.kinds.s3 import ObjectStore
 from tests.connectors.servers import scripted_server
+from tests.connectors.shop_bucket import BUCKET
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +186,6 @@ async def test_a_rebinding_name_stays_what_it_was_for_rest(
 async def test_a_rebinding_name_stays_what_it_was_for_s3(
     object_store: ObjectStore, rebinding: list[str], loopback: EgressPolicy
 ) -> None:
-    """obstore resolves in native code, where this name does not exist at all: it came through the proxy."""
     connector = S3(
         S3Config(
             bucket=BUCKET,
