@@ -138,6 +138,7 @@ def test_a_header_that_is_none_is_refused(header: Any) -> None:
 @pytest.mark.parametrize(
     "secret",
     [PUBLIC_PEM, PUBLIC_PEM.strip(), KEY.jwk["x"].encode(), KEY.kid.encode(), json.dumps(KEY.jwk).encode(), b""],
+    ids=["pem", "stripped", "x", "kid", "jwk", "nothing"],
 )
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
 def test_the_public_key_is_no_secret_to_sign_with(secret: bytes, algorithm: str) -> None:
