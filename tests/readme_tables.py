@@ -1,4 +1,4 @@
-"""The tables of the README that the code knows better: `python -m tests.readme_tables` writes them into it."""
+"""What the code knows better than the README: `python -m tests.readme_tables` writes its tables and its example into it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,8 @@ from app.connectors import registry
 from app.settings import NO_EFFECT_YET, Settings, variable
 
 README = Path(__file__).parents[1] / "README.md"
+EXAMPLE = Path(__file__).parent / "connectors/example/couchdb.py"
+"""The type that the README adds; tests/connectors/test_readme_example.py holds it to the contract."""
 
 MEANINGS = {
     "data_dir": "embedded PostgreSQL and generated keys",
@@ -72,8 +74,10 @@ def types_table() -> Iterator[str]:
     yield "| type | name | category | what it shows | driver | tested with |"
     yield "|---|---|---|---|---|---|"
     for connector in registry.all():
+        if connector.is_rehearsal:
+            continue
         driver = f"extra `{connector.extra}`" if connector.extra else "comes with the hub"
-        verified = ", ".join(connector.verified_with) or ("a rehearsal" if connector.is_rehearsal else "nothing yet")
+        verified = ", ".join(connector.verified_with) or "nothing yet"
         cells = (f"`{connector.type}`", connector.label, connector.category, connector.description, driver, verified)
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
@@ -82,17 +86,23 @@ def _lines(lines: Iterator[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-TABLES = {"types": types_table, "settings": settings_table}
+def example() -> Iterator[str]:
+    yield "```python"
+    yield from EXAMPLE.read_text(encoding="utf-8").splitlines()
+    yield "```"
+
+
+TABLES = {"types": types_table, "settings": settings_table, "example": example}
 
 
 def with_tables(text: str) -> str:
-    """The text with each table as the code has it, between its two marks."""
+    """The text with each table, and the example, as the code has it, between its two marks."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: written by `just docs` -->\n", f"<!-- /{name} -->\n"
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
-            raise ValueError(f"README.md has no place for the table of {name}")
+            raise ValueError(f"README.md has no place for the {name}")
         text = f"{before}{begin}{_lines(table())}{end}{after}"
     return text
 

@@ -1,0 +1,1 @@
+"""The README's example of a new type, found by a sandbox that is told of it."""
