@@ -10,12 +10,15 @@ import pytest
 import yaml
 
 from app.cli import _parser
+from app.connectors import registry
 from app.settings import Settings, load, variable
 from tests.readme_tables import MEANINGS, README, with_tables
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["setup", "dev", "test", "lint", "types", "migrate", "new-migration", "docs", "demo", "bench", "check"]
-RECIPES += ["services", "test-all"]
+RECIPES += ["services", "test-all", "test-connectors"]
+TYPES = [connector for connector in registry.all() if not connector.is_rehearsal]
+EXTRAS = {connector.extra for connector in TYPES if connector.extra}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,32 @@ def test_every_decision_is_in_the_index() -> None:
         assert f"[{title}]({decision.name})" in index
 
 
+def test_the_readme_counts_the_types() -> None:
+    assert len(TYPES) == 18
+    assert "eighteen types" in README.read_text(encoding="utf-8")
+    assert all(connector.verified_with for connector in TYPES)
+
+
+@pytest.mark.parametrize("decision", ["0011-egress-pinning.md", "0015-proven-against.md"])
+def test_every_type_has_a_line_in_the_decisions_on_types(decision: str) -> None:
+    text = (ROOT / "openspec/decisions" / decision).read_text(encoding="utf-8")
+    named = {
+        name.strip() for cell in re.findall(r"^\| ([a-z0-9_, ]+) \|", text, re.MULTILINE) for name in cell.split(",")
+    }
+    assert {connector.type for connector in TYPES} <= named
+
+
+def test_every_type_has_a_requirement() -> None:
+    text = (ROOT / "openspec/specs/data-source-types/spec.md").read_text(encoding="utf-8")
+    assert {connector.type for connector in TYPES} <= set(re.findall(r"`([a-z0-9_]+)`", text))
+
+
+def test_every_driver_is_an_extra_and_part_of_all() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    every = {name for line in extras["all"] for name in line.partition("[")[2].rstrip("]").split(",")}
+    assert set(extras) & every >= EXTRAS
+
+
 def test_compose_runs_commands_that_exist(compose: dict[str, Any]) -> None:
     hubs = {name: service for name, service in compose["services"].items() if name != "database"}
     assert set(hubs) == {"migrate", "hub", "worker"}
@@ -130,14 +159,14 @@ def test_the_image_starts_a_command_that_exists() -> None:
     assert project["project"]["scripts"]["hub"] == "app.cli:main"
 
 
-def test_the_image_holds_neither_a_compiler_nor_an_embedded_database() -> None:
+def test_the_image_holds_every_driver_and_neither_a_compiler_nor_an_embedded_database() -> None:
     instructions = containerfile()
     stages = [number for number, (name, _) in enumerate(instructions) if name == "FROM"]
     final = instructions[stages[-1] :]
     assert all("slim" in argument for name, argument in instructions if name == "FROM")
     assert not any("apt" in argument or "pip" in argument for name, argument in final if name == "RUN")
     (installed,) = [argument for name, argument in instructions if "uv pip install" in argument]
-    assert "[s3]" in installed
+    assert set(installed.partition("[")[2].partition("]")[0].split(",")) == EXTRAS
 
 
 def test_the_recipes_exist() -> None:
