@@ -101,7 +101,12 @@ def is_data(key: str, size: int) -> bool:
     *folders, name = key.split("/")
     if not name or name.startswith(("_", ".")) or (not size and not _extension(name)):
         return False
-    return not any(folder.startswith(("_", ".")) and not _PARTITION.fullmatch(folder) for folder in folders)
+    return not any(_is_a_tools_own(folder) for folder in folders)
+
+
+def _is_a_tools_own(folder: str) -> bool:
+    """A dot or two for a name are no path here, and nobody's own."""
+    return folder.startswith(("_", ".")) and folder not in {".", ".."} and not _PARTITION.fullmatch(folder)
 
 
 def partitions(key: str) -> list[tuple[str, str]]:

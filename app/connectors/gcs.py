@@ -1,8 +1,7 @@
 """Google Cloud Storage over its JSON API.
 
-obstore speaks the XML API instead, which emulators know in part only and which tells a missing bucket from a broken
-server by words alone; and it obeys whatever stands in a service account's key. Here three things of a key count: who it
-is for, its private key, and where the token is fetched. Servers are dialled by `HttpClient` at pinned addresses.
+Three things of a service account's key count: who it is for, its private key, and where the token is fetched. Servers
+are dialled by `HttpClient` at pinned addresses.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from app.connectors.object_store import (
     ObjectStoreConfig,
     Store,
     access_token,
+    most_bytes,
+    part_of,
     refuse_a_bad_endpoint,
     refuse_a_bad_url,
     refuse_a_readable_detour,
@@ -35,8 +36,6 @@ from app.connectors.object_store import (
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_S: Final = 600
-_MAX_SKIPPED_BYTES: Final = 8 * 1024 * 1024
-"""Read in vain where a server sends a file from its beginning on instead of the range that was asked for."""
 _PRIVATE_KEY: Final = (
     "^\\s*-----BEGIN (RSA )?PRIVATE KEY-----\\s[A-Za-z0-9+/=\\s]+-----END (RSA )?PRIVATE KEY-----\\s*$"
 )
@@ -206,11 +205,7 @@ class _JsonApi:
         if start >= end:
             return b""
         answer = await self._get(self._url(key), {"alt": "media"}, (start, end), is_file=True)
-        if answer.status == 206:
-            return answer.body
-        if not answer.is_whole and len(answer.body) < end:
-            raise ConnectorError("response_invalid", "The server does not send a part of a file when asked for it.")
-        return answer.body[start:end]
+        return part_of(answer, start, end)
 
     def _url(self, key: str) -> str:
         return f"{self._objects}/{quote(key, safe='')}"
@@ -223,7 +218,7 @@ class _JsonApi:
             f"{url}?{urlencode({**query, **self._payer})}",
             headers=self._headers,
             byte_range=byte_range,
-            max_bytes=_longest(byte_range) if byte_range else MAX_BODY_BYTES,
+            max_bytes=most_bytes(byte_range) if byte_range else MAX_BODY_BYTES,
             may_cut=byte_range is not None,
         )
         if answer.status in {200, 206}:
@@ -231,11 +226,6 @@ class _JsonApi:
         if answer.status == 404 and is_file:
             raise ConnectorError("not_found", f"There is no such file in {self._connector.place}.")
         raise self._connector.explain(answer.status, _reason(answer))
-
-
-def _longest(byte_range: tuple[int, int]) -> int:
-    start, end = byte_range
-    return max(end - start, min(end, _MAX_SKIPPED_BYTES))
 
 
 class _Item(msgspec.Struct):

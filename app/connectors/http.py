@@ -177,6 +177,7 @@ class HttpClient:
         byte_range: tuple[int, int] | None = None,
         max_bytes: int = MAX_BODY_BYTES,
         may_cut: bool = False,
+        as_is: bool = False,
     ) -> Response:
         """`stream`, read into memory. A body above `max_bytes` is `response_too_large`; with `may_cut`, its first
         `max_bytes` are given and the connection is hung up."""
@@ -188,6 +189,7 @@ class HttpClient:
             content=content,
             own_origin=own_origin,
             byte_range=byte_range,
+            as_is=as_is,
         ) as answer:
             body = bytearray()
             async for piece in answer.pieces:
@@ -209,22 +211,26 @@ class HttpClient:
         content: bytes | None = None,
         own_origin: Origin | None = None,
         byte_range: tuple[int, int] | None = None,
+        as_is: bool = False,
     ) -> AsyncIterator[Stream]:
         """Redirects of a method that only reads are followed, others are given back as they are.
 
         `headers` and `content` are sent to `own_origin` only (without it, to the origin of `url`), `open_headers` to
         whoever answers in the end. `byte_range` asks for the bytes from its first to before its second number,
-        uncompressed; a server may ignore it, the status then is 200 and not 206 (RFC 9110, section 14.2)."""
+        uncompressed; a server may ignore it, the status then is 200 and not 206 (RFC 9110, section 14.2).
+
+        `as_is` is for requests that are signed, and for files that are kept compressed: path and query go out as they
+        are written, dots and double slashes included, and the answer is neither followed nor decompressed."""
         own_origin = own_origin or origin_of(url)
         open_headers = {**(open_headers or {}), **_range_headers(byte_range)}
         for _ in range(MAX_REDIRECTS + 1):
             is_own = _target(url) == own_origin
             all_headers = {**open_headers, **(headers or {})} if is_own else open_headers
-            origin, answer = await self._send(method, url, all_headers, content if is_own else None)
+            origin, answer = await self._send(method, url, all_headers, content if is_own else None, as_is)
             try:
-                following = _location(method, answer)
+                following = None if as_is else _location(method, answer)
                 if following is None:
-                    async with aclosing(self._pieces(answer, origin)) as pieces:
+                    async with aclosing(self._pieces(answer, origin, as_is)) as pieces:
                         yield Stream(answer.status_code, _lower_case(answer), url, pieces)
                     return
             finally:
@@ -233,7 +239,7 @@ class HttpClient:
         raise ConnectorError("response_invalid", f"There were more than {MAX_REDIRECTS} redirects.")
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, as_is: bool
     ) -> tuple[Origin, httpx.Response]:
         import httpx
 
@@ -243,6 +249,8 @@ class HttpClient:
         failure: Exception | None = None
         for address in pinned.addresses:
             request = _request(method, url, origin, address, headers, content, timeout)
+            if as_is:
+                request.extensions["target"] = _written_target(url)
             try:
                 return origin, await self._transport(origin.host).handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -251,11 +259,11 @@ class HttpClient:
                 raise self._explain(error, origin) from error
         raise self._explain(failure or OSError(), origin) from failure
 
-    async def _pieces(self, answer: httpx.Response, origin: Origin) -> AsyncGenerator[bytes, None]:
+    async def _pieces(self, answer: httpx.Response, origin: Origin, as_is: bool) -> AsyncGenerator[bytes, None]:
         import httpx
 
         try:
-            async for piece in _inflated(answer):
+            async for piece in answer.stream if as_is else _inflated(answer):  # type: ignore[union-attr]
                 yield piece
         except httpx.HTTPError as error:
             raise self._explain(error, origin) from error
@@ -340,6 +348,12 @@ def _request(
         content=content,
         extensions={"sni_hostname": origin.host, "timeout": timeout},
     )
+
+
+def _written_target(url: str) -> bytes:
+    """What httpx would tidy before it is sent."""
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}".encode("ascii")
 
 
 def _root_cause(error: BaseException) -> BaseException:

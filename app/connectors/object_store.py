@@ -46,7 +46,7 @@ from app.connectors.datasets import (
     partitions,
 )
 from app.connectors.failures import Code, ConnectorError
-from app.connectors.http import HttpClient, origin_of
+from app.connectors.http import HttpClient, Response, origin_of
 from app.connectors.values import RowBudget
 
 PAGE: Final = 1000
@@ -54,6 +54,9 @@ PAGE: Final = 1000
 _MAX_KEYS_FOR_A_PREVIEW: Final = 50_000
 _SAMPLERS: Final = 8
 _BATCH: Final = 100
+_MAX_SKIPPED_BYTES: Final = 8 * 1024 * 1024
+"""Read in vain where a server sends a file from its beginning on instead of the range that was asked for."""
+_MAX_REFUSAL_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = frozenset(
     {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported"}
 )
@@ -178,7 +181,8 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         """What the source shows of the first `max_keys` keys."""
         scope, left = self.config.scope, self.config.max_keys
         async for page in store.pages(scope.folder):
-            yield [found for found in page[:left] if scope.shows(found.key)]
+            # The catalogue's texts have no place for a NUL.
+            yield [found for found in page[:left] if scope.shows(found.key) and "\x00" not in found.key]
             left -= len(page)
             if left <= 0:
                 return
@@ -204,8 +208,8 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
                 raise self._no_such_file()
             return FoundKey(key, await store.size(key))
         looked_at = 0
-        folder, head = fixed_part(path)
-        async for page in store.pages(folder or scope.folder, f"{folder}/{head}".strip("/")):
+        folder, _ = fixed_part(path)
+        async for page in store.pages(folder or scope.folder, key.partition("*")[0]):
             for found in page:
                 if matches_path(found.key, path) and scope.shows(found.key) and is_data(found.key, found.size):
                     return found
@@ -242,18 +246,18 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         found = re.search(r"<Code>([A-Za-z]{1,64})</Code>", answer)
         return found[1] if found else None
 
-    def explain(self, status: int | None, code: str | None) -> ConnectorError:
+    def explain(self, status: int, code: str | None) -> ConnectorError:
         """What a refusal means, by the provider's own code where that one is known. None of its words is repeated."""
         host = origin_of(self.url).host
         told = self.told_by_code.get(code or "")
         if told is None:
-            told = _TOLD_BY_STATUS.get(status or 0, ("server_error", f"{host} answered with status {status}."))
-        if status is None and code is None:
-            told = ("response_invalid", f"{host} does not answer as an object store does.")
+            told = _TOLD_BY_STATUS.get(status, ("server_error", f"{host} answered with status {status}."))
         return ConnectorError(told[0], told[1].format(host=host, place=self.place))
 
 
+_LED_ELSEWHERE: Final[Told] = ("egress_refused", "{host} leads to another address, which is not followed.")
 _TOLD_BY_STATUS: Final[dict[int, Told]] = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _LED_ELSEWHERE),
     401: ("authentication_failed", "{host} did not accept the credentials."),
     403: ("permission_denied", "{host} does not let these credentials read {place}."),
     404: ("not_found", "{host} does not have {place}."),
@@ -303,6 +307,24 @@ async def access_token(client: HttpClient, url: str, form: dict[str, str]) -> st
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise ConnectorError("response_invalid", f"The sign-in server {host} gave no access token.")
     return token
+
+
+# Parts of files -------------------------------------------------------------------------------------------------------
+
+
+def most_bytes(byte_range: tuple[int, int]) -> int:
+    """What may be read of the answer for a range: it, what a server sends in vain before it, or why it is refused."""
+    start, end = byte_range
+    return max(end - start, min(end, _MAX_SKIPPED_BYTES), _MAX_REFUSAL_BYTES)
+
+
+def part_of(answer: Response, start: int, end: int) -> bytes:
+    """The range that was asked for, also from a server that sends a file from its beginning on."""
+    if answer.status == 206:
+        return answer.body[: end - start]
+    if not answer.is_whole and len(answer.body) < end:
+        raise ConnectorError("response_invalid", "The server does not send a part of a file when asked for it.")
+    return answer.body[start:end]
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

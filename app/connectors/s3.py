@@ -1,18 +1,28 @@
-"""Amazon S3 and compatible object stores, through obstore (see `obstore_client` for how the address is pinned)."""
+"""Amazon S3 and compatible object stores: ListObjectsV2 and GetObject, signed by `signature_v4`."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from msgspec import Meta
 
 from app.connectors.base import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.http import HttpClient
-from app.connectors.object_store import EndpointUrl, ObjectStore, ObjectStoreConfig, Store, refuse_a_bad_endpoint
-from app.connectors.obstore_client import through_obstore
+from app.connectors.object_store import (
+    PAGE,
+    EndpointUrl,
+    FoundKey,
+    ObjectStore,
+    ObjectStoreConfig,
+    Store,
+    refuse_a_bad_endpoint,
+)
+from app.connectors.signature_v4 import AccessKey, signed
+from app.connectors.signed_store import SignedStore
 
 
 class S3Config(ObjectStoreConfig, frozen=True, kw_only=True):
@@ -61,8 +71,7 @@ class S3(ObjectStore[S3Config, S3Secrets]):
     description = "Files in one bucket, grouped into datasets."
     config_type = S3Config
     secrets_type = S3Secrets
-    driver = "obstore"
-    warm_modules = ("obstore.store", "app.connectors.http", "app.connectors.parquet_rows", "arro3.io")
+    warm_modules = ("httpx", "app.connectors.http", "app.connectors.parquet_rows", "arro3.io")
     extra = "s3"
     verified_with = ("moto 5", "s3rver 3.7")
     destination_fields = frozenset(
@@ -77,6 +86,7 @@ class S3(ObjectStore[S3Config, S3Secrets]):
         "RequestTimeTooSkewed": ("authentication_failed", "The clocks of hub and server differ too much."),
         "AuthorizationHeaderMalformed": ("invalid_configuration", "{place} is not in the region of this source."),
         "PermanentRedirect": ("invalid_configuration", "{place} is not in the region of this source."),
+        "TemporaryRedirect": ("invalid_configuration", "{place} is not in the region of this source."),
         "AccessDenied": ("permission_denied", "These credentials may not read {place}."),
         "AllAccessDisabled": ("permission_denied", "Access to {place} is turned off."),
         "NoSuchBucket": ("not_found", "The server does not have {place}."),
@@ -118,20 +128,21 @@ class S3(ObjectStore[S3Config, S3Secrets]):
     def has_credentials(self) -> bool:
         return self.config.access_key_id is not None
 
-    def opened(self, client: HttpClient) -> AbstractAsyncContextManager[Store]:
-        from obstore.store import S3Store
+    @asynccontextmanager
+    async def opened(self, client: HttpClient) -> AsyncIterator[Store]:
+        yield _Bucket(self, client)
 
-        config = self.config
-        make = partial(
-            S3Store,
-            config.bucket,
-            endpoint=self.url,
-            region=config.region,
-            virtual_hosted_style_request=not self._is_path_style,
-            request_payer=config.requester_pays,
-            **self._credentials(),
-        )
-        return through_obstore(self, make)
+    @property
+    def bucket_path(self) -> str:
+        return f"/{self.config.bucket}" if self._is_path_style else ""
+
+    @property
+    def access_key(self) -> AccessKey | None:
+        """None for a bucket that is read as anybody."""
+        config, secrets = self.config, self.secrets
+        if config.access_key_id is None:
+            return None
+        return AccessKey(config.access_key_id, secrets.secret_access_key or "", secrets.session_token)
 
     @property
     def _is_path_style(self) -> bool:
@@ -139,9 +150,44 @@ class S3(ObjectStore[S3Config, S3Secrets]):
             return self.config.path_style
         return self.config.endpoint_url is not None or "." in self.config.bucket
 
-    def _credentials(self) -> dict[str, Any]:
-        config, secrets = self.config, self.secrets
-        if config.access_key_id is None:
-            return {"skip_signature": True}
-        given = {"access_key_id": config.access_key_id, "secret_access_key": secrets.secret_access_key}
-        return given | ({"session_token": secrets.session_token} if secrets.session_token else {})
+
+class _Bucket(SignedStore):
+    """See "ListObjectsV2" of the Amazon S3 API Reference."""
+
+    def __init__(self, connector: S3, client: HttpClient) -> None:
+        super().__init__(connector, client)
+        self._bucket_path = connector.bucket_path
+        self._access_key = connector.access_key
+        self._region = connector.config.region
+        self._payer = {"x-amz-request-payer": "requester"} if connector.config.requester_pays else {}
+
+    def path_of(self, key: str) -> str:
+        return f"{self._bucket_path}/{quote(key)}"
+
+    def signed(
+        self, path: str, query: Mapping[str, str], headers: dict[str, str]
+    ) -> tuple[Mapping[str, str], dict[str, str]]:
+        if self._access_key is None:
+            return query, headers
+        now = dt.datetime.now(dt.UTC)
+        return query, signed(self._access_key, self._region, path, query, {**headers, **self._payer}, now)
+
+    async def listed(self, prefix: str, after: str = "", count: int = PAGE) -> AsyncIterator[list[FoundKey]]:
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count), "prefix": prefix}
+        if after[:-1]:
+            query["start-after"] = after[:-1]  # The key that is equal to `after` is to be among them.
+        while True:
+            listing = await self.listing(self._bucket_path or "/", query, "ListBucketResult", "Contents")
+            is_encoded = listing.told.get("EncodingType") == "url"
+            yield [
+                self.found(
+                    unquote_plus(item.get("Key", "")) if is_encoded else item.get("Key", ""), item.get("Size", "")
+                )
+                for item in listing.items
+            ]
+            if listing.told.get("IsTruncated") != "true":
+                return
+            if not listing.told.get("NextContinuationToken"):
+                raise self.no_listing()  # A first page alone would look like all there is.
+            query["continuation-token"] = listing.told["NextContinuationToken"]
+            query.pop("start-after", None)

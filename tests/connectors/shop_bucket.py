@@ -12,6 +12,22 @@ from tests.connectors.contract import FieldFacts
 BUCKET = "shop-data"
 FORBIDDEN_BUCKET = "other-data"
 MISSING_BUCKET = "missing-data"
+ODD_BUCKET = "odd-keys"
+
+ODD_PARTS = ("a//b.csv", "/leading.csv", "//twice.csv", "x/../y.csv", "x/./y.csv", "../up.csv", "./here.csv")
+"""Keys that are no paths."""
+ODD_CONTROLS = ("control\x01.csv", "form\x0cfeed.csv", "none\uffff.csv")
+"""Keys with characters that XML has no place for."""
+ODD_MARKS = (
+    *("trailing/", "percent%2F.csv", "%2e%2e/percent.csv", "plus+and space.csv", "tab\t.csv", "delete\x7f.csv"),
+    *("marks&<>\"'.csv", "~(all)*!;=,@$:[]^`{|}.csv", "accent\u0301.csv", "smile\U0001f600.csv", "?query#.csv"),
+)
+
+
+def odd_content(*keys: str) -> dict[str, bytes]:
+    """Each key with a file of one row, which tells it from all others."""
+    return {key: f"key\n{key.encode().hex()}x\n".encode() for key in keys}
+
 
 _PARQUET = """COPY (SELECT * FROM (VALUES
     (9007199254740993::BIGINT, 'Zoë 李雷', 10.50::DECIMAL(12, 2), TIMESTAMPTZ '2024-01-02 03:04:05+02',

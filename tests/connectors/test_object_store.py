@@ -9,8 +9,14 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.base import InvalidField
+from app.connectors.base import InvalidField, PreviewRequest
 from app.connectors.datasets import Datasets, Scope, fixed_part, is_data, matches, matches_path
+from app.connectors.failures import ConnectorError
+from app.connectors.sandbox import ConnectorSandbox
+from app.core.egress import EgressPolicy
+from tests.connectors.contract import Ports, Start
+from tests.connectors.kinds import KINDS
+from tests.connectors.shop_bucket import ODD_BUCKET, ODD_CONTROLS, ODD_MARKS, ODD_PARTS, odd_content
 
 PLACES = {"s3": {"bucket": "abc"}, "gcs": {"bucket": "abc"}, "azure_blob": {"account_name": "abc", "container": "abc"}}
 
@@ -131,3 +137,61 @@ def test_a_wrong_field_is_named(type_name: str, field: str, value: Any) -> None:
 def test_only_http_endpoints_make_a_source(type_name: str, url: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({**PLACES[type_name], "endpoint_url": url}, registry.get(type_name).config_type)
+
+
+# Keys that are no paths -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("kind_name", "field", "keys"),
+    [
+        ("s3", "bucket", (*ODD_PARTS, *ODD_CONTROLS, *ODD_MARKS)),
+        # It keeps objects as files, and writes keys into its XML as they are.
+        pytest.param("s3__s3rver", "bucket", (*ODD_CONTROLS, *ODD_MARKS), marks=pytest.mark.services),
+        # Its own listing fails on control characters.
+        pytest.param("azure_blob", "container", (*ODD_PARTS, *ODD_MARKS), marks=pytest.mark.services),
+    ],
+)
+async def test_no_key_is_too_odd_to_be_found_and_read(
+    kind_name: str,
+    field: str,
+    keys: tuple[str, ...],
+    start: Start,
+    ports: Ports,
+    sandbox: ConnectorSandbox,
+    loopback: EgressPolicy,
+) -> None:
+    kind = KINDS[kind_name].kind(start, ports)
+    config, secrets = {**kind.config, field: ODD_BUCKET}, kind.secrets
+    assert (await sandbox.check(kind.type, config, secrets, loopback)).status == "passed"
+    found = [item.path async for batch in sandbox.discover(kind.type, config, secrets, loopback) for item in batch]
+    files = {tuple(key.split("/")): file for key, file in odd_content(*keys).items() if not key.endswith("/")}
+    assert sorted(found) == sorted(files)
+    for path, file in files.items():
+        shown = await sandbox.preview(kind.type, config, secrets, loopback, PreviewRequest(path=path))
+        assert shown.rows == [[file.decode().split()[1]]], path
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "path", [("a", "b.csv"), ("leading.csv",), ("y.csv",), ("up.csv",), ("percent/.csv",), ("a", "")]
+)
+async def test_a_key_is_no_other_that_looks_alike(
+    path: tuple[str, ...], start: Start, ports: Ports, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    kind = KINDS["s3"].kind(start, ports)
+    config = {**kind.config, "bucket": ODD_BUCKET}
+    with pytest.raises(ConnectorError) as caught:
+        await sandbox.preview("s3", config, kind.secrets, loopback, PreviewRequest(path=path))
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", [("", "lead*.csv"), ("", "", "*.csv"), ("a", "", "*.csv"), ("x", "..", "*.csv")])
+async def test_a_pattern_is_found_below_folders_without_a_name(
+    path: tuple[str, ...], start: Start, ports: Ports, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    kind = KINDS["s3"].kind(start, ports)
+    config = {**kind.config, "bucket": ODD_BUCKET}
+    assert len((await sandbox.preview("s3", config, kind.secrets, loopback, PreviewRequest(path=path))).rows) == 1

@@ -221,7 +221,6 @@ def listed(key: str) -> bytes:
         (http(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:9/\r\n"), "egress_refused"),
         (http(b"x")[:-1], "connection_lost"),
         (b"", "connection_lost"),
-        (http(listed("a//b.csv")), "response_invalid"),
     ],
 )
 async def test_an_answer_that_is_no_list_of_keys_is_explained(answer: bytes, code: str, loopback: EgressPolicy) -> None:
@@ -231,14 +230,6 @@ async def test_an_answer_that_is_no_list_of_keys_is_explained(answer: bytes, cod
             await S3(config, S3Secrets(), loopback).check(Steps())
     assert caught.value.code == code
     assert CANARY not in caught.value.message
-
-
-async def test_a_key_that_is_no_path_is_said_to_be_what_stops_the_listing(loopback: EgressPolicy) -> None:
-    with answering(http(listed("a//b.csv"))) as port:
-        config = S3Config(bucket=BUCKET, endpoint_url=f"http://localhost:{port}")
-        with pytest.raises(ConnectorError) as caught:
-            await S3(config, S3Secrets(), loopback).check(Steps())
-    assert "choose a prefix" in caught.value.message
 
 
 async def test_the_reader_pays_where_asked_to(loopback: EgressPolicy) -> None:

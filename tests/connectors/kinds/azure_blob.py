@@ -18,7 +18,17 @@ from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.kinds.s3 import endpoint_cases
 from tests.connectors.servers import free_port, private_folder, program, running, tls_front, unprivileged
-from tests.connectors.shop_bucket import BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
+from tests.connectors.shop_bucket import (
+    BUCKET,
+    MISSING_BUCKET,
+    OBJECTS,
+    ODD_BUCKET,
+    ODD_MARKS,
+    ODD_PARTS,
+    PREVIEWS,
+    content,
+    odd_content,
+)
 
 NEEDS_SERVICES = True
 
@@ -53,9 +63,10 @@ def blob_server(*options: str) -> Iterator[BlobServer]:
 @contextmanager
 def filled_blob_server(*options: str) -> Iterator[BlobServer]:
     with blob_server(*options) as server:
-        put(server, f"/{BUCKET}", {"restype": "container"})
-        for key, file in content().items():
-            put(server, f"/{BUCKET}/{quote(key)}", {}, file, {"x-ms-blob-type": "BlockBlob"})
+        for container, files in {BUCKET: content(), ODD_BUCKET: odd_content(*ODD_PARTS, *ODD_MARKS)}.items():
+            put(server, f"/{container}", {"restype": "container"})
+            for key, file in files.items():
+                put(server, f"/{container}/{quote(key, safe='')}", {}, file, {"x-ms-blob-type": "BlockBlob"})
         yield server
 
 

@@ -142,8 +142,8 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("forbidden_bucket", "list", "permission_denied", {"bucket": FORBIDDEN_BUCKET}),
             *endpoint_cases(ports, server.port, start(tls_front, server.port)),
         ),
-        {**OBJECTS, ("a", "", "b.csv"): ("file", fields)},
-        {**PREVIEWS, ("a", "", "b.csv"): [[1]]},
+        {**OBJECTS, ("a", "", "b.csv"): ("file", fields), ("..", "up.csv"): ("file", fields)},
+        {**PREVIEWS, ("a", "", "b.csv"): [[1]], ("..", "up.csv"): [[2]]},
     )
 
 

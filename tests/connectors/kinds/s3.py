@@ -14,7 +14,19 @@ from urllib.request import Request, urlopen
 
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.servers import free_port, running, tls_front
-from tests.connectors.shop_bucket import BUCKET, FORBIDDEN_BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
+from tests.connectors.shop_bucket import (
+    BUCKET,
+    FORBIDDEN_BUCKET,
+    MISSING_BUCKET,
+    OBJECTS,
+    ODD_BUCKET,
+    ODD_CONTROLS,
+    ODD_MARKS,
+    ODD_PARTS,
+    PREVIEWS,
+    content,
+    odd_content,
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +55,19 @@ def _filled(port: int) -> ObjectStore:
     endpoint = f"http://127.0.0.1:{port}"
     given = {"region_name": "us-east-1", "aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
     s3, iam, sts = (boto3.client(service, endpoint_url=endpoint, **given) for service in ("s3", "iam", "sts"))
-    for bucket in (BUCKET, FORBIDDEN_BUCKET):
+    filled = {
+        BUCKET: {**content(), "folder/": b""},
+        ODD_BUCKET: odd_content(*ODD_PARTS, *ODD_CONTROLS, *ODD_MARKS),
+        FORBIDDEN_BUCKET: {},
+    }
+    for bucket, files in filled.items():
         s3.create_bucket(Bucket=bucket)
-    for key, file in {**content(), "folder/": b""}.items():
-        s3.put_object(Bucket=BUCKET, Key=key, Body=file)
+        for key, file in files.items():
+            s3.put_object(Bucket=bucket, Key=key, Body=file)
     iam.create_user(UserName="reader")
-    allowed = [f"arn:aws:s3:::{bucket}{below}" for bucket in (BUCKET, MISSING_BUCKET) for below in ("", "/*")]
+    allowed = [
+        f"arn:aws:s3:::{bucket}{below}" for bucket in (BUCKET, ODD_BUCKET, MISSING_BUCKET) for below in ("", "/*")
+    ]
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.kinds.s3 import endpoint_cases
 from tests.connectors.servers import free_port, private_folder, program, running, tls_front, unprivileged
-from tests.connectors.shop_bucket import BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
+from tests.connectors.shop_bucket import (
+    BUCKET,
+    MISSING_BUCKET,
+    OBJECTS,
+    ODD_BUCKET,
+    ODD_CONTROLS,
+    ODD_MARKS,
+    PREVIEWS,
+    content,
+    odd_content,
+)
 
 NEEDS_SERVICES = True
 
@@ -31,6 +41,9 @@ def s3rver(service_endpoint: str = "amazonaws.com") -> Iterator[int]:
             client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **given)
             for key, file in content().items():
                 client.put_object(Bucket=BUCKET, Key=key, Body=file)
+            client.create_bucket(Bucket=ODD_BUCKET)
+            for key, file in odd_content(*ODD_CONTROLS, *ODD_MARKS).items():
+                client.put_object(Bucket=ODD_BUCKET, Key=key, Body=file)
             yield port
 
 
