@@ -17,7 +17,6 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from app.connectors import registry
 from app.connectors.base import (
     Connector,
     ConnectorConfig,
@@ -143,7 +142,7 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
     config_type = DeltaLakeConfig
     secrets_type = DeltaLakeSecrets
     driver = "arro3.io"
-    warm_modules = ("arro3.core", "obstore.store", "app.connectors.http")
+    warm_modules = ("arro3.core", "httpx", "app.connectors.http")
     extra = "delta_lake"
     verified_with = ("delta-rs 1.6", "moto 5")
     destination_fields = frozenset(
@@ -257,8 +256,6 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
     def _s3(self) -> S3:
         """The bucket as a source of its own, which dials as this one."""
         config, secrets = self.config, self.secrets
-        if not registry.is_driver_available(S3):
-            raise ConnectorError("driver_missing", f"Tables in S3 need obstore: {registry.install_hint(S3)}.")
         s3 = S3(
             S3Config(
                 bucket=str(config.bucket),
