@@ -19,6 +19,7 @@ from app.core.logging import RequestLog, configure
 from app.core.metrics import count_request
 from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, end_with_parent
+from app.core.stopping import hear_signals
 from app.domain.auth.gate import admit, check_routes
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
@@ -79,7 +80,9 @@ def serve() -> Frame:
     settings = load(tty=sys.stderr.isatty())
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, os.environ[HANDED_OVER])
-    app = framed(create_app(parts), settings)
+    litestar = create_app(parts)
+    litestar.on_startup.append(hear_signals)
+    app = framed(litestar, settings)
     _spare_the_collector()
     return app
 

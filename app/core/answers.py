@@ -10,6 +10,7 @@ from litestar.types import ASGIApp, Receive, Scope
 
 from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
 from app.core.exchange import JSON, MSGPACK, Exchange
+from app.core.stopping import STOPPING
 
 T = TypeVar("T")
 Headers = list[tuple[bytes, bytes]]
@@ -45,7 +46,7 @@ class Answer(Response[T], Generic[T]):
 
 
 class Stream(Response[T], Generic[T]):
-    """An answer that goes on: parts are sent as they come, until they end or the client leaves."""
+    """An answer that goes on: parts are sent as they come, until they end, the client leaves or the hub stops."""
 
     def __init__(self, headers: Headers, parts: AsyncIterator[bytes]) -> None:
         self.status_code = 200
@@ -60,19 +61,22 @@ class Stream(Response[T], Generic[T]):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         sending = asyncio.create_task(self._send_parts(send))
         leaving = asyncio.create_task(_wait_until_gone(receive))
+        stopping = asyncio.create_task(STOPPING.wait())
+        tasks = (sending, leaving, stopping)
         try:
-            done, _ = await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+        if leaving not in done:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_parts(self, send: AnySend) -> None:
         async for part in self.parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _wait_until_gone(receive: Receive) -> None:

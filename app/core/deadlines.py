@@ -55,6 +55,17 @@ class Deadlines:
     def start(self) -> Deadline:
         return Deadline(self)
 
+    def shorten(self, seconds: float) -> None:
+        """Nothing has longer than that from now on, neither what runs nor what begins later."""
+        self._seconds = min(self._seconds, seconds)
+        if self._timer is None or self._loop is None:
+            return
+        self._timer.cancel()
+        latest = self._loop.time() + seconds
+        for deadline in self._running:
+            deadline._expires_at = min(deadline._expires_at, latest)
+        self._expire_due(self._loop)
+
     def _add(self, deadline: Deadline) -> float:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # another event loop: what ran in the one before ended with it

@@ -7,13 +7,17 @@ from litestar.types import Empty
 
 from app.core.bodies import decode, media_type_of
 from app.core.deadlines import Deadlines
-from app.core.errors import BadRequest, TooLarge, Unauthenticated
+from app.core.errors import BadRequest, HubError, TooLarge, Unauthenticated, Unavailable
 from app.core.exchange import Exchange
 from app.core.security import Principal
+from app.core.stopping import STOPPING
 from app.domain.parts import Parts
 
 BODY_DEADLINE_S = 10.0
+LAST_BODY_DEADLINE_S = 1.0
+"""Once the process was told to end: for what is on its way already."""
 _BODY_DEADLINES = Deadlines(BODY_DEADLINE_S)
+STOPPING.react(lambda: _BODY_DEADLINES.shorten(LAST_BODY_DEADLINE_S))
 
 
 class HubRequest(Request[Any, Any, Any]):
@@ -37,12 +41,18 @@ class HubRequest(Request[Any, Any, Any]):
         return self.scope["query_string"]
 
     async def body(self) -> bytes:
-        """The whole body. Raises TooLarge without reading on, BadRequest when it does not arrive within ten seconds."""
+        """The whole body.
+
+        Raises TooLarge without reading on, BadRequest when it does not arrive within ten seconds, and Unavailable when
+        the hub stops before it is here.
+        """
         if self._body is Empty:
             try:
                 async with _BODY_DEADLINES.start():
                     self._body = await self._read()
             except TimeoutError:
+                if STOPPING.has_begun:
+                    raise _stopping() from None
                 raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
         return self._body
 
@@ -74,3 +84,10 @@ class HubRequest(Request[Any, Any, Any]):
             return None
         media_type = media_type_of(self.exchange.header(b"content-type"))
         return decode(body, wanted.annotation, media_type)
+
+
+def _stopping() -> HubError:
+    """The connection ends with it, since what is left of the body would be taken for the next request."""
+    error = Unavailable("The hub stops, and your request was not all here. Send it again.", code="stopping")
+    error.headers["Connection"] = "close"
+    return error

@@ -43,6 +43,34 @@ async def test_a_lifted_deadline_no_longer_ends_its_block() -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_shortened_deadlines_end_what_runs_and_what_begins_later() -> None:
+    deadlines = Deadlines(30)
+
+    async def work(seconds: float) -> str:
+        try:
+            async with deadlines.start():
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            return "late"
+        return "done"
+
+    running = asyncio.gather(work(30), work(0.01), work(30))
+    await asyncio.sleep(0)
+    deadlines.shorten(0.2)
+    deadlines.shorten(10)
+    async with asyncio.timeout(10):
+        assert await running == ["late", "done", "late"]
+        assert await work(30) == "late"
+
+
+async def test_deadlines_that_nobody_has_can_be_shortened() -> None:
+    deadlines = Deadlines(30)
+    deadlines.shorten(0.01)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(10), deadlines.start():
+            await asyncio.sleep(30)
+
+
 async def test_a_cancelled_block_stays_cancelled() -> None:
     async def work() -> None:
         async with Deadlines(30).start():

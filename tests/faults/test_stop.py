@@ -1,0 +1,135 @@
+"""FT7 on a whole hub: SIGTERM finishes what is in flight, and waits for nobody who has nothing to say any more."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.commands.hubs import Served, family, fresh_folder, survivors
+
+pytestmark = pytest.mark.slow
+
+ENDED_WITHIN_S = 9.0
+"""Less than what a request in flight is given before the server is killed, and more than anything here needs."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with fresh_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[Served]:
+    admin = {"HUB_ADMIN_EMAIL": "admin@example.org", "HUB_ADMIN_PASSWORD": PASSWORD}
+    served = Served(folder, **admin)
+    served.wait_for("app worker")
+    yield served
+    served.stop()
+
+
+PASSWORD = "lanterns drift over quiet water"
+
+
+def signed_in(hub: Served) -> httpx.Client:
+    asked = {"email": "admin@example.org", "password": PASSWORD}
+    token = httpx.post(f"{hub.url}/api/v1/auth/login", json=asked, timeout=30).json()["access_token"]
+    return httpx.Client(base_url=f"{hub.url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
+
+def simulated(client: httpx.Client, name: str, **config: Any) -> str:
+    source = {"name": name, "type": "simulated", "config": config, "secrets": {"password": "quite a secret"}}
+    made = client.post("/data-sources", json=source)
+    assert made.status_code == 201, made.text
+    return f"/data-sources/{made.json()['id']}"
+
+
+def connected(hub: Served, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", hub.port))
+    connection.settimeout(30)
+    connection.sendall(sent)
+    return connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+def assert_ends(hub: Served) -> None:
+    processes = family(hub.process.pid)
+    began = time.monotonic()
+    assert hub.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < ENDED_WITHIN_S
+    assert survivors(processes) == {}
+    assert "refused to gracefully stop" not in hub.said
+    assert "Traceback" not in hub.said
+
+
+HALF = b"POST /api/v1/auth/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+
+
+def test_a_body_that_does_not_come_is_a_503_soon_after_the_signal(hub: Served) -> None:
+    with connected(hub, HALF) as connection:
+        time.sleep(0.3)
+        assert_ends(hub)
+        answer = all_of(connection)
+    head = answer.lower()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"code":"stopping"' in answer
+    assert b"\r\nconnection: close\r\n" in head
+    assert b"\r\nretry-after: " in head
+
+
+def test_a_body_whose_rest_is_on_its_way_is_answered(hub: Served) -> None:
+    with connected(hub, HALF) as connection:
+        time.sleep(0.3)
+        hub.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        connection.sendall(b" " * 498 + b"}")
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert_ends(hub)
+
+
+def test_connections_without_a_request_do_not_hold_up_the_end(hub: Served) -> None:
+    with connected(hub, b""), connected(hub, LIVE) as kept:
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert_ends(hub)
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def test_a_stream_of_a_jobs_events_ends_in_good_order(hub: Served) -> None:
+    client = signed_in(hub)
+    source = simulated(client, "endless", delays_ms={"batch": 60_000}, objects=100_000)
+    job = client.post(f"{source}/discover")
+    assert job.status_code == 202, job.text
+    with client.stream("GET", f"/jobs/{job.json()['id']}/events") as stream:
+        parts = stream.iter_bytes()
+        assert b"event: job" in next(parts)
+        assert_ends(hub)
+        for _ in parts:  # raises where the stream is cut off
+            pass
+
+
+def test_what_is_being_worked_on_gets_its_answer(hub: Served) -> None:
+    client = signed_in(hub)
+    source = simulated(client, "slow", delays_ms={"connect": 3_000})
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(client.post(f"{source}/test")))
+    asking.start()
+    time.sleep(1)
+    assert_ends(hub)
+    asking.join()
+    assert answers[0].status_code == 200, answers[0].text
+    assert answers[0].json()["status"] == "passed"
