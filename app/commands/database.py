@@ -1,9 +1,11 @@
 """Which database a command works on, and `hub migrate`."""
 
 import asyncio
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import asyncpg
@@ -26,22 +28,39 @@ class Database(Struct, frozen=True):
 
 @contextmanager
 def database(settings: Settings, *, exclusive: bool = False) -> Iterator[Database]:
-    """The given database, or the embedded one for as long as the block lasts. Raises CommandFailed."""
+    """The given database, or the embedded one for as long as the block lasts. Raises CommandFailed.
+
+    An embedded one that ends by itself is started again; where that fails for good, the command is interrupted.
+    """
     if settings.database_url is not None:
         owner_url = settings.owner_database_url or settings.database_url
         yield Database(settings.database_url, owner_url, _without_password(settings.database_url))
         return
     from app.core import embedded
 
+    losses: list[embedded.EmbeddedError] = []
+
+    def give_up(loss: embedded.EmbeddedError) -> None:
+        losses.append(loss)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     try:
         running = embedded.start(settings.data_dir, exclusive=exclusive)
     except embedded.EmbeddedError as error:
         raise CommandFailed(str(error)) from None
     try:
+        running.watch(tell=_tell, lost=give_up)
         where = f"embedded PostgreSQL on {running.host}:{running.port}, data in {settings.data_dir}"
         yield Database(running.app_url, running.owner_url, where)
     finally:
         running.stop()
+        if losses:
+            raise CommandFailed(str(losses[0])) from None
+
+
+def _tell(sentence: str) -> None:
+    with suppress(OSError, ValueError):  # whoever read it may be gone, and that is no reason to give up
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def _without_password(url: str) -> str:

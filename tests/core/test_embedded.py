@@ -26,6 +26,7 @@ import pytest
 
 from app.core import embedded
 from app.core.embedded import server as embedded_server
+from app.core.embedded import watch as embedded_watch
 from app.core.embedded.lock import Lock
 from tests.postgres import create_database, discard, drop_database, reachable_folder, start_test_cluster
 
@@ -715,6 +716,159 @@ def test_a_port_taken_at_the_last_moment_is_replaced(stopped: Path, monkeypatch:
         assert_starts_with_its_data(stopped)
 
 
+# --- A server that ends by itself ---
+
+
+class Operator:
+    """Hears what a watched server has to say."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.losses: list[embedded.EmbeddedError] = []
+
+    def watch(self, server: embedded.EmbeddedPostgres) -> None:
+        server.watch(tell=self.told.append, lost=self.losses.append)
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        deadline = time.monotonic() + 60
+        while sum(words in line for line in self.told) < times:
+            assert time.monotonic() < deadline, (self.told, self.losses)
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def operator() -> Operator:
+    return Operator()
+
+
+def test_a_watched_server_is_started_again_on_its_port_each_time_it_is_killed(
+    stopped: Path, operator: Operator
+) -> None:
+    with embedded.running(stopped) as server:
+        operator.watch(server)
+        pids = {server.pid}
+        for number in range(1, embedded_watch.PROMPT_RESTARTS + 3):
+            url = server.owner_url
+            os.kill(server.pid, signal.SIGKILL)
+            operator.wait_for("it runs again", number) if number == 1 else wait_for_another(server, pids)
+            assert server.owner_url == url
+            assert query(url, "SELECT answer FROM kept") == 42
+            pids.add(server.pid)
+    assert operator.losses == []
+    assert wait_until_gone(list(pids)) == []
+
+
+def wait_for_another(server: embedded.EmbeddedPostgres, pids: set[int]) -> None:
+    deadline = time.monotonic() + 30
+    while server.pid in pids:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_busy_backend_of_a_killed_server_does_not_hold_up_the_next(stopped: Path, operator: Operator) -> None:
+    with embedded.running(stopped) as server:
+        operator.watch(server)
+        endless = "SELECT count(*) FROM generate_series(1, 1000000000000)"
+        busy = threading.Thread(target=run_until_cut_off, args=(server.superuser_url, endless))
+        busy.start()
+        wait_for_query(server.superuser_url, "generate_series")
+        backends = family(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+        operator.wait_for("it runs again")
+        assert wait_until_gone(backends) == []
+        busy.join(5)
+        assert query(server.owner_url, "SELECT answer FROM kept") == 42
+
+
+def test_who_attaches_while_the_server_is_started_again_gets_the_new_one(stopped: Path, operator: Operator) -> None:
+    with embedded.running(stopped) as server:
+        operator.watch(server)
+        before = server.pid
+        os.kill(before, signal.SIGKILL)
+        assert wait_until_gone([before]) == []
+        with embedded.running(stopped) as attached:
+            assert not attached.is_owner
+            attached.watch(tell=operator.told.append, lost=operator.losses.append)
+            assert attached.pid != before
+            assert query(attached.owner_url, "SELECT answer FROM kept") == 42
+        assert query(server.owner_url, "SELECT answer FROM kept") == 42
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.5])
+def test_a_stop_while_the_server_is_started_again_leaves_no_process(
+    stopped: Path, operator: Operator, after_s: float
+) -> None:
+    server = embedded.start(stopped)
+    operator.watch(server)
+    pids = family(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    time.sleep(after_s)
+    server.stop()
+    assert wait_until_gone([*pids, server.pid]) == []
+    assert postgres_processes_of(stopped) == []
+    assert operator.losses == []
+    assert_starts_with_its_data(stopped)
+
+
+def postgres_processes_of(folder: Path) -> list[str]:
+    listed = subprocess.run(["ps", "-axww", "-o", "command"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "bin/postgres -D" in line and str(folder / "postgres") in line]
+
+
+def test_a_server_that_cannot_be_started_again_is_given_up(
+    stopped: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_watch, "GIVEN_UP_AFTER", 5)
+    with embedded.running(stopped) as server:
+        operator.watch(server)
+        with (stopped / "postgres" / "postgresql.conf").open("a") as file:
+            file.write("no_such_setting = 1\n")
+        os.kill(server.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while not operator.losses:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert "5 times in a row" in str(operator.losses[0])
+    assert "no_such_setting" in str(operator.losses[0])
+
+
+@contextmanager
+def kept_full(disk: Path) -> Iterator[None]:
+    """Whatever is given back is taken at once."""
+    is_over = threading.Event()
+
+    def keep_full() -> None:
+        while not is_over.wait(0.001):
+            fill(disk)
+
+    filler = threading.Thread(target=keep_full)
+    fill(disk)
+    filler.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        filler.join()
+        (disk / "filling").unlink()
+
+
+def test_a_server_on_a_full_disk_is_waited_for_until_there_is_room(
+    small_disk: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_watch, "GIVEN_UP_AFTER", 4)
+    monkeypatch.setattr(embedded_watch, "LONGEST_PAUSE_S", 0.1)
+    with embedded.running(small_disk / "hub") as server:
+        query(server.owner_url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        operator.watch(server)
+        with kept_full(small_disk):
+            os.kill(server.pid, signal.SIGKILL)
+            operator.wait_for("is full: free some space")
+            time.sleep(2)
+            assert operator.losses == []
+        operator.wait_for("it runs again")
+        assert query(server.owner_url, "SELECT answer FROM kept") == 42
+
+
 # --- Starts that fail say what to do ---
 
 
@@ -790,7 +944,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def fill(disk: Path, leave: int = 0) -> Path:
     path = disk / "filling"
     free = shutil.disk_usage(disk).free
-    with suppress(OSError), path.open("wb", buffering=0) as file:
+    with suppress(OSError), path.open("ab", buffering=0) as file:
         for _ in range((free - leave) // 4096):
             file.write(b"x" * 4096)
     return path

@@ -16,6 +16,7 @@ import pytest
 
 from app.asgi import create_app, framed
 from app.core import embedded, migrations
+from app.core.deadlines import Deadlines
 from app.core.embedded import EmbeddedPostgres
 from app.runtime import prepare_parts
 from app.settings import load
@@ -211,7 +212,7 @@ async def test_a_hub_starts_without_its_database_and_finds_it_later(hub: Hub, ow
 
 async def test_pools_that_are_in_use_are_a_503_and_then_free_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub.parts.engine.sync_engine.pool, "_timeout", 0.1)
-    monkeypatch.setattr(hub.parts.reads._pool, "_wait_s", 0.1)
+    monkeypatch.setattr(hub.parts.reads._pool, "_waits", Deadlines(0.1))
     assert await is_back(hub)
     async with AsyncExitStack() as held:
         for _ in range(hub.settings.pool_size):

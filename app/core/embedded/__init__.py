@@ -8,20 +8,22 @@ slow, and its server trusts everyone, has no TCP and can be orphaned). What lies
     postgres.lock    whoever holds its flock owns the server; holds the owner's process id
     postgres.log     what the server says, without statements or values; the one before is `postgres.log.1`
 
-One process owns the server (it starts it and stops it), every other one attaches to it. Everything here is
+One process owns the server (it starts it, starts it again where it ends by itself, and stops it), every other one
+attaches to it. Everything here is
 synchronous and uses the standard library only, because it runs before anything else of a command does.
 """
 
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.core.embedded.cluster import ensure_cluster
 from app.core.embedded.failures import (
+    EmbeddedDiskFull,
     EmbeddedError,
     EmbeddedFailed,
     EmbeddedInUse,
@@ -45,6 +47,7 @@ from app.core.embedded.processes import POLL_S, is_alive, stop_process
 from app.core.embedded.record import read_record, write_record
 from app.core.embedded.server import LOG_LIMIT_BYTES, start_server
 from app.core.embedded.site import Site, account_for, home_for, make_folder
+from app.core.embedded.watch import Watch
 
 __all__ = [
     "APP_ROLE",
@@ -58,6 +61,7 @@ __all__ = [
     "ROLES",
     "SUPERUSER",
     "SYSTEM_HOME",
+    "EmbeddedDiskFull",
     "EmbeddedError",
     "EmbeddedFailed",
     "EmbeddedInUse",
@@ -106,6 +110,13 @@ class EmbeddedPostgres:
         """The libpq URL of one of the three roles; raises KeyError for any other."""
         return f"postgresql://{role}:{self._passwords[role]}@{self.host}:{self.port}/{database}"
 
+    def watch(self, *, tell: Callable[[str], None], lost: Callable[[EmbeddedError], None]) -> None:
+        """From now on the owner starts the server again, on its port, each time it ends by itself; does nothing where
+        another process owns it. `tell` gets a sentence about each time, `lost` the reason when it is given up after
+        many times in a row; both are called in a thread."""
+        if self._possession is not None:
+            self._possession.keep_up(self, tell, lost)
+
     def stop(self) -> None:
         """End the server if this process owns it; a second call does nothing, nor does one in a forked child."""
         possession = self._possession
@@ -146,7 +157,7 @@ def start(
             return lock
         return _start_owned(folder, lock, prefix, durable)
     except OSError as error:
-        raise EmbeddedFailed(explain_os_error(error, folder)) from error
+        raise explain_os_error(error, folder) from error
 
 
 @dataclass(slots=True)
@@ -155,14 +166,32 @@ class _Possession:
 
     owner_pid: int
     locks: list[Lock]
+    site: Site
     process: "subprocess.Popen[bytes]"
+    watch: Watch | None = None
+
+    def keep_up(
+        self, server: EmbeddedPostgres, tell: Callable[[str], None], lost: Callable[[EmbeddedError], None]
+    ) -> None:
+        def restarted(pid: int) -> None:
+            server.pid = pid
+            # Whoever attaches later cannot, until there is room for this line. Who is attached does not notice.
+            with suppress(OSError):
+                write_record(server.data_dir, pid=pid)
+
+        self.watch = Watch(self.site, server.port, self.process, restarted=restarted, tell=tell, lost=lost)
+        self.watch.start()
 
     def give_up(self, data_dir: Path) -> None:
         try:
+            if self.watch:
+                self.watch.end()
             # First, so that nobody attaches to a server that is going away. A full disk must not keep it running.
             with suppress(OSError):
                 write_record(data_dir, pid=None, owner=None)
-            stop_process(self.process)
+            stop_process(self.watch.process if self.watch else self.process)
+            if self.watch:
+                self.watch.join()
         finally:
             for lock in self.locks:
                 lock.release()
@@ -228,5 +257,5 @@ def _start_owned(data_dir: Path, lock: Lock, prefix: Path, durable: bool) -> Emb
         for held in locks:
             held.release()
         raise
-    possession = _Possession(os.getpid(), locks, process)
+    possession = _Possession(os.getpid(), locks, site, process)
     return EmbeddedPostgres(data_dir, port, process.pid, True, _passwords=passwords, _possession=possession)

@@ -4,11 +4,12 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from app.core.embedded.failures import EmbeddedFailed, disk_full
+from app.core.embedded.failures import EmbeddedDiskFull, EmbeddedFailed
 from app.core.embedded.site import Site
 
 FULL_DISK_BYTES = 1024 * 1024
 
+_FULL_DISK = ("No space left on device", "Disk quota exceeded")
 _MAY_PASS = ("Address already in use", "pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 
 
@@ -16,13 +17,17 @@ def may_pass(said: list[str]) -> bool:
     return any(words in line for line in said for words in _MAY_PASS)
 
 
+def names_full_disk(said: list[str]) -> bool:
+    return any(words in line for line in said for words in _FULL_DISK)
+
+
 def failure_of(said: list[str], site: Site) -> EmbeddedFailed:
     """The first cause that the lines name, and the last ten of them."""
     text = "\n".join(said)
+    if names_full_disk(said):
+        return EmbeddedDiskFull(site.cluster.parent, said[-10:])
     user = site.account or "the hub's user"
     causes = {
-        "No space left on device": disk_full(site.cluster.parent),
-        "Disk quota exceeded": disk_full(site.cluster.parent),
         "Address already in use": "PostgreSQL found no free port on this machine: end what holds them and start again.",
         "incompatible with server": f"The cluster {site.cluster} was made by another version of PostgreSQL.",
         "not compatible with": f"The cluster {site.cluster} was made by another version of PostgreSQL.",
@@ -38,7 +43,7 @@ def failure_of(said: list[str], site: Site) -> EmbeddedFailed:
             return EmbeddedFailed(sentence, said[-10:])
     # A full disk has no room for the log lines that would say so.
     if shutil.disk_usage(site.cluster.parent).free < FULL_DISK_BYTES:
-        return EmbeddedFailed(disk_full(site.cluster.parent), said[-10:])
+        return EmbeddedDiskFull(site.cluster.parent, said[-10:])
     return EmbeddedFailed(
         f"PostgreSQL did not start: its last words follow, all of them are in {site.log}.", said[-10:]
     )

@@ -55,14 +55,21 @@ class EmbeddedFailed(EmbeddedError):
         super().__init__("\n  ".join([sentence, *self.log]))
 
 
-def disk_full(path: Path) -> str:
-    return f"The disk that holds {path} is full: free some space and start again."
+class EmbeddedDiskFull(EmbeddedFailed):
+    """There is no room for PostgreSQL to work."""
+
+    def __init__(self, path: Path, log: Iterable[str] = ()) -> None:
+        super().__init__(f"The disk that holds {path} is full: free some space and start again.", log)
 
 
-def explain_os_error(error: OSError, data_dir: Path) -> str:
+def explain_os_error(error: OSError, data_dir: Path) -> EmbeddedFailed:
     path = error.filename or data_dir
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full(Path(os.fsdecode(path)))
+        return EmbeddedDiskFull(Path(os.fsdecode(path)))
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{path} may not be used by this user: run the hub as its owner, or set HUB_DATA_DIR to another folder."
-    return f"The data folder {data_dir} cannot be used ({path}: {error.strerror}): set HUB_DATA_DIR to another folder."
+        return EmbeddedFailed(
+            f"{path} may not be used by this user: run the hub as its owner, or set HUB_DATA_DIR to another folder."
+        )
+    return EmbeddedFailed(
+        f"The data folder {data_dir} cannot be used ({path}: {error.strerror}): set HUB_DATA_DIR to another folder."
+    )

@@ -28,9 +28,9 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def stop_process(process: "subprocess.Popen[bytes]") -> None:
-    """A fast shutdown; an immediate one, which the next start recovers from, if that takes too long."""
-    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+def stop_process(process: "subprocess.Popen[bytes]", *, at_once: bool = False) -> None:
+    """A fast shutdown; an immediate one, which the next start recovers from, if that takes too long or is asked for."""
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)[at_once:]:
         if process.poll() is not None:
             return
         process.send_signal(signum)

@@ -5,10 +5,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from app.core.embedded.diagnosis import failure_of, log_since, may_pass
+from app.core.embedded.diagnosis import failure_of, log_since, may_pass, names_full_disk
 from app.core.embedded.failures import EmbeddedFailed
 from app.core.embedded.leftovers import end_leftovers
 from app.core.embedded.names import HOST
@@ -18,6 +19,7 @@ from app.core.embedded.site import Site
 
 START_TIMEOUT_S = 60.0
 """Long, because a start may have to recover from a crash; a server that dies is noticed at once."""
+LOOK_EVERY_S = 0.5
 
 LOG_LIMIT_BYTES = 5 * 1024 * 1024
 
@@ -48,20 +50,30 @@ def start_server(site: Site, port: int | None) -> "tuple[subprocess.Popen[bytes]
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while True:
         port = free_port(port)
-        before = site.log.stat().st_size if site.log.exists() else 0
+        before = _length(site.log)
         process = _launch(site, port)
-        try:
-            if _wait_until_ready(process, site):
-                return process, port
-        except BaseException:
-            stop_process(process)
-            raise
+        if _is_ready(process, site, before):
+            return process, port
         said = log_since(site.log, before)
         if not may_pass(said) or time.monotonic() > deadline:
             raise failure_of(said, site)
         port = None
         end_leftovers(site)
         time.sleep(POLL_S * 10)
+
+
+def restart_server(site: Site, port: int, is_unwanted: Callable[[], bool]) -> "subprocess.Popen[bytes]":
+    """After it ended by itself: on the port that its clients know, or not at all.
+
+    Raises EmbeddedFailed, also where it is not wanted any more in the meantime.
+    """
+    end_leftovers(site)
+    _rotate(site.log)
+    before = _length(site.log)
+    process = _launch(site, port)
+    if _is_ready(process, site, before, is_unwanted):
+        return process
+    raise failure_of(log_since(site.log, before), site)
 
 
 def _launch(site: Site, port: int) -> "subprocess.Popen[bytes]":
@@ -77,22 +89,53 @@ def _launch(site: Site, port: int) -> "subprocess.Popen[bytes]":
         os.close(fd)
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", site: Site) -> bool:
-    """False when it died. The postmaster writes its state into the eighth line of its pid file (as pg_ctl reads it)."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None:
+def _is_ready(
+    process: "subprocess.Popen[bytes]", site: Site, before: int, is_unwanted: Callable[[], bool] = lambda: False
+) -> bool:
+    """Once it is; False where it died before, or was not wanted any more. What is not ready runs no more afterwards.
+
+    `before` is how long the log was when it was launched.
+    """
+    try:
+        if _wait_until_ready(process, site, before, is_unwanted):
+            return True
+    except BaseException:
+        stop_process(process, at_once=True)
+        raise
+    stop_process(process, at_once=True)
+    return False
+
+
+def _wait_until_ready(
+    process: "subprocess.Popen[bytes]", site: Site, before: int, is_unwanted: Callable[[], bool]
+) -> bool:
+    """The postmaster writes its state into the eighth line of its pid file (as pg_ctl reads it).
+
+    On a full disk it recovers in vain again and again, and never ends: its log tells.
+    """
+    began = looked = time.monotonic()
+    while process.poll() is None and not is_unwanted():
         with suppress(FileNotFoundError):
             lines = (site.cluster / "postmaster.pid").read_text(errors="replace").splitlines()
             if len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
                 return True
-        if time.monotonic() > deadline:
+        time.sleep(POLL_S)
+        now = time.monotonic()
+        if now > began + START_TIMEOUT_S:
             raise EmbeddedFailed(
                 f"PostgreSQL was not ready within {START_TIMEOUT_S:.0f} s: see {site.log}; "
                 f"if it is recovering from a crash, start again to let it go on.",
-                log_since(site.log, 0),
+                log_since(site.log, before),
             )
-        time.sleep(POLL_S)
+        if now > looked + LOOK_EVERY_S:
+            looked = now
+            if names_full_disk(log_since(site.log, before)):
+                return False
     return False
+
+
+def _length(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def free_port(wanted: int | None) -> int:
