@@ -16,7 +16,7 @@ import httpx
 from tests.postgres import discard, reachable_folder
 
 READY_TIMEOUT_S = 60
-ENDED_TIMEOUT_S = 30
+ENDED_TIMEOUT_S = 60
 ADMIN = re.compile(r"email +(\S+)\n +password +(\S+)")
 
 

@@ -68,6 +68,8 @@ def restart_server(site: Site, port: int, is_unwanted: Callable[[], bool]) -> "s
     Raises EmbeddedFailed, also where it is not wanted any more in the meantime.
     """
     end_leftovers(site)
+    if is_unwanted():
+        raise EmbeddedFailed("PostgreSQL is not wanted any more.")
     _rotate(site.log)
     before = _length(site.log)
     process = _launch(site, port)
