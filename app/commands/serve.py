@@ -35,6 +35,8 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             _import_beside(settings)
             target = stack.enter_context(database(settings, exclusive=True))
             bring_up_to_date(target)
+            if settings.is_development:
+                settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target)
             stack.enter_context(_environment(target, workers))
             announcement = _Announcement(started, target, settings, admin)

@@ -130,7 +130,7 @@ class HttpClient:
         with steps.step("resolve", f"{origin.host} is known."):
             pinned = await self._network.resolve(origin.host, origin.port, self._connect_timeout_s)
         if origin.is_encrypted:
-            await self._reach_encrypted(steps, origin, pinned)
+            await self._reach_encrypted(steps, url, origin, pinned)
             return
         with steps.step("connect", f"HTTP is spoken on port {origin.port}."):
             async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
@@ -140,15 +140,32 @@ class HttpClient:
         steps.server["encryption"] = "none"
         steps.skip("tls", "The URL starts with http; the connection is not encrypted.")
 
-    async def _reach_encrypted(self, steps: Steps, origin: Origin, pinned: Pinned) -> None:
+    async def _reach_encrypted(self, steps: Steps, url: str, origin: Origin, pinned: Pinned) -> None:
         with steps.step("connect", f"Port {origin.port} is open."):
             async with dialled(pinned, origin.port, self._connect_timeout_s):
                 pass
         with steps.step("tls", "The connection is encrypted."):
+            try:
+                async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+                    steps.server["encryption"] = await handshake(
+                        sock, self._context(origin.host), pinned, origin.port, self._connect_timeout_s
+                    )
+            except ConnectorError as error:
+                if error.code == "tls_failed" and await self._is_plain(url, origin, pinned):
+                    raise ConnectorError(
+                        "tls_unavailable", f"{origin.host} does not speak TLS on port {origin.port}."
+                    ) from None
+                raise
+
+    async def _is_plain(self, url: str, origin: Origin, pinned: Pinned) -> bool:
+        """Whether a server that hung up on a TLS greeting answers one without: some hang up so fast that what they said
+        is lost."""
+        try:
             async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
-                steps.server["encryption"] = await handshake(
-                    sock, self._context(origin.host), pinned, origin.port, self._connect_timeout_s
-                )
+                answer = await ask(sock, _greeting(url), pinned, origin.port, self._connect_timeout_s)
+        except ConnectorError:
+            return False
+        return answer.startswith(b"HTTP/")
 
     async def get(
         self,

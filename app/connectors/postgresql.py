@@ -110,7 +110,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     secrets_type = PostgresqlSecrets
     driver = "asyncpg"
     capabilities = Capabilities()
-    verified_with = ("PostgreSQL 18",)
+    verified_with = ("PostgreSQL 18", "PostgreSQL 15")
     destination_fields = frozenset(
         {"host", "port", "database", "username", "tls_mode", "ca_certificate", "client_certificate"}
     )
