@@ -359,6 +359,7 @@ async def test_a_length_that_is_none_is_refused(exchange: Exchange, length: byte
     assert answer.status in (400, 413)
 
 
+@pytest.mark.slow
 async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_DEADLINE_S", 0.05)
 
@@ -371,6 +372,7 @@ async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, mo
     assert msgspec.json.decode(answer.body)["code"] == "body_timeout"
 
 
+@pytest.mark.slow
 async def test_a_body_that_trickles_in_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_DEADLINE_S", 0.1)
 

@@ -48,6 +48,7 @@ async def test_the_same_config_gives_the_same_rows(hub: Hub) -> None:
     assert first["truncated"]
 
 
+@pytest.mark.slow
 async def test_a_slow_source_ends_at_the_deadline(hub: Hub) -> None:
     config = {"delays_ms": {"connect": 60_000}}
     answer = await hub.admin.post(f"{SOURCES}/test", json={"type": "simulated", "config": config, "secrets": {}})
@@ -85,7 +86,7 @@ async def test_one_that_came_from_development_is_unsupported_not_failed(hub: Hub
     assert (preview.status_code, preview.json()["code"]) == (409, "unsupported")
 
 
-@pytest.mark.parametrize("how", ["hang", "crash", "exhaust_memory"])
+@pytest.mark.parametrize("how", [pytest.param("hang", marks=pytest.mark.slow), "crash", "exhaust_memory"])
 async def test_a_driver_that_misbehaves_is_a_failed_step_and_others_read_on(hub: Hub, how: str) -> None:
     """Reads on the same hub are answered while the driver hangs, dies or eats memory, and after it."""
     body = {"type": "simulated", "config": {"misbehaviour": how}, "secrets": {}}
