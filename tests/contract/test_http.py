@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from app.asgi import framed
+from app.core.deadlines import Deadlines
 from app.domain import requests
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
 from tests.contract.conftest import Exchange
@@ -359,9 +360,8 @@ async def test_a_length_that_is_none_is_refused(exchange: Exchange, length: byte
     assert answer.status in (400, 413)
 
 
-@pytest.mark.slow
 async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODY_DEADLINE_S", 0.05)
+    monkeypatch.setattr(requests, "_BODY_DEADLINES", Deadlines(0.05))
 
     async def never() -> dict[str, Any]:
         await asyncio.sleep(60)
@@ -372,9 +372,8 @@ async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, mo
     assert msgspec.json.decode(answer.body)["code"] == "body_timeout"
 
 
-@pytest.mark.slow
 async def test_a_body_that_trickles_in_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODY_DEADLINE_S", 0.1)
+    monkeypatch.setattr(requests, "_BODY_DEADLINES", Deadlines(0.1))
 
     async def trickle() -> dict[str, Any]:
         await asyncio.sleep(0.01)

@@ -149,7 +149,9 @@ async def test_a_list_reads_the_same_both_ways(hub: Hub, bound: dict[str, Any], 
         (total,) = await same_rows(hub, listing.count_statement(query), bound | listing.parameters(query))
         assert total[0] >= len(rows[: query.limit])
         if rows and not query.filters:
-            after = msgspec.structs.replace(query, after=(rows[0][listing.sort_position(query.sort)], UUID(str(rows[0][0]))))
+            after = msgspec.structs.replace(
+                query, after=(rows[0][listing.sort_position(query.sort)], UUID(str(rows[0][0])))
+            )
             later = await same_rows(hub, listing.statement(after), bound | listing.parameters(after))
             assert later[: len(rows) - 1] == rows[1:]
     assert seen, "a comparison of nothing says nothing"
