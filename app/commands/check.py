@@ -36,7 +36,7 @@ def check() -> int:
         _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
-    findings += [_about_egress(settings), *_about_folders(settings)]
+    findings += [_about_egress(settings), *_about_folders(settings), _about_connectors()]
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -241,6 +241,17 @@ def _data_folder(folder: Path) -> Finding:
             "wrong", "data folder", f"{', '.join(exposed)} in {folder} can be read by others: `chmod 600` it"
         )
     return Finding("right", "data folder", f"{folder}; its secrets are readable by their owner only")
+
+
+def _about_connectors() -> Finding:
+    from app.connectors.confinement import version
+
+    if version():
+        return Finding(
+            "right", "connectors", f"closed off from this machine's files by the kernel (Landlock {version()})"
+        )
+    sentence = "this kernel has no Landlock: a driver that is tricked may read whatever the hub's user may"
+    return Finding("note", "connectors", sentence)
 
 
 def _mode(path: Path) -> int:

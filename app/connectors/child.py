@@ -2,7 +2,8 @@
 
 It limits itself first, reads its work from standard input, answers on standard output and ends. Whatever a driver
 prints goes to standard error. An audit hook is the second wall around the network: no connection goes to an address
-that the egress policy did not hand out, no name is looked up elsewhere, no other process is started.
+that the egress policy did not hand out, no name is looked up elsewhere, no other process is started. The kernel is the
+second wall around the file system (`confinement.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 
 from app.connectors import frames, registry
 from app.connectors.base import OUT_OF_MEMORY, Connector, Steps, unexpected
+from app.connectors.confinement import confine
 from app.connectors.failures import ConnectorError
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
@@ -145,6 +147,7 @@ def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
         answers.flush()
 
     try:
+        _confine(work)
         connector = _connector(work)
         guard.connector = connector
         asyncio.run(_act(work, connector, send))
@@ -155,6 +158,11 @@ def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
     except Exception as error:
         _log(error)
         send(frames.Failed("crashed", unexpected(error)))
+
+
+def _confine(work: frames.Work) -> None:
+    opens_files = registry.find(work.packages)[work.type].opens_files
+    confine(work.packages, work.policy.files_root if opens_files else None)
 
 
 def _connector(work: frames.Work) -> Connector[Any, Any]:

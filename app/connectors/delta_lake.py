@@ -143,6 +143,7 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
     secrets_type = DeltaLakeSecrets
     driver = "arro3.io"
     warm_modules = ("arro3.core", "httpx", "app.connectors.http")
+    opens_files = True
     extra = "delta_lake"
     verified_with = ("delta-rs 1.6", "moto 5")
     destination_fields = frozenset(

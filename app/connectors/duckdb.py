@@ -81,6 +81,7 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
     config_type = DuckdbConfig
     secrets_type = DuckdbSecrets
     driver = "duckdb"
+    opens_files = True
     extra = "duckdb"
     capabilities = Capabilities()
     verified_with = ("DuckDB 2.0",)

@@ -81,6 +81,7 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
     description = "Tables and views of one SQLite file in the hub's folder for files."
     config_type = SqliteConfig
     driver = "aiosqlite"
+    opens_files = True
     extra = "sqlite"
     capabilities = Capabilities()
     verified_with = ("SQLite 3.40",)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from app.connectors.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
 
@@ -76,3 +77,8 @@ def test_keys_that_others_can_read_are_wrong(data_dir: Path) -> None:
     keys.chmod(0o644)
     ended = run(data_dir, "check")
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["data folder"])
+
+
+def test_it_says_whether_the_kernel_closes_off_connectors(data_dir: Path) -> None:
+    said = "right  connectors: closed off" if version() else "note   connectors: this kernel has no Landlock"
+    assert said in run(data_dir, "check").stdout

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from app.connectors.base import (
     Connector,
@@ -20,6 +25,7 @@ from app.connectors.base import (
     PreviewResult,
     Steps,
 )
+from app.connectors.failures import ConnectorError
 
 
 class MisbehavingConfig(ConnectorConfig, frozen=True, kw_only=True):
@@ -98,3 +104,78 @@ class Misbehaving(Connector[MisbehavingConfig, MisbehavingSecrets]):
             found = sorted(name for name in os.environ if name.startswith(("HUB_", "PG", "AWS_", "PYTHONPATH")))
             if found or os.getcwd() != "/":
                 raise AssertionError(found)
+        elif way in _BREAKS:
+            self._break_out(way)
+
+    def _break_out(self, way: str) -> None:
+        """What a tricked driver might do with the hub's own rights; natively where Python would tell the audit hook."""
+        try:
+            _BREAKS[way](self.config.target)
+        except PermissionError:
+            raise ConnectorError("permission_denied", f"{way} was refused.") from None
+
+
+class MisbehavingWithFiles(Misbehaving):
+    type = "misbehaving_with_files"
+    label = "Misbehaving with files"
+    opens_files = True
+
+
+def _read(path: str) -> None:
+    with open(path, "rb") as file:
+        file.read()
+
+
+def _read_on_a_thread(path: str) -> None:
+    errors: list[OSError] = []
+
+    def read() -> None:
+        try:
+            _read(path)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+
+
+def _write(path: str) -> None:
+    with open(path, "wb") as file:
+        file.write(b"was here")
+
+
+def _execute(program: str) -> None:
+    _native("execv", program.encode(), (ctypes.c_char_p * 2)(program.encode(), None))
+
+
+def _bind(port: str) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", int(port)))
+
+
+def _reach_abstract_socket(name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        address = struct.pack("=H", socket.AF_UNIX) + b"\0" + name.encode()
+        _native("connect", sock.fileno(), address, len(address))
+
+
+def _native(function: str, *arguments: Any) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), function)
+
+
+_BREAKS: Final[dict[str, Callable[[str], Any]]] = {
+    "read": _read,
+    "read_on_a_thread": _read_on_a_thread,
+    "list_folder": os.listdir,
+    "write": _write,
+    "make_folder": os.mkdir,
+    "remove": os.unlink,
+    "execute": _execute,
+    "bind": _bind,
+    "reach_abstract_socket": _reach_abstract_socket,
+    "signal": lambda pid: os.kill(int(pid), signal.SIGCONT),
+}
