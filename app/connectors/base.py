@@ -397,7 +397,7 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     warm_modules: ClassVar[tuple[str, ...]] = ()
     """Further modules that take long to import; a spare process has them ready."""
     opens_files: ClassVar[bool] = False
-    """Whether it opens files of this machine. To the process of any other type, the hub's folder for files is closed."""
+    """Whether it opens files of this machine. To the processes of all others, the hub's folder for files is closed."""
     extra: ClassVar[str | None] = None
     """The extra of the hub's package that brings the driver."""
     capabilities: ClassVar[Capabilities] = Capabilities()
