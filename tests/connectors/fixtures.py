@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -14,7 +15,7 @@ from tests.connectors import certificates
 from tests.connectors.certificates import Authority
 from tests.connectors.contract import Ports, Start
 from tests.connectors.kinds import postgresql, rest, s3
-from tests.connectors.servers import free_port, say_nothing, scripted_server, speak_ssh, tls_front
+from tests.connectors.servers import say_nothing, scripted_server, speak_ssh, tls_front
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +85,11 @@ def ssh_port(start: Start) -> int:
 
 
 @pytest.fixture(scope="session")
-def closed_port() -> int:
-    return free_port()
+def closed_port() -> Iterator[int]:
+    """Bound and never listened on, so that no server takes it while the tests run."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
