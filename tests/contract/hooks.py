@@ -22,6 +22,7 @@ BEYOND_SCHEMA = {
     "invalid_email": "RFC 5321 and IDNA say more than `format: email`",
     "idempotency_key_reused": "whether a key was used before is a matter of history",
     "stale_version": "which version is current is a matter of history",
+    "forbidden_character": "texts of free form, down to the names in an object, hold no control characters",
     "blank": "a name of white space only",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_role": "whether a role exists is a matter of history",

@@ -30,6 +30,7 @@ def test_every_answer_is_one_that_the_document_declares(tmp_path: Path) -> None:
             "examples,coverage,fuzzing,stateful",
         ]
         command += ["--checks", "all", "--exclude-checks", REPLACED, "--continue-on-failure"]
+        command += ["--request-timeout", "20"]  # a test of a source takes up to ten seconds, and says so
         command += ["--max-examples", str(EXAMPLES), "--generation-deterministic"]
         known = {"CONTRACT_URL": served.url, "CONTRACT_EMAIL": ADMIN_EMAIL, "CONTRACT_PASSWORD": PASSWORD}
         environment = {**os.environ, **known, "SCHEMATHESIS_HOOKS": str(HOOKS), "NO_PROXY": "*"}

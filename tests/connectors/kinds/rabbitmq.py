@@ -261,7 +261,6 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("link_local", "resolve", "egress_refused", {"host": "169.254.169.254"}),
             Case("silent", "connect", "timeout", {"port": ports.silent, **hasty}),
             Case("other_protocol", "connect", "protocol_mismatch", {"port": ports.ssh}),
-            Case("management_port_for_amqp", "connect", "protocol_mismatch", {"port": server.management_port}),
             Case("tls_needed", "connect", "tls_required", {"port": server.tls_port}),
             Case("no_tls", "tls", "tls_unavailable", {"tls_mode": "require"}),
             Case("silent_tls", "tls", "timeout", {"tls_mode": "require", "port": ports.silent, **hasty}),
