@@ -124,6 +124,10 @@ def before_call(ctx: Any, case: Any, kwargs: Any) -> None:
     """Nobody saws off the branch they sit on: changes of the calling admin go to somebody who does not exist."""
     if case.method != "GET" and (case.path_parameters or {}).get("user_id") == ADMIN_ID:
         case.path_parameters["user_id"] = OTHER_ID
+    body = case.body
+    if isinstance(body, dict) and body.get("type") == "simulated" and isinstance(body.get("config"), dict):
+        # A rehearsal does as it is told: up to ten seconds for each request, which prove nothing here.
+        case.body = {**body, "config": {**body["config"], "delays_ms": {}, "misbehaviour": "none"}}
 
 
 @schemathesis.hook
