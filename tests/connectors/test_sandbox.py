@@ -196,21 +196,23 @@ async def test_runs_are_capped_for_the_hub_and_for_each_tenant() -> None:
         await sandbox.check("misbehaving", {"way": "hang"}, {}, POLICY, deadline_s=30, tenant=tenant)
 
     tasks = [asyncio.create_task(hang(tenant)) for tenant in ("one", "one", "two")]
-    await asyncio.sleep(0)
-    with pytest.raises(TooManyConnectorRuns) as of_tenant:
-        await ConnectorSandbox.check(sandbox, "misbehaving", {"way": "well"}, {}, POLICY, tenant="one")
-    tasks.pop().cancel()
-    await asyncio.sleep(0.5)
-    with pytest.raises(TooManyConnectorRuns) as of_tenant_again:
-        await sandbox.check("misbehaving", {"way": "well"}, {}, POLICY, tenant="one")
-    assert of_tenant.value.scope == "hub"
-    assert of_tenant_again.value.scope == "tenant"
-    result = await sandbox.check("misbehaving", {"way": "well"}, {}, POLICY, tenant="two")
-    assert result.status == "passed"
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await sandbox.close()
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyConnectorRuns) as of_tenant:
+            await ConnectorSandbox.check(sandbox, "misbehaving", {"way": "well"}, {}, POLICY, tenant="one")
+        tasks.pop().cancel()
+        await asyncio.sleep(0.5)
+        with pytest.raises(TooManyConnectorRuns) as of_tenant_again:
+            await sandbox.check("misbehaving", {"way": "well"}, {}, POLICY, tenant="one")
+        assert of_tenant.value.scope == "hub"
+        assert of_tenant_again.value.scope == "tenant"
+        result = await sandbox.check("misbehaving", {"way": "well"}, {}, POLICY, tenant="two")
+        assert result.status == "passed"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await sandbox.close()
 
 
 async def test_an_idle_hub_holds_no_process_and_a_spare_goes_after_a_while() -> None:
