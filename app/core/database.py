@@ -102,11 +102,14 @@ class Repository(SQLAlchemyAsyncRepository[M]):
             raise NotFound
         return struct(**row._mapping)
 
-    async def load(self, row_id: UUID, tenant_id: UUID, *, lock: bool = False) -> M:
-        """One entity to change. Raises NotFound where it is absent or another tenant's."""
+    async def load(self, row_id: UUID, tenant_id: UUID, *, lock: bool = False, hold: bool = False) -> M:
+        """One entity. Until the transaction ends, nobody else changes one that is held, or loads one that is locked to
+        change it. Raises NotFound where it is absent or another tenant's."""
         model: Any = self.model_type
         statement = select(model).where(model.id == row_id, model.tenant_id == tenant_id)
-        found: M | None = await self.session.scalar(statement.with_for_update() if lock else statement)
+        if lock or hold:
+            statement = statement.with_for_update(read=not lock)
+        found: M | None = await self.session.scalar(statement)
         if found is None:
             raise NotFound
         return found

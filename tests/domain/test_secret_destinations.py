@@ -1,15 +1,19 @@
 """A secret goes only where it was given for: asked of each destination field of each type, on every path that could
 move it."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
+from app.connectors.base import Steps, TestResult
 from app.connectors.identity import destination
+from app.domain.sources import secrets as source_secrets
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
@@ -177,3 +181,31 @@ async def test_a_saved_test_says_which_version_of_a_secret_it_used(hub: Hub) -> 
     assert (await hub.admin.post(f"{path}/test")).status_code == 200
     (test,) = (await hub.admin.get(f"{path}/tests")).json()["items"]
     assert test["secret_versions"] == {"password": 2}
+
+
+async def test_a_secret_that_is_given_with_a_move_never_goes_to_the_place_before(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the source for connector work while it is moved has both parts of before, or both of after."""
+    made = await registered(hub, type="simulated", config={"host": "before.invalid"}, secrets={"password": "of before"})
+    path = f"{SOURCES}/{made['id']}"
+    moves: list[asyncio.Task[httpx.Response]] = []
+    reading, used = source_secrets.stored, []
+
+    async def reading_while_it_moves(*args: Any, **options: Any) -> Any:
+        if not moves:
+            change = {"config": {"host": "after.invalid"}, "secrets": {"password": "of after"}}
+            moves.append(asyncio.create_task(hub.admin.patch(path, json=change)))
+            await asyncio.wait(moves, timeout=0.5)
+        return await reading(*args, **options)
+
+    async def noting(_: str, config: Any, secrets: Any, *__: Any, **___: Any) -> TestResult:
+        used.append((config["host"], secrets["password"]))
+        return Steps().result(0.0)
+
+    monkeypatch.setattr(source_secrets, "stored", reading_while_it_moves)
+    monkeypatch.setattr(hub.parts.sandbox, "check", noting)
+    assert (await hub.admin.post(f"{path}/test")).status_code == 200
+    assert (await moves[0]).status_code == 200
+    assert (await hub.admin.post(f"{path}/test")).status_code == 200
+    assert used == [("before.invalid", "of before"), ("after.invalid", "of after")]

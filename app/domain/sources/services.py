@@ -150,7 +150,7 @@ class DataSourceService:
 
     async def connection_of(self, source_id: UUID) -> tuple[DataSource, dict[str, str]]:
         """The source and its secrets, opened and read, for connector work. Raises Conflict where one cannot be."""
-        source = await self._sources.load(source_id, self._work.tenant_id)
+        source = await self._held(source_id)
         if source.type not in offered(self._work.parts.settings):
             raise Conflict("This is a rehearsal, which only a hub in development plays.", code="unsupported")
         kept = await source_secrets.stored(self._work, source)
@@ -158,13 +158,17 @@ class DataSourceService:
 
     async def reach_of(self, source_id: UUID, changes: ConnectionPatch | None = None) -> Reach:
         """What a test needs; with changes, as an update with them would save it. Raises as `update` does."""
-        source = await self._sources.load(source_id, self._work.tenant_id)
+        source = await self._held(source_id)
         named = changes_of(changes) if changes is not None else {}
         if not named:
             kept = await source_secrets.stored(self._work, source)
             return Reach(source.type, source.config, kept.values, kept.versions, source.fingerprint)
         given = await self._secrets_to_change(source, named)
         return await self._merged(source, named.get("config", {}), given)
+
+    async def _held(self, source_id: UUID) -> DataSource:
+        """A source that moves while its secrets are read would have the new ones sent to the old place."""
+        return await self._sources.load(source_id, self._work.tenant_id, hold=True)
 
     async def path_of(self, source_id: UUID, name: str) -> tuple[str, ...]:
         """The path of an object by its id or qualified name, whether it was discovered or not. Raises NotFound."""
