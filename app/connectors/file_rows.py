@@ -1,6 +1,7 @@
 """Rows in files of which only a part is read: CSV, TSV, JSON and NDJSON, each also with gzip around it, and Parquet.
 
-Types of CSV columns are guessed from the beginning, the same one for discovery and preview, so that both agree.
+Types of CSV columns are guessed from the beginning, the same one for discovery and preview, so that both agree. Files
+that are called JSON and hold one object in each line, as many tools write them, are read as NDJSON.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal
 
@@ -16,6 +16,7 @@ import msgspec
 
 from app.connectors.base import DiscoveredField, PortableType
 from app.connectors.failures import ConnectorError
+from app.connectors.file_text import decoded, inflated
 from app.connectors.json_rows import fields_of, rows_in
 from app.connectors.values import json_safe
 
@@ -26,7 +27,6 @@ ReadRange = Callable[[int, int], Awaitable[bytes]]
 SAMPLE_BYTES: Final = 256 * 1024
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """Of a JSON document, which cannot be read in part."""
-_MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
 _MAX_ROWS: Final = 1001
 _FORMATS: Final[dict[str, Format]] = {
     "csv": "csv",
@@ -76,57 +76,64 @@ async def read_file(
 
 
 def bytes_needed(name: str, size: int) -> int:
-    """How much of a file of this size has to be read; Parquet files are read by `read_file` only. Raises
-    `response_too_large` for a JSON document above the cap."""
+    """How much of a file of this size has to be read; Parquet files are read by `read_file` only. Of a JSON file above
+    the cap the beginning tells whether it is one document."""
     form, _ = format_of(name)
-    if form != "json":
-        return min(size, SAMPLE_BYTES)
-    if size > MAX_DOCUMENT_BYTES:
-        raise ConnectorError(
-            "response_too_large", "The JSON document is too large to be read; NDJSON has no such limit."
-        )
-    return size
+    return size if form == "json" and size <= MAX_DOCUMENT_BYTES else min(size, SAMPLE_BYTES)
 
 
 def read(name: str, beginning: bytes, *, is_whole: bool) -> Table:
-    """The rows of a file's beginning. Raises `unsupported` for other formats, `response_invalid` for damaged files."""
+    """The rows of a file's beginning. Raises `unsupported` for other formats, `response_invalid` for damaged files,
+    `response_too_large` for a JSON document of which this is a part only."""
     form, is_compressed = format_of(name)
     if form is None or form == "parquet":
         raise ConnectorError("unsupported", "Files of this format have no preview.")
-    if is_compressed:
-        beginning, is_whole = _inflated(beginning, is_whole)
+    if is_compressed and beginning:
+        beginning, is_whole = inflated(beginning, is_whole=is_whole)
+    text = decoded(beginning)
     if form == "json":
-        return _of_objects(_document_rows(beginning), is_whole)
-    text = beginning.decode("utf-8-sig", "replace")
-    if not is_whole:
-        text = text[: text.rfind("\n") + 1]
+        return _of_json(text, is_whole)
     if form == "ndjson":
-        return _of_objects(_lines(text), is_whole)
+        return _of_lines(text, is_whole)
     return _of_cells(text, "\t" if form == "tsv" else _delimiter(text), is_whole)
 
 
-def _inflated(beginning: bytes, is_whole: bool) -> tuple[bytes, bool]:
-    inflate = zlib.decompressobj(wbits=31)
+# JSON -----------------------------------------------------------------------------------------------------------------
+
+
+def _of_json(text: str, is_whole: bool) -> Table:
+    if not text.strip() and is_whole:
+        return Table((), [], True)
+    if is_whole:
+        try:
+            return _of_objects(rows_in(msgspec.json.decode(text), None), is_whole)
+        except (msgspec.DecodeError, RecursionError):
+            pass
+    if _has_lines(text):
+        return _of_lines(text, is_whole)
+    if is_whole:
+        raise ConnectorError("response_invalid", "The file is not JSON.")
+    raise ConnectorError("response_too_large", "The JSON document is too large to be read; NDJSON has no such limit.")
+
+
+def _has_lines(text: str) -> bool:
+    """Whether the first line is an object by itself."""
+    first, end, _ = text.lstrip().partition("\n")
     try:
-        content = inflate.decompress(beginning, _MAX_INFLATED_BYTES)
-    except zlib.error:
-        raise ConnectorError("response_invalid", "The compressed file is damaged.") from None
-    return content, is_whole and inflate.eof
+        return bool(end) and isinstance(msgspec.json.decode(first), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
-def _document_rows(content: bytes) -> list[dict[str, Any]]:
+def _of_lines(text: str, is_whole: bool) -> Table:
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not is_whole and not text.endswith("\n"):
+        lines = lines[:-1]
     try:
-        return rows_in(msgspec.json.decode(content), None)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise ConnectorError("response_invalid", "The file is not JSON.") from None
-
-
-def _lines(text: str) -> list[dict[str, Any]]:
-    try:
-        values = [msgspec.json.decode(line) for line in text.split("\n")[:_MAX_ROWS] if line.strip()]
+        values = [msgspec.json.decode(line) for line in lines[:_MAX_ROWS]]
     except (msgspec.DecodeError, RecursionError):
         raise ConnectorError("response_invalid", "The file has a line that is not JSON.") from None
-    return [value if isinstance(value, dict) else {"value": value} for value in values]
+    return _of_objects([value if isinstance(value, dict) else {"value": value} for value in values], is_whole)
 
 
 def _of_objects(objects: list[dict[str, Any]], is_whole: bool) -> Table:
@@ -139,14 +146,18 @@ def _of_objects(objects: list[dict[str, Any]], is_whole: bool) -> Table:
 
 
 def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0]
+    """The one that the header has most of, outside of quotes."""
+    header = _QUOTED.sub("", text[:_MAX_HEADER].lstrip("\r\n")).replace("\r", "\n").partition("\n")[0]
     return max(",;\t|", key=header.count)
 
 
 def _of_cells(text: str, delimiter: str, is_whole: bool) -> Table:
-    """The first line has the names. An empty cell is null."""
+    """The first line has the names. An empty cell is null. Where the file goes on, the last line is not trusted to be
+    a whole one: a line end may be part of a cell."""
     csv.field_size_limit(SAMPLE_BYTES * 16)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if line]
+    lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if line]
+    if not is_whole:
+        lines = lines[:-1]
     if not lines:
         return Table((), [], is_whole)
     names, cells = _unique(lines[0]), lines[1 : _MAX_ROWS + 1]
@@ -172,14 +183,20 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
+_MAX_HEADER: Final = 65_536
+_QUOTED: Final = re.compile('"[^"]*"')
+_LOCAL: Final = r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,9})?)?"
+_ZONE: Final = r" ?(?:Z|z|UTC|([+-][0-9]{2})(?::?([0-9]{2}))?)"
+"""As PostgreSQL (`+02`), BigQuery (`UTC`) and others write it."""
+_MOMENT: Final = re.compile(f"{_LOCAL}({_ZONE})?")
 _GUESSES: Final[tuple[tuple[PortableType, re.Pattern[str]], ...]] = (
     ("boolean", re.compile(r"true|false|TRUE|FALSE|True|False")),
     ("integer", re.compile(r"-?(?:0|[1-9][0-9]*)")),
     ("decimal", re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")),
     ("number", re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")),
     ("date", re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")),
-    ("timestamp", re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,18}")),
-    ("timestamp_tz", re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,18}(?:Z|[+-][0-9]{2}:?[0-9]{2})")),
+    ("timestamp", re.compile(_LOCAL)),
+    ("timestamp_tz", re.compile(_LOCAL + _ZONE)),
 )
 
 
@@ -201,10 +218,19 @@ def _value(cell: str, guessed: PortableType) -> Any:
     return reader(cell) if reader and len(cell) < 400 else cell
 
 
+def _moment(cell: str) -> str:
+    """As RFC 3339 has it."""
+    found = _MOMENT.fullmatch(cell)
+    assert found is not None  # That is how the type was guessed.
+    date, time, seconds, zone, hours, minutes = found.groups()
+    offset = f"{hours}:{minutes or '00'}" if hours else "Z"
+    return f"{date}T{time}{seconds or ':00'}{offset if zone else ''}".replace("+00:00", "Z")
+
+
 _READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
     "boolean": lambda cell: cell.lower() == "true",
     "integer": lambda cell: json_safe(int(cell)),
     "number": lambda cell: json_safe(float(cell)),
-    "timestamp": lambda cell: cell.replace(" ", "T"),
-    "timestamp_tz": lambda cell: cell.replace(" ", "T"),
+    "timestamp": _moment,
+    "timestamp_tz": _moment,
 }
