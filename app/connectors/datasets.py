@@ -43,8 +43,14 @@ class Scope(msgspec.Struct, frozen=True):
 class Dataset(msgspec.Struct):
     path: tuple[str, ...]
     sample: str
+    """The first of its files that is not empty; tools write an empty one for a part without rows."""
     sample_size: int
     files: int = 1
+
+    def take(self, sample: str, sample_size: int, files: int = 1) -> None:
+        if not self.sample_size:
+            self.sample, self.sample_size = sample, sample_size
+        self.files += files
 
     @property
     def kind(self) -> str:
@@ -71,7 +77,7 @@ class Datasets:
             group = self._folders.setdefault((folder, extension), {})
         pattern = "*" + extension if "*" + extension in group else _generalised(name, extension)
         if pattern in group:
-            group[pattern].files += 1
+            group[pattern].take(key, size)
         elif self._count < MAX_DATASETS:
             group[pattern] = Dataset((*folder, pattern), key, size)
             self._count += 1
@@ -79,10 +85,10 @@ class Datasets:
                 self._collapse(group, folder, extension)
 
     def _collapse(self, group: dict[str, Dataset], folder: tuple[str, ...], extension: str) -> None:
-        first = next(iter(group.values()))
-        whole = Dataset(
-            (*folder, "*" + extension), first.sample, first.sample_size, sum(d.files for d in group.values())
-        )
+        whole, *others = group.values()
+        for other in others:
+            whole.take(other.sample, other.sample_size, other.files)
+        whole.path = (*folder, "*" + extension)
         self._count -= len(group) - 1
         group.clear()
         group["*" + extension] = whole

@@ -207,12 +207,20 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
         elif not is_pattern(path):
             if self._shows(key) and not any("/" in name or name in {"", ".", ".."} for name in path):
                 return self._file(key)
-        else:
-            async for page in self._pages(signed, path):
-                for found in page:
-                    if matches_path(found.key, path) and is_data(found.key, found.size):
-                        return self._file(found.key)
+        elif found := await self._sample(signed, path):
+            return self._file(found)
         raise ConnectorError("not_found", "There is no such file.")
+
+    async def _sample(self, signed: SignedIn, pattern: tuple[str, ...]) -> str | None:
+        """The first file that matches; an empty one, or one of an unknown size, only where no other does."""
+        empty = None
+        async for page in self._pages(signed, pattern):
+            for found in page:
+                if matches_path(found.key, pattern) and is_data(found.key, found.size):
+                    if found.size:
+                        return found.key
+                    empty = empty or found.key
+        return empty
 
     # Listings ---------------------------------------------------------------------------------------------------------
 

@@ -6,48 +6,40 @@ ranges (see `file_rows`), and behind a file's own columns stand the `name=value`
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from app.connectors import file_rows
 from app.connectors.base import (
     Connector,
     ConnectorConfig,
-    DiscoveredField,
     DiscoveredObject,
     InvalidField,
     Pem,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
     SecretsT,
     Steps,
     TimeoutS,
-    elapsed_ms,
 )
 from app.connectors.datasets import (
-    Dataset,
     Datasets,
     Scope,
     fixed_part,
     is_data,
     is_pattern,
     matches_path,
-    partitions,
 )
 from app.connectors.failures import Code, ConnectorError
+from app.connectors.file_tables import described, preview_of
 from app.connectors.http import HttpClient, Response, origin_of
-from app.connectors.values import RowBudget
 
 PAGE: Final = 1000
 """Keys that are asked for at once."""
@@ -57,9 +49,6 @@ _BATCH: Final = 100
 _MAX_SKIPPED_BYTES: Final = 8 * 1024 * 1024
 """Read in vain where a server sends a file from its beginning on instead of the range that was asked for."""
 _MAX_REFUSAL_BYTES: Final = 64 * 1024
-_UNREADABLE: Final = frozenset(
-    {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported"}
-)
 
 KeyPattern = Annotated[str, Meta(min_length=1, max_length=1024)]
 EndpointUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
@@ -175,7 +164,7 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
                 yield []  # A sign of life: a large bucket is listed for minutes before its first dataset is known.
             found_datasets = list(datasets)
             for start in range(0, len(found_datasets), _BATCH):
-                yield await _described(store, found_datasets[start : start + _BATCH])
+                yield await described(store, found_datasets[start : start + _BATCH], _SAMPLERS)
 
     async def _pages_to_show(self, store: Store) -> AsyncIterator[list[FoundKey]]:
         """What the source shows of the first `max_keys` keys."""
@@ -191,32 +180,30 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         started = time.perf_counter()
         async with self._client() as client, self.opened(client) as store:
             sample = await self._sample(store, request.path)
-            table = await read_table(store, sample, request.columns, request.limit + 1)
-        columns, places = _columns(table, request.columns)
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
-        for row in table.rows:
-            if not budget.add([row[place] for place in places]):
-                break
-        is_all = table.is_whole and not budget.truncated and not is_pattern(request.path)
-        return PreviewResult(columns, budget.rows, not is_all, elapsed_ms(started))
+            return await preview_of(store, sample.key, sample.size, request, started)
 
     async def _sample(self, store: Store, path: Sequence[str]) -> FoundKey:
-        """The file that is read for a path: the one it names, or the first that matches its pattern."""
+        """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only
+        where no other does."""
         key, scope = "/".join(path), self.config.scope
         if not is_pattern(path):
             if "/" in "".join(path) or not scope.shows(key):
                 raise self._no_such_file()
             return FoundKey(key, await store.size(key))
-        looked_at = 0
+        looked_at, empty = 0, None
         folder, _ = fixed_part(path)
         async for page in store.pages(folder or scope.folder, key.partition("*")[0]):
             for found in page:
                 if matches_path(found.key, path) and scope.shows(found.key) and is_data(found.key, found.size):
-                    return found
+                    if found.size:
+                        return found
+                    empty = empty or found
             looked_at += len(page)
             if looked_at >= _MAX_KEYS_FOR_A_PREVIEW:
                 break
-        raise self._no_such_file()
+        if empty is None:
+            raise self._no_such_file()
+        return empty
 
     def _no_such_file(self) -> ConnectorError:
         return ConnectorError("not_found", f"There is no such file in {self.place}.")
@@ -325,54 +312,3 @@ def part_of(answer: Response, start: int, end: int) -> bytes:
     if not answer.is_whole and len(answer.body) < end:
         raise ConnectorError("response_invalid", "The server does not send a part of a file when asked for it.")
     return answer.body[start:end]
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
-async def read_table(store: Store, file: FoundKey, columns: Sequence[str] | None, limit: int) -> file_rows.Table:
-    """As `file_rows.read_file`, with the partitions behind the file's own columns."""
-    if file_rows.format_of(file.key)[0] is None:
-        raise ConnectorError("unsupported", "Files of this format have no preview.")
-    table = await file_rows.read_file(file.key, file.size, partial(store.read, file.key), columns, limit)
-    return _with_partitions(table, file.key)
-
-
-async def _described(store: Store, datasets: Sequence[Dataset]) -> list[DiscoveredObject]:
-    turns = asyncio.Semaphore(_SAMPLERS)
-
-    async def describe(dataset: Dataset) -> DiscoveredObject:
-        async with turns:
-            return DiscoveredObject.at(dataset.path, dataset.kind, await _fields(store, dataset))
-
-    return list(await asyncio.gather(*(describe(dataset) for dataset in datasets)))
-
-
-async def _fields(store: Store, dataset: Dataset) -> tuple[DiscoveredField, ...]:
-    """None for a file that cannot be read: the dataset is there nevertheless."""
-    try:
-        return (await read_table(store, FoundKey(dataset.sample, dataset.sample_size), None, 0)).fields
-    except ConnectorError as error:
-        if error.code in _UNREADABLE:
-            return ()
-        raise
-
-
-def _with_partitions(table: file_rows.Table, key: str) -> file_rows.Table:
-    own = {field.name for field in table.fields}
-    extra = [(name, value) for name, value in partitions(key) if name not in own]
-    if not extra:
-        return table
-    start = len(table.fields) + 1
-    fields = [DiscoveredField(name, "string", "partition", False, start + i) for i, (name, _) in enumerate(extra)]
-    values = [value for _, value in extra]
-    return file_rows.Table((*table.fields, *fields), [[*row, *values] for row in table.rows], table.is_whole)
-
-
-def _columns(table: file_rows.Table, names: Sequence[str] | None) -> tuple[tuple[PreviewColumn, ...], list[int]]:
-    places = {field.name: place for place, field in enumerate(table.fields)}
-    chosen = list(places) if names is None else list(names)
-    if unknown := [name for name in chosen if name not in places]:
-        raise ConnectorError("not_found", f"The file has no column {', '.join(unknown)[:200]}.")
-    columns = tuple(PreviewColumn(name, table.fields[places[name]].type) for name in chosen)
-    return columns, [places[name] for name in chosen]

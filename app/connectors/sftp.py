@@ -166,18 +166,24 @@ class Sftp(Connector[SftpConfig, SftpSecrets]):
             return await preview_of(folder, sample.key, sample.size, request, started)
 
     async def _sample(self, folder: Folder, path: Sequence[str]) -> File:
-        """The file that is read for a path: the one it names, or the first that matches its pattern."""
+        """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only
+        where no other does."""
         scope, key = self.config.scope, "/".join(path)
         if not is_pattern(path):
             if not scope.shows(key) or not all(map(_is_plain, path)):
                 raise folder.no_such_file()
             return File(key, await folder.size(key))
+        empty = None
         async with aclosing(folder.walk(_MAX_ENTRIES_FOR_A_PREVIEW, len(path) - 1, path)) as pages:
             async for page in pages:
                 for file in page:
                     if matches_path(file.key, path) and scope.shows(file.key) and is_data(file.key, file.size):
-                        return file
-        raise folder.no_such_file()
+                        if file.size:
+                            return file
+                        empty = empty or file
+        if empty is None:
+            raise folder.no_such_file()
+        return empty
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[Folder]:

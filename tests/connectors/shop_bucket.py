@@ -41,6 +41,8 @@ def content() -> dict[str, bytes]:
     """Keys and files; markers and tools' own files between them."""
     return {
         "customers.csv": "id,name,joined,balance\n1,Zoë,2024-01-02,10.50\n2,李雷,2024-02-03,\n".encode(),
+        "clicks/part-00000.json": b"",  # of a tool that writes each of its parts, with rows or without
+        "clicks/part-00001.json": b'{"on": "Zo\xc3\xab"}\n{"on": null}\n',
         "events/2024/01/part-0001.ndjson": b'{"id": 9007199254740993, "tags": ["a"], "who": null}\n',
         "events/2024/02/part-0002.ndjson": b'{"id": 2, "tags": [], "who": {"x": 1}}\n',
         "odd names/50% über #1?.csv": b"n\n1\n",
@@ -74,6 +76,7 @@ OBJECTS: dict[tuple[str, ...], tuple[str, tuple[FieldFacts, ...]]] = {
             ("balance", "decimal", "text", True),
         ),
     ),
+    ("clicks", "part-*.json"): ("dataset", (("on", "string", "string", True),)),
     ("empty.csv",): ("file", ()),
     ("events", "*", "*", "part-*.ndjson"): (
         "dataset",
@@ -108,6 +111,7 @@ OBJECTS: dict[tuple[str, ...], tuple[str, tuple[FieldFacts, ...]]] = {
 
 PREVIEWS: dict[tuple[str, ...], list[list[Any]]] = {
     ("customers.csv",): [[1, "Zoë", "2024-01-02", "10.50"], [2, "李雷", "2024-02-03", None]],
+    ("clicks", "part-*.json"): [["Zoë"], [None]],
     ("events", "*", "*", "part-*.ndjson"): [["9007199254740993", ["a"], None]],
     ("odd names", "50% über #1?.csv"): [[1]],
     ("orders", "day=*", "*.parquet"): [

@@ -59,6 +59,18 @@ def test_a_file_with_a_star_in_its_name_is_a_file() -> None:
     assert (only.path, only.kind) == (("a", "st*r.csv"), "file")
 
 
+def test_a_dataset_is_known_by_the_first_of_its_files_that_is_not_empty() -> None:
+    datasets, many = Datasets(), Datasets()
+    for number, size in enumerate((0, 7, 8)):
+        datasets.add(f"in/part-{number}.csv", size)
+    (only,) = datasets
+    assert (only.sample, only.sample_size, only.files) == ("in/part-1.csv", 7, 3)
+    for place in range(30):
+        many.add(f"in/{'abcdefghijklmnopqrstuvwxyzäöüß'[place]}.csv", 9 if place > 2 else 0)
+    (only,) = many
+    assert (only.sample, only.sample_size, only.files) == ("in/d.csv", 9, 30)
+
+
 @pytest.mark.parametrize(
     ("key", "size"),
     [
