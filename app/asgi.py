@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -13,6 +14,7 @@ from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
 from app.api.options import complete_options
 from app.api.v1 import ROUTES
+from app.core.connections import close_when_stopping
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
@@ -81,8 +83,8 @@ def serve() -> Frame:
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, os.environ[HANDED_OVER])
     litestar = create_app(parts)
-    litestar.on_startup.append(hear_signals)
     app = framed(litestar, settings)
+    litestar.on_startup += [hear_signals, partial(close_when_stopping, app.peers_asking)]
     _spare_the_collector()
     return app
 

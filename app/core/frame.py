@@ -50,6 +50,7 @@ class Frame:
         self._deadlines = Deadlines(config.timeout_s)
         self._observe = observe
         self._close = close
+        self._under_way: set[Exchange] = set()
         self._hosts = tuple(name.lower() for name in config.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
@@ -60,6 +61,7 @@ class Frame:
             return
         exchange = Exchange(scope)
         scope["hub.exchange"] = exchange
+        self._under_way.add(exchange)
         reply = _Reply(exchange, send, self._headers(exchange))
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
@@ -69,7 +71,13 @@ class Frame:
         except Exception as error:  # the last resort of every layer below
             await self._give_up(exchange, error, scope, receive, reply)
         finally:
+            self._under_way.discard(exchange)
             self._observe(exchange)
+
+    def peers_asking(self) -> set[int]:
+        """The ports of the clients whose requests are under way."""
+        clients = (exchange.scope.get("client") for exchange in self._under_way)
+        return {int(client[1]) for client in clients if client}  # granian gives the port as a text
 
     async def _within_deadline(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         try:

@@ -133,3 +133,35 @@ def test_what_is_being_worked_on_gets_its_answer(hub: Served) -> None:
     asking.join()
     assert answers[0].status_code == 200, answers[0].text
     assert answers[0].json()["status"] == "passed"
+
+
+def test_a_head_that_does_not_come_holds_up_the_end_no_longer_than_a_body(hub: Served) -> None:
+    with connected(hub, LIVE[:-4]) as begun, connected(hub, b"") as silent:
+        time.sleep(0.3)
+        assert_ends(hub)
+        assert all_of(begun) == all_of(silent) == b""
+
+
+def test_a_head_whose_rest_is_on_its_way_is_answered(hub: Served) -> None:
+    with connected(hub, LIVE[:-4]) as connection:
+        time.sleep(0.3)
+        hub.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        connection.sendall(LIVE[-4:])
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert_ends(hub)
+
+
+def test_an_answer_that_its_client_is_slow_to_take_is_sent_whole(hub: Served) -> None:
+    with socket.socket() as connection:
+        connection.settimeout(30)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", hub.port))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n")
+        time.sleep(0.5)
+        hub.process.send_signal(signal.SIGTERM)
+        time.sleep(2)
+        head, _, body = all_of(connection).partition(b"\r\n\r\n")
+    assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head.lower()
+    assert_ends(hub)
