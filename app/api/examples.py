@@ -84,6 +84,30 @@ SHOP: Mapping[str, Any] = {
     "test_interval_s": 3600,
 }
 
+STEPS = [
+    {"code": "ok", "fault": "none", "can_retry": False} | step
+    for step in (
+        {"name": "resolve", "status": "passed", "message": "db.example.org is 203.0.113.7.", "duration_ms": 1.2},
+        {"name": "connect", "status": "passed", "message": "PostgreSQL answers on port 5432.", "duration_ms": 3.1},
+        {"name": "tls", "status": "passed", "message": "Encrypted with TLSv1.3.", "duration_ms": 5.8},
+        {
+            "name": "authenticate",
+            "status": "failed",
+            "code": "authentication_failed",
+            "message": "db.example.org did not let reader sign in. Check the user and the secret.",
+            "duration_ms": 2.3,
+            "fault": "configuration",
+        },
+        {
+            "name": "list",
+            "status": "skipped",
+            "code": "not_reached",
+            "message": "Not reached: an earlier step failed.",
+            "duration_ms": 0,
+        },
+    )
+]
+
 BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
@@ -117,7 +141,7 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         ]
     },
     "DataSourceOut": SHOP,
-    "DataSourceSaved": SHOP,
+    "DataSourceSaved": {**SHOP, "status": "untested", "status_since": None, "last_tested_at": None},
     "DataSourcePatch": {"config": {"port": 5433}},
     "ConnectionPatch": {"config": {"port": 5433}, "secrets": {"password": {"ref": "env:SHOP_PASSWORD"}}},
     "SourceWarning": {
@@ -126,7 +150,7 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         "data_source_id": SOURCE,
     },
     "DataSourceBulk": {"atomic": True, "dry_run": False},
-    "BulkOut": {"created": 1, "failed": 0},
+    "BulkOut": {"created": 1, "failed": 0, "dry_run": False},
     "BulkItem": {"index": 0, "status": "created", "errors": []},
     "TypeOut": {
         "label": "PostgreSQL",
@@ -136,16 +160,10 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         "install_hint": None,
         "verified_with": ["PostgreSQL 18"],
     },
-    "TestResult": {
-        "status": "passed",
-        "steps": [{"name": "connect", "status": "passed", "code": None, "message": "", "duration_ms": 1.2}],
-    },
-    "TestOut": {
-        "status": "passed",
-        "steps": [{"name": "connect", "status": "passed", "code": None, "message": "", "duration_ms": 1.2}],
-    },
+    "TestResult": {"status": "failed", "steps": STEPS},
+    "TestOut": {"status": "failed", "steps": STEPS, "secret_versions": {"password": 1}},
     "ObjectOut": {"id": OBJECT, "name": "orders"},
-    "FieldOut": {"name": "placed_at", "type": "timestamp", "native_type": "timestamp with time zone", "position": 1},
+    "FieldOut": {"name": "placed_at", "type": "timestamp_tz", "native_type": "timestamp with time zone", "position": 1},
     "PreviewAsk": {"object": "shop.orders", "columns": ["id", "total"], "limit": 10},
     "PreviewResult": {
         "columns": [{"name": "id", "type": "integer"}, {"name": "total", "type": "decimal"}],
@@ -153,7 +171,13 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         "truncated": False,
     },
     "PreviewColumn": {"name": "id", "type": "integer"},
-    "JobOut": {"id": JOB, "kind": "data_source.discover", "status": "running", "progress": {"done": 3, "total": 12}},
+    "JobOut": {
+        "id": JOB,
+        "kind": "data_source.discover",
+        "status": "running",
+        "progress": {"done": 3, "total": 12},
+        "finished_at": None,
+    },
     "JobError": {"code": "connection_refused", "message": "Nobody listens on that port.", "can_retry": True},
     "AuditEventOut": {
         "id": REQUEST[:8] + "-aabb-7ccd-8eef-a0b1c2d3e4f5",
@@ -229,9 +253,18 @@ class Examples:
         """An object before an array before the rest; optional fields whose default is null keep it."""
         if schema.get("default", ...) is None:
             return None
+        if chosen := self._by_discriminator(schema):
+            return self.of(chosen, field, struct)
         meant = [variant for variant in variants if variant.get("type") != "null"]
         chosen = next((variant for variant in meant if "$ref" in variant), meant[0])
         return self.of(chosen, field, struct)
+
+    @staticmethod
+    def _by_discriminator(schema: Schema) -> Schema | None:
+        """Of variants that a field tells apart, the one that the examples speak of elsewhere too."""
+        told_by = schema.get("discriminator", {})
+        reference = told_by.get("mapping", {}).get(BY_FIELD.get(told_by.get("propertyName", "")))
+        return {"$ref": reference} if reference else None
 
     def _by_type(self, schema: Schema) -> Any:
         match schema.get("type"):

@@ -63,7 +63,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     from app.api.operations import Operations, error_responses, routes_of
     from app.core.migrations import permissions
 
-    routes = routes_of(app)
+    routes = routes_of(app, tuple(TAGS))
     spoken = [kind for route in routes for kind in (route.body_type, route.answer_type, *route.other_answers.values())]
     components = Components(kind for kind in spoken if kind not in (None, type(None), str, bytes))
     examples = Examples(components.schemas, _fits_in(components.schemas))
@@ -71,7 +71,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)
-    document = _head(paths) | {
+    document = _head() | {
         "paths": paths,
         "components": {
             "schemas": components.schemas,
@@ -85,9 +85,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     return plain
 
 
-def _head(paths: dict[str, Any]) -> dict[str, Any]:
-    used = {tag for methods in paths.values() for operation in methods.values() for tag in operation["tags"]}
-    tags = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
+def _head() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,7 +96,7 @@ def _head(paths: dict[str, Any]) -> dict[str, Any]:
         },
         "servers": [{"url": "/", "description": "The hub that serves this document."}],
         "security": [{"bearer": []}],
-        "tags": tags + [{"name": name} for name in sorted(used - set(TAGS))],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
     }
 
 
@@ -118,28 +116,28 @@ BEARER = {
     "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`.",
 }
 _TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+"$'}
+# None of these has an `example`: Swagger UI would fill it in, and send it with the first request that somebody tries.
 REQUEST_HEADERS: dict[str, Any] = {
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
-        "description": "The `ETag` of the version that is to be changed; another one is a 412. Some hubs insist on it.",
+        "description": 'The `ETag` of the version that is to be changed, such as `"v1"`; another one is a 412. Some '
+        "hubs insist on it.",
         "schema": {"type": "string"},
-        "example": '"v1"',
     },
     "IfNoneMatch": {
         "name": "If-None-Match",
         "in": "header",
-        "description": "The `ETag` of the version that the client has: 304 where it is still the current one.",
+        "description": 'The `ETag` of the version that the client has, such as `"v1"`: 304 where it is still the '
+        "current one.",
         "schema": {"type": "string"},
-        "example": '"v1"',
     },
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "A name for this request. Sent again under it, with the same body, it gets the first answer "
-        "again, for 24 hours.",
+        "description": "A name for this request, best a new UUID. Sent again under it, with the same body, it gets the "
+        "first answer again, for 24 hours.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-        "example": "5f0c2a9b-1e01-4b55-9d3e-7c1a01934f6e",
     },
 }
 RESPONSE_HEADERS: dict[str, Any] = {

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.conftest import ADMIN_EMAIL
 from tests.serving import Served, serving
 
 pytestmark = pytest.mark.slow
@@ -72,6 +73,7 @@ def _open(browser: Any, url: str, wanted: str) -> Seen:
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
+    browser.get("about:blank")  # or another part of the same page would be no new page
     browser.get_log("performance")
     browser.get_log("browser")
     browser.get(url)
@@ -138,6 +140,26 @@ def test_swagger_ui_sends_a_request_and_shows_the_answer(served: Served, browser
     for button in (".try-out__btn", ".execute"):
         wait.until(expected_conditions.element_to_be_clickable((By.CSS_SELECTOR, button))).click()
     wait.until(lambda driver: "The process answers." in _visible_text(driver))
+
+
+def test_swagger_ui_signs_in_with_a_token_and_shows_what_it_opens(served: Served, browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support import expected_conditions
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    _open(browser, f"{served.url}/docs/swagger#/auth/get_me", "Create a role")
+    wait = WebDriverWait(browser, RENDERED_WITHIN_S)
+
+    def press(selector: str) -> None:
+        wait.until(expected_conditions.element_to_be_clickable((By.CSS_SELECTOR, selector))).click()
+
+    press(".btn.authorize")
+    wait.until(expected_conditions.visibility_of_element_located((By.CSS_SELECTOR, ".auth-container input"))).send_keys(
+        served.sign_in()
+    )
+    for button in (".auth-btn-wrapper .authorize", ".btn-done", ".try-out__btn", ".execute"):
+        press(button)
+    wait.until(lambda driver: f'"email": "{ADMIN_EMAIL}"' in _visible_text(driver))
 
 
 def test_assets_are_kept_for_good_and_known_again(served: Served) -> None:

@@ -81,6 +81,38 @@ def test_whatever_creates_can_be_sent_again_safely(path: str, method: str, opera
         assert "IdempotencyKey" in names
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/roles", "/api/v1/data-sources"])
+async def test_an_example_can_be_sent_as_it_is(hub: Hub, path: str) -> None:
+    example = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+    answer = await hub.admin.post(path, json=example)
+    assert answer.status_code == 201, answer.text
+
+
+def test_the_example_of_a_test_tells_one_story() -> None:
+    content = DOCUMENT["paths"]["/api/v1/data-sources/test"]["post"]["responses"]["200"]["content"]
+    example = content["application/json"]["example"]
+    assert [step["name"] for step in example["steps"]] == ["resolve", "connect", "tls", "authenticate", "list"]
+    assert example["status"] == "failed"
+    assert [step["status"] for step in example["steps"]].count("failed") == 1
+
+
+@every_operation
+def test_no_header_is_filled_in_by_a_page(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Swagger UI sends the examples of parameters: `If-None-Match: "v1"` would answer 304, an old key an old answer."""
+    for parameter in operation.get("parameters", ()):
+        name = parameter.get("$ref", "").rpartition("/")[2]
+        assert "example" not in DOCUMENT["components"]["parameters"].get(name, {})
+
+
+def test_operations_stand_in_the_order_in_which_they_are_needed() -> None:
+    tags = [operation["tags"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert list(dict.fromkeys(tag for (tag,) in tags)) == [tag["name"] for tag in DOCUMENT["tags"]]
+    paths = list(DOCUMENT["paths"])
+    assert paths[:4] == [f"/api/v1/auth/{name}" for name in ("register", "login", "refresh", "logout")]
+    assert paths.index("/api/v1/data-sources") < paths.index("/api/v1/data-sources/{source_id}/test")
+
+
 def test_variants_by_type_name_their_discriminator() -> None:
     schema = DOCUMENT["paths"]["/api/v1/data-sources"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert schema["discriminator"]["propertyName"] == "type"
