@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -119,11 +119,18 @@ def _following(first: str, paging: Paging, page: int, skipped: int, response: Re
 
 def _at_cursor(first: str, paging: Paging, response: Response, cursor: Any) -> str | None:
     """A cursor is a URL, or a value to be sent back."""
-    if isinstance(cursor, str) and cursor.startswith(("http://", "https://", "/", "?")):
+    if isinstance(cursor, str) and _is_url(first, cursor):
         return _joined(response.url, cursor)
     if isinstance(cursor, bool) or not isinstance(cursor, str | int) or cursor == "":
         return None
     return with_query(first, {paging.position_parameter: str(cursor)})
+
+
+def _is_url(first: str, cursor: str) -> bool:
+    """A value in base64 may start with a slash as well; it has no query, and does not start as the list's path does."""
+    if cursor.startswith("/"):
+        return "?" in cursor or cursor.split("/")[1] == urlsplit(first).path.split("/")[1]
+    return cursor.startswith(("http://", "https://", "?"))
 
 
 def _joined(url: str, target: str) -> str:

@@ -55,13 +55,14 @@ def described_lists(document: Document, base_url: str) -> Iterator[DescribedList
     """Every path without parameters of its own whose GET answers with a list in JSON."""
     prefix = _prefix(document, base_url)
     for path, item in document["paths"].items():
-        schema = _answer_schema(document, item) if isinstance(path, str) and "{" not in path else None
-        names = tuple(name for name in str(path).split("/") if name)
+        schema = _answer_schema(document, _resolved(document, item)) if "{" not in path else None
+        names = tuple(name for name in path.split("/") if name)
         if schema is None or not names or names[-1] == "openapi.json":
             continue
         pointer, row_schema = _row_schema(document, schema)
         if row_schema is not None:
-            url = prefix + "/" + quote("/".join(names), safe="/")
+            # Servers tell `/orders/` from `/orders`, and not all lead from one to the other.
+            url = prefix + "/" + quote("/".join(names), safe="/") + ("/" if path.endswith("/") else "")
             yield DescribedList(names, url, pointer, _schema_fields(document, row_schema))
 
 
@@ -81,19 +82,31 @@ def _prefix(document: Document, base_url: str) -> str:
     return urlunsplit(urlsplit(server)._replace(query="", fragment="")) if is_below else base
 
 
-def _answer_schema(document: Document, item: Any) -> Document | None:
-    operation = item.get("get") if isinstance(item, dict) else None
-    if not isinstance(operation, dict) or _needs_parameters(document, item) or _needs_parameters(document, operation):
+def _answer_schema(document: Document, item: Document | None) -> Document | None:
+    operation = item.get("get") if item is not None else None
+    if (
+        item is None
+        or not isinstance(operation, dict)
+        or _needs_parameters(document, item)
+        or _needs_parameters(document, operation)
+    ):
         return None
     answers = operation.get("responses")
-    answer = _resolved(document, answers.get("200")) if isinstance(answers, dict) else None
+    answer = _resolved(document, answers.get("200", answers.get("2XX"))) if isinstance(answers, dict) else None
     if answer is None:
         return None
     if "swagger" in document:
         return _resolved(document, answer.get("schema"))
     content = answer.get("content")
-    media = content.get("application/json") if isinstance(content, dict) else None
+    media = _json_of(content) if isinstance(content, dict) else None
     return _resolved(document, media.get("schema")) if isinstance(media, dict) else None
+
+
+def _json_of(content: Document) -> Any:
+    """What is said of the answer in JSON. Some generators write `*/*` for whatever the server sends."""
+    by_type = {name.partition(";")[0].strip().lower(): media for name, media in content.items()}
+    likely = ("application/json", *(name for name in by_type if name.endswith("+json")), "application/*", "*/*")
+    return next((by_type[name] for name in likely if name in by_type), None)
 
 
 def _needs_parameters(document: Document, described: Mapping[str, Any]) -> bool:

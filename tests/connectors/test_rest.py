@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import msgspec
 import pytest
 
 from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
 from app.connectors.failures import ConnectorError
-from app.connectors.http_pages import next_link
+from app.connectors.http import Response
+from app.connectors.http_pages import Paging, next_link, read_rows
 from app.connectors.rest import Rest, RestConfig, RestSecrets
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
@@ -144,6 +146,35 @@ async def test_a_next_page_elsewhere_is_left_alone(shop_api: int, loopback: Egre
 )
 def test_links_of_a_header(header: str, target: str | None) -> None:
     assert next_link(header) == target
+
+
+FIRST = "https://a.example/v1/orders?size=10"
+
+
+async def second_url(following: str | int) -> str:
+    """Where the hub goes after a first page that says this."""
+    asked: list[str] = []
+
+    async def fetch(url: str) -> Response:
+        asked.append(url)
+        rows = [] if len(asked) > 1 else [{"n": 1}]
+        return Response(200, {}, msgspec.json.encode({"items": rows, "next": following}), url)
+
+    paging = Paging(
+        mode="cursor", position_parameter="cursor", first_page=1, size_parameter="size", next_pointer="/next"
+    )
+    await read_rows(fetch, FIRST, None, paging, size=10, wanted=2)
+    return asked[1]
+
+
+@pytest.mark.parametrize("cursor", ["/9j/4AAQSkZJRgABAQ==", "eyJpZCI6MTB9", "a?b", 7])
+async def test_a_cursor_is_sent_back_whatever_it_starts_with(cursor: str | int) -> None:
+    assert parse_qs(urlsplit(await second_url(cursor)).query) == {"size": ["10"], "cursor": [str(cursor)]}
+
+
+@pytest.mark.parametrize("target", ["/v1/pages/2", "/next?start=10", "?start=10", "https://a.example/v1/x"])
+async def test_a_cursor_may_be_the_next_url(target: str) -> None:
+    assert await second_url(target) == urljoin(FIRST, target)
 
 
 def test_a_cursor_needs_its_pointer() -> None:
