@@ -40,7 +40,7 @@ from app.connectors.base import (
 )
 from app.connectors.failures import Code, ConnectorError
 from app.connectors.http import HttpClient, Stream, origin_of
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.values import RowBudget, exact_number, json_safe
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
 HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
@@ -614,7 +614,7 @@ def _decimal(text: str, scale: int) -> str:
 def _as_json(value: Any) -> Any:
     """With the floating point numbers that a JSON reader expects."""
     if isinstance(value, Decimal):
-        return float(value)
+        return exact_number(str(value))
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     return [_as_json(item) for item in value] if isinstance(value, list) else value

@@ -41,7 +41,7 @@ from app.connectors.base import (
 )
 from app.connectors.failures import ConnectorError
 from app.connectors.files import FilePath, LocalFile, local_file
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.values import RowBudget, json_safe, read_json
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -519,7 +519,7 @@ def _integer(text: str) -> Any:
 def _json(text: str) -> Any:
     """What was cut off is no JSON any more and stays text."""
     try:
-        return json_safe(msgspec.json.decode(text))
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return text
 

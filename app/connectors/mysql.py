@@ -44,7 +44,7 @@ from app.connectors.dialling import dialled, hung_up, silent, tls_context, tls_f
 from app.connectors.failures import Code, ConnectorError
 from app.connectors.mysql_catalog import PATH_COLUMNS, TABLES, TELLS_TABLES_OF_CHECKS, Catalog, catalog_query, word
 from app.connectors.mysql_connection import NO_KEY, connection_class, under_way
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.values import RowBudget, json_safe, read_json
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -498,7 +498,7 @@ def _nested(text: str, request: PreviewRequest) -> Any:
     if len(text) > request.max_value_bytes:
         return text
     try:
-        return json_safe(msgspec.json.decode(text))
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return text
 

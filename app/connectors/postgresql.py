@@ -37,9 +37,9 @@ from app.connectors.base import (
     TimeoutS,
     elapsed_ms,
 )
-from app.connectors.dialling import ask, dialled, handshake, hung_up, silent, tls_context
-from app.connectors.failures import ConnectorError
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
+from app.connectors.failures import Code, ConnectorError
+from app.connectors.values import RowBudget, json_safe, read_json
 
 if TYPE_CHECKING:
     import asyncpg
@@ -120,24 +120,24 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         if config.client_certificate is not None and secrets.client_key is None:
             raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
 
+    _is_tls_offered = False
+
     async def check(self, steps: Steps) -> None:
         dialled_at, tls = await self._reach(steps)
-        refused: ConnectorError | None = None
+        refused: _DatabaseRefused | None = None
         connection: asyncpg.Connection[Any] | None = None
         with steps.step("authenticate", f"Signed in as {self.config.username}."):
             try:
                 connection = await self._sign_in(dialled_at, tls)
-            except ConnectorError as error:
-                if error.code not in {"not_found", "permission_denied"}:
-                    raise
-                refused = error  # The server looks for the database only after it has checked the password.
+            except _DatabaseRefused as error:
+                refused = error
         with steps.step("list", "Tables and views can be listed."):
             if connection is None:
                 raise refused or AssertionError
             try:
                 version = connection.get_settings().server_version
                 steps.server.update(product="PostgreSQL", version=str(version).partition(" ")[0])
-                await self._count(connection)
+                await self._look(connection)
             finally:
                 connection.terminate()
 
@@ -161,6 +161,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             query = _select(found.path, columns, request)
             room = request.max_value_bytes * max(1, len(columns))
             budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            await connection.execute(_AS_THE_USER)
             async for row in connection.cursor(query, prefetch=max(1, min(250, _CHUNK_BYTES // room))):
                 if not budget.add([_value(column, text, request) for column, text in zip(columns, row, strict=False)]):
                     break
@@ -178,8 +179,8 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         async with AsyncExitStack() as until_reached:
             with steps.step("connect", f"PostgreSQL answers on port {config.port}."):
                 sock = await until_reached.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
-                offers_tls = await self._offers_tls(sock, pinned)
-            if not offers_tls or config.tls_mode == "disable":
+                self._is_tls_offered = await self._offers_tls(sock, pinned)
+            if not self._is_tls_offered or config.tls_mode == "disable":
                 self._without_tls(steps)
                 return pinned, None
             with steps.step("tls", "The connection is encrypted."):
@@ -236,19 +237,22 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
                 server_settings={"application_name": "data-fusion-hub"},
             )
         except Exception as error:
-            raise self._explain(error) from error
+            explained = self._explain(error)
+            if explained.code in {"not_found", "permission_denied"} and _RULES not in str(error):
+                raise _DatabaseRefused(explained.code, explained.message) from error
+            raise explained from error
         return connection
+
+    async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
+        """One transaction for everything, because poolers may give the next one to another connection of theirs."""
+        await connection.execute(f"{_BEGIN} {round(self.config.statement_timeout_s * 1000)}")
 
     @asynccontextmanager
     async def _reading(self, steps: Steps) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A connection inside a read-only transaction whose statements the server itself cuts off."""
         connection = await self._sign_in(*await self._reach(steps))
         try:
-            await connection.execute(
-                "BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; "
-                "SET LOCAL IntervalStyle = 'iso_8601'; SET LOCAL bytea_output = 'hex'; SET LOCAL search_path = ''; "
-                f"SET LOCAL statement_timeout = {round(self.config.statement_timeout_s * 1000)}"
-            )
+            await self._begin(connection)
             yield connection
         except (ConnectorError, MemoryError, GeneratorExit):
             raise
@@ -262,12 +266,14 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         import asyncpg
 
         config = self.config
-        if isinstance(error, asyncpg.PostgresError):
-            return self._explain_sqlstate(str(error.sqlstate), str(error))
+        if isinstance(error.__cause__ or error, ssl.SSLError):
+            return tls_failure(error.__cause__ or error, config.host, config.port, config.connect_timeout_s)
         if isinstance(error, TimeoutError):
             return silent(config.host, config.port, config.connect_timeout_s)
         if isinstance(error, OSError | asyncpg.ConnectionDoesNotExistError | asyncpg.ConnectionFailureError):
             return hung_up(config.host, config.port)
+        if isinstance(error, asyncpg.PostgresError):
+            return self._explain_sqlstate(str(error.sqlstate), str(error))
         if isinstance(error, asyncpg.InternalClientError | asyncpg.ProtocolError):
             return ConnectorError("protocol_mismatch", f"{config.host} does not follow the PostgreSQL protocol.")
         if isinstance(error, asyncpg.InterfaceError):
@@ -277,19 +283,15 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     def _explain_sqlstate(self, sqlstate: str, text: str) -> ConnectorError:
         """`text` helps to tell cases apart and is never shown."""
         config = self.config
-        if sqlstate == "28000" and ("no encryption" in text or "SSL off" in text):
-            return ConnectorError("tls_required", f"{config.host} takes {config.username} only over TLS.")
-        if sqlstate.startswith("28"):
-            return ConnectorError("authentication_failed", f"{config.host} did not let {config.username} sign in.")
-        if sqlstate == "3D000":
-            return ConnectorError("not_found", f"{config.host} has no database {config.database}.")
-        if sqlstate == "42501":
-            return ConnectorError("permission_denied", f"{config.username} may not read this in {config.database}.")
-        if sqlstate in {"42P01", "3F000", "42703"}:
-            return ConnectorError("not_found", f"The object is not in {config.database} any more.")
-        if sqlstate == "57014":
-            return ConnectorError("timeout", "The server stopped the query: it took longer than statement_timeout_s.")
-        return ConnectorError("server_error", f"{config.host} answered with SQLSTATE {sqlstate}.")
+        code, sentence = _SQLSTATES.get(sqlstate) or _CLASSES.get(sqlstate[:2], _OTHERWISE)
+        if sqlstate == "28000" and self._is_tls_offered and ("no encryption" in text or "SSL off" in text):
+            code, sentence = "tls_required", "{host} takes {user} only over TLS."
+        elif sqlstate == "28000" and _RULES in text:
+            code, sentence = "permission_denied", "No rule in pg_hba.conf lets {user} in from this hub's address."
+        elif sqlstate == "08P01":
+            code, sentence = next((known for part, known in _OF_POOLERS if part in text), (code, sentence))
+        where = {"host": config.host, "user": config.username, "database": config.database, "sqlstate": sqlstate}
+        return ConnectorError(code, sentence.format(**where))
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -297,8 +299,9 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         included = [_like(pattern) for pattern in self.config.include_schemas] or ["%"]
         return included, [_like(pattern) for pattern in self.config.exclude_schemas]
 
-    async def _count(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _look(self, connection: asyncpg.Connection[Any]) -> None:
         try:
+            await self._begin(connection)
             await connection.fetch(_ANY_RELATION, *self._scope(), None, None)
         except Exception as error:
             raise self._explain(error) from error
@@ -311,6 +314,57 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         if row is None:
             raise ConnectorError("not_found", f"There is no such table or view in {self.config.database}.")
         return _object(row, await _types(connection))
+
+
+class _DatabaseRefused(ConnectorError):
+    """The database is not there, or closed to the user: said only to who is signed in already."""
+
+
+# Statements -----------------------------------------------------------------------------------------------------------
+
+# Nothing depends on what is set for the role, the database or the server. Before PostgreSQL 12, floating point numbers
+# come with all of their digits only where more than the usual ones are asked for.
+_BEGIN: Final = """
+BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601';
+SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 3; SET LOCAL search_path = '';
+SET LOCAL statement_timeout ="""
+
+# Names of types are told whole while nothing is on the search path. The functions of a view want it as the user has it.
+_AS_THE_USER: Final = "SET LOCAL search_path TO DEFAULT"
+
+_RULES: Final = "pg_hba.conf"
+_OTHERWISE: Final[tuple[Code, str]] = ("server_error", "{host} answered with SQLSTATE {sqlstate}.")
+_NO_DATABASE: Final[tuple[Code, str]] = ("not_found", "{host} has no database {database}.")
+_NOT_LET_IN: Final[tuple[Code, str]] = ("authentication_failed", "{host} did not let {user} sign in.")
+_GONE: Final[tuple[Code, str]] = ("not_found", "The object, or what it is made of, is not in {database} any more.")
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SQLSTATES: Final[dict[str, tuple[Code, str]]] = {
+    "22021": ("response_invalid", "{database} holds a text that is no UTF-8."),
+    "25006": ("unsupported", "The view writes something, and the hub only reads."),
+    "3D000": _NO_DATABASE,
+    "3F000": _GONE,
+    "42501": ("permission_denied", "{user} may not read this in {database}."),
+    "42703": _GONE,
+    "42883": _GONE,
+    "42P01": _GONE,
+    "53300": ("rate_limited", "{host} has no connection left for {user}."),
+    "55000": ("server_error", "{database} or the object is not ready to be read: closed, or never filled."),
+    "57014": ("timeout", "The server stopped the query: it took longer than statement_timeout_s."),
+    "57P03": ("server_error", "{host} is starting, stopping or recovering."),
+}
+_CLASSES: Final[dict[str, tuple[Code, str]]] = {
+    "22": ("server_error", "The view cannot be worked out: a value does not fit, SQLSTATE {sqlstate}."),
+    "28": _NOT_LET_IN,
+    "57": ("connection_lost", "{host} ended the connection."),
+}
+# What PgBouncer, before 1.21, says under one number for everything.
+_OF_POOLERS: Final[tuple[tuple[str, tuple[Code, str]], ...]] = (
+    ("authentication failed", _NOT_LET_IN),
+    ("no such user", _NOT_LET_IN),
+    ("no such database", _NO_DATABASE),
+    ("does not exist", _NO_DATABASE),
+)
 
 
 # The catalog ----------------------------------------------------------------------------------------------------------
@@ -342,10 +396,11 @@ LEFT JOIN LATERAL (
 
 _ANY_RELATION: Final = f"SELECT 1 FROM ({_RELATIONS}) r LIMIT 1"  # noqa: S608 - no value of anybody is in it
 
-# Without the row types of tables and without arrays, which are told by their names.
+# Without the row types of tables and without arrays, which are told by their names, but for two that are not.
 _TYPES: Final = """
 SELECT oid::int8, typname::text, typtype::text, typcategory::text, typbasetype::int8
-FROM pg_catalog.pg_type WHERE typtype <> 'c' AND (typcategory <> 'A' OR typtype = 'd')
+FROM pg_catalog.pg_type
+WHERE typtype <> 'c' AND (typcategory <> 'A' OR typtype = 'd' OR typname IN ('int2vector', 'oidvector'))
 """
 
 _PORTABLE: Final[dict[str, PortableType]] = {
@@ -377,6 +432,12 @@ _PORTABLE: Final[dict[str, PortableType]] = {
     "tsvector": "string",
     "tsquery": "string",
     "jsonpath": "string",
+    "macaddr": "string",
+    "macaddr8": "string",
+    "char": "string",
+    "ltree": "string",
+    "vector": "array",
+    "halfvec": "array",
 }
 _BY_KIND: Final[dict[str, PortableType]] = {"e": "string", "r": "string", "m": "string", "c": "object"}
 _BY_CATEGORY: Final[dict[str, PortableType]] = {
@@ -474,8 +535,11 @@ def _nested(text: str, column: DiscoveredField, request: PreviewRequest) -> Any:
         return text
     try:
         if column.native_type.startswith("numeric"):
-            return _digits(_exact_decoder.decode(text))
-        return json_safe(msgspec.json.decode(text))
+            return _each(_exact_decoder.decode(text), str)
+        value = read_json(text)
+        if column.type == "array" and isinstance(value, str):
+            return read_json(value)  # A vector of pgvector, which is no array to the server.
+        return _each(value, _bytes) if column.native_type == "bytea[]" else value
     except (msgspec.DecodeError, RecursionError):
         return text
 
@@ -483,11 +547,15 @@ def _nested(text: str, column: DiscoveredField, request: PreviewRequest) -> Any:
 _exact_decoder: Final = msgspec.json.Decoder(float_hook=str)
 
 
-def _digits(value: Any) -> Any:
-    """Numbers of a numeric array, as strings like every decimal."""
+def _each(value: Any, read: Callable[[Any], Any]) -> Any:
+    """The items of an array, which may be one of arrays."""
     if isinstance(value, list):
-        return [_digits(item) for item in value]
-    return value if value is None else str(value)
+        return [_each(item, read) for item in value]
+    return value if value is None else read(value)
+
+
+def _bytes(text: str) -> str:
+    return base64.b64encode(bytes.fromhex(text.removeprefix("\\x"))).decode("ascii")
 
 
 def _timestamp(text: str) -> str:
@@ -505,7 +573,7 @@ _READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
     "boolean": lambda text: text.startswith("t"),
     "integer": lambda text: json_safe(int(text)),
     "number": lambda text: json_safe(float(text)),
-    "binary": lambda text: base64.b64encode(bytes.fromhex(text)).decode("ascii"),
+    "binary": _bytes,
     "timestamp": _timestamp,
     "timestamp_tz": _timestamp,
     "time": _time,

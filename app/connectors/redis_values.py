@@ -26,7 +26,7 @@ import msgspec
 
 from app.connectors.base import DiscoveredField, PortableType
 from app.connectors.redis_session import MAX_REPLY_BYTES, Command, Session, TooLong
-from app.connectors.values import json_safe
+from app.connectors.values import json_safe, read_json
 
 MAX_COLUMNS: Final = 100
 """A hash of more fields is a table of fields, not one of columns."""
@@ -234,7 +234,7 @@ async def _json(session: Session, key: bytes) -> Any:
     if not isinstance(value, bytes):
         return value if isinstance(value, TooLong) else None
     try:
-        return json_safe(msgspec.json.decode(value))
+        return read_json(value)
     except (msgspec.DecodeError, RecursionError):
         return text(value)
 

@@ -46,7 +46,7 @@ from app.connectors.base import (
 from app.connectors.failures import Code, ConnectorError
 from app.connectors.http import HttpClient, Origin, origin_of
 from app.connectors.pinned_proxy import PinnedProxy
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.values import RowBudget, json_safe, read_json
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -570,7 +570,7 @@ def _binary(digits: str) -> Any:
 def _json(text: str) -> Any:
     """What was cut off is no JSON any more and stays text."""
     try:
-        return json_safe(msgspec.json.decode(text))
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return text
 

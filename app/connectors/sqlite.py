@@ -40,7 +40,7 @@ from app.connectors.base import (
 )
 from app.connectors.failures import ConnectorError
 from app.connectors.files import FilePath, LocalFile, local_file
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.values import RowBudget, json_safe, read_json
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -454,7 +454,7 @@ def _as_decimal(value: Any) -> Any:
 
 def _as_json(value: Any) -> Any:
     try:
-        return msgspec.json.decode(value) if isinstance(value, str) else value
+        return read_json(value) if isinstance(value, str) else value
     except (msgspec.DecodeError, RecursionError):
         return value
 

@@ -5,6 +5,7 @@
 | integer within ±(2^53 - 1)                   | number                                                  |
 | other integer, decimal                       | string of its digits, as every JSON reader keeps them   |
 | floating point number                        | number; `NaN`, `Infinity`, `-Infinity` as strings       |
+| number in a JSON text                        | number; a string of its digits where that would lose any |
 | date, time, timestamp                        | RFC 3339, a zone as `Z` or an offset; none if it has none |
 | interval                                     | ISO 8601 duration                                       |
 | binary                                       | base64                                                  |
@@ -19,8 +20,10 @@ import datetime as dt
 import math
 import uuid
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+
+import msgspec
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
@@ -39,6 +42,23 @@ def json_safe(value: Any, depth: int = 0) -> Any:
     if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
         return [json_safe(item, depth + 1) for item in value]
     return _as_text(value)
+
+
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text stands for, as above. Raises `msgspec.DecodeError` or `RecursionError` for what is none."""
+    return json_safe(_decoder.decode(text))
+
+
+def exact_number(digits: str) -> float | str:
+    """The floating point number that says just that, or the digits themselves."""
+    value = float(digits)
+    try:
+        return value if Decimal(repr(value)) == Decimal(digits) else digits
+    except InvalidOperation:  # Not even a Decimal takes an exponent like this one.
+        return digits
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=exact_number)
 
 
 def _as_text(value: Any) -> str:
@@ -119,8 +139,6 @@ class RowBudget:
         if isinstance(value, dict | list):
             if size(value) <= self._max_value_bytes:
                 return value
-            import msgspec
-
             value = msgspec.json.encode(value).decode("utf-8", "replace")
         if not isinstance(value, str) or len(value) * 4 <= self._max_value_bytes:
             return value
