@@ -7,7 +7,9 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, func, select, update
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, select, update
+from uuid_utils.compat import uuid7
 
 from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
@@ -55,28 +57,43 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
             await _rehash(work, user, given.password)
             return pair
         await _count_failure(work, user.id if user and not fits else NOBODY)
-        await _record_login(work, user, outcome="failure", name=given.email)
+        _record_login(work, user, outcome="failure", name=given.email)
     raise Unauthenticated("Email address or password is wrong.", code="invalid_credentials")
 
 
-async def _find(request: HubRequest, given: Login) -> tuple[UUID, User | None]:
+class Candidate(Struct, frozen=True):
+    """A user as the check of a password found them."""
+
+    id: UUID
+    email: str
+    password_hash: str
+
+
+async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | None]:
     """The tenant that was named, or else the default one, and the user who may sign in there with a password now."""
-    tenant = Tenant.id == DEFAULT_TENANT_ID if given.tenant is None else Tenant.slug == given.tenant
-    may_sign_in = (
-        *(User.tenant_id == Tenant.id, User.email_key == email_key(given.email)),
-        *(User.is_active, User.password_hash.is_not(None), _unlocked()),
-    )
-    statement = select(Tenant.id, User).outerjoin(User, and_(*may_sign_in)).where(tenant, Tenant.is_active)
-    async with request.parts.sessions() as session:
-        row = (await session.execute(statement)).first()
-    return (DEFAULT_TENANT_ID, None) if row is None else (row[0], row[1])
+    statement = _IN_DEFAULT_TENANT if given.tenant is None else _IN_NAMED_TENANT
+    rows = await request.parts.reads.rows(statement, {"email_key": email_key(given.email), "slug": given.tenant})
+    if not rows:
+        return DEFAULT_TENANT_ID, None
+    tenant_id, *user = rows[0]
+    return tenant_id, Candidate(*user) if user[0] is not None else None
 
 
-def _unlocked() -> Any:
-    return func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
+_UNLOCKED = func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
 
 
-async def _is_admitted(work: UnitOfWork, user: User, password: str) -> bool:
+def _candidates(tenant: ColumnElement[bool]) -> Select[Any]:
+    is_meant = (User.tenant_id == Tenant.id, User.email_key == bindparam("email_key", type_=User.email_key.type))
+    may_sign_in = and_(*is_meant, User.is_active, User.password_hash.is_not(None), _UNLOCKED)
+    columns = (Tenant.id, User.id, User.email, User.password_hash)
+    return select(*columns).select_from(Tenant).outerjoin(User, may_sign_in).where(tenant, Tenant.is_active)
+
+
+_IN_DEFAULT_TENANT = _candidates(Tenant.id == DEFAULT_TENANT_ID)
+_IN_NAMED_TENANT = _candidates(Tenant.slug == bindparam("slug", type_=Tenant.slug.type))
+
+
+async def _is_admitted(work: UnitOfWork, user: Candidate | User, password: str) -> bool:
     """As `_clear_failures`; a hash that another login has just made stronger is checked once more."""
     if await _clear_failures(work, user, user.password_hash):
         return True
@@ -87,19 +104,23 @@ async def _is_admitted(work: UnitOfWork, user: User, password: str) -> bool:
     return await _clear_failures(work, user, changed)
 
 
-async def _clear_failures(work: UnitOfWork, user: User, password_hash: str | None) -> bool:
+async def _clear_failures(work: UnitOfWork, user: Candidate | User, password_hash: str | None) -> bool:
     """Whether the user may still sign in at this moment, with the password that this hash was checked against.
 
     Asked of the row after the check of the password: of many guesses made in parallel, those that come back after ten
     failures were counted are refused, the right one too. So at most ten answers are worth anything.
     """
-    statement = (
-        update(User)
-        .where(User.id == user.id, User.is_active, User.password_hash == password_hash, _unlocked())
-        .values(failed_logins=0, locked_until=None)
-        .returning(User.id)
-    )
-    return await work.session.scalar(statement, execution_options=_NO_SYNC) is not None
+    checked = {"checked_id": user.id, "checked_hash": password_hash}
+    return await work.session.scalar(_ADMIT, checked, execution_options=_NO_SYNC) is not None
+
+
+_ADMIT = (
+    update(User)
+    .where(User.id == bindparam("checked_id"), User.password_hash == bindparam("checked_hash"))
+    .where(User.is_active, _UNLOCKED)
+    .values(failed_logins=0, locked_until=None)
+    .returning(User.id)
+)
 
 
 async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
@@ -107,18 +128,20 @@ async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
     now = func.now()
     failures = case((User.locked_until <= now, 1), else_=User.failed_logins + 1)
     until = case((failures >= FAILURES_UNTIL_LOCKED, now + LOCKED_FOR), else_=None)
-    statement = update(User).where(User.id == user_id, _unlocked()).values(failed_logins=failures, locked_until=until)
+    statement = update(User).where(User.id == user_id, _UNLOCKED).values(failed_logins=failures, locked_until=until)
     await work.session.execute(statement, execution_options=_NO_SYNC)
 
 
 _NO_SYNC = {"synchronize_session": False}
 
 
-async def _open_session(work: UnitOfWork, user: User) -> TokenPair:
+async def _open_session(work: UnitOfWork, user: Candidate) -> TokenPair:
     key_id = work.parts.key_ring.current_id
     device = work.exchange.header(b"user-agent") if work.exchange else None
     session = Session(
-        **(work.stamp() | {"tenant_id": user.tenant_id, "created_by": user.id, "updated_by": user.id}),
+        id=uuid7(),
+        version=1,
+        **(work.stamp() | {"created_by": user.id, "updated_by": user.id}),
         user_id=user.id,
         key_id=key_id,
         generation=1,
@@ -129,14 +152,13 @@ async def _open_session(work: UnitOfWork, user: User) -> TokenPair:
         device=device[:300] if device else None,
         address=work.address,
     )
-    work.session.add(session)
-    await work.session.flush()
-    await _record_login(work, user, outcome="success", session_id=session.id)
+    work.add(session)
+    _record_login(work, user, outcome="success", session_id=session.id)
     return _pair(work, session)
 
 
-async def _record_login(
-    work: UnitOfWork, user: User | None, *, outcome: Any, name: str | None = None, session_id: UUID | None = None
+def _record_login(
+    work: UnitOfWork, user: Candidate | None, *, outcome: Any, name: str | None = None, session_id: UUID | None = None
 ) -> None:
     work.audit(
         "auth.login",
@@ -148,9 +170,9 @@ async def _record_login(
     )
 
 
-async def _rehash(work: UnitOfWork, user: User, password: str) -> None:
+async def _rehash(work: UnitOfWork, user: Candidate, password: str) -> None:
     """A hash made with weaker parameters than today's is replaced while the password is at hand."""
-    if user.password_hash and work.parts.passwords.needs_rehash(user.password_hash):
+    if work.parts.passwords.needs_rehash(user.password_hash):
         stronger = await work.parts.passwords.hash(password)
         await work.session.execute(
             update(User)
