@@ -233,6 +233,52 @@ async def test_a_secret_that_the_source_sends_back_is_not_shown(hub: Hub, cluste
     assert secret not in said
 
 
+async def test_a_secret_in_the_address_to_which_the_source_redirects_is_not_shown(
+    hub: Hub, cluster: EmbeddedPostgres
+) -> None:
+    secret = f"Led-{uuid4().hex}"
+
+    def redirect(connection: Any) -> None:
+        connection.recv(65_536)
+        head = f"HTTP/1.1 302 Found\r\nLocation: http://{secret}.invalid/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+
+    with scripted_server(redirect) as port:
+        config = {"base_url": f"http://127.0.0.1:{port}", "auth": "bearer", "resources": [{"name": "a", "path": "a"}]}
+        path = f"{SOURCES}/{(await registered(hub, type='rest', config=config, secrets={'token': secret}))['id']}"
+        tested, preview = (
+            await hub.admin.post(f"{path}/test"),
+            await hub.admin.post(f"{path}/preview", json={"object": "a"}),
+        )
+        job = await discovered(hub, path)
+    assert preview.json()["code"] == f"source_{job['error']['code']}" == "source_name_not_resolved"
+    said = tested.text + preview.text + str(job) + await dump(cluster, hub)
+    assert secret.lower() not in said.lower()
+
+
+@pytest.mark.parametrize("secret", ["424242", "connect", "configuration", "passed", "nfoobar", "u0000ff"])
+async def test_a_secret_that_looks_like_a_part_of_the_answer_spoils_none(hub: Hub, secret: str) -> None:
+    """Numbers, fixed words and the escapes of JSON are no texts of the source."""
+
+    def answer(connection: Any) -> None:
+        connection.recv(65_536)
+        body = msgspec.json.encode([{"n": 1_424_242, "t": "\nfoobar", "u": "\x00ff", "s": f"is {secret}!"}])
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+
+    with scripted_server(answer) as port:
+        config = {"base_url": f"http://127.0.0.1:{port}", "auth": "bearer", "resources": [{"name": "a", "path": "a"}]}
+        path = f"{SOURCES}/{(await registered(hub, type='rest', config=config, secrets={'token': secret}))['id']}"
+        tested = await hub.admin.post(f"{path}/test")
+        preview = await hub.admin.post(f"{path}/preview", json={"object": "a"})
+    assert (tested.status_code, tested.json().get("status")) == (200, "passed"), tested.text
+    assert preview.status_code == 200, preview.text
+    (row,) = preview.json()["rows"]
+    assert 1_424_242 in row
+    assert "\nfoobar" in row
+    assert "is <hidden>!" in row
+
+
 def test_the_log_shows_no_parameters_of_a_failed_statement(hub: Hub) -> None:
     assert hub.parts.engine.sync_engine.hide_parameters
 

@@ -17,7 +17,7 @@ from app.connectors.failures import ConnectorError
 from app.connectors.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
-from app.domain.sources.echoes import without_secrets
+from app.domain.sources.echoes import failure_without_secrets, without_secrets
 from app.domain.sources.models import SourceObject
 from app.domain.sources.services import DataSourceService, as_refusal
 from app.domain.work import unit_of_work_of
@@ -57,6 +57,8 @@ async def discover(run: JobRun) -> dict[str, Any]:
                 await run.report(total)
     except SandboxError as error:
         raise as_refusal(error) from None
+    except ConnectorError as error:
+        raise failure_without_secrets(error, secrets) from None
     return await _finish(run, source.id, started, total)
 
 

@@ -32,7 +32,7 @@ from app.domain.parts import Parts
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates, references
 from app.domain.sources import secrets as source_secrets
-from app.domain.sources.echoes import without_secrets
+from app.domain.sources.echoes import failure_without_secrets, without_secrets
 from app.domain.sources.models import DataSource, DataSourceTest, SourceObject
 from app.domain.sources.registration import distinct, first_test, plain, saved
 from app.domain.sources.repositories import DataSourceRepository
@@ -302,7 +302,7 @@ async def run_preview(
     except ConnectorError as error:
         if error.code == "not_found" and ask.columns is not None:
             refuse_unknown_columns(ask.columns, await _columns(parts, source, secrets, path))
-        raise as_error(error) from None
+        raise as_error(failure_without_secrets(error, secrets)) from None
 
 
 async def _columns(parts: Parts, source: DataSource, secrets: Mapping[str, Any], path: tuple[str, ...]) -> set[str]:
