@@ -344,6 +344,17 @@ def _next_hop(url: str, location: str) -> str:
     return target
 
 
+def _named(url: str, origin: Origin) -> httpx.URL:
+    """As it goes out: encoded, the host as it is resolved. Raises `response_invalid`; what a config holds is judged
+    before."""
+    import httpx
+
+    try:
+        return httpx.URL(url).copy_with(host=origin.host, port=origin.port, fragment=None)
+    except httpx.InvalidURL:
+        raise ConnectorError("response_invalid", "The server led to something that is no URL.") from None
+
+
 def _request(
     method: str,
     url: str,
@@ -355,7 +366,7 @@ def _request(
 ) -> httpx.Request:
     import httpx
 
-    named = httpx.URL(url).copy_with(host=origin.host, port=origin.port, fragment=None)
+    named = _named(url, origin)
     host_header = named.netloc.decode("ascii")
     basics = {"host": host_header, "accept": "application/json, */*;q=0.5", "accept-encoding": "gzip"}
     return httpx.Request(
@@ -380,8 +391,9 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _greeting(url: str) -> bytes:
-    parts = urlsplit(url)
-    return f"HEAD {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode("ascii")
+    named = _named(url, origin_of(url))
+    path, _, _ = named.raw_path.partition(b"?")
+    return b"HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (path, named.netloc)
 
 
 def _not_http(origin: Origin) -> ConnectorError:

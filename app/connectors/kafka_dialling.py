@@ -19,7 +19,16 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from app.connectors.base import Network, Steps
-from app.connectors.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
+from app.connectors.dialling import (
+    ask,
+    dialled,
+    handshake,
+    hung_up,
+    silent,
+    speaks_http,
+    tls_context,
+    tls_failure,
+)
 from app.connectors.failures import ConnectorError
 from app.connectors.http import HttpClient
 from app.core.egress import EgressRefused, canonical_host
@@ -109,6 +118,8 @@ class Dialler:
         except ConnectorError as error:
             if error.code == "connection_lost" and await self._speaks_tls(server):
                 raise _wants_tls(server) from None
+            if error.code == "timeout" and await self._speaks_http(server):
+                raise _not_kafka(server) from None
             raise
         if not is_kafka:
             raise _not_kafka(server)
@@ -130,6 +141,12 @@ class Dialler:
         except ConnectorError:
             return False
         return True
+
+    async def _speaks_http(self, server: Server) -> bool:
+        """A schema registry and a REST proxy are easily taken for the brokers beside them."""
+        timeout_s = min(1.0, self._config.connect_timeout_s)
+        pinned = await self._network.resolve(server.host, server.port, timeout_s)
+        return await speaks_http(pinned, server.port, timeout_s)
 
     async def _encrypted(self, server: Server) -> str:
         try:

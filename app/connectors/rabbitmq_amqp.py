@@ -18,7 +18,16 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from app.connectors.base import Network, Steps
-from app.connectors.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
+from app.connectors.dialling import (
+    ask,
+    dialled,
+    handshake,
+    hung_up,
+    silent,
+    speaks_http,
+    tls_context,
+    tls_failure,
+)
 from app.connectors.failures import ConnectorError
 
 if TYPE_CHECKING:
@@ -104,15 +113,10 @@ class Amqp:
         return True
 
     async def _speaks_http(self) -> bool:
-        """The management API's port is easily taken for AMQP's, and waits for the end of a request."""
+        """The management API's port is easily taken for AMQP's."""
         config, timeout_s = self._config, min(1.0, self._config.connect_timeout_s)
         pinned = await self._network.resolve(config.host, config.port, timeout_s)
-        try:
-            async with dialled(pinned, config.port, timeout_s) as sock:
-                answer = await ask(sock, b"HEAD / HTTP/1.0\r\n\r\n", pinned, config.port, timeout_s)
-        except ConnectorError:
-            return False
-        return answer.startswith(b"HTTP/")
+        return await speaks_http(pinned, config.port, timeout_s)
 
     async def _shake_hands(self, context: ssl.SSLContext) -> str:
         config = self._config

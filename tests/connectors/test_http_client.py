@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.connectors.base import Network
+from app.connectors.base import Network, Steps
 from app.connectors.failures import ConnectorError
 from app.connectors.http import HttpClient, origin_of
 from app.core.egress import EgressPolicy
@@ -128,3 +128,22 @@ async def test_a_certificate_of_the_client_that_is_none_is_named(loopback: Egres
 def test_origins_are_told_apart_by_scheme_host_and_port() -> None:
     assert origin_of("https://EXAMPLE.org/a") == origin_of("https://example.org:443/b")
     assert origin_of("http://example.org") != origin_of("https://example.org")
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [("/dätä/a b", b"/d%C3%A4t%C3%A4/a%20b"), ("/x?sig=ü", b"/x"), ("", b"/"), ("/a%20b", b"/a%20b")],
+)
+async def test_a_greeting_is_encoded_as_requests_are(path: str, sent: bytes, client: HttpClient) -> None:
+    with server(lambda _: answer()) as (url, heard):
+        await client.reach(Steps(), url + path)
+    (greeting,) = heard
+    host = url.removeprefix("http://").encode()
+    assert greeting == b"HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (sent, host)
+
+
+async def test_what_a_server_calls_a_url_and_is_none_is_said_to_be_none(client: HttpClient) -> None:
+    with server(lambda _: answer()) as (url, heard), pytest.raises(ConnectorError) as caught:
+        await client.get(f"{url}/next\x01page")
+    assert caught.value.code == "response_invalid"
+    assert heard == []

@@ -134,6 +134,23 @@ async def test_one_bootstrap_server_that_answers_is_enough(
     assert result.status == "passed", result
 
 
+async def test_a_port_of_http_is_told_from_a_broker_that_says_nothing(
+    sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    """Such a server waits for a request to end, which Kafka's first one never does."""
+
+    def wait_for_request(connection: socket.socket) -> None:
+        heard = b""
+        while not heard.endswith(b"\r\n\r\n") and (more := connection.recv(4096)):
+            heard += more
+        if heard.endswith(b"\r\n\r\n"):
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    with scripted_server(wait_for_request) as port:
+        result = await sandbox.check("kafka", {**at(port), "connect_timeout_s": 0.5}, {}, loopback)
+    assert codes(result)[:2] == ["ok", "protocol_mismatch"]
+
+
 async def test_an_advertised_address_is_named_as_the_cluster_told_it(
     start: Start, sandbox: ConnectorSandbox, loopback: EgressPolicy
 ) -> None:
