@@ -8,7 +8,7 @@ type.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, NoReturn
@@ -57,11 +57,14 @@ def decode(body: bytes, wanted: Any, media_type: str) -> Any:
 
 def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
     try:
-        return _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
+        value, plain = _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
     except msgspec.ValidationError as error:
         plain = _plain(body, media_type)  # what follows the first fault was not read yet: it may be malformed
         refuse_forbidden_characters(plain)
         _refuse_each_fault(plain, wanted, error)
+    if broken := list(islice(_broken_rules(plain, type(value)), MAX_FAULTS)):
+        raise BadRequest(errors=broken)
+    return value
 
 
 def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
@@ -85,20 +88,21 @@ def _msgpack_decoder(wanted: Any) -> "msgspec.msgpack.Decoder[Any]":
     return msgspec.msgpack.Decoder(wanted)
 
 
-def _decode_json(body: bytes, wanted: Any) -> Any:
+def _decode_json(body: bytes, wanted: Any) -> tuple[Any, Any]:
+    """The value, and what it was made of."""
     value = _json_decoder(wanted).decode(body)
     plain = json.loads(body, object_pairs_hook=_without_duplicates)
     if _SUSPECT.search(body):
         refuse_forbidden_characters(plain)
-    return value
+    return value, plain
 
 
-def _decode_msgpack(body: bytes, wanted: Any) -> Any:
+def _decode_msgpack(body: bytes, wanted: Any) -> tuple[Any, Any]:
     value = _msgpack_decoder(wanted).decode(body)
     plain = msgspec.msgpack.decode(body)
     refuse_forbidden_characters(plain)
     _refuse_msgpack_duplicates(body, plain)
-    return value
+    return value, plain
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -234,10 +238,22 @@ def _unreadable(error: Exception) -> str:
 
 def _refuse_each_fault(value: Any, wanted: Any, error: msgspec.ValidationError, below: str = "") -> NoReturn:
     _refuse_unknown_tag(value, wanted, below)
-    found = _flattened(_validator(_variant(value, wanted)).iter_errors(value))
+    variant = _variant(value, wanted)
+    found = _flattened(_validator(variant).iter_errors(value))
     each = islice((fault for one in found for fault in _faults(one, below)), 10 * MAX_FAULTS)
-    faults = list({(fault.path, fault.code): fault for fault in each}.values())[:MAX_FAULTS]
-    raise BadRequest(errors=faults or [_first_fault(error, below)]) from None
+    faults = list({(fault.path, fault.code): fault for fault in each}.values()) or [_first_fault(error, below)]
+    faults += _broken_rules(value, variant, below, faults)
+    raise BadRequest(errors=faults[:MAX_FAULTS]) from None
+
+
+def _broken_rules(value: Any, wanted: Any, below: str = "", known: Sequence[Fault] = ()) -> Iterator[Fault]:
+    """By the rules that an Input has for its fields; not of fields that are known to be at fault already."""
+    rules = getattr(wanted, "rules", {}) if isinstance(value, dict) else {}
+    for name, rule in rules.items():
+        path = _joined(below, name)
+        is_known = any(fault.path == path or fault.path.startswith((f"{path}.", f"{path}[")) for fault in known)
+        if value.get(name) is not None and not is_known:
+            yield from rule(value[name], path)
 
 
 def _variant(value: Any, wanted: Any) -> Any:

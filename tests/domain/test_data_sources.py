@@ -92,7 +92,7 @@ FAULTY: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     ("s3", {"config": S3 | {"access_key_id": "AK"}}, {"secrets.secret_access_key": "invalid"}),
     ("s3", {"config": S3, "secrets": {"secret_access_key": "s"}}, {"config.access_key_id": "invalid"}),
     ("postgresql", {"config": None}, {"config": "wrong_type"}),
-    ("postgresql", {"config": [], "name": " "}, {"config": "wrong_type"}),
+    ("postgresql", {"config": [], "name": " "}, {"config": "wrong_type", "name": "blank"}),
     ("postgresql", {"name": " "}, {"name": "blank"}),
     ("postgresql", {"status": "passed", "category": "x", "id": "x", "tenant_id": "x"}, dict.fromkeys(("status", "category", "id", "tenant_id"), "unknown_field")),
 ]  # fmt: skip

@@ -278,7 +278,6 @@ async def test_a_stale_version_is_a_412_that_names_the_current_one(hub: Hub, giv
         await hub.admin.patch(path, json={"first_name": "A"}, headers=header),
         await hub.admin.delete(path, headers=header),
         await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}", headers=header),
-        await hub.admin.delete(f"{path}/roles/{PUBLIC_ROLE}", headers=header),
     ):
         assert (answer.status_code, answer.json()["code"], answer.headers["etag"]) == (412, "stale_version", '"v1"')
     assert (await hub.admin.get(path)).json() == user
@@ -318,18 +317,18 @@ async def test_who_has_this_version_is_told_so(hub: Hub, given: str, status: int
 async def test_a_deployment_may_want_a_version_on_every_change(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     import msgspec
 
-    user = await created(hub)
-    path = f"{USERS}/{user['id']}"
+    path = f"{USERS}/{(await created(hub))['id']}"
+    user = (await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}")).json()
     monkeypatch.setattr(hub.parts, "settings", msgspec.structs.replace(hub.parts.settings, require_if_match=True))
     for answer in (
         await hub.admin.patch(path, json={"first_name": "A"}),
         await hub.admin.delete(path),
         await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}"),
-        await hub.admin.delete(f"{path}/roles/{PUBLIC_ROLE}"),
+        await hub.admin.delete(f"{path}/roles/{ADMIN_ROLE}"),
     ):
         assert (answer.status_code, answer.json()["code"]) == (428, "precondition_required")
     assert (await hub.admin.get(path)).json() == user
-    assert (await hub.admin.patch(path, json={"first_name": "A"}, headers={"If-Match": '"v1"'})).status_code == 200
+    assert (await hub.admin.patch(path, json={"first_name": "A"}, headers={"If-Match": '"v2"'})).status_code == 200
 
 
 # --- roles of users ---

@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from app.core.schemas import Input, Output
+from app.domain.users.identity import is_email
 from app.domain.users.schemas import Email, Password, PersonName, RoleRef, UserOut
 
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema={"writeOnly": True})]
@@ -15,6 +16,8 @@ GivenPassword = Annotated[str, Meta(max_length=1024, extra_json_schema={"writeOn
 
 
 class Register(Input):
+    rules = {"email": is_email}
+
     email: Email
     password: Password
     first_name: PersonName = ""

@@ -12,8 +12,8 @@ from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.repositories import ROLE, ROLES
-from app.domain.roles.schemas import ApproverRoles, PermissionOut, RoleCreate, RoleIds, RoleOut, RolePatch
-from app.domain.roles.services import PERMISSIONS, RoleService
+from app.domain.roles.schemas import PERMISSIONS, ApproverRoles, PermissionOut, RoleCreate, RoleIds, RoleOut, RolePatch
+from app.domain.roles.services import RoleService
 from app.domain.users.repositories import MEMBERS
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork

@@ -1,14 +1,36 @@
 """Roles on the wire."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
 
-from app.core.schemas import EntityOut, Input, Name, Output, Text
+from app.core import migrations
+from app.core.errors import Fault
+from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, visible
 
 Permission = Annotated[str, Meta(max_length=100, examples=["data-sources:read"])]
 Permissions = Annotated[list[Permission], Meta(max_length=200)]
+
+
+class PermissionOut(Output):
+    name: str
+    description: str
+
+
+PERMISSIONS = {name: PermissionOut(name, sentence) for name, sentence in migrations.permissions().items()}
+"""Every permission there is, by name."""
+
+
+def known_permissions(names: list[str], path: str) -> Iterator[Fault]:
+    """Rule: each of them exists."""
+    for index, name in enumerate(names):
+        if name not in PERMISSIONS:
+            yield Fault(f"{path}[{index}]", "unknown_permission", "is not a permission")
+
+
+RULES: Mapping[str, Rule] = {"name": visible, "permissions": known_permissions}
 
 
 class RoleOut(EntityOut):
@@ -22,6 +44,8 @@ class RoleOut(EntityOut):
 
 
 class RoleCreate(Input):
+    rules = RULES
+
     name: Name
     description: Text | None = None
     permissions: Permissions = []
@@ -29,6 +53,8 @@ class RoleCreate(Input):
 
 
 class RolePatch(Input):
+    rules = RULES
+
     name: Name | UnsetType = UNSET
     description: Text | None | UnsetType = UNSET
     permissions: Permissions | UnsetType = UNSET
@@ -41,8 +67,3 @@ RoleIds = Annotated[list[UUID], Meta(max_length=50)]
 class ApproverRoles(Input):
     items: RoleIds
     """Role ids."""
-
-
-class PermissionOut(Output):
-    name: str
-    description: str

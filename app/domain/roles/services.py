@@ -7,17 +7,13 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select, update
 from uuid_utils.compat import uuid7
 
-from app.core import migrations
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
-from app.core.schemas import canonical_name, changes_of, required_text, to_struct
+from app.core.schemas import canonical_name, changes_of, to_struct
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.repositories import RoleRepository
-from app.domain.roles.schemas import PermissionOut, RoleCreate, RoleOut, RolePatch
+from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.users.models import User, UserRole
 from app.domain.work import UnitOfWork
-
-PERMISSIONS = {name: PermissionOut(name, sentence) for name, sentence in migrations.permissions().items()}
-"""Every permission there is, by name."""
 
 ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
 PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
@@ -32,9 +28,9 @@ class RoleService:
         return RoleRepository(self._work.session)
 
     async def create(self, new: RoleCreate) -> RoleOut:
-        """Raises BadRequest for unknown permissions, Forbidden for ones the actor lacks, Conflict for a taken name."""
-        name = required_text(new.name, "name")
-        self._check_grant(new.permissions)
+        """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
+        name = new.name.strip()
+        self._check_held(new.permissions)
         await self.check_reference(new.owner_role_id, "owner_role_id")
         role = Role(
             id=uuid7(),
@@ -58,10 +54,10 @@ class RoleService:
         before = to_struct(role, RoleOut)
         changes = changes_of(patch)
         if "name" in changes:
-            changes["name"] = required_text(changes["name"], "name")
+            changes["name"] = changes["name"].strip()
             changes["name_key"] = canonical_name(changes["name"])
         if "permissions" in changes:
-            self._check_grant(changes["permissions"])
+            self._check_held(changes["permissions"])
             changes["permissions"] = sorted(set(changes["permissions"]))
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if not self._work.apply(role, changes):
@@ -127,21 +123,11 @@ class RoleService:
 
     async def _changeable(self, role_id: UUID) -> Role:
         role = await self._roles.load(role_id, self._work.tenant_id, lock=True)
-        self._work.require_match(role.version)
         if role.is_system:
             raise Conflict("Built-in roles cannot be changed.", code="system_role")
         self._check_held(role.permissions)
+        self._work.require_match(role.version)
         return role
-
-    def _check_grant(self, permissions: Iterable[str]) -> None:
-        unknown = [
-            Fault(f"permissions[{index}]", "unknown_permission", "is not a permission")
-            for index, name in enumerate(permissions)
-            if name not in PERMISSIONS
-        ]
-        if unknown:
-            raise BadRequest("Some permissions do not exist.", errors=unknown)
-        self._check_held(permissions)
 
     def _check_held(self, permissions: Iterable[str]) -> None:
         if not self._work.actor.holds_all(permissions):

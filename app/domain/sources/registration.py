@@ -16,7 +16,7 @@ from app.connectors import registry
 from app.connectors.base import ConnectorConfig
 from app.core.bodies import decode
 from app.core.errors import BadRequest, Conflict, Fault, HubError
-from app.core.schemas import canonical_name, required_text
+from app.core.schemas import canonical_name
 from app.domain.roles.models import Role
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates, references
@@ -111,10 +111,9 @@ class Registration:
         """Raises BadRequest."""
         connector = registry.get(type_of(new))
         require_offered(self._work.parts.settings, connector.type, below)
-        source_secrets.refuse_masks(values, below)
         references.refuse_foreign(self._work.parts.settings, values, below)
         source_secrets.check_together(connector, new.config, values, below)
-        name, fingerprint = required_text(new.name, f"{below}name"), duplicates.fingerprint(connector, new.config)
+        name, fingerprint = new.name.strip(), duplicates.fingerprint(connector, new.config)
         row = {
             "id": uuid7(),
             **self._work.stamp(),

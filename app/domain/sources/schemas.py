@@ -17,7 +17,8 @@ from msgspec.structs import fields as fields_of
 from app.connectors import registry
 from app.connectors.base import Capabilities, ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
-from app.core.schemas import EntityOut, Input, Name, Output, Text
+from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, visible
+from app.domain.sources.masks import no_masks
 
 MAX_BULK = 500
 
@@ -102,7 +103,12 @@ class DataSourceSaved(DataSourceOut):
     """Absent where there is nothing to warn of."""
 
 
+RULES: Mapping[str, Rule] = {"name": visible, "tags": each_visible, "secrets": no_masks}
+
+
 class DataSourceBase(Input, kw_only=True):
+    rules = RULES
+
     name: Name
     description: Text | None = None
     tags: Tags = []
@@ -113,6 +119,8 @@ class DataSourceBase(Input, kw_only=True):
 
 class DataSourcePatch(Input):
     """`config` and `secrets` merge key by key; null clears a key, and in place of a field with a default that field."""
+
+    rules = RULES
 
     name: Name | UnsetType = UNSET
     description: Text | None | UnsetType = UNSET
@@ -127,9 +135,13 @@ class DataSourcePatch(Input):
 class ConnectionBase(Input, kw_only=True):
     """What a test needs of a source that is not saved."""
 
+    rules = {"secrets": no_masks}
+
 
 class ConnectionPatch(Input):
     """A change that is tested before it is saved; merged as a PATCH would be."""
+
+    rules = {"secrets": no_masks}
 
     config: dict[str, Any] | UnsetType = UNSET
     secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET

@@ -1,6 +1,5 @@
 """Secrets of data sources: sealed when given, opened for connector work, and sent only where they were given for."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,18 +19,6 @@ from app.core.sealing import SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.sources.schemas import GivenSecrets, SecretReference, Value, Values, given_secrets_type
 from app.domain.work import UnitOfWork
-
-MASKS = re.compile(
-    r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026#._\- ]{3,}"
-    r"|x{3,}"
-    r"|redacted|masked|obfuscated|hidden"
-    r"|[*_]*[<\[({]+(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[>\])}]+[*_]*"
-    r"|[*_]{2,}(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[*_]{2,}",
-    re.IGNORECASE,
-)
-"""What forms and other services show in place of a secret: sent back, it would replace the real one. The rule: three
-or more signs and nothing else (stars, dots, bullets, dashes ...), three or more `x`, a word such as `REDACTED`, or one
-such as `<hidden>` in brackets, stars or underscores. A secret that only holds some of these is a secret."""
 
 LOST = (
     "A stored secret cannot be opened: the key that it was sealed with is gone. Give it again, or bring back the key."
@@ -76,21 +63,6 @@ def given_values(secrets: GivenSecrets) -> dict[str, Value]:
     """The fields that have a value."""
     values = ((name, getattr(secrets, name)) for name in secrets.__struct_fields__)
     return {name: value for name, value in values if value is not None}
-
-
-def refuse_masks(secrets: Values, below: str = "") -> None:
-    """Raises BadRequest where a mask was given as a secret."""
-    masked = [name for name, value in secrets.items() if isinstance(value, str) and MASKS.fullmatch(value)]
-    if masked:
-        faults = [
-            Fault(
-                f"{below}secrets.{name}",
-                "masked_secret",
-                "is a mask, not a secret; leave it out to keep the stored one",
-            )
-            for name in masked
-        ]
-        raise BadRequest(errors=faults)
 
 
 def check_together(connector: AnyConnector, config: ConnectorConfig, values: Values, below: str = "") -> None:

@@ -24,7 +24,7 @@ from app.connectors.sandbox import SandboxError, TooManyConnectorRuns
 from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound, TooManyRequests, Unavailable
 from app.core.listing import parse_uuid
-from app.core.schemas import canonical_name, changes_of, required_text
+from app.core.schemas import canonical_name, changes_of
 from app.core.security import Principal
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService
@@ -72,17 +72,18 @@ class DataSourceService:
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceSaved:
         """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""
+        changes = changes_of(patch)
+        self._judge_references(changes)
         source = await self._sources.load(source_id, self._work.tenant_id, lock=True)
         self._work.require_match(source.version)
         before = await self._shown(source_id)
-        changes = changes_of(patch)
         given = await self._secrets_to_change(source, changes)
         reach = await self._merged(source, changes.get("config", {}), given) if "config" in changes or given else None
         is_reconfigured = reach is not None and reach.config != source.config
         if reach is not None:
             changes["config"] = reach.config
         if "name" in changes:
-            changes["name"] = required_text(changes["name"], "name")
+            changes["name"] = changes["name"].strip()
             changes["name_key"] = canonical_name(changes["name"])
         if "tags" in changes:
             changes["tags"] = distinct(changes["tags"] or [])
@@ -158,8 +159,9 @@ class DataSourceService:
 
     async def reach_of(self, source_id: UUID, changes: ConnectionPatch | None = None) -> Reach:
         """What a test needs; with changes, as an update with them would save it. Raises as `update` does."""
-        source = await self._held(source_id)
         named = changes_of(changes) if changes is not None else {}
+        self._judge_references(named)
+        source = await self._held(source_id)
         if not named:
             kept = await source_secrets.stored(self._work, source)
             return Reach(source.type, source.config, kept.values, kept.versions, source.fingerprint)
@@ -194,15 +196,16 @@ class DataSourceService:
             data = {"id": str(source.id), "status": status, "before": source.status}
             self._work.announce("data_source.status_changed", f"data-sources/{source.id}", data)
 
-    async def _secrets_to_change(self, source: DataSource, changes: dict[str, Any]) -> dict[str, Value | None]:
-        """The secrets of a patch; null in their place clears all of them. Raises BadRequest and Forbidden."""
-        given: dict[str, Value | None] | None = changes.pop("secrets", {})
-        if given is None:
-            return dict.fromkeys(await source_secrets.names(self._work, source))
+    def _judge_references(self, changes: Mapping[str, Any]) -> None:
+        """Raises Forbidden and BadRequest for references that are wrong whatever is stored."""
+        given = changes.get("secrets") or {}
         references.require_permission(self._work.principal, given)
-        source_secrets.refuse_masks(given)
         references.refuse_foreign(self._work.parts.settings, given)
-        return given
+
+    async def _secrets_to_change(self, source: DataSource, changes: dict[str, Any]) -> dict[str, Value | None]:
+        """The secrets of a patch; null in their place clears all of them."""
+        given: dict[str, Value | None] | None = changes.pop("secrets", {})
+        return dict.fromkeys(await source_secrets.names(self._work, source)) if given is None else given
 
     async def _merged(self, source: DataSource, patch: Mapping[str, Any], given: Values) -> Reach:
         """Config and secrets after a merge patch, held against the type and against where the secrets may go."""
@@ -250,7 +253,6 @@ def values_to_test(
     """The secrets of a source that is not saved, judged as they would be if it were. Raises BadRequest, Forbidden."""
     values = source_secrets.given_values(given.secrets)
     references.require_permission(principal, values)
-    source_secrets.refuse_masks(values)
     references.refuse_foreign(parts.settings, values)
     source_secrets.check_together(connector, given.config, values)
     return values

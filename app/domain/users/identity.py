@@ -1,6 +1,7 @@
 """One person, one identity: which spellings of an email address are the same address."""
 
 import unicodedata
+from collections.abc import Iterator
 from contextlib import suppress
 
 import idna
@@ -31,6 +32,14 @@ def checked_email(email: str, path: str = "email") -> str:
     except EmailNotValidError:
         raise BadRequest(errors=[Fault(path, "invalid_email", "is not an email address")]) from None
     return checked.normalized
+
+
+def is_email(value: str, path: str) -> Iterator[Fault]:
+    """Rule: as `checked_email`."""
+    try:
+        checked_email(value, path)
+    except BadRequest as error:
+        yield from error.errors
 
 
 def email_filter(column: Column) -> Filter:

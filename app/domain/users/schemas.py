@@ -6,6 +6,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, UnsetType
 
 from app.core.schemas import EntityOut, Input, Output
+from app.domain.users.identity import is_email
 
 Email = Annotated[
     str, Meta(min_length=3, max_length=254, examples=["ada@example.org"], extra_json_schema={"format": "email"})
@@ -38,6 +39,8 @@ class UserOut(EntityOut):
 
 
 class UserCreate(Input):
+    rules = {"email": is_email}
+
     email: Email
     first_name: PersonName = ""
     last_name: PersonName = ""
@@ -47,6 +50,8 @@ class UserCreate(Input):
 
 
 class UserPatch(Input):
+    rules = {"email": is_email}
+
     email: Email | UnsetType = UNSET
     first_name: PersonName | UnsetType = UNSET
     last_name: PersonName | UnsetType = UNSET

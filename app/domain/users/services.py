@@ -1,7 +1,7 @@
 """The rules about users: one identity per person, nobody rises above themselves, the last admin stays."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -48,9 +48,11 @@ class UserService:
         return shown
 
     async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
+        changes = changes_of(patch)
+        await self._refuse_weak(changes)
         user = await self._changeable(user_id)
         before = await self._shown(user_id)
-        changes = await self._columns(user, changes_of(patch))
+        changes = await self._columns(user, changes)
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
             await self._keep_an_admin(user_id)
@@ -83,8 +85,8 @@ class UserService:
         Raises Forbidden where the role brings more than the actor holds.
         """
         user = await self._users.load(user_id, self._work.tenant_id, lock=True)
-        self._work.require_match(user.version)
         await RoleService(self._work).grantable(role_id)
+        self._work.require_match(user.version)
         if await self._holds(user_id, role_id):
             return await self._shown(user_id)
         await self._hold(user_id, (role_id,))
@@ -95,12 +97,13 @@ class UserService:
 
         Raises NotFound where the user does not hold it, Conflict for `public` and for the last admin.
         """
-        user = await self._changeable(user_id)
+        user = await self._within_reach(user_id)
         await RoleService(self._work).grantable(role_id)
         if role_id == PUBLIC_ROLE_ID:
             raise Conflict("Everyone holds the role `public`.", code="system_role")
         if not await self._holds(user_id, role_id):
             raise NotFound("The user does not hold this role.")
+        self._work.require_match(user.version)
         if role_id == ADMIN_ROLE_ID:
             await self._keep_an_admin(user_id)
         statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == role_id)
@@ -117,9 +120,13 @@ class UserService:
         return after
 
     async def _changeable(self, user_id: UUID) -> User:
+        user = await self._within_reach(user_id)
+        self._work.require_match(user.version)
+        return user
+
+    async def _within_reach(self, user_id: UUID) -> User:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
         user = await self._users.load(user_id, self._work.tenant_id, lock=True)
-        self._work.require_match(user.version)
         held = (
             select(func.unnest(Role.permissions))
             .join(UserRole, UserRole.role_id == Role.id)
@@ -128,6 +135,12 @@ class UserService:
         if not self._work.actor.holds_all(await self._work.session.scalars(held)):
             raise Forbidden("This user may do more than you: you cannot change them.", code="exceeds_own_permissions")
         return user
+
+    async def _refuse_weak(self, changes: Mapping[str, Any]) -> None:
+        """A password that is weak by itself, or made of what comes with it. Raises BadRequest."""
+        if changes.get("password") is not None:
+            own = (changes[name] for name in ("email", "first_name", "last_name") if name in changes)
+            await refuse_weak_password(self._work, changes["password"], own, path="password")
 
     async def _columns(self, user: User, changes: dict[str, Any]) -> dict[str, Any]:
         """The fields of a patch as columns."""
@@ -176,6 +189,12 @@ class UserService:
 
 
 async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> str:
+    """Raises BadRequest for a weak password."""
+    await refuse_weak_password(work, password, own, path=path)
+    return await work.parts.passwords.hash(password)
+
+
+async def refuse_weak_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> None:
     """Raises BadRequest where the password is too short, common or made of the person's own data."""
     minimum = work.parts.settings.password_min_length
     sentence = await asyncio.to_thread(lambda: refusal(password, min_length=minimum, personal=tuple(own)))
@@ -183,7 +202,6 @@ async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str],
         raise BadRequest(
             "The password is not accepted.", code="weak_password", errors=[Fault(path, "weak_password", sentence)]
         )
-    return await work.parts.passwords.hash(password)
 
 
 async def end_sessions(work: UnitOfWork, user_id: UUID, *, keep: UUID | None = None) -> None:

@@ -1,0 +1,28 @@
+"""Masks: what is shown in place of a secret, and must not be taken for one when it comes back."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from app.core.errors import Fault
+
+MASKS = re.compile(
+    r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026#._\- ]{3,}"
+    r"|x{3,}"
+    r"|redacted|masked|obfuscated|hidden"
+    r"|[*_]*[<\[({]+(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[>\])}]+[*_]*"
+    r"|[*_]{2,}(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[*_]{2,}",
+    re.IGNORECASE,
+)
+"""What forms and other services show in place of a secret: sent back, it would replace the real one. The rule: three
+or more signs and nothing else (stars, dots, bullets, dashes ...), three or more `x`, a word such as `REDACTED`, or one
+such as `<hidden>` in brackets, stars or underscores. A secret that only holds some of these is a secret."""
+
+
+def no_masks(secrets: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    """Rule: none of the secrets is a mask."""
+    for name, value in secrets.items():
+        if isinstance(value, str) and MASKS.fullmatch(value):
+            yield Fault(
+                f"{path}.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one"
+            )
