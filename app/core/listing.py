@@ -6,6 +6,7 @@ it (`WHERE (sort, id) > (value, id)`), never at an OFFSET.
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -64,7 +65,8 @@ class ListQuery(Struct, frozen=True, kw_only=True):
 class Listing:
     """What one list takes, and the selects that it becomes.
 
-    `selection` is the repository's own select; its first column is the row's id. Statements are built once per shape
+    `selection` is the repository's own select; its first column is the row's id. `name` tells the list's cursors from
+    those of others. Statements are built once per shape
     (which filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
     """
 
@@ -72,11 +74,13 @@ class Listing:
         self,
         selection: Select[Any],
         *,
+        name: str,
         id_column: Column,
         sorts: Mapping[str, Column],
         default_sort: str,
         filters: Mapping[str, Filter] | None = None,
     ) -> None:
+        self._name = name
         self.selection = selection
         self.sorts = sorts
         self.default_sort = default_sort
@@ -110,7 +114,8 @@ class Listing:
 
     def cursor_after(self, query: ListQuery, row: Sequence[Any]) -> str:
         """For the page behind this row of `statement(query)`."""
-        packed = msgspec.msgpack.encode((query.sort, row[self.sort_position(query.sort)], row[0].bytes))
+        mark = mark_of(self._name, query.sort, query.filters)
+        packed = msgspec.msgpack.encode((mark, row[self.sort_position(query.sort)], row[0].bytes))
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     def _build(self, query: ListQuery) -> Select[Any]:
@@ -153,7 +158,7 @@ class Listing:
             except ValueError as error:
                 faults.append(Fault(name, "invalid_parameter", str(error)))
         if not faults and "cursor" in given:
-            values["after"] = self._after(given["cursor"], values["sort"])
+            values["after"] = self._after(given["cursor"], values["sort"], filters)
         if faults:
             raise BadRequest("A query parameter is not valid.", code="invalid_parameter", errors=faults)
         return ListQuery(filters=filters, **values)
@@ -162,17 +167,29 @@ class Listing:
         if text.removeprefix("-") not in self.sorts or text.startswith("--"):
             raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
 
-    def _after(self, cursor: str, sort: str) -> tuple[Any, UUID]:
+    def _after(self, cursor: str, sort: str, filters: Mapping[str, Any]) -> tuple[Any, UUID]:
         kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].type.python_type]
         try:
             packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            named, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (str, kind, bytes)))
-            if named != sort or (isinstance(value, str) and "\x00" in value):
+            mark, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (bytes, kind, bytes)))
+            if mark != mark_of(self._name, sort, filters) or (isinstance(value, str) and "\x00" in value):
                 raise ValueError("another list's cursor")
             return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)
         except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError):
-            fault = Fault("cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same sort")
-            raise BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault]) from None
+            raise _invalid_cursor() from None
+
+
+def mark_of(name: str, sort: str, filters: Mapping[str, Any]) -> bytes:
+    """What a cursor belongs to: with another list, sort or filter it would lead to rows that nobody asked for."""
+    asked = msgspec.msgpack.encode((name, sort, sorted(filters.items())))
+    return hashlib.blake2b(asked, digest_size=8).digest()
+
+
+def _invalid_cursor() -> BadRequest:
+    fault = Fault(
+        "cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same sort and filters"
+    )
+    return BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault])
 
 
 _CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: int, UUID: UUID}
@@ -317,19 +334,20 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     given = _parsed_by_name(parse_parameters(query_string))
     wanted = given.get("q", "").casefold()
     names = sorted((name for name in items if wanted in name.casefold()), reverse=given.get("sort") == "-name")
-    start = _position_after(names, given["cursor"]) if "cursor" in given else 0
+    mark = mark_of("names", given.get("sort", "name"), {"q": wanted})
+    start = _position_after(names, mark, given["cursor"]) if "cursor" in given else 0
     shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
     more = start + len(shown) < len(names)
-    cursor = base64.urlsafe_b64encode(shown[-1].encode()).decode() if more else None
+    cursor = base64.urlsafe_b64encode(mark + shown[-1].encode()).rstrip(b"=").decode() if more else None
     return Page(
         items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None
     )
 
 
-def _position_after(names: list[str], last: str) -> int:
-    if last not in names:
-        fault = Fault("cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same filters")
-        raise BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault])
+def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
+    last = cursor.removeprefix(mark).decode(errors="replace")
+    if not cursor.startswith(mark) or last not in names:
+        raise _invalid_cursor()
     return names.index(last) + 1
 
 
@@ -356,9 +374,9 @@ def _by_name(text: str) -> str:
     return text
 
 
-def _name_cursor(text: str) -> str:
+def _name_cursor(text: str) -> bytes:
     try:
-        return base64.b64decode(text, altchars=b"-_", validate=True).decode()
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise ValueError("must be the next_cursor of the page before") from None
 

@@ -1,14 +1,16 @@
 """Query strings, filters and cursors: MA3 and IN1 where they are read. Lists against a database: tests/core/test_reads.py."""
 
 import base64
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import msgspec
 import pytest
 
 from app.core.errors import BadRequest
-from app.core.listing import MAX_LIMIT, ListQuery, page_of_names, parse_parameters
+from app.core.listing import MAX_LIMIT, ListQuery, mark_of, page_of_names, parse_parameters
 from app.domain.roles.repositories import ROLES
 from app.domain.users.repositories import USERS
 
@@ -22,6 +24,11 @@ def refusal_of(query: bytes) -> BadRequest:
 
 def cursor(*parts: Any) -> str:
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(parts)).rstrip(b"=").decode()
+
+
+def users_cursor(*parts: Any, sort: str = "created_at") -> str:
+    """Made up by somebody who knows how cursors are made."""
+    return cursor(mark_of("users", sort, {}), *parts)
 
 
 def test_a_list_without_parameters_has_its_defaults() -> None:
@@ -87,24 +94,33 @@ def test_a_nameless_query_has_no_parameters() -> None:
     assert parse_parameters(b"") == parse_parameters(b"&&") == {}
 
 
+MOMENT, ROW_ID = "2025-01-01T00:00:00Z", b"x" * 16
 HOSTILE_CURSORS = {
     "empty": "",
     "not base64": "!!!!",
     "not ascii": "ü",
     "other alphabet": "ab+/",
     "not msgpack": "AAAA",
-    "cut off": cursor("created_at", "2025-01-01T00:00:00Z", b"x" * 16)[:-4],
-    "another sort": cursor("email", "a", b"x" * 16),
-    "another direction": cursor("-created_at", "2025-01-01T00:00:00Z", b"x" * 16),
-    "another type": cursor("created_at", 5, b"x" * 16),
-    "null": cursor("created_at", None, b"x" * 16),
-    "short id": cursor("created_at", "2025-01-01T00:00:00Z", b"x" * 15),
-    "text id": cursor("created_at", "2025-01-01T00:00:00Z", "x" * 16),
-    "too many parts": cursor("created_at", "2025-01-01T00:00:00Z", b"x" * 16, 1),
+    "cut off": users_cursor(MOMENT, ROW_ID)[:-4],
+    "another sort": users_cursor("a", ROW_ID, sort="email"),
+    "another direction": users_cursor(MOMENT, ROW_ID, sort="-created_at"),
+    "another list": cursor(mark_of("roles", "created_at", {}), MOMENT, ROW_ID),
+    "another filter": cursor(mark_of("users", "created_at", {"is_active": True}), MOMENT, ROW_ID),
+    "no mark": cursor("created_at", MOMENT, ROW_ID),
+    "another type": users_cursor(5, ROW_ID),
+    "null": users_cursor(None, ROW_ID),
+    "short id": users_cursor(MOMENT, ROW_ID[:-1]),
+    "text id": users_cursor(MOMENT, "x" * 16),
+    "too many parts": users_cursor(MOMENT, ROW_ID, 1),
     "a map": base64.urlsafe_b64encode(msgspec.msgpack.encode({"a": 1})).decode(),
     "deep": base64.urlsafe_b64encode(b"\x91" * 700).decode(),
-    "no date": cursor("created_at", "2025-02-30T00:00:00Z", b"x" * 16),
+    "no date": users_cursor("2025-02-30T00:00:00Z", ROW_ID),
 }
+
+
+def test_a_cursor_is_read_where_it_was_made() -> None:
+    found = USERS.parse(f"limit=7&cursor={users_cursor(MOMENT, ROW_ID)}".encode())
+    assert found.after == (datetime(2025, 1, 1, tzinfo=UTC), UUID(bytes=ROW_ID))
 
 
 @pytest.mark.parametrize("given", HOSTILE_CURSORS.values(), ids=HOSTILE_CURSORS)
@@ -115,13 +131,13 @@ def test_a_cursor_of_nobody_is_refused(given: str) -> None:
 @pytest.mark.parametrize("name", ["a\x00b", "a\x00"])
 def test_a_cursor_brings_no_nul_into_the_database(name: str) -> None:
     with pytest.raises(BadRequest):
-        ROLES.parse(f"sort=name&cursor={cursor('name', name, b'x' * 16)}".encode())
+        ROLES.parse(f"sort=name&cursor={cursor(mark_of('roles', 'name', {}), name, ROW_ID)}".encode())
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_cursor_at_the_edge_of_time_is_read_or_refused(moment: str) -> None:
     try:
-        found = USERS.parse(f"cursor={cursor('created_at', moment, b'x' * 16)}".encode())
+        found = USERS.parse(f"cursor={users_cursor(moment, ROW_ID)}".encode())
     except BadRequest:
         return
     assert found.after is not None
@@ -143,6 +159,14 @@ def test_a_list_in_memory_is_paged_like_any_other() -> None:
     rest, end = names_of(f"limit=3&cursor={cursor_}".encode())
     assert (first, rest, end) == (["ant", "bee", "cat"], ["dog"], None)
     assert names_of(b"sort=-name&q=A&limit=1")[0] == ["cat"]
+
+
+@pytest.mark.parametrize("other", [b"limit=3&sort=-name&", b"limit=3&q=a&"])
+def test_a_cursor_of_a_list_in_memory_belongs_to_its_sort_and_search(other: bytes) -> None:
+    made = names_of(b"limit=1")[1]
+    with pytest.raises(BadRequest):
+        page_of_names(NAMES, other + f"cursor={made}".encode())
+    assert names_of(f"limit=3&sort=name&cursor={made}".encode())[0] == ["bee", "cat", "dog"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ class AuditEventRepository(Repository[AuditEvent]):
 
 AUDIT_EVENTS = Listing(
     AuditEventRepository.selection(AuditEventOut),
+    name="audit events",
     id_column=AuditEvent.id,
     sorts={"occurred_at": AuditEvent.occurred_at},
     default_sort="-occurred_at",

@@ -22,6 +22,7 @@ SESSIONS = Listing(
         Session.revoked_at.is_(None),
         func.least(Session.expires_at, Session.idle_expires_at) > func.now(),
     ),
+    name="sessions",
     id_column=Session.id,
     sorts={"created_at": Session.created_at, "last_seen_at": Session.last_seen_at},
     default_sort="-created_at",

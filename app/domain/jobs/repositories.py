@@ -16,6 +16,7 @@ class JobRepository(Repository[Job]):
 JOB = JobRepository.selection_by_id(JobOut)
 JOBS = Listing(
     JobRepository.selection(JobOut),
+    name="jobs",
     id_column=Job.id,
     sorts={"created_at": Job.created_at},
     default_sort="-created_at",

@@ -13,6 +13,7 @@ class RoleRepository(Repository[Role]):
 ROLE = RoleRepository.selection_by_id(RoleOut)
 ROLES = Listing(
     RoleRepository.selection(RoleOut),
+    name="roles",
     id_column=Role.id,
     sorts={"created_at": Role.created_at, "updated_at": Role.updated_at, "name": Role.name_key},
     default_sort="created_at",

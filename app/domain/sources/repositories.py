@@ -66,6 +66,7 @@ def _has_tag(name: str) -> ColumnElement[bool]:
 DATA_SOURCE = DataSourceRepository.selection_by_id(DataSourceOut)
 DATA_SOURCES = Listing(
     DataSourceRepository.selection(DataSourceOut),
+    name="data sources",
     id_column=DataSource.id,
     sorts={"created_at": DataSource.created_at, "updated_at": DataSource.updated_at, "name": DataSource.name_key},
     default_sort="created_at",
@@ -93,6 +94,7 @@ def _of_source(repository: type[Repository[Any]], struct: Any) -> Any:
 
 TESTS = Listing(
     _of_source(TestRepository, TestOut),
+    name="tests",
     id_column=DataSourceTest.id,
     sorts={"created_at": DataSourceTest.created_at},
     default_sort="-created_at",
@@ -101,6 +103,7 @@ TESTS = Listing(
 OBJECT = _of_source(ObjectRepository, ObjectOut).where(SourceObject.id == bindparam("id", type_=SourceObject.id.type))
 OBJECTS = Listing(
     _of_source(ObjectRepository, ObjectOut),
+    name="objects",
     id_column=SourceObject.id,
     sorts={"qualified_name": SourceObject.qualified_name, "discovered_at": SourceObject.discovered_at},
     default_sort="qualified_name",

@@ -40,6 +40,7 @@ def roles_of_user_listing() -> Listing:
     )
     return Listing(
         RoleRepository.selection(RoleOut).where(held),
+        name="roles of a user",
         id_column=Role.id,
         sorts={"name": Role.name_key, "created_at": Role.created_at},
         default_sort="name",
@@ -50,6 +51,7 @@ def members_listing() -> Listing:
     """The users who hold one role (bound as `member_role_id`)."""
     return Listing(
         UserRepository.selection(UserOut).where(_holds_role("member_role_id")),
+        name="members of a role",
         id_column=User.id,
         sorts={"email": User.email_key, "created_at": User.created_at},
         default_sort="email",
@@ -61,6 +63,7 @@ MEMBERS = members_listing()
 USER = UserRepository.selection_by_id(UserOut)
 USERS = Listing(
     UserRepository.selection(UserOut),
+    name="users",
     id_column=User.id,
     sorts={"created_at": User.created_at, "updated_at": User.updated_at, "email": User.email_key},
     default_sort="created_at",
