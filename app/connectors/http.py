@@ -7,6 +7,7 @@ identifies the caller stays at the origin that it was given for.
 
 from __future__ import annotations
 
+import codecs
 import re
 import ssl
 import zlib
@@ -74,9 +75,9 @@ class Response(msgspec.Struct, frozen=True):
     """Whether `body` is all of it; see `HttpClient.request`."""
 
     def json(self) -> Any:
-        """Raises `response_invalid`."""
+        """Raises `response_invalid`. A byte order mark is passed over (RFC 8259, section 8.1)."""
         try:
-            return msgspec.json.decode(self.body)
+            return msgspec.json.decode(self.body.removeprefix(codecs.BOM_UTF8))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise ConnectorError("response_invalid", "The answer is not JSON.") from None
 

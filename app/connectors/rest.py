@@ -51,6 +51,9 @@ Pointer = Annotated[str, Meta(max_length=512, pattern="^(/.*)?$")]
 _BATCH: Final = 100
 _SAMPLE_ROWS: Final = 100
 _MAX_RESOURCES: Final = 5_000
+_OF_ONE_LIST: Final = frozenset(
+    {"not_found", "permission_denied", "response_invalid", "response_too_large", "server_error"}
+)
 _DOCUMENT_PLACES: Final = ("openapi.json",)
 _POSITION_PARAMETERS: Final[dict[PaginationMode, str]] = {"page": "page", "offset": "offset", "cursor": "cursor"}
 
@@ -157,8 +160,9 @@ class Rest(Connector[RestConfig, RestSecrets]):
         async with self._client() as client:
             session = await self._sign_in(client)
             batch: list[DiscoveredObject] = []
-            for endpoint in await session.endpoints():
-                fields = endpoint.fields or _sampled(await session.rows(endpoint, 1))
+            endpoints = await session.endpoints()
+            for endpoint in endpoints:
+                fields = endpoint.fields or await session.sampled(endpoint, is_only=len(endpoints) == 1)
                 batch.append(DiscoveredObject.at(endpoint.path, "resource", fields))
                 if len(batch) == _BATCH:
                     yield batch
@@ -233,6 +237,15 @@ class Session:
         are the same, too."""
         size = min(self._config.page_size, wanted) if endpoint.fields else self._config.page_size
         return await read_rows(self._get, endpoint.url, endpoint.pointer, self._paging, size=size, wanted=wanted)
+
+    async def sampled(self, endpoint: Endpoint, *, is_only: bool) -> tuple[DiscoveredField, ...]:
+        """None of a list that cannot be read beside others; if it is the only one, that is the failure."""
+        try:
+            return _sampled(await self.rows(endpoint, 1))
+        except ConnectorError as error:
+            if is_only or error.code not in _OF_ONE_LIST:
+                raise
+            return ()
 
     async def _get(self, url: str) -> Response:
         return await self._client.request("GET", url)

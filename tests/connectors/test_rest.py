@@ -332,6 +332,29 @@ async def test_a_swagger_document_with_a_base_path_is_understood(shop_api: int, 
     assert len(shown.rows) == 25
 
 
+async def test_a_list_that_cannot_be_read_beside_others_has_no_fields(shop_api: int, loopback: EgressPolicy) -> None:
+    paths = {
+        "good": "pages?page=1",
+        "gone": "nowhere",
+        "secret": "forbidden",
+        "out of order": "broken",
+        "deep": "nested",
+    }
+    resources = [{"name": name, "path": path} for name, path in paths.items()]
+    found = {item.path: item.fields for item in await discovered(rest(shop_api, "", loopback, resources=resources))}
+    assert {path: bool(fields) for path, fields in found.items()} == {(name,): name == "good" for name in paths}
+
+
+async def test_a_list_that_cannot_be_read_alone_is_the_failure(shop_api: int, loopback: EgressPolicy) -> None:
+    with pytest.raises(ConnectorError) as caught:
+        await discovered(rest(shop_api, "nowhere", loopback))
+    assert caught.value.code == "not_found"
+
+
+def test_an_answer_may_start_with_a_byte_order_mark() -> None:
+    assert Response(200, {}, b'\xef\xbb\xbf[{"a": 1}]', FIRST).json() == [{"a": 1}]
+
+
 # Patience -------------------------------------------------------------------------------------------------------------
 
 
