@@ -25,6 +25,10 @@ class Operation(NamedTuple):
     path: str
     access: Access
 
+    @property
+    def is_of_one_thing(self) -> bool:
+        return "{" in self.path
+
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
@@ -147,7 +151,21 @@ async def test_each_operation_asks_for_its_own_permission(hub: Hub, table: list[
     for operation in guarded:
         await member.holds([name for name in permissions() if name != operation.access.permission])
         answer = await call(member.client, operation)
-        assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), operation
+        hidden = operation.is_of_one_thing and str(operation.access.permission).endswith(":read")
+        wanted = (404, "not_found") if hidden else (403, "permission_missing")
+        assert (answer.status_code, answer.json()["code"]) == wanted, operation
+
+
+async def test_to_who_holds_nothing_single_things_are_not_there(
+    hub: Hub, table: list[Operation], member: Member, records: Records
+) -> None:
+    await member.holds([])
+    for operation in table:
+        if operation.access.permission:
+            answer = await call(member.client, operation)
+            assert answer.status_code == (404 if operation.is_of_one_thing else 403), operation
+            (row,) = await records.audit(answer)
+            assert (row["outcome"], row["detail"]) == ("refused", "permission_missing"), operation
 
 
 async def test_each_operation_asks_for_nothing_else(hub: Hub, table: list[Operation], member: Member) -> None:
@@ -166,4 +184,5 @@ async def test_head_is_guarded_like_get(hub: Hub, table: list[Operation], member
             assert (await call(hub.client(), head)).status_code == 401, operation
             if operation.access.permission:
                 answer = await call(member.client, head)
-                assert (answer.status_code, answer.content) == (403, b""), operation
+                wanted = 404 if operation.is_of_one_thing else 403
+                assert (answer.status_code, answer.content) == (wanted, b""), operation

@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 
 from app.core.answers import Answer
 from app.core.bodies import require_form
-from app.core.errors import BadRequest, Forbidden, InternalError
+from app.core.errors import BadRequest, Forbidden, InternalError, NotFound
 from app.core.exchange import Exchange
 from app.core.security import Access, Principal, bearer_token
 from app.domain.parts import Parts
@@ -23,7 +23,8 @@ from app.domain.work import record_refusal
 async def admit(request: Request[Any, Any, Any]) -> Answer[None] | None:
     """An answer for OPTIONS only.
 
-    Raises Unauthenticated, Forbidden, or BadRequest for query parameters where the route takes none.
+    Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for query
+    parameters where the route takes none.
     """
     scope = request.scope
     handler = scope["route_handler"]
@@ -36,7 +37,7 @@ async def admit(request: Request[Any, Any, Any]) -> Answer[None] | None:
     if not access.is_open:
         principal = await authenticate(request.app.state.parts, exchange)
         if access.permission is not None and access.permission not in principal.permissions:
-            await _refuse(request.app.state.parts, exchange, access.permission)
+            await _refuse(request.app.state.parts, exchange, principal, access.permission)
     if scope["query_string"] and not access.takes_query:
         raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
     if access.takes_form:
@@ -59,10 +60,12 @@ async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
     return signed.principal
 
 
-async def _refuse(parts: Parts, exchange: Exchange, permission: str) -> None:
+async def _refuse(parts: Parts, exchange: Exchange, principal: Principal, permission: str) -> None:
+    """A collection, or what one may see but not do, is a 403; a single thing that one may not see is not there."""
     error = Forbidden(f"This needs the permission `{permission}`.", code="permission_missing")
     await record_refusal(parts, exchange, error)
-    raise error
+    is_seen = principal.may(f"{permission.partition(':')[0]}:read")
+    raise error if is_seen or not exchange.scope["path_params"] else NotFound
 
 
 def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
