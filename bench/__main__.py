@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
-from bench import contestants, footprint, load, report, seeding, works
+from bench import contestants, discovery, footprint, load, report, seeding, works
 from bench.contestants import Server, StartFailed
 from bench.load import LoadFailed
 from bench.probe import WrongAnswer
@@ -29,7 +29,7 @@ _PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
     "login": works.logins,
     "mixed": works.reads_beside_logins,
 }
-_FOOTPRINT = ("start", "memory")
+_FOOTPRINT = ("start", "memory", "discover")
 _PACKAGES = (
     "litestar",
     "granian",
@@ -54,7 +54,7 @@ def main() -> int:
     if any(part in _PARTS for part in parts):
         measured, problems = _compare(pace, [part for part in _PARTS if part in parts])
     if any(part in _FOOTPRINT for part in parts):
-        found, broken = _footprint(pace, parts, chosen.memory_requests)
+        found, broken = _footprint(pace, parts, chosen.memory_requests, chosen.tables)
         bounds, problems = found, [*problems, *broken]
     page = _page(pace, load_before, measured, bounds, problems)
     print(page)
@@ -70,11 +70,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of load per contestant and round")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--memory-requests", type=int, default=100_000)
+    parser.add_argument("--tables", type=int, default=10_000, help="of the database that is discovered")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--out", help="where to write the table; a whole run writes bench/RESULTS.md by itself")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.rounds, chosen.seconds, chosen.memory_requests = 1, 1.0, 5_000
+        chosen.rounds, chosen.seconds, chosen.memory_requests, chosen.tables = 1, 1.0, 5_000, 500
     return chosen
 
 
@@ -118,7 +119,7 @@ def _reported(bench: Bench, part: str) -> Iterator[None]:
         bench.problem(f"{part}: {type(error).__name__}: {error}")
 
 
-def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int) -> tuple[list[Bound], list[str]]:
+def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int, tables: int) -> tuple[list[Bound], list[str]]:
     bench = Bench(pace, None, _progress)
     bounds: list[Bound] = []
     if "start" in parts:
@@ -127,6 +128,9 @@ def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int) -> tuple[
     if "memory" in parts:
         with _reported(bench, "memory"):
             bounds += footprint.memory(bench, memory_requests)
+    if "discover" in parts:
+        with _reported(bench, "discover"):
+            bounds += discovery.discover(bench, tables)
     return bounds, bench.problems
 
 
