@@ -130,6 +130,11 @@ MASKED = [
     "[REDACTED]",
     "(secret)",
     "**redacted**",
+    "\uff0a" * 4,
+    "\u2013" * 3,
+    "********\n",
+    " redacted ",
+    "    ",
 ]
 REAL = [
     "xxx-my-real-xxx",

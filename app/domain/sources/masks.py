@@ -1,13 +1,14 @@
 """Masks: what is shown in place of a secret, and must not be taken for one when it comes back."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.core.errors import Fault
 
 MASKS = re.compile(
-    r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026#._\- ]{3,}"
+    r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026\u2010-\u2015#._\- ]{3,}"
     r"|x{3,}"
     r"|redacted|masked|obfuscated|hidden"
     r"|[*_]*[<\[({]+(hidden|redacted|masked|obfuscated|secret|encrypted|unchanged)[>\])}]+[*_]*"
@@ -22,7 +23,13 @@ such as `<hidden>` in brackets, stars or underscores. A secret that only holds s
 def no_masks(secrets: Mapping[str, Any], path: str) -> Iterator[Fault]:
     """Rule: none of the secrets is a mask."""
     for name, value in secrets.items():
-        if isinstance(value, str) and MASKS.fullmatch(value):
+        if isinstance(value, str) and _is_mask(value):
             yield Fault(
                 f"{path}.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one"
             )
+
+
+def _is_mask(text: str) -> bool:
+    """In any width, and with the white space that comes along when it is copied."""
+    plain = unicodedata.normalize("NFKC", text)
+    return any(MASKS.fullmatch(each) for each in (plain, plain.strip()))
