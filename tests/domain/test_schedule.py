@@ -161,6 +161,23 @@ async def test_a_source_whose_turn_found_no_place_is_tested_soon(
     assert (await hub.admin.get(path)).json()["status"] == "untested"
 
 
+async def test_a_source_whose_secret_no_key_opens_fails_its_test(hub: Hub, shop: Shop, records: Records) -> None:
+    path = await registered_shop(hub, shop, test_interval_s=3600)
+    assert (await hub.admin.post(f"{path}/test")).json()["status"] == "passed"
+    await records.run(
+        "UPDATE data_source_secrets SET sealed = sealed || '\\x00' WHERE data_source_id = $1", path.rpartition("/")[2]
+    )
+    await make_due(records, path)
+    async with scheduler(hub):
+        await seen(hub.admin, path, lambda source: source["status"] == "failed")
+    newest = (await hub.admin.get(f"{path}/tests")).json()["items"][0]
+    assert [step["status"] for step in newest["steps"]] == ["skipped", "skipped", "skipped", "failed", "skipped"]
+    assert "cannot be opened" in newest["steps"][3]["message"]
+    due = await next_test(records, path)
+    assert due is not None
+    assert due - datetime.now(UTC) > 0.89 * HOUR
+
+
 async def full_sandbox(*_: Any, **__: Any) -> Any:
     raise TooManyConnectorRuns("hub", 1)
 

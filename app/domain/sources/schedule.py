@@ -7,14 +7,16 @@ together.
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy import text
 
+from app.connectors.base import TestResult
 from app.core.database import DATABASE_ERRORS
-from app.core.errors import HubError, NotFound
+from app.core.errors import Conflict, HubError, NotFound
 from app.domain.parts import Parts
-from app.domain.sources.services import DataSourceService, run_test
+from app.domain.sources.services import DataSourceService, run_test, undialled
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.schedule")
@@ -64,20 +66,33 @@ async def _claim(parts: Parts, places: int) -> list[tuple[UUID, UUID]]:
 async def test_one(parts: Parts, tenant_id: UUID, source_id: UUID) -> None:
     """Tests a source and records the result as the system's. Nothing where the source is gone by now."""
     try:
+        await _test_or_put_off(parts, tenant_id, source_id)
+    except DATABASE_ERRORS as error:
+        log.warning("the test of data source %s is lost: %s", source_id, type(error).__name__)
+    except Exception:
+        log.exception("the test of data source %s failed", source_id)
+
+
+async def _test_or_put_off(parts: Parts, tenant_id: UUID, source_id: UUID) -> None:
+    try:
+        result, secret_versions = await _tested(parts, tenant_id, source_id)
         async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            reach = await DataSourceService(work).reach_of(source_id)
-        result = await run_test(parts, tenant_id, reach)
-        async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            await DataSourceService(work).record_test(source_id, result, reach.secret_versions)
+            await DataSourceService(work).record_test(source_id, result, secret_versions)
     except NotFound:
         return
     except HubError as error:
         log.info("the test of data source %s is put off: %s", source_id, error.code)
         await _put_off(parts, source_id)
-    except DATABASE_ERRORS as error:
-        log.warning("the test of data source %s is lost: %s", source_id, type(error).__name__)
-    except Exception:
-        log.exception("the test of data source %s failed", source_id)
+
+
+async def _tested(parts: Parts, tenant_id: UUID, source_id: UUID) -> tuple[TestResult, Mapping[str, int]]:
+    """The result, and which versions of the secrets it is of."""
+    try:
+        async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
+            reach = await DataSourceService(work).reach_of(source_id)
+    except Conflict as error:  # a secret that no key opens: the source must not go on to look well
+        return undialled(error.detail), {}
+    return await run_test(parts, tenant_id, reach), reach.secret_versions
 
 
 async def _put_off(parts: Parts, source_id: UUID) -> None:
