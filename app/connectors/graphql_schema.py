@@ -2,7 +2,7 @@
 
 Queries are built as syntax trees from the introspected schema and printed; only queries are built, never mutations. A
 nested list that can be paged is data of its own and is left out; other nested objects are followed to a small depth,
-which also ends every circle of types.
+which also ends every circle of types. Of a union the plain values of each of its types are shown side by side.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Selected(msgspec.Struct, frozen=True):
 
     facts: DiscoveredField
     inside: tuple[Selected, ...] = ()
+    members: tuple[str, ...] = ()
+    """Of a union: the types that have the field. Empty for what every row has."""
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -210,18 +212,13 @@ class _Budget:
 
 
 def _selected(row: graphql.GraphQLNamedType, depth: int, budget: _Budget) -> tuple[Selected, ...]:
-    """Plain values first have what the budget gives, then objects; both in the order of the schema in the end. Of a
-    union nothing but the name of the type can be asked for without knowing it."""
+    """Plain values first have what the budget gives, then objects; both in the order of the schema in the end."""
     import graphql
 
     if graphql.is_union_type(row):
-        return (Selected(DiscoveredField("__typename", "string", "String!", False, 1)),)
+        return _of_union(row, budget)
     found: dict[str, tuple[Selected, ...]] = {}
-    usable = {
-        name: field
-        for name, field in _fields(row).items()
-        if not any(map(graphql.is_required_argument, field.args.values()))
-    }
+    usable = _usable(row)
     for name, field in usable.items():
         if graphql.is_leaf_type(graphql.get_named_type(field.type)) and budget.take():
             found[name] = ()
@@ -237,6 +234,37 @@ def _selected(row: graphql.GraphQLNamedType, depth: int, budget: _Budget) -> tup
     return tuple(
         Selected(_facts(name, usable[name].type, position), found[name]) for position, name in enumerate(kept, 1)
     )
+
+
+def _usable(row: graphql.GraphQLNamedType) -> dict[str, graphql.GraphQLField]:
+    """Fields that can be asked for without knowing what for."""
+    import graphql
+
+    return {
+        name: field
+        for name, field in _fields(row).items()
+        if not any(map(graphql.is_required_argument, field.args.values()))
+    }
+
+
+def _of_union(union: graphql.GraphQLUnionType, budget: _Budget) -> tuple[Selected, ...]:
+    """The name of the type, and plain values of the types that it may be. One name can be asked for of several types
+    only where all of them mean the same by it (GraphQL, section "Field Selection Merging")."""
+    import graphql
+
+    declared: dict[str, dict[str, graphql.GraphQLOutputType]] = {}
+    for member in union.types:
+        for name, field in _usable(member).items():
+            declared.setdefault(name, {})[member.name] = field.type
+    found = [Selected(DiscoveredField("__typename", "string", "String!", False, 1))]
+    for name, types in declared.items():
+        value, *others = types.values()
+        is_one = all(str(other) == str(value) for other in others)
+        if is_one and graphql.is_leaf_type(graphql.get_named_type(value)) and budget.take():
+            facts = _facts(name, value, len(found) + 1)
+            is_nullable = facts.is_nullable or len(types) < len(union.types)
+            found.append(Selected(msgspec.structs.replace(facts, is_nullable=is_nullable), members=tuple(types)))
+    return tuple(found)
 
 
 def _is_data_of_its_own(field: graphql.GraphQLField) -> bool:
@@ -272,9 +300,7 @@ def query_for(listing: Listing, columns: Sequence[str], arguments: Sequence[str]
     from graphql import language as ast
 
     chosen = [one for one in listing.selected if one.facts.name in columns]
-    inner = [_field(one.facts.name, _inside(one)) for one in chosen] or (
-        [] if listing.value else [_field("__typename")]
-    )
+    inner = _selection(chosen) or ([] if listing.value else [_field("__typename")])
     for name in reversed(listing.row_path):
         inner = [_field(name, inner)]
     if listing.has_page_info:
@@ -296,12 +322,29 @@ def query_for(listing: Listing, columns: Sequence[str], arguments: Sequence[str]
     return ast.print_ast(operation)
 
 
-def _inside(one: Selected) -> list[graphql.FieldNode]:
-    return [_field(inner.facts.name, _inside(inner)) for inner in one.inside]
+def _selection(chosen: Sequence[Selected]) -> list[graphql.SelectionNode]:
+    """Fields, and for those that only some types of a union have a fragment for each type."""
+    from graphql import language as ast
+
+    def fields(those: Sequence[Selected]) -> list[graphql.SelectionNode]:
+        return [_field(one.facts.name, _selection(one.inside)) for one in those]
+
+    members = dict.fromkeys(member for one in chosen for member in one.members)
+    fragments = [
+        ast.InlineFragmentNode(
+            type_condition=ast.NamedTypeNode(name=ast.NameNode(value=member)),
+            directives=(),
+            selection_set=ast.SelectionSetNode(
+                selections=tuple(fields([one for one in chosen if member in one.members]))
+            ),
+        )
+        for member in members
+    ]
+    return [*fields([one for one in chosen if not one.members]), *fragments]
 
 
 def _field(
-    name: str, inside: Sequence[graphql.FieldNode] = (), arguments: Sequence[graphql.ArgumentNode] = ()
+    name: str, inside: Sequence[graphql.SelectionNode] = (), arguments: Sequence[graphql.ArgumentNode] = ()
 ) -> graphql.FieldNode:
     from graphql import language as ast
 

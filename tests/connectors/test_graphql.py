@@ -190,6 +190,29 @@ def test_connections_are_seen_through_nodes_or_edges() -> None:
     assert query == "query ($first: Int!) { a(first: $first) { nodes { x } pageInfo { hasNextPage endCursor } } }"
 
 
+def test_a_union_shows_what_its_types_have_and_mean_alike() -> None:
+    text = """
+        type Query { hits: [Hit!]! }
+        union Hit = User | Team | Nothing
+        type User { id: ID! name: String! size: Int avatar(px: Int!): String team: Team }
+        type Team { id: ID! name: String size: String }
+        type Nothing { user: User }
+        """
+    hits = listed(text)["hits"]
+    assert [(field.name, field.native_type, field.is_nullable) for field in hits.fields] == [
+        ("__typename", "String!", False),
+        ("id", "ID!", True),
+    ]
+    for columns, fragments in (
+        (["__typename", "id"], "__typename ... on User { id } ... on Team { id }"),
+        (["id"], "... on User { id } ... on Team { id }"),
+        (["__typename"], "__typename"),
+    ):
+        query = query_for(hits, columns, [])
+        assert " ".join(query.split()) == f"{{ hits {{ {fragments} }} }}"
+        assert core.validate(core.build_schema(text), core.parse(query)) == []
+
+
 def test_circles_of_types_and_wide_ones_end() -> None:
     wide = " ".join(f"f{number}: Int o{number}: T" for number in range(500))
     found = listed(f"type Query {{ all: [T] }} type T {{ {wide} }}")
