@@ -114,11 +114,11 @@ def _metadata(address: int | None) -> dict[bytes, bytes]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def discovered_fields(schema: Schemed) -> tuple[DiscoveredField, ...]:
-    """The columns of a table."""
+def discovered_fields(columns: Sequence[ArrowType]) -> tuple[DiscoveredField, ...]:
+    """The columns of a table as fields."""
     return tuple(
         DiscoveredField(column.name, portable_type(column), native_type(column), column.is_nullable, position)
-        for position, column in enumerate(arrow_type(schema).children, 1)
+        for position, column in enumerate(columns, 1)
     )
 
 
@@ -283,6 +283,8 @@ def _reader(column: ArrowType) -> Reader:
     kind, _, parameters = value.format.partition(":")
     if "arrow.uuid" in {column.extension, value.extension}:
         return lambda raw: _uuid(raw)
+    if "arrow.json" in {column.extension, value.extension}:
+        return _document
     if kind in _READERS:
         return _READERS[kind]
     if kind.startswith("ts"):
@@ -317,6 +319,14 @@ def _uuid(raw: bytes) -> Any:
     import uuid
 
     return str(uuid.UUID(bytes=raw)) if len(raw) == 16 else json_safe(raw)
+
+
+def _document(text: Any) -> Any:
+    """The text itself where it is no JSON."""
+    try:
+        return json_safe(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError, TypeError):
+        return json_safe(text)
 
 
 # Times ----------------------------------------------------------------------------------------------------------------

@@ -31,10 +31,14 @@ _INTEGERS: Final = frozenset({_I16, _I32, _I64})
 
 # Field ids of parquet.thrift
 _VERSION, _SCHEMA, _NUM_ROWS, _ROW_GROUPS = 1, 2, 3, 4  # FileMetaData
-_CHILDREN = 5  # SchemaElement
+_CHILDREN, _CONVERTED, _LOGICAL = 5, 6, 10  # SchemaElement
+_CONVERTED_JSON = 19  # ConvertedType
 _COLUMNS, _GROUP_ROWS, _SORTING = 1, 3, 4  # RowGroup
 _META, _CRYPTO = 3, 8  # ColumnChunk
 _COMPRESSED_BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET = 7, 9, 11  # ColumnMetaData
+
+_EXTENSION_OF: Final = {12: "arrow.json", 14: "arrow.uuid"}
+"""What Arrow calls fields of LogicalType that its reader gives out as mere texts and bytes."""
 
 Fields = dict[int, tuple[int, Any]]
 """A Thrift struct: by field id, the type and the value. A list is a pair of its items' type and the items."""
@@ -68,6 +72,11 @@ class Footer(msgspec.Struct):
         chosen = [leaf for column in wanted for leaf in leaves[column]]
         groups = [_with_chunks(group, chosen) for group in self.row_groups]
         return Footer(self.rows, self.version, schema, groups, self.has_all_row_groups)
+
+    def extensions(self) -> list[str]:
+        """For each column of the root what it is beyond its Arrow type, such as `arrow.uuid`; mostly empty."""
+        _, elements = _leaves_and_elements(self.schema)
+        return [_extension(element) if not others else "" for element, *others in elements]
 
     def chunks(self) -> list[tuple[int, int]]:
         """Where the values of each column of each row group are: from, to."""
@@ -152,6 +161,13 @@ def _end_of(schema: list[Fields], place: int) -> int:
 
 def _children(element: Fields) -> int:
     return int(element.get(_CHILDREN, (_I32, 0))[1])
+
+
+def _extension(element: Fields) -> str:
+    if element.get(_CONVERTED, (_I32, None))[1] == _CONVERTED_JSON:
+        return "arrow.json"
+    kind, logical = element.get(_LOGICAL, (_STRUCT, {}))
+    return next((_EXTENSION_OF[field] for field in logical if field in _EXTENSION_OF), "") if kind == _STRUCT else ""
 
 
 def _with_chunks(group: Fields, leaves: Sequence[int]) -> Fields:

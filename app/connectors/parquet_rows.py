@@ -63,9 +63,10 @@ async def read_parquet(
     source = _Source(read_range)
     thrift = await _read_footer(source, file_size)
     schema = await asyncio.to_thread(_schema, source)
-    fields = discovered_fields(schema)
-    chosen = [place for place, field in enumerate(fields) if columns is None or field.name in columns]
     footer = Footer.parse(thrift, sys.maxsize if is_sparse else limit)
+    shown = _shown(schema, footer)
+    fields = discovered_fields(shown)
+    chosen = [place for place, field in enumerate(fields) if columns is None or field.name in columns]
     wanted = min(limit, footer.rows)
     found = _Rows([[] for _ in range(0 if is_sparse else wanted)], is_sparse or wanted == footer.rows)
     if chosen and wanted:
@@ -73,7 +74,7 @@ async def read_parquet(
         if len(chosen) < len(fields):
             source.end_with(footer.tail())
         await source.fetch_all(_first_pages(footer))
-        decode = partial(_rows, source, _Columns(schema, chosen), wanted, is_sparse=is_sparse)
+        decode = partial(_rows, source, _Columns(schema, shown, chosen), wanted, is_sparse=is_sparse)
         found = await asyncio.to_thread(decode)
         found.is_all = found.is_all and footer.has_all_row_groups and (is_sparse or wanted == footer.rows)
     return Table(tuple(fields[place] for place in chosen), found.rows, found.is_all)
@@ -97,6 +98,17 @@ async def _read_footer(source: _Source, file_size: int) -> bytes:
     footer = tail[len(tail) - TRAILER_BYTES - length :]
     source.end_with(footer, start)
     return footer[:-TRAILER_BYTES]
+
+
+def _shown(schema: Schema, footer: Footer) -> list[ArrowType]:
+    """The columns, with what Parquet says of them and Arrow's reader leaves out."""
+    columns, extensions = arrow_type(schema).children, footer.extensions()
+    if len(columns) != len(extensions):
+        raise ConnectorError("response_invalid", "The footer of the Parquet file is damaged.")
+    return [
+        msgspec.structs.replace(column, extension=column.extension or extension)
+        for column, extension in zip(columns, extensions, strict=True)
+    ]
 
 
 def _first_pages(footer: Footer) -> list[tuple[int, int]]:
@@ -128,8 +140,7 @@ def _up_to(most: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, 
 class _Columns:
     """The chosen columns: as they are declared, and as they are to be shown."""
 
-    def __init__(self, schema: Schema, chosen: Sequence[int]) -> None:
-        shown = arrow_type(schema).children
+    def __init__(self, schema: Schema, shown: Sequence[ArrowType], chosen: Sequence[int]) -> None:
         self._declared = [schema.field(place).type for place in chosen]
         self._shown: list[ArrowType] = [shown[place] for place in chosen]
 
