@@ -51,10 +51,12 @@ def origin_of(url: str) -> Origin:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
         raise ValueError("only http and https URLs are used")
-    if parts.username is not None or parts.password is not None or "\\" in url:
+    if parts.username is not None or parts.password is not None or "\\" in parts.netloc:
         raise ValueError("a URL holds no user information")
     if not parts.hostname:
         raise ValueError("the URL names no host")
+    if parts.port == 0:
+        raise ValueError("the port is 0")
     try:
         host = str(canonical_host(parts.hostname))
     except EgressRefused as error:

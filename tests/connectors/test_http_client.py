@@ -131,6 +131,20 @@ def test_origins_are_told_apart_by_scheme_host_and_port() -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["http://api.invalid\\@evil.invalid/", "http://api.invalid\\.evil.invalid/", "http://a:0/"]
+)
+def test_an_address_that_two_readers_could_take_for_two_is_none(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        origin_of(url)
+
+
+async def test_a_backslash_in_a_path_is_a_part_of_a_name(client: HttpClient) -> None:
+    with server(lambda _: answer()) as (url, heard):
+        await client.get(rf"{url}/\\evil.invalid\x")
+    assert heard[0].startswith(b"GET /\\\\evil.invalid\\x HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
     ("path", "sent"),
     [("/dätä/a b", b"/d%C3%A4t%C3%A4/a%20b"), ("/x?sig=ü", b"/x"), ("", b"/"), ("/a%20b", b"/a%20b")],
 )
