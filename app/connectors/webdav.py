@@ -5,6 +5,7 @@ The answer is XML of somebody else: a document type declaration, which is what e
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -25,6 +26,10 @@ _QUESTION: Final = (
     b'<?xml version="1.0" encoding="utf-8"?>'
     b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 )
+
+
+_ODD: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffd]")
+"""Control characters, and what stands for bytes that are no UTF-8: no path that the hub could show leads to those."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -102,7 +107,7 @@ def _entry(resource: _Resource, target: str, url: str, own_path: str) -> Entry |
         return None
     name = _path(target).removeprefix(own_path).rstrip("/")
     is_elsewhere = not _path(target).startswith(own_path) or "/" in name or name in {"", ".", ".."}
-    if is_elsewhere or not name.isprintable():
+    if is_elsewhere or _ODD.search(name):
         return None
     size = resource.size.strip()
     return Entry(name, resource.is_folder, int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)

@@ -10,6 +10,7 @@ import gzip
 import itertools
 import os
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 TOKEN = "canary-7f3a9c-files"
 CSV = b"id,name\n1,Zo\xc3\xab\n2,\n"
+ODD_NAMES = ("売上\u3000二月.csv", "a\u00a0b.csv", "na\u00efve \U0001f468\u200d\U0001f469.csv", "soft\u00adhyphen.csv")
 _count = itertools.count()
 
 
@@ -120,10 +122,16 @@ def hostile_folder(request: Request) -> Response:
         _resource("/dav/hostile/%2e%2e/stolen.csv"),
         _resource("/dav/hostile/a%2Fstolen.csv"),
         _resource("/dav/hostile/a%0Astolen.csv"),
+        _resource("/dav/hostile/a%FFstolen.csv"),
         _resource("/dav/hostile-not/stolen.csv"),
         _resource("file:///etc/passwd.csv"),
         _resource(f"{here}dav/hostile/good.csv", size="many"),
     )
+
+
+def odd_folder(_: Request) -> Response:
+    """Names with spaces of other kinds than the usual one, and with joiners, as people type them."""
+    return _multistatus(*(_resource(f"/dav/odd/{quote(name)}") for name in ODD_NAMES))
 
 
 def endless_folder(request: Request) -> Response:
@@ -161,6 +169,8 @@ _ROUTES = (
     Route("/busy.csv", lambda _: Response("later", 429)),
     Route("/dav/hostile/", hostile_folder, methods=["PROPFIND"]),
     Route("/dav/hostile/good.csv", export),
+    Route("/dav/odd/", odd_folder, methods=["PROPFIND"]),
+    Route("/dav/odd/{path:path}", export),
     Route("/dav/endless/{path:path}", endless_folder, methods=["PROPFIND"]),
     Route("/dav/entities/", entities, methods=["PROPFIND"]),
     Route("/dav/no-xml/", no_xml, methods=["PROPFIND"]),

@@ -24,7 +24,7 @@ from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
-from tests.connectors.file_site import TOKEN
+from tests.connectors.file_site import ODD_NAMES, TOKEN
 from tests.connectors.kinds.http_file import place_files
 from tests.connectors.kinds.http_file__ranges import file_site
 from tests.connectors.servers import free_port, private_folder, running, tls_front
@@ -223,6 +223,12 @@ def test_a_folder_shows_only_what_lies_in_it(site: str) -> None:
     (found,) = discovered(f"{site}/dav/hostile", listing="webdav")
     assert found.path == ("good.csv",)
     assert [field.name for field in found.fields] == ["id", "name"]
+
+
+def test_names_may_hold_spaces_of_any_kind(site: str) -> None:
+    found = discovered(f"{site}/dav/odd", listing="webdav")
+    assert {item.path for item in found} == {(name,) for name in ODD_NAMES}
+    assert all(item.fields for item in found)
 
 
 def test_a_folder_without_a_bottom_has_an_end(site: str) -> None:
