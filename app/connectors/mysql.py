@@ -144,10 +144,11 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
         if config.client_certificate is not None and secrets.client_key is None:
             raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
 
+    _is_signed_in = False
+
     async def check(self, steps: Steps) -> None:
         async with self._signed_in(steps) as connection:
             with steps.step("list", "Tables and views can be listed."), self._explained():
-                await self._prepare(connection)
                 ((version, comment),) = await self._rows(connection, "SELECT VERSION(), @@version_comment")
                 steps.server.update(_introduction(f"{version}", f"{comment}"))
                 if self.config.database is not None:
@@ -199,6 +200,9 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                     steps.server["encryption"] = connection.tls_version
             with steps.step("authenticate", f"Signed in as {config.username}."), self._explained():
                 await self._until(None, signing_in)
+                await self._prepare(connection)
+                await self._rows(connection, "SELECT 1")  # Whose password has expired is let in, and told so only now.
+            self._is_signed_in = True
             yield connection
 
     def _connection(self, sock: Any) -> Any:
@@ -257,7 +261,6 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
     async def _reading(self) -> AsyncIterator[Any]:
         async with self._signed_in(Steps()) as connection:
             with self._explained():
-                await self._prepare(connection)
                 yield connection
 
     async def _prepare(self, connection: Any) -> None:
@@ -320,6 +323,8 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             return hung_up(config.host, config.port)
         if number == 2059:
             return ConnectorError("unsupported", f"{config.host} asks for a way to sign in that is not supported.")
+        if number == 1045 and self._is_signed_in:
+            number = 1449  # MariaDB has one number for a user who may not sign in and for a view whose owner is gone.
         code, sentence = _ERRORS.get(number, ("server_error", "{host} answered with error {number}."))
         where = config.database or "this server"
         return ConnectorError(code, sentence.format(host=config.host, user=config.username, where=where, number=number))
@@ -401,13 +406,14 @@ _ERRORS: Final[dict[int, tuple[Code, str]]] = {
     1143: ("permission_denied", "{user} may not read all of these columns."),
     1146: ("not_found", "The object is not there any more."),
     1203: ("rate_limited", "{user} has too many connections."),
-    1226: ("rate_limited", "{user} has used up what the server grants in an hour."),
+    1226: ("rate_limited", "{user} has used up the connections or queries that the server grants."),
     1227: ("permission_denied", "{user} may not read this."),
     1251: ("unsupported", "{host} asks for a way to sign in that is not supported."),
     1317: ("timeout", "The server stopped the query."),
     1356: ("permission_denied", "The view cannot be read: its tables are gone, or its owner may not read them."),
     1449: ("permission_denied", "The view cannot be read: its owner is gone."),
     1698: ("authentication_failed", "{host} did not let {user} sign in."),
+    1792: ("unsupported", "The view writes something, and the hub only reads."),
     1820: ("authentication_failed", "The password of {user} has expired."),
     1862: ("authentication_failed", "The password of {user} has expired."),
     1969: ("timeout", "The server stopped the query: it took longer than statement_timeout_s."),

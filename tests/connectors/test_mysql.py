@@ -150,10 +150,27 @@ async def test_a_view_that_writes_is_stopped(
         values = config(mariadb.port, username="auditor")
         with pytest.raises(ConnectorError) as caught:
             await sandbox.preview("mysql", values, SECRETS, loopback, PreviewRequest(path=("traps", "v")))
-        assert caught.value.code == "server_error"
+        assert caught.value.code == "unsupported"
         assert mariadb.run("SELECT COUNT(*) FROM traps.log").split() == ["COUNT(*)", "0"]
     finally:
         mariadb.run("DROP DATABASE traps")
+
+
+@pytest.mark.services
+async def test_a_view_whose_owner_is_gone_is_no_failed_sign_in(
+    mariadb: MariadbServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    mariadb.run(
+        "CREATE DATABASE left_behind; CREATE USER leaver; GRANT ALL ON left_behind.* TO leaver;"
+        "CREATE DEFINER=leaver VIEW left_behind.v AS SELECT 1 AS x; DROP USER leaver;"
+    )
+    try:
+        values = config(mariadb.port, username="auditor")
+        with pytest.raises(ConnectorError, match="its owner is gone") as caught:
+            await sandbox.preview("mysql", values, SECRETS, loopback, PreviewRequest(path=("left_behind", "v")))
+        assert caught.value.code == "permission_denied"
+    finally:
+        mariadb.run("DROP DATABASE left_behind")
 
 
 @pytest.mark.services

@@ -87,6 +87,7 @@ GRANT SELECT ON `odd.base`.* TO reader;
 CREATE USER auditor IDENTIFIED BY '{password}';
 GRANT SELECT ON *.* TO auditor;
 CREATE USER locked IDENTIFIED BY '{password}' ACCOUNT LOCK;
+CREATE USER expired IDENTIFIED BY '{password}' PASSWORD EXPIRE;
 CREATE USER careful IDENTIFIED BY '{password}' REQUIRE SSL;
 CREATE USER signer IDENTIFIED VIA ed25519 USING PASSWORD('{password}');
 """
@@ -182,6 +183,7 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("wrong_user", "authenticate", "authentication_failed", {"username": "nobody_here"}),
             Case("no_password", "authenticate", "authentication_failed", {}, {"password": None}),
             Case("locked", "authenticate", "authentication_failed", {"username": "locked"}),
+            Case("expired", "authenticate", "authentication_failed", {"username": "expired"}),
             Case(
                 "only_over_tls", "authenticate", "authentication_failed", {"username": "careful", "tls_mode": "disable"}
             ),
