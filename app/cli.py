@@ -5,6 +5,7 @@ Start-up time is part of the product, so nothing is imported here before it is k
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from app.settings import Settings, SettingsError, load
@@ -28,8 +29,8 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="migrate where it may, then serve the API")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    serve.add_argument("--workers", type=int, default=1, help="server processes (default: %(default)s)")
+    serve.add_argument("--port", type=_number(1, 65535), default=8000, help="(default: %(default)s)")
+    serve.add_argument("--workers", type=_number(1, 256), default=1, help="server processes (default: %(default)s)")
     serve.add_argument("--no-worker", action="store_true", help="leave jobs to `hub worker` processes")
     serve.set_defaults(run=_serve)
 
@@ -63,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("action", choices=("generate", "list", "rotate"))
     keys.set_defaults(run=_keys)
     return parser
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"a whole number from {low} to {high} is wanted, not {text!r}")
+        return int(text)
+
+    return number
 
 
 def _settings() -> Settings:

@@ -16,8 +16,8 @@ def create_admin(settings: Settings, email: str, *, from_stdin: bool) -> int:
     from app.core.errors import HubError
     from app.domain.users import admins
 
-    password = sys.stdin.readline().rstrip("\n") if from_stdin else getpass.getpass("Password: ")
     try:
+        password = sys.stdin.readline().rstrip("\n") if from_stdin else _asked_password()
         with database(settings) as target:
             bring_up_to_date(target)
             asyncio.run(_create(settings, target.app_url, admins.NewAdmin(email, password)))
@@ -29,6 +29,15 @@ def create_admin(settings: Settings, email: str, *, from_stdin: bool) -> int:
         return 1
     print(f"{email} is an admin now.")
     return 0
+
+
+def _asked_password() -> str:
+    if not sys.stdin.isatty():
+        raise CommandFailed("There is no terminal to ask for the password: send it with `--password-stdin`.")
+    try:
+        return getpass.getpass("Password: ")
+    except EOFError:
+        raise CommandFailed("No password was given.") from None
 
 
 async def _create(settings: Settings, url: str, admin: "admins.NewAdmin") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -73,25 +74,26 @@ def bring_up_to_date(target: Database) -> bool:
     with explained(target):
         if asyncio.run(migrations.current(target.app_url)) == migrations.head():
             return False
+    with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
         asyncio.run(migrations.migrate(target.owner_url))
     return True
 
 
 @contextmanager
-def explained(target: Database) -> Iterator[None]:
-    """Turns what keeps a command from its database into CommandFailed."""
+def explained(target: Database, *, given_by: str = "HUB_DATABASE_URL") -> Iterator[None]:
+    """Turns what keeps a command from its database into CommandFailed. `given_by` is where the address comes from."""
     try:
         yield
+    except socket.gaierror:
+        raise CommandFailed(f"The name of the database's server does not resolve: {target.server}.") from None
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError) as error:
         raise CommandFailed(
             f"The database {target.server} cannot be reached ({type(error).__name__}). Is it running?"
         ) from None
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        raise CommandFailed(f"The database {target.server} refuses the user or password of HUB_DATABASE_URL.") from None
+        raise CommandFailed(f"The database {target.server} refuses the user or password of {given_by}.") from None
     except asyncpg.InvalidCatalogNameError:
-        raise CommandFailed(
-            f"The database of HUB_DATABASE_URL does not exist on the server: {target.server}."
-        ) from None
+        raise CommandFailed(f"The database of {given_by} does not exist on the server: {target.server}.") from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandFailed(
             f"The database needs a migration that this role may not run ({error}). "
@@ -104,9 +106,10 @@ def migrate(settings: Settings, direction: Literal["up", "down", "status"]) -> i
         with database(settings) as target:
             if direction == "up":
                 bring_up_to_date(target)
-            with explained(target):
-                if direction == "down":
+            if direction == "down":
+                with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
                     asyncio.run(migrations.migrate(target.owner_url, "down"))
+            with explained(target):
                 found = asyncio.run(migrations.current(target.app_url))
     except CommandFailed as error:
         print(error, file=sys.stderr)

@@ -1,5 +1,6 @@
 """`hub serve`: database, migrations, first admin, worker, server; and all of it gone again after Ctrl-C."""
 
+import errno
 import os
 import shutil
 import signal
@@ -68,8 +69,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
             raise CommandFailed(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with {option}."
             ) from None
 
 

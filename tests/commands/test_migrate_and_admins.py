@@ -32,3 +32,12 @@ def test_another_admin_can_be_made_once(used_folder: Path) -> None:
     again = run(used_folder, *arguments, text="lanterns drift over quiet water\n")
     assert again.returncode == 1
     assert "Traceback" not in again.stderr
+
+
+def test_without_a_terminal_a_password_comes_from_standard_input_or_not_at_all(tmp_path: Path) -> None:
+    ended = run(tmp_path / "hub", "create-admin", "--email", "grace@example.org")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "There is no terminal to ask for the password: send it with `--password-stdin`."
+    ]
+    assert not (tmp_path / "hub").exists()

@@ -1,10 +1,13 @@
 """What is wrong with the settings stops every command with one line each."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from app.core.embedded import EmbeddedPostgres
 from tests.commands.hubs import run
+from tests.postgres import create_database
 
 
 @pytest.mark.parametrize("command", [["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"]])
@@ -30,3 +33,34 @@ def test_a_database_that_is_away_is_one_line(data_dir: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
     assert "127.0.0.1:1" in ended.stderr
     assert "secret" not in ended.stderr
+
+
+def test_a_server_whose_name_does_not_resolve_is_said_to_be_that(data_dir: Path) -> None:
+    url = "postgresql://hub:secret@no-such-server.invalid:5432/hub"
+    ended = run(data_dir, "migrate", HUB_DATABASE_URL=url, HUB_ENV="development")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "The name of the database's server does not resolve: postgresql://no-such-server.invalid:5432/hub."
+    ]
+
+
+def test_a_refused_owner_is_told_from_a_refused_application(data_dir: Path, cluster: EmbeddedPostgres) -> None:
+    name = asyncio.run(create_database(cluster))
+    wrong = f"postgresql://hub_owner:a-guess@127.0.0.1:{cluster.port}/{name}"
+    ended = run(
+        data_dir,
+        "migrate",
+        HUB_DATABASE_URL=cluster.url("hub_app", name),
+        HUB_OWNER_DATABASE_URL=wrong,
+        HUB_ENV="development",
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith("refuses the user or password of HUB_OWNER_DATABASE_URL.")
+
+
+@pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")])
+def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, arguments: tuple[str, str]) -> None:
+    ended = run(data_dir, "serve", *arguments)
+    assert ended.returncode == 2
+    assert f"argument {arguments[0]}: a whole number from 1 to" in ended.stderr
+    assert not data_dir.exists()
