@@ -28,6 +28,7 @@ from app.connectors.object_store import (
     access_token,
     most_bytes,
     part_of,
+    patiently,
     refuse_a_bad_endpoint,
     refuse_a_bad_url,
     refuse_a_readable_detour,
@@ -213,13 +214,15 @@ class _JsonApi:
     async def _get(
         self, url: str, query: dict[str, str], byte_range: tuple[int, int] | None = None, *, is_file: bool = False
     ) -> Response:
-        answer = await self._client.request(
-            "GET",
-            f"{url}?{urlencode({**query, **self._payer})}",
-            headers=self._headers,
-            byte_range=byte_range,
-            max_bytes=most_bytes(byte_range) if byte_range else MAX_BODY_BYTES,
-            may_cut=byte_range is not None,
+        answer = await patiently(
+            lambda: self._client.request(
+                "GET",
+                f"{url}?{urlencode({**query, **self._payer})}",
+                headers=self._headers,
+                byte_range=byte_range,
+                max_bytes=most_bytes(byte_range) if byte_range else MAX_BODY_BYTES,
+                may_cut=byte_range is not None,
+            )
         )
         if answer.status in {200, 206}:
             return answer

@@ -6,10 +6,11 @@ ranges (see `file_rows`), and behind a file's own columns stand the `name=value`
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +50,10 @@ _BATCH: Final = 100
 _MAX_SKIPPED_BYTES: Final = 8 * 1024 * 1024
 """Read in vain where a server sends a file from its beginning on instead of the range that was asked for."""
 _MAX_REFUSAL_BYTES: Final = 64 * 1024
+
+_TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+_WAITS_S: Final = (0.2, 0.6, 1.8)
+"""Before each further try: a bucket says SlowDown for a moment, and a long listing is not to end by that."""
 
 KeyPattern = Annotated[str, Meta(min_length=1, max_length=1024)]
 EndpointUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
@@ -279,6 +284,17 @@ def refuse_a_readable_detour(name: str, url: str, endpoint_url: str | None) -> N
     if origin_of(url).is_encrypted or (endpoint_url is not None and not origin_of(endpoint_url).is_encrypted):
         return
     raise InvalidField((name,), f"{name} starts with https.")
+
+
+async def patiently(ask: Callable[[], Awaitable[Response]]) -> Response:
+    """The first answer that is more than a sign of haste, or the last of a few."""
+    answer = await ask()
+    for wait_s in _WAITS_S:
+        if answer.status not in _TRANSIENT:
+            break
+        await asyncio.sleep(wait_s)
+        answer = await ask()
+    return answer
 
 
 async def access_token(client: HttpClient, url: str, form: dict[str, str]) -> str:

@@ -6,7 +6,6 @@ They go out as they were signed, over `HttpClient`, at pinned addresses.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
@@ -16,11 +15,7 @@ from xml.parsers import expat
 
 from app.connectors.failures import ConnectorError
 from app.connectors.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
-from app.connectors.object_store import PAGE, FoundKey, ObjectStore, most_bytes, part_of
-
-_TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
-_WAITS_S: Final = (0.2, 0.6, 1.8)
-"""Before each further try: a bucket says SlowDown for a moment, and a long listing is not to end by that."""
+from app.connectors.object_store import PAGE, FoundKey, ObjectStore, most_bytes, part_of, patiently
 
 
 class SignedStore(ABC):
@@ -66,12 +61,7 @@ class SignedStore(ABC):
 
     async def get(self, path: str, query: Mapping[str, str], byte_range: tuple[int, int] | None = None) -> Response:
         """Raises what a refusal means."""
-        answer = await self._ask(path, query, byte_range)
-        for wait_s in _WAITS_S:
-            if answer.status not in _TRANSIENT:
-                break
-            await asyncio.sleep(wait_s)
-            answer = await self._ask(path, query, byte_range)
+        answer = await patiently(lambda: self._ask(path, query, byte_range))
         if answer.status not in {200, 206}:
             code = self._connector.code_in(answer.body.decode("utf-8", "replace"))
             raise self._connector.explain(answer.status, code)

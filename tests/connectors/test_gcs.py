@@ -115,6 +115,15 @@ async def test_keys_below_a_folder_are_asked_for_page_by_page(loopback: EgressPo
     assert all("prefix=sales%2F" in path and "userProject=payer" in path for path in asked[:2])
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_listing_outlives_a_moment_of_haste(status: int, loopback: EgressPolicy) -> None:
+    answers = [(status, {}), (200, {"items": [{"name": "photo.jpg", "size": "3"}]})]
+    with http_front(lambda *_: None, lambda *_: answers.pop(0)) as port:
+        config = GcsConfig(bucket=BUCKET, endpoint_url=f"http://localhost:{port}", auth="none")
+        found = [item.path async for batch in Gcs(config, GcsSecrets(), loopback).discover() for item in batch]
+    assert (found, answers) == ([("photo.jpg",)], [])
+
+
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
