@@ -1,6 +1,7 @@
 """How whatever is raised below becomes the one error shape."""
 
 import logging
+import re
 from typing import Any
 
 from litestar import Request
@@ -23,6 +24,7 @@ from app.core.errors import (
 from app.core.exchange import Exchange
 
 log = logging.getLogger("hub.errors")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: TooLarge, 415: UnsupportedMediaType}
 
 
@@ -59,10 +61,14 @@ def _from_litestar(error: HTTPException) -> HubError:
 def _faults(error: ValidationException) -> list[Fault]:
     extra = error.extra if isinstance(error.extra, list) else []
     return [
-        Fault(item.get("key", ""), "invalid", item.get("message", "is not valid"))
-        for item in extra
-        if isinstance(item, dict)
+        _fault(item.get("key", ""), item.get("message", "is not valid")) for item in extra if isinstance(item, dict)
     ]
+
+
+def _fault(key: str, message: str) -> Fault:
+    """What is missing in a form is told of our parameter for the whole form."""
+    missing = _MISSING.fullmatch(message)
+    return Fault(missing[1], "required", "is required") if missing else Fault(key, "invalid", message)
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {Exception: answer_error, HTTPException: answer_error}

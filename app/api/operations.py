@@ -13,6 +13,7 @@ from msgspec import Struct
 from app.api.components import WITHOUT_NUL, Components, Schema
 from app.api.examples import PATH_PARAMETERS, Examples
 from app.core.answers import Answer, Stream
+from app.core.bodies import MERGE_PATCH
 from app.core.errors import (
     BadRequest,
     Conflict,
@@ -225,6 +226,8 @@ class Operations:
             content = {str(RequestEncodingType.URL_ENCODED.value): {"schema": schema, **self._example_of(schema)}}
         else:
             content = self._in_both_forms(schema)
+        if route.method == "PATCH":
+            content |= {MERGE_PATCH: content[JSON]}
         return {"required": not field.has_default, "content": content}
 
     def _responses(self, route: Route) -> dict[str, Any]:

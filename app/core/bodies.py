@@ -21,6 +21,7 @@ from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
 
 FORM = "application/x-www-form-urlencoded"
+MERGE_PATCH = "application/merge-patch+json"
 MAX_FAULTS = 100
 MAX_SHOWN_KEY = 200
 """Characters of a key that an answer repeats."""
@@ -29,14 +30,17 @@ _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 _SUSPECT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
 
 
-def media_type_of(content_type: str | None) -> str:
-    """`json` or `msgpack`. Raises UnsupportedMediaType for anything else, a missing header included."""
+def media_type_of(content_type: str | None, method: str = "POST") -> str:
+    """`json` or `msgpack`; in a PATCH a merge patch is JSON by another name (RFC 7396 section 4).
+
+    Raises UnsupportedMediaType for anything else, a missing header included.
+    """
     name, _, parameters = (content_type or "").partition(";")
     name = name.strip().lower()
     if name in MSGPACK_NAMES:
         return "msgpack"
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if name == JSON and charset in ("", "utf-8", "utf8"):
+    if (name == JSON or (name == MERGE_PATCH and method == "PATCH")) and charset in ("", "utf-8", "utf8"):
         return "json"
     raise UnsupportedMediaType
 

@@ -49,11 +49,14 @@ class HubRequest(Request[Any, Any, Any]):
         if self._body is Empty:
             try:
                 async with _BODY_DEADLINES.start():
-                    self._body = await self._read()
+                    body = await self._read()
             except TimeoutError:
                 if STOPPING.has_begun:
                     raise _stopping() from None
                 raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
+            if not body:
+                self._refuse_absence()
+            self._body = body
         return self._body
 
     async def _read(self) -> bytes:
@@ -76,14 +79,23 @@ class HubRequest(Request[Any, Any, Any]):
             more = message.get("more_body", False)
         return bytes(body)
 
+    def _refuse_absence(self) -> None:
+        """Raises UnsupportedMediaType or BadRequest where the route cannot do without a body."""
+        wanted = self.route_handler.parsed_data_field
+        if wanted is not None and not wanted.has_default and not self.route_handler.opt["access"].takes_form:
+            self._media_type()
+            raise BadRequest("This call needs a body, and none came.", code="missing_body")
+
+    def _media_type(self) -> str:
+        return media_type_of(self.exchange.header(b"content-type"), self.exchange.method)
+
     async def json(self) -> Any:
         """The body as the type of the handler's `data`, whether it came as JSON or as MessagePack."""
         wanted = self.route_handler.parsed_data_field
         body = await self.body()
         if wanted is None:
             return None
-        media_type = media_type_of(self.exchange.header(b"content-type"))
-        return decode(body, wanted.annotation, media_type)
+        return decode(body, wanted.annotation, self._media_type())
 
 
 def _stopping() -> HubError:

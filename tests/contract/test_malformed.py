@@ -257,12 +257,21 @@ async def test_no_content_type_is_a_415(exchange: Exchange) -> None:
     assert answer.status == 415
 
 
-async def test_a_missing_body_is_a_400(hub: Hub) -> None:
+@pytest.mark.parametrize("content_type", ["application/json", "application/msgpack"])
+async def test_a_missing_body_is_a_400(hub: Hub, content_type: str) -> None:
     for path in BODIES:
         if not path.endswith("/logout"):
-            answer = await hub.admin.post(path)
-            assert answer.status_code in (400, 415), path
-            assert answer.json()["code"]
+            answer = await hub.admin.post(path, headers={"Content-Type": content_type})
+            assert (answer.status_code, answer.json()["code"]) == (400, "missing_body"), path
+            assert "errors" not in answer.json()  # no field is at fault
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}])
+async def test_where_a_body_is_needed_its_type_is_needed_too(hub: Hub, headers: dict[str, str]) -> None:
+    for path in BODIES:
+        if not path.endswith("/logout"):
+            assert (await hub.admin.post(path, headers=headers)).status_code == 415, path
+    assert (await hub.admin.patch(f"{ROLES}/{uuid4()}", headers=headers)).status_code == 415
 
 
 # --- MA3: twice ---

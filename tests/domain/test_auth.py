@@ -505,6 +505,8 @@ async def test_a_form_without_one_token_is_refused(hub: Hub, body: str) -> None:
     answer = await hub.admin.post("/api/v1/auth/introspect", content=body, headers={"Content-Type": FORM})
     assert answer.status_code == 400
     assert answer.json()["code"] == "invalid_request"
+    (fault,) = answer.json()["errors"]
+    assert (fault["path"], fault["code"]) == ("token", "invalid" if body.startswith("token=") else "required")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ async def test_a_token_in_a_form_is_no_token(hub: Hub) -> None:
 async def test_no_kind_of_token_is_taken_for_another(hub: Hub, records: Records) -> None:
     pair = await pair_of(hub, records)
     assert await status_of(hub, pair["refresh_token"]) == 401
-    assert (await refreshed(hub, pair["access_token"])).status_code in (400, 401)
+    assert (await refreshed(hub, pair["access_token"])).status_code == 401
     assert await status_of(hub, str(claims_of(pair["access_token"]).sid)) == 401
     assert await status_of(hub, pair["access_token"]) == 200
 
@@ -242,7 +242,7 @@ async def test_a_refresh_token_that_was_changed_is_refused(hub: Hub, records: Re
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"refresh_token": ""}, {"refresh_token": None}, {"refresh_token": "x" * 257}, {"token": "x"}]
+    "body", [{}, {"refresh_token": ""}, {"refresh_token": None}, {"refresh_token": "x" * 4097}, {"token": "x"}]
 )
 async def test_a_refresh_without_a_token_is_a_bad_request(hub: Hub, body: Any) -> None:
     assert (await hub.client().post(REFRESH, json=body)).status_code == 400

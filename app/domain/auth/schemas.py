@@ -10,7 +10,7 @@ from app.core.schemas import Input, Output
 from app.domain.users.identity import is_email
 from app.domain.users.schemas import Email, Password, PersonName, RoleRef, UserOut
 
-RefreshToken = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema={"writeOnly": True})]
+RefreshToken = Annotated[str, Meta(min_length=1, max_length=4096, extra_json_schema={"writeOnly": True})]
 GivenPassword = Annotated[str, Meta(max_length=1024, extra_json_schema={"writeOnly": True, "format": "password"})]
 """A password to check, not to set: the rules for new ones do not apply."""
 
