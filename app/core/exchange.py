@@ -70,12 +70,11 @@ class Exchange:
     def wants_msgpack(self) -> bool:
         """Whether the client asked for MessagePack by name; JSON is the answer to everything else."""
         accept = self.headers.get(b"accept")
-        return accept is not None and b"msgpack" in accept.lower() and _prefers_msgpack(accept.decode("latin-1"))
+        return accept is not None and b"msgpack" in accept.lower() and _prefers(accept.decode("latin-1"), MSGPACK_NAMES)
 
     def accepts(self, media_type: str) -> bool:
-        """Whether `Accept` names this media type itself (not by a wildcard)."""
-        accept = self.header(b"accept") or ""
-        return any(part.split(";")[0].strip().lower() == media_type for part in accept.split(","))
+        """Whether `Accept` names this media type itself (not by a wildcard), and JSON not before it."""
+        return _prefers(self.header(b"accept") or "", (media_type,))
 
     def client_address(self, trusted: Networks) -> str | None:
         """The peer's address; behind trusted proxies the last address in X-Forwarded-For that is not one of them."""
@@ -105,19 +104,20 @@ def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:
     return None
 
 
-def _prefers_msgpack(accept: str) -> bool:
+def _prefers(accept: str, names: tuple[str, ...]) -> bool:
+    """By the weights of RFC 9110 section 12.5.1; of two that weigh alike the special one is meant."""
     weights = dict(map(_weighed, accept.split(",")))
-    wanted = max((weights.get(name, 0.0) for name in MSGPACK_NAMES), default=0.0)
+    wanted = max(weights.get(name, 0.0) for name in names)
     return wanted > 0 and wanted >= weights.get(JSON, 0.0)
 
 
 def _weighed(part: str) -> tuple[str, float]:
-    name, _, parameters = part.partition(";")
-    weight = parameters.replace(" ", "").removeprefix("q=") if "q=" in parameters else "1"
+    name, *parameters = (text.strip().lower() for text in part.split(";"))
+    weight = next((text.removeprefix("q=") for text in parameters if text.startswith("q=")), "1")
     try:
-        return name.strip().lower(), float(weight)
+        return name, float(weight)
     except ValueError:
-        return name.strip().lower(), 0.0
+        return name, 0.0
 
 
 def _is_within(address: str | None, networks: Networks) -> bool:
