@@ -21,9 +21,10 @@ from app.connectors.datasets import Dataset, is_pattern, partitions
 from app.connectors.failures import ConnectorError
 from app.connectors.values import RowBudget
 
-_UNREADABLE: Final = frozenset(
-    {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported"}
+UNREADABLE: Final = frozenset(
+    {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported", "driver_missing"}
 )
+"""What ends with one of these codes hides no other file."""
 
 
 class Reader(Protocol):
@@ -62,7 +63,7 @@ async def _fields(reader: Reader, dataset: Dataset) -> tuple[DiscoveredField, ..
     try:
         return (await read_table(reader, dataset.sample, dataset.sample_size, None, 0)).fields
     except ConnectorError as error:
-        if error.code in _UNREADABLE:
+        if error.code in UNREADABLE:
             return ()
         raise
 

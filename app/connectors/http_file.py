@@ -30,7 +30,7 @@ from app.connectors.base import (
 )
 from app.connectors.datasets import Dataset, Datasets, Scope, is_data, is_pattern, matches, matches_path
 from app.connectors.failures import ConnectorError
-from app.connectors.file_tables import preview_of, read_table
+from app.connectors.file_tables import UNREADABLE, preview_of, read_table
 from app.connectors.http import HttpClient, Response, origin_of
 from app.connectors.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -54,10 +54,7 @@ MAX_WHOLE_BYTES: Final = 32 * 1024 * 1024
 _SAMPLERS: Final = 8
 _BATCH: Final = 100
 _MAX_FILES_OF_A_CHECK: Final = 20
-_UNREADABLE: Final = frozenset(
-    {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported"}
-)
-_ABOUT_THE_FILE: Final = frozenset({*_UNREADABLE, "protocol_mismatch"})
+_ABOUT_THE_FILE: Final = frozenset({*UNREADABLE, "protocol_mismatch"})
 """Who is told this was recognised: the step of signing in has passed."""
 
 
@@ -373,7 +370,7 @@ async def _fields_or_none(signed: SignedIn, file: RemoteFile) -> tuple[Discovere
     try:
         return await fields_of(signed, file)
     except ConnectorError as error:
-        if error.code in _UNREADABLE:
+        if error.code in UNREADABLE:
             return ()
         raise
 

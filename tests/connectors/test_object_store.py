@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 
 from app.connectors import registry
 from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.datasets import Datasets, Scope, fixed_part, is_data, matches, matches_path
+from app.connectors.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches, matches_path
 from app.connectors.failures import ConnectorError
+from app.connectors.file_tables import described, preview_of
 from app.connectors.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Ports, Start
 from tests.connectors.kinds import KINDS
 from tests.connectors.shop_bucket import ODD_BUCKET, ODD_CONTROLS, ODD_MARKS, ODD_PARTS, odd_content
+from tests.connectors.shop_bucket import content as shop_content
 
 PLACES = {"s3": {"bucket": "abc"}, "gcs": {"bucket": "abc"}, "azure_blob": {"account_name": "abc", "container": "abc"}}
 
@@ -69,6 +72,25 @@ def test_a_dataset_is_known_by_the_first_of_its_files_that_is_not_empty() -> Non
         many.add(f"in/{'abcdefghijklmnopqrstuvwxyzäöüß'[place]}.csv", 9 if place > 2 else 0)
     (only,) = many
     assert (only.sample, only.sample_size, only.files) == ("in/d.csv", 9, 30)
+
+
+@pytest.mark.anyio
+async def test_without_its_driver_a_parquet_file_hides_no_other_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stores themselves need none: an install without extras reads all other formats."""
+
+    class Shelf:
+        async def read(self, key: str, start: int, end: int) -> bytes:
+            content = {"a.csv": b"n\n1\n", "b.parquet": shop_content()["orders/day=2024-01-02/0.parquet"]}[key]
+            return content[start:end]
+
+    size = len(shop_content()["orders/day=2024-01-02/0.parquet"])
+    datasets = [Dataset(("a.csv",), "a.csv", 4), Dataset(("b.parquet",), "b.parquet", size)]
+    assert [bool(item.fields) for item in await described(Shelf(), datasets, 2)] == [True, True]
+    monkeypatch.setitem(sys.modules, "arro3.io", None)
+    assert [bool(item.fields) for item in await described(Shelf(), datasets, 2)] == [True, False]
+    with pytest.raises(ConnectorError) as caught:
+        await preview_of(Shelf(), "b.parquet", size, PreviewRequest(path=("b.parquet",)), 0.0)
+    assert caught.value.code == "driver_missing"
 
 
 @pytest.mark.parametrize(
