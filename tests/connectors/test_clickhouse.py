@@ -148,6 +148,25 @@ async def test_long_values_are_cut_and_said_to_be(
 
 
 @pytest.mark.services
+@pytest.mark.parametrize("username", ["reader", "admin"])
+async def test_large_decimals_keep_every_digit(
+    username: str, clickhouse: ClickhouseServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    digits = ["-1234567890123456789012345678.1234567891", "0.0000000001", "1000000000000000000000000000.5000000000"]
+    clickhouse.run("CREATE TABLE shop.money (d Decimal(38, 10), l Array(Nullable(Decimal(38, 10)))) ENGINE = Memory")
+    for number in digits:
+        clickhouse.run(f"INSERT INTO shop.money VALUES ('{number}', ['{number}', NULL])")
+    try:
+        request = PreviewRequest(path=("shop", "money"))
+        shown = await sandbox.preview(
+            "clickhouse", config(clickhouse.port, username=username), SECRETS, loopback, request
+        )
+    finally:
+        clickhouse.run("DROP TABLE shop.money")
+    assert sorted(shown.rows) == sorted([number, [number, None]] for number in digits)
+
+
+@pytest.mark.services
 async def test_a_slow_view_is_stopped_by_the_server(
     clickhouse: ClickhouseServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
 ) -> None:
