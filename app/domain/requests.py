@@ -7,7 +7,7 @@ from litestar.types import Empty
 
 from app.core.bodies import decode, media_type_of
 from app.core.deadlines import Deadlines
-from app.core.errors import BadRequest, HubError, TooLarge, Unauthenticated, Unavailable
+from app.core.errors import BadRequest, HubError, TooLarge, Unauthenticated, Unavailable, UnsupportedMediaType
 from app.core.exchange import Exchange
 from app.core.security import Principal
 from app.core.stopping import STOPPING
@@ -87,6 +87,8 @@ class HubRequest(Request[Any, Any, Any]):
             raise BadRequest("This call needs a body, and none came.", code="missing_body")
 
     def _media_type(self) -> str:
+        if self.exchange.header(b"content-encoding") not in (None, "identity"):
+            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
         return media_type_of(self.exchange.header(b"content-type"), self.exchange.method)
 
     async def json(self) -> Any:

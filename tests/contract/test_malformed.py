@@ -252,6 +252,14 @@ async def test_another_content_type_is_a_415(hub: Hub, content_type: str) -> Non
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
+async def test_a_body_in_a_coding_is_a_415(hub: Hub, coding: str) -> None:
+    """RFC 9110 section 15.5.16: what is wrong is how the body is packed, not what it says."""
+    coded = {"Content-Type": "application/json", "Content-Encoding": coding}
+    for path in BODIES:
+        assert (await hub.admin.post(path, content=b'{"name": "x"}', headers=coded)).status_code == 415, path
+
+
 async def test_no_content_type_is_a_415(exchange: Exchange) -> None:
     answer = await exchange("POST", "/api/v1/auth/login", body=b"{}")
     assert answer.status == 415
