@@ -186,6 +186,15 @@ async def test_a_token_used_again_after_the_grace_ends_the_session(
     assert await within_a_second(is_dead)
 
 
+async def test_the_log_names_whose_session_was_refreshed(hub: Hub, records: Records) -> None:
+    email = await new_user(hub, records)
+    pair = await open_pair(hub, records, email)
+    answer = await refreshed(hub, pair["refresh_token"])
+    await records.run("UPDATE sessions SET rotated_at = rotated_at - interval '11 seconds'")
+    again = await refreshed(hub, pair["refresh_token"])
+    assert [row["actor_name"] for one in (answer, again) for row in await records.audit(one)] == [email, email]
+
+
 async def test_the_grace_is_for_the_last_token_only(hub: Hub, records: Records) -> None:
     """Who holds the token before the last one did not merely lose an answer."""
     first = await pair_of(hub, records)

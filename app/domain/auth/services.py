@@ -190,39 +190,45 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
     async with work_of_its_own(request) as work:
         session = await work.session.get(Session, session_id, with_for_update=True)
-        if session is not None and await _is_live(work, session):
+        email = await _live_user(work, session) if session is not None else None
+        if session is not None and email is not None:
             work.tenant_id = session.tenant_id
             if generation == session.generation:
-                return await _rotate(work, session)
+                return await _rotate(work, session, email)
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
                 return _pair(work, session)
-            await _end_reused(work, session)
+            await _end_reused(work, session, email)
     raise Unauthenticated("The refresh token is not valid any more. Sign in again.", code="invalid_refresh_token")
 
 
-async def _is_live(work: UnitOfWork, session: Session) -> bool:
+async def _live_user(work: UnitOfWork, session: Session) -> str | None:
+    """The email of whoever the session is of; None once it, they or their tenant has ended."""
     if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
-        return False
-    statement = select(User.is_active & Tenant.is_active).join(Tenant, Tenant.id == User.tenant_id)
-    return bool(await work.session.scalar(statement.where(User.id == session.user_id)))
+        return None
+    statement = select(User.email).join(Tenant, Tenant.id == User.tenant_id)
+    email: str | None = await work.session.scalar(
+        statement.where(User.id == session.user_id, User.is_active, Tenant.is_active)
+    )
+    return email
 
 
-async def _rotate(work: UnitOfWork, session: Session) -> TokenPair:
+async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
     session.generation += 1
     session.key_id = work.parts.key_ring.current_id
     session.rotated_at = session.last_seen_at = session.updated_at = work.now
     session.idle_expires_at = work.now + IDLE_LIFETIME
     await work.session.flush()
-    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id)
+    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email)
     work.forget("session", session.id)
     return _pair(work, session)
 
 
-async def _end_reused(work: UnitOfWork, session: Session) -> None:
+async def _end_reused(work: UnitOfWork, session: Session, email: str) -> None:
     session.revoked_at = session.updated_at = work.now
     await work.session.flush()
     work.forget("session", session.id)
-    work.audit("auth.refresh_reused", "session", session.id, outcome="refused", actor_id=session.user_id)
+    by = {"actor_id": session.user_id, "actor_name": email}
+    work.audit("auth.refresh_reused", "session", session.id, outcome="refused", **by)
 
 
 def _pair(work: UnitOfWork, session: Session) -> TokenPair:
