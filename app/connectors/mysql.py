@@ -106,7 +106,7 @@ class MysqlConfig(ConnectorConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "/" in self.host:
-            raise InvalidField(("host",), "host is a name or an address; unix sockets are not used.")
+            raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
         if self.ca_certificate is not None and not self.tls_mode.startswith("verify"):
             raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
         for name in ("client_certificate", "allow_cleartext_password"):

@@ -88,7 +88,7 @@ class PostgresqlConfig(ConnectorConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "/" in self.host:
-            raise InvalidField(("host",), "host is a name or an address; unix sockets are not used.")
+            raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
         if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
             raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
         if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
