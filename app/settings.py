@@ -192,7 +192,7 @@ def _boolean(text: str) -> bool:
 def _within(low: float, high: float) -> Callable[[float], None]:
     def check(value: float) -> None:
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g} is wanted")
+            raise ValueError(f"a number from {low:.15g} to {high:.15g} is wanted")
 
     return check
 
@@ -217,6 +217,12 @@ def _networks(values: tuple[str, ...]) -> None:
             ip_network(value)
         except ValueError:
             raise ValueError(f"`{value}` is not an address or a CIDR range such as 10.0.0.0/8") from None
+
+
+def _host_names(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\]", value):
+            raise ValueError(f"`{value}` is not a host name such as hub.example.org, without scheme and port")
 
 
 def _origins(values: tuple[str, ...]) -> None:
@@ -259,6 +265,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "egress_deny": _egress,
     "secret_env_prefixes": _prefixes,
     "trusted_proxies": _networks,
+    "allowed_hosts": _host_names,
     "cors_origins": _origins,
     "rate_limit": _rate,
     "login_rate_limit": _rate,

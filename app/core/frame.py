@@ -7,6 +7,7 @@ never reaches a route.
 
 import logging
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope
@@ -26,8 +27,18 @@ ALWAYS = [
     (b"x-frame-options", b"DENY"),
 ]
 NO_STORE = (b"cache-control", b"no-store")
+PROBES = frozenset(("/health/live", "/health/ready"))
+"""Asked by address, never by a name (Kubernetes by the pod's, a container's check by 127.0.0.1): answered under any."""
 VARY = (b"vary", b"Accept")
 VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 class FrameConfig(Struct, frozen=True, kw_only=True):
@@ -114,7 +125,9 @@ class Frame:
             return
         host = (exchange.header(b"host") or "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if not any(name == pattern or (pattern[:2] == "*." and name.endswith(pattern[1:])) for pattern in allowed):
+        if any(name == pattern or (pattern[:2] == "*." and name.endswith(pattern[1:])) for pattern in allowed):
+            return
+        if not (exchange.scope["path"] in PROBES and _is_address(name)):
             raise BadRequest("This service does not answer under that host name.", code="unknown_host")
 
     async def _answer_preflight(self, exchange: Exchange, reply: "_Reply") -> bool:

@@ -262,6 +262,15 @@ async def test_other_hosts_are_not(hub: Hub, host: str) -> None:
     assert_error(await client.get("/health/live", headers={"Host": host}), 400, "unknown_host")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "10.1.2.3", "[fd00::7]:8000"])
+async def test_a_probe_by_address_is_answered_and_nothing_else_is(hub: Hub, host: str) -> None:
+    client = variant(hub, allowed_hosts=("hub.example.org",))
+    for path in ("/health/live", "/health/ready"):
+        assert (await client.get(path, headers={"Host": host})).status_code == 200
+    for path in ("/metrics", "/openapi.json", "/api/v1/roles", "/health/liver"):
+        assert_error(await client.get(path, headers={"Host": host}), 400, "unknown_host")
+
+
 @pytest.mark.parametrize(
     "name", ["host", "authorization", "content-type", "content-length", "if-match", "idempotency-key"]
 )

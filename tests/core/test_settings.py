@@ -69,6 +69,7 @@ WRONG = {
     "HUB_MAX_BODY_BYTES": ["0", "1kb"],
     "HUB_REQUIRE_IF_MATCH": ["maybe", "2"],
     "HUB_LOG_LEVEL": ["verbose", "INFO"],
+    "HUB_ALLOWED_HOSTS": ["*", "https://hub.example.org", "hub.example.org:8000", "hub.*", "a b", "hub.example.org,/"],
     "HUB_CORS_ORIGINS": ["*", "https://*.example.org", "https://a.org/", "example.org", "null", "https://ok.org,*"],
     "HUB_TRUSTED_PROXIES": ["10.0.0.0/33", "proxy.local", "10.0.0.1/8"],
     "HUB_EGRESS_DENY": ["10.0.0.0/99", "http://x"],
