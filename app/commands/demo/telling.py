@@ -32,10 +32,16 @@ class Teller:
         self._console.print(f"  {escape(text)}")
 
     def done(self, text: str) -> None:
-        self._console.print(f"  [green]✓[/green] {escape(text)}")
+        self._marked("[green]✓[/green]", text)
 
     def refused(self, text: str) -> None:
-        self._console.print(f"  [yellow]✗[/yellow] {escape(text)}")
+        self._marked("[yellow]✗[/yellow]", text)
+
+    def _marked(self, mark: str, text: str) -> None:
+        """A sentence that is too long for its line goes on below its beginning."""
+        row = Table.grid(padding=(0, 1, 0, 0))
+        row.add_row(f"  {mark}", escape(text))
+        self._console.print(row)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -53,7 +59,7 @@ class Teller:
             yield lambda done, total: bars.update(bar, completed=done, total=total)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1))
+        table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
         for row in rows:
             table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
         self._console.print(table)
