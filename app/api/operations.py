@@ -243,7 +243,7 @@ class Operations:
                 schema = {"anyOf": [schema, {"$ref": "#/components/schemas/ErrorBody"}]}
             answers[str(other)] = {
                 "description": REASONS.get(other, Unavailable.detail),
-                "headers": _headers(),
+                "headers": _headers(*(["RetryAfter"] if other == Unavailable.status else [])),
                 "content": self._in_both_forms(schema),
             }
         return dict(sorted(answers.items()))

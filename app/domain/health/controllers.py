@@ -33,7 +33,9 @@ async def ready(request: HubRequest) -> Answer[Health]:
     problem = await _problem(request)
     if problem is None:
         return answer(request.exchange, Health("ok", "Ready to serve."))
-    return answer(request.exchange, Health("unavailable", problem), status=503)
+    unavailable = answer(request.exchange, Health("unavailable", problem), status=503)
+    unavailable.wire_headers.append((b"retry-after", b"1"))
+    return unavailable
 
 
 async def _problem(request: HubRequest) -> str | None:
