@@ -4,18 +4,23 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.core.sealing import KeyRing
-from app.core.security import SigningKey, generate_signing_key, read_signing_keys
-from app.domain.parts import Parts
+from app.core.signing_keys import SigningKey, generate_signing_key, read_signing_keys
 from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.domain.parts import Parts
 
 SECRET_KEYS_FILE = "secret-keys"  # noqa: S105 - the name of a file
 SIGNING_KEYS_FILE = "signing-keys.pem"
 
 
-def prepare_parts(settings: Settings, database_url: str) -> Parts:
+def prepare_parts(settings: Settings, database_url: str) -> "Parts":
     """Raises SettingsError where a key is needed and not given, or cannot be read."""
+    from app.domain.parts import Parts  # not above: who only wants the keys need not wait for all of the hub
+
     return Parts(
         settings, database_url=database_url, key_ring=load_key_ring(settings), signing_keys=load_signing_keys(settings)
     )

@@ -36,6 +36,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             _import_beside(settings)
             target = stack.enter_context(database(settings, exclusive=True))
             bring_up_to_date(target)
+            _read_keys(settings)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target)
@@ -86,6 +87,14 @@ def _import_for_first_start() -> None:
     import app.commands.admin
     import app.domain.users.admins
     import app.runtime  # noqa: F401
+
+
+def _read_keys(settings: Settings) -> None:
+    """Raises SettingsError. The server's processes would each say it with a traceback, and be started again."""
+    from app.runtime import load_key_ring, load_signing_keys
+
+    load_key_ring(settings)
+    load_signing_keys(settings)
 
 
 def _first_admin(settings: Settings, target: Database) -> "tuple[str, str] | None":

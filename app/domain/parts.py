@@ -8,7 +8,8 @@ from app.core.egress import EgressPolicy
 from app.core.passwords import PasswordHasher
 from app.core.reads import Reads
 from app.core.sealing import KeyRing
-from app.core.security import SigningKey, Tokens
+from app.core.security import Tokens
+from app.core.signing_keys import SigningKey
 from app.domain.auth.principals import Principals
 from app.settings import Settings
 

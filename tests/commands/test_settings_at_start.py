@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.embedded import EmbeddedPostgres
-from tests.commands.hubs import run
+from tests.commands.hubs import free_port, run
 from tests.postgres import create_database
 
 
@@ -64,3 +64,28 @@ def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Pat
     assert ended.returncode == 2
     assert f"argument {arguments[0]}: a whole number from 1 to" in ended.stderr
     assert not data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "variable"),
+    [
+        ("secret-keys", b"k1:canary", "HUB_SECRET_KEYS"),
+        ("secret-keys", b"\xff\xfe", "HUB_SECRET_KEYS"),
+        (
+            "signing-keys.pem",
+            b"-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n",
+            "HUB_SIGNING_KEYS_FILE",
+        ),
+    ],
+)
+def test_generated_keys_that_were_damaged_are_one_line(
+    data_dir: Path, name: str, content: bytes, variable: str
+) -> None:
+    data_dir.mkdir()
+    (data_dir / name).write_bytes(content)
+    ended = run(data_dir, "serve", "--port", str(free_port()))
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{variable}: ")
+    assert name in line
+    assert "canary" not in line

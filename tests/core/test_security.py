@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from app.core.errors import Unauthenticated
-from app.core.security import SigningKey, Tokens, bearer_token, generate_signing_key, read_signing_keys
+from app.core.security import Tokens, bearer_token
+from app.core.signing_keys import SigningKey, generate_signing_key, read_signing_keys
 
 ISSUER = "https://hub.test"
 KEY = SigningKey(ed25519.Ed25519PrivateKey.generate())

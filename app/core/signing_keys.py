@@ -1,0 +1,62 @@
+"""The private keys that sign access tokens, as they lie in a PEM file."""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import jwt
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
+
+_PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+
+
+class SigningKey:
+    """One private key with the algorithm that it is pinned to and its RFC 7638 thumbprint as `kid`."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        self.private = key
+        self.public = key.public_key()
+        self.algorithm: Literal["EdDSA", "ES256"] = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
+        self.jwk = self._public_jwk()
+        self.kid = self._thumbprint()
+
+    def _public_jwk(self) -> dict[str, str]:
+        algorithm = jwt.get_algorithm_by_name(self.algorithm)
+        document: dict[str, Any] = algorithm.to_jwk(self.public, as_dict=True)
+        return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
+
+    def _thumbprint(self) -> str:
+        digest = hashlib.sha256(msgspec.json.encode(dict(sorted(self.jwk.items())))).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def read_signing_keys(path: Path) -> list[SigningKey]:
+    """The PEM private keys of a file, in order; the first signs, all verify.
+
+    Raises ValueError for a file without keys, or with keys that are neither Ed25519 nor P-256.
+    """
+    try:
+        keys = [load_pem_private_key(block, password=None) for block in _PEM.findall(path.read_bytes())]
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError(f"{path} holds a private key that is damaged, or needs a password") from None
+    if not keys:
+        raise ValueError(f"{path} holds no PEM private key")
+    for key in keys:
+        if not isinstance(key, Ed25519PrivateKey) and not (
+            isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+        ):
+            raise ValueError(f"{path} holds a key that is neither Ed25519 nor P-256 (ES256)")
+    return [SigningKey(key) for key in keys]  # type: ignore[arg-type]
+
+
+def generate_signing_key() -> bytes:
+    """A new Ed25519 private key as PEM."""
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
