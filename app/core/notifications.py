@@ -36,6 +36,7 @@ class Listener:
         self._on_message = on_message
         self._on_gap = on_gap
         self._proven_until = 0.0
+        self._is_lost = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -56,9 +57,15 @@ class Listener:
             try:
                 await self._listen_once()
             except Exception as error:  # whatever ended it: a listener that stays away makes every request a load
-                log.warning("listener lost its connection: %s", type(error).__name__)
+                self._tell_of(error)
             self._proven_until = 0.0
             await asyncio.sleep(PROOF_INTERVAL_S)
+
+    def _tell_of(self, error: Exception) -> None:
+        """Once for each outage: it tries again several times in a second."""
+        if not self._is_lost:
+            log.warning("listener lost its connection: %s", type(error).__name__)
+        self._is_lost = True
 
     async def _listen_once(self) -> None:
         settings = {"application_name": "hub listener"}
@@ -66,6 +73,7 @@ class Listener:
         try:
             await connection.add_listener(self._channel, lambda _c, _p, _ch, payload: self._on_message(str(payload)))
             self._on_gap()
+            self._is_lost = False
             while True:
                 asked = monotonic()
                 await connection.execute("SELECT 1", timeout=PROOF_VALID_S)

@@ -100,3 +100,22 @@ async def test_a_server_that_is_not_there_proves_nothing() -> None:
     assert not heard.listener.is_proven_alive
     assert heard.gaps == 0
     await heard.listener.stop()
+
+
+async def test_an_outage_is_one_line_in_the_log_however_often_it_is_tried(caplog: pytest.LogCaptureFixture) -> None:
+    tried = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tried
+        tried += 1
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        heard = Heard(f"postgresql://hub:secret@127.0.0.1:{port}/hub?sslmode=disable")
+        heard.listener.start()
+        await heard.until(lambda: tried >= 3)
+        await heard.listener.stop()
+    assert [record.getMessage().split(":")[0] for record in caplog.records if record.name == "hub.notifications"] == [
+        "listener lost its connection"
+    ]
