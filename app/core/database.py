@@ -21,7 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, declared_attr, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 
-from app.core.errors import BadRequest, Conflict, HubError, InternalError, NotFound, PreconditionFailed, Unavailable
+from app.core.errors import (
+    BadRequest,
+    Conflict,
+    Fault,
+    HubError,
+    InternalError,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
 
 METADATA = orm_registry.metadata
 orm_registry.update_type_annotation_map({str: Text()})
@@ -169,8 +178,8 @@ def json_object(members: Mapping[str, ColumnElement[Any] | InstrumentedAttribute
 INTERRUPTED = asyncpg.InternalClientError
 """What asyncpg raises where the server ended the connection between two of its calls."""
 
-UNIQUE_SENTENCES: dict[str, tuple[str, str]] = {}
-"""Constraint name to (code, sentence); filled by the models whose constraints a caller can break."""
+UNIQUE_SENTENCES: dict[str, tuple[str, str, str]] = {}
+"""Constraint name to (field, code, sentence); filled by the models whose constraints a caller can break."""
 
 
 def explain(error: BaseException) -> HubError | None:
@@ -201,8 +210,11 @@ def _is_connection_loss(error: BaseException) -> bool:
 def _by_sqlstate(state: str, cause: Any) -> HubError:
     match state:
         case "23505":
-            code, sentence = UNIQUE_SENTENCES.get(_constraint(cause), ("already_exists", "This already exists."))
-            return Conflict(sentence, code=code)
+            known = UNIQUE_SENTENCES.get(_constraint(cause))
+            if known is None:
+                return Conflict("This already exists.", code="already_exists")
+            field, code, sentence = known
+            return Conflict(sentence, code=code, errors=[Fault(field, code, "is taken")])
         case "23503":
             return Conflict(
                 "Something else still refers to this, or it refers to something that is gone.", code="still_in_use"

@@ -34,6 +34,7 @@ async def test_names_are_unique_whatever_their_case(hub: Hub) -> None:
     await hub.admin.post(ROLES, json={"name": "Straße"})
     twice = await hub.admin.post(ROLES, json={"name": "STRASSE"})
     assert (twice.status_code, twice.json()["code"]) == (409, "name_taken")
+    assert [(fault["path"], fault["code"]) for fault in twice.json()["errors"]] == [("name", "name_taken")]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ async def test_approver_roles_are_replaced_as_a_list(hub: Hub, records: Records)
     assert (await hub.admin.put(path, json=[])).json()["items"] == []
 
 
-@pytest.mark.parametrize("items", [[str(uuid4())], ["admin"], [None], [PUBLIC_ROLE, 5], "admin", None])
+@pytest.mark.parametrize("items", [[str(uuid4())], ["admin"], [None], [PUBLIC_ROLE, 5], "admin", 5])
 @pytest.mark.parametrize("wrapped", [True, False])
 async def test_approvers_are_a_short_list_of_roles(hub: Hub, items: Any, wrapped: bool) -> None:
     role = await created(hub)

@@ -318,13 +318,14 @@ async def test_a_deployment_may_want_a_version_on_every_change(hub: Hub, monkeyp
     import msgspec
 
     path = f"{USERS}/{(await created(hub))['id']}"
-    user = (await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}")).json()
+    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex})).json()["id"]
+    user = (await hub.admin.put(f"{path}/roles/{role}")).json()
     monkeypatch.setattr(hub.parts, "settings", msgspec.structs.replace(hub.parts.settings, require_if_match=True))
     for answer in (
         await hub.admin.patch(path, json={"first_name": "A"}),
         await hub.admin.delete(path),
-        await hub.admin.put(f"{path}/roles/{ADMIN_ROLE}"),
-        await hub.admin.delete(f"{path}/roles/{ADMIN_ROLE}"),
+        await hub.admin.put(f"{path}/roles/{role}"),
+        await hub.admin.delete(f"{path}/roles/{role}"),
     ):
         assert (answer.status_code, answer.json()["code"]) == (428, "precondition_required")
     assert (await hub.admin.get(path)).json() == user
@@ -352,7 +353,9 @@ async def test_a_role_is_given_and_taken(hub: Hub, records: Records) -> None:
     before = await records.mark()
     taken = await hub.admin.delete(f"{path}/{role['id']}")
     assert taken.status_code == 204
-    await assert_recorded(records, taken, before, "user.unassign_role", "user.updated")
+    row = await assert_recorded(records, taken, before, "user.unassign_role", "user.updated")
+    roles = {moment: [shown["id"] for shown in row[moment]["roles"]] for moment in ("before", "after")}
+    assert roles == {"before": [role["id"], PUBLIC_ROLE], "after": [PUBLIC_ROLE]}
     assert (await hub.admin.delete(f"{path}/{role['id']}")).status_code == 404
 
 

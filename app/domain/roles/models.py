@@ -31,4 +31,4 @@ class RoleApprover(Tenanted, Base):
     approver_role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
 
 
-UNIQUE_SENTENCES["roles_name_key"] = ("name_taken", "A role of this name exists already.")
+UNIQUE_SENTENCES["roles_name_key"] = ("name", "name_taken", "A role of this name exists already.")

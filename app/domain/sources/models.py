@@ -85,4 +85,4 @@ class SourceObject(Tenanted, Base):
     discovered_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-UNIQUE_SENTENCES["data_sources_name_key"] = ("name_taken", "A data source of this name exists already.")
+UNIQUE_SENTENCES["data_sources_name_key"] = ("name", "name_taken", "A data source of this name exists already.")

@@ -38,4 +38,4 @@ class UserRole(Tenanted, Base):
     created_by: Mapped[UUID | None]
 
 
-UNIQUE_SENTENCES["users_email_key"] = ("email_taken", "Somebody already uses this email address.")
+UNIQUE_SENTENCES["users_email_key"] = ("email", "email_taken", "Somebody already uses this email address.")

@@ -87,10 +87,11 @@ class UserService:
         user = await self._users.load(user_id, self._work.tenant_id, lock=True)
         await RoleService(self._work).grantable(role_id)
         self._work.require_match(user.version)
+        before = await self._shown(user_id)
         if await self._holds(user_id, role_id):
-            return await self._shown(user_id)
+            return before
         await self._hold(user_id, (role_id,))
-        return await self._roles_changed(user, "user.assign_role", role_id)
+        return await self._roles_changed(user, before, "user.assign_role", role_id)
 
     async def unassign(self, user_id: UUID, role_id: UUID) -> None:
         """Take a role away.
@@ -106,16 +107,18 @@ class UserService:
         self._work.require_match(user.version)
         if role_id == ADMIN_ROLE_ID:
             await self._keep_an_admin(user_id)
+        before = await self._shown(user_id)
         statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == role_id)
         await self._work.session.execute(statement)
-        await self._roles_changed(user, "user.unassign_role", role_id)
+        await self._roles_changed(user, before, "user.unassign_role", role_id)
 
-    async def _roles_changed(self, user: User, action: str, role_id: UUID) -> UserOut:
+    async def _roles_changed(self, user: User, before: UserOut, action: str, role_id: UUID) -> UserOut:
         self._work.touch(user)
         await self._work.session.flush()
         self._work.forget("user", user.id)
         after = await self._shown(user.id)
-        self._work.audit(action, "user", user.id, after={"role_id": str(role_id), "roles": after.roles})
+        changed = {"role_id": str(role_id), "roles": after.roles}
+        self._work.audit(action, "user", user.id, before={"roles": before.roles}, after=changed)
         self._work.announce("user.updated", f"users/{user.id}", after)
         return after
 
