@@ -408,6 +408,9 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     destination_fields: ClassVar[frozenset[str]]
     """Config fields that say where a stored secret goes, as whom, and how safely. A change of one of them asks for the
     secrets again."""
+    stopped_because: str | None = None
+    """Set by a discovery that ends before it has seen everything: a sentence that says what stopped it. What it did not
+    reach is then taken for neither there nor gone."""
 
     def __init__(self, config: ConfigT, secrets: SecretsT, policy: EgressPolicy) -> None:
         self.config = config
@@ -429,7 +432,8 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
         """Walks the steps. Raises `ConnectorError` out of the one that fails."""
 
     def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
-        """Batches of at most a few hundred objects, each object once. Memory does not grow with their number."""
+        """Batches of at most a few hundred objects, each object once. Memory does not grow with their number. One that
+        stops at a limit sets `stopped_because`."""
         raise ConnectorError("unsupported", f"{self.label} sources cannot be discovered.")
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:

@@ -183,7 +183,7 @@ async def _act(work: frames.Work, connector: Connector[Any, Any], send: Any) -> 
     else:
         async for batch in connector.discover():
             send(frames.Batch(batch))
-        send(frames.Discovered())
+        send(frames.Discovered(connector.stopped_because))
 
 
 async def _check(connector: Connector[Any, Any], send: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 MAX_DATASETS: Final = 5_000
+TOO_MANY_DATASETS: Final = f"There are more than {MAX_DATASETS:,} datasets; those beyond were left out."
 MAX_NAMES_IN_A_FOLDER: Final = 20
 """More differently named files of one format in a folder are taken for parts of one dataset."""
 _VARYING: Final = re.compile(
@@ -63,6 +64,8 @@ class Datasets:
     def __init__(self) -> None:
         self._folders: dict[tuple[tuple[str, ...], str], dict[str, Dataset]] = {}
         self._count = 0
+        self.is_full = False
+        """Whether a dataset was left out."""
 
     def add(self, key: str, size: int) -> None:
         if not is_data(key, size):
@@ -73,6 +76,7 @@ class Datasets:
         group = self._folders.get((folder, extension))
         if group is None:
             if self._count >= MAX_DATASETS:
+                self.is_full = True
                 return
             group = self._folders.setdefault((folder, extension), {})
         pattern = "*" + extension if "*" + extension in group else _generalised(name, extension)
@@ -83,6 +87,8 @@ class Datasets:
             self._count += 1
             if len(group) > MAX_NAMES_IN_A_FOLDER:
                 self._collapse(group, folder, extension)
+        else:
+            self.is_full = True
 
     def _collapse(self, group: dict[str, Dataset], folder: tuple[str, ...], extension: str) -> None:
         whole, *others = group.values()

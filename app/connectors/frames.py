@@ -63,7 +63,8 @@ class Previewed(msgspec.Struct, frozen=True, tag_field="frame", tag="previewed")
 
 
 class Discovered(msgspec.Struct, frozen=True, tag_field="frame", tag="discovered"):
-    pass
+    stopped_because: str | None
+    """As `Connector` has it."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):

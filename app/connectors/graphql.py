@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import islice
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -129,6 +128,9 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with http_client(self.network, self.config, self.secrets) as client:
             found = await (await self._session(client)).listings()
+        if len(found) > _MAX_OBJECTS:
+            self.stopped_because = f"The schema has more than {_MAX_OBJECTS:,} lists; those beyond were left out."
+            del found[_MAX_OBJECTS:]
         for start in range(0, len(found), _BATCH):
             yield [DiscoveredObject.at((one.name,), one.shape, one.fields) for one in found[start : start + _BATCH]]
 
@@ -189,8 +191,7 @@ class Session:
         from graphql import get_introspection_query
 
         response = await self.ask(get_introspection_query(descriptions=False), max_bytes=_MAX_SCHEMA_BYTES)
-        shown = (one for one in listings(schema_of(response.json()["data"])) if self._config.shows(one.name))
-        return list(islice(shown, _MAX_OBJECTS))
+        return [one for one in listings(schema_of(response.json()["data"])) if self._config.shows(one.name)]
 
     async def rows(self, listing: Listing, columns: Sequence[str], wanted: int) -> Rows:
         """Goes from page to page where the field can be asked for the next one."""

@@ -28,7 +28,16 @@ from app.connectors.base import (
     PreviewResult,
     Steps,
 )
-from app.connectors.datasets import Dataset, Datasets, Scope, is_data, is_pattern, matches, matches_path
+from app.connectors.datasets import (
+    TOO_MANY_DATASETS,
+    Dataset,
+    Datasets,
+    Scope,
+    is_data,
+    is_pattern,
+    matches,
+    matches_path,
+)
 from app.connectors.failures import ConnectorError
 from app.connectors.file_tables import UNREADABLE, preview_of, read_table
 from app.connectors.http import HttpClient, Response, origin_of
@@ -45,7 +54,7 @@ from app.connectors.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.object_store import FoundKey
-from app.connectors.webdav import entries_of, url_below, walk
+from app.connectors.webdav import MAX_FOLDERS, entries_of, url_below, walk
 
 RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
 
@@ -174,6 +183,8 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
                     for found in page:
                         grouped.add(found.key, found.size)
                     yield []  # A sign of life: a large tree is listed for minutes before its first dataset is known.
+                if grouped.is_full:
+                    self.stopped_because = TOO_MANY_DATASETS
                 datasets = list(grouped)
             for start in range(0, len(datasets), _BATCH):
                 yield await self._described(signed, datasets[start : start + _BATCH])
@@ -226,17 +237,23 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
         return self.config.listing == "webdav"
 
     async def _pages(self, signed: SignedIn, pattern: tuple[str, ...] = ()) -> AsyncIterator[list[FoundKey]]:
-        """What the source shows of the first `max_files` files. With a pattern, of folders that it may be about."""
+        """What the source shows of the first `max_files` files, in at most `MAX_FOLDERS` folders. With a pattern, of
+        folders that it may be about."""
 
         def is_wanted(folder: tuple[str, ...]) -> bool:
             return not pattern or (len(folder) < len(pattern) and all(map(matches, folder, pattern)))
 
-        left = self.config.max_files
+        left, folders = self.config.max_files, 0
         async for page in walk(signed, self.config.url, self.config.max_depth, is_wanted):
-            yield [found for found in page[:left] if self._shows(found.key)]
-            left -= len(page)
-            if left <= 0:
+            folders += 1
+            if folders > MAX_FOLDERS:
+                self.stopped_because = f"There are more than {MAX_FOLDERS:,} folders."
                 return
+            yield [found for found in page[:left] if self._shows(found.key)]
+            if len(page) > left:
+                self.stopped_because = f"There are more files than max_files ({self.config.max_files:,})."
+                return
+            left -= len(page)
 
     def _shows(self, key: str) -> bool:
         return Scope("", self.config.include_paths, self.config.exclude_paths).shows(key)

@@ -48,6 +48,8 @@ class KeyPatterns:
         self._separator = separator
         self._groups: dict[tuple[tuple[str, ...], str], dict[str, Pattern]] = {}
         self._count = 0
+        self.is_full = False
+        """Whether a pattern was left out."""
 
     def add(self, key: bytes, kind: str, server: int = 0) -> None:
         *above, name = masked(key, self._separator)
@@ -56,6 +58,7 @@ class KeyPatterns:
         name = "*" if "*" in group else name
         if name not in group:
             if self._count >= MAX_PATTERNS:
+                self.is_full = True
                 return
             self._count += 1
             group[name] = Pattern((*above, name), kind, self._separator)

@@ -31,6 +31,7 @@ from app.connectors.base import (
     TimeoutS,
 )
 from app.connectors.datasets import (
+    TOO_MANY_DATASETS,
     Datasets,
     Scope,
     fixed_part,
@@ -167,6 +168,8 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
                 for found in page:
                     datasets.add(found.key, found.size)
                 yield []  # A sign of life: a large bucket is listed for minutes before its first dataset is known.
+            if datasets.is_full:
+                self.stopped_because = TOO_MANY_DATASETS
             found_datasets = list(datasets)
             for start in range(0, len(found_datasets), _BATCH):
                 yield await described(store, found_datasets[start : start + _BATCH], _SAMPLERS)
@@ -177,9 +180,10 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         async for page in store.pages(scope.folder):
             # The catalogue's texts have no place for a NUL.
             yield [found for found in page[:left] if scope.shows(found.key) and "\x00" not in found.key]
-            left -= len(page)
-            if left <= 0:
+            if len(page) > left:
+                self.stopped_because = f"There are more keys than max_keys ({self.config.max_keys:,})."
                 return
+            left -= len(page)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         started = time.perf_counter()

@@ -39,7 +39,16 @@ from app.connectors.base import (
 from app.connectors.datasets import matches
 from app.connectors.dialling import ask, dialled, handshake, tls_context
 from app.connectors.failures import ConnectorError
-from app.connectors.key_patterns import MAX_SAMPLE_BYTES, SAMPLES, KeyPatterns, Pattern, beginning, fits, masked
+from app.connectors.key_patterns import (
+    MAX_PATTERNS,
+    MAX_SAMPLE_BYTES,
+    SAMPLES,
+    KeyPatterns,
+    Pattern,
+    beginning,
+    fits,
+    masked,
+)
 from app.connectors.redis_session import (
     PING,
     Server,
@@ -187,6 +196,8 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                 async for page in self._pages(session, "*"):
                     for key in page:
                         patterns.add(key.name, key.kind, number)
+            if patterns.is_full:
+                self.stopped_because = f"There are more than {MAX_PATTERNS:,} patterns; those beyond were left out."
             found = list(patterns)
             for start in range(0, len(found), _BATCH):
                 yield [await self._described(sessions, pattern) for pattern in found[start : start + _BATCH]]
@@ -315,7 +326,10 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
             kinds = await session.ask(*(("TYPE", name) for name in names)) if names else []
             yield [Key(name, kind) for name, it in zip(names, kinds, strict=True) if (kind := kind_of(it))]
             looked_at += max(_PAGE, len(reply[1]))
-            if cursor == 0 or looked_at >= self.config.max_keys:
+            if cursor == 0:
+                return
+            if looked_at >= self.config.max_keys:
+                self.stopped_because = f"There are more keys than max_keys ({self.config.max_keys:,})."
                 return
 
     def _is_wanted(self, name: bytes) -> bool:

@@ -161,7 +161,9 @@ class Rest(Connector[RestConfig, RestSecrets]):
             session = await self._sign_in(client)
             batch: list[DiscoveredObject] = []
             endpoints = await session.endpoints()
-            for endpoint in endpoints:
+            if len(endpoints) > _MAX_RESOURCES:
+                self.stopped_because = f"There are more than {_MAX_RESOURCES:,} lists; those beyond were left out."
+            for endpoint in endpoints[:_MAX_RESOURCES]:
                 fields = endpoint.fields or await session.sampled(endpoint, is_only=len(endpoints) == 1)
                 batch.append(DiscoveredObject.at(endpoint.path, "resource", fields))
                 if len(batch) == _BATCH:
@@ -224,7 +226,7 @@ class Session:
         ]
         known = {endpoint.path for endpoint in configured} | {(endpoint.url,) for endpoint in configured}
         fresh = [found for found in described if found.path not in known and (found.url,) not in known]
-        return [*configured, *fresh][:_MAX_RESOURCES]
+        return [*configured, *fresh]
 
     async def first_answer(self, endpoint: Endpoint | None) -> Response:
         """Of base_url itself where there is no endpoint."""

@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -166,8 +166,10 @@ class ConnectorSandbox:
         idle_s: float = DISCOVERY_IDLE_S,
         deadline_s: float = MAX_DISCOVERY_S,
         tenant: str = "",
+        on_stopped: Callable[[str], None] | None = None,
     ) -> AsyncIterator[list[DiscoveredObject]]:
         """Batches as they come; `idle_s` may pass between two, `deadline_s` in all. Raises as `preview` does.
+        `on_stopped` is told, after the last batch, why the connector did not get to the end of the source.
 
         The process waits while the caller is busy with a batch. Close the iterator (`contextlib.aclosing`) to end it
         early.
@@ -184,6 +186,8 @@ class ConnectorSandbox:
                 except TimeoutError:
                     raise ConnectorError("timeout", _too_slow(idle_s if patience == idle_s else deadline_s)) from None
                 if isinstance(frame, frames.Discovered):
+                    if frame.stopped_because is not None and on_stopped:
+                        on_stopped(frame.stopped_because)
                     return
                 if isinstance(frame, frames.Batch):
                     yield frame.objects

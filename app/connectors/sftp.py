@@ -31,7 +31,7 @@ from app.connectors.base import (
     Steps,
     TimeoutS,
 )
-from app.connectors.datasets import Datasets, Scope, is_data, is_pattern, matches, matches_path
+from app.connectors.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches, matches_path
 from app.connectors.dialling import hung_up
 from app.connectors.failures import ConnectorError
 from app.connectors.file_tables import described, preview_of
@@ -155,6 +155,12 @@ class Sftp(Connector[SftpConfig, SftpSecrets]):
                     if scope.shows(file.key):
                         datasets.add(file.key, file.size)
                 yield []  # A sign of life: a large tree is walked for minutes before its first dataset is known.
+            if datasets.is_full:
+                self.stopped_because = TOO_MANY_DATASETS
+            elif folder.is_cut:
+                self.stopped_because = (
+                    f"There are more files and folders than max_entries ({self.config.max_entries:,})."
+                )
             found = list(datasets)
             for start in range(0, len(found), _BATCH):
                 yield await described(folder, found[start : start + _BATCH], _SAMPLERS)
@@ -242,6 +248,8 @@ class Folder:
         self._client = client
         self._root = root
         """As the server calls it when no link is left in it."""
+        self.is_cut = False
+        """Whether `walk` left entries out."""
 
     @classmethod
     async def opened(cls, session: SshSession, client: asyncssh.SFTPClient, folder: str) -> Folder:
@@ -257,20 +265,22 @@ class Folder:
         self, max_entries: int, max_depth: int, path: Sequence[str] | None = None
     ) -> AsyncGenerator[list[File], None]:
         """The files of one folder after the other, breadth-first, sorted by name; with a `path`, only of folders that
-        its names match. What may not be read or has gone meanwhile is passed over."""
+        its names match. What may not be read or has gone meanwhile is passed over. Sets `is_cut` where entries are
+        left."""
         folders: deque[tuple[tuple[str, ...], bytes]] = deque([((), b"")])
         left = max_entries
-        while folders and left > 0:
+        while folders and not self.is_cut:
             names, folder = folders.popleft()
-            entries = await self._readable_entries(folder, left)
-            left -= len(entries)
+            entries = await self._readable_entries(folder, left + 1)
+            self.is_cut = len(entries) > left
             files = []
-            for name, attributes in entries:
+            for name, attributes in entries[:left]:
                 if _is_folder(attributes):
                     if len(names) < max_depth and (path is None or matches(name, path[len(names)])):
                         folders.append(((*names, name), folder + name.encode() + b"/"))
                 elif (size := await self._file_size(folder + name.encode(), attributes)) is not None:
                     files.append(File("/".join((*names, name)), size))
+            left -= len(entries)
             yield files
 
     async def size(self, key: str) -> int:
@@ -306,12 +316,10 @@ class Folder:
     async def _entries(self, folder: bytes, limit: int) -> list[tuple[str, asyncssh.SFTPAttrs]]:
         """Names that are no UTF-8 are left out: no path that the hub could show leads to them."""
         entries: dict[str, asyncssh.SFTPAttrs] = {}
-        seen = 0
         what = f"the folder {folder.decode()}" if folder else "the folder of this source"
         listing = cast("AsyncGenerator[asyncssh.SFTPName, None]", self._client.scandir(self._root + b"/" + folder))
         async with aclosing(listing):
-            while seen < limit and (entry := await self._ask(anext(listing, None), what)) is not None:
-                seen += 1
+            while len(entries) < limit and (entry := await self._ask(anext(listing, None), what)) is not None:
                 name = _as_text(entry.filename)
                 if name is not None and _is_plain(name):
                     entries[name] = entry.attrs

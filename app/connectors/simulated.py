@@ -74,6 +74,10 @@ class SimulatedConfig(ConnectorConfig, frozen=True, kw_only=True):
     delays_ms: Annotated[Delays, Meta(description="Milliseconds that each part takes.")] = Delays()
     with_tls: Annotated[bool, Meta(description="Whether there is a TLS step.")] = False
     objects: Annotated[int, Meta(ge=0, le=1_000_000, description="Objects to be found.")] = 3
+    stops_after: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)] | None,
+        Meta(description="Objects after which discovery stops early. Unset: never."),
+    ] = None
     fields: Annotated[int, Meta(ge=1, le=500, description="Fields of each object.")] = 5
     rows: Annotated[int, Meta(ge=0, le=1_000_000, description="Rows of each object.")] = 10
     generation: Annotated[
@@ -118,10 +122,13 @@ class Simulated(Connector[SimulatedConfig, SimulatedSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         await self._enter()
-        first = self._first
-        for start in range(first, first + self.config.objects, _BATCH):
+        first, objects, stops_after = self._first, self.config.objects, self.config.stops_after
+        if stops_after is not None and stops_after < objects:
+            self.stopped_because = f"There are more objects than stops_after ({stops_after:,})."
+            objects = stops_after
+        for start in range(first, first + objects, _BATCH):
             await _pause(self.config.delays_ms.batch)
-            yield [self._object(number) for number in range(start, min(start + _BATCH, first + self.config.objects))]
+            yield [self._object(number) for number in range(start, min(start + _BATCH, first + objects))]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         started = time.perf_counter()

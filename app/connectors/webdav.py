@@ -49,12 +49,11 @@ def url_below(root: str, key: str) -> str:
 
 async def walk(signed: SignedIn, root: str, max_depth: int, is_wanted: Wanted) -> AsyncIterator[list[FoundKey]]:
     """The files of each folder in turn, names in their order, keys from the root on. Folders that are nobody's data
-    (see `datasets.is_data`) are left out."""
+    (see `datasets.is_data`) are left out. Without an end where a server makes up folders; callers stop at
+    `MAX_FOLDERS`."""
     open_folders: list[tuple[str, ...]] = [()]
-    looked_at = 0
-    while open_folders and looked_at < MAX_FOLDERS:
+    while open_folders:
         folder = open_folders.pop()
-        looked_at += 1
         entries = sorted(await entries_of(signed, root, folder), key=lambda entry: entry.name)
         yield [FoundKey("/".join((*folder, entry.name)), entry.size) for entry in entries if not entry.is_folder]
         below = [(*folder, entry.name) for entry in entries if entry.is_folder] if len(folder) < max_depth else []

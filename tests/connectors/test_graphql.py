@@ -41,6 +41,18 @@ async def discovered(connector: Graphql) -> list[DiscoveredObject]:
     return [item async for batch in connector.discover() for item in batch]
 
 
+async def test_a_discovery_says_whether_it_has_every_list(
+    port: int, loopback: EgressPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = source(port, loopback)
+    names = [item.name for item in await discovered(whole)]
+    assert whole.stopped_because is None
+    monkeypatch.setattr("app.connectors.graphql._MAX_OBJECTS", 2)
+    cut = source(port, loopback)
+    assert [item.name for item in await discovered(cut)] == names[:2]
+    assert cut.stopped_because == "The schema has more than 2 lists; those beyond were left out."
+
+
 # Pages and arguments --------------------------------------------------------------------------------------------------
 
 

@@ -262,6 +262,27 @@ def test_included_and_excluded_paths_choose_the_files(site: str, start: Start) -
     assert len(asyncio.run(paths(max_files=1))) <= 1
 
 
+def test_a_discovery_says_whether_it_saw_every_file(site: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.connectors.kinds.http_file import PASSWORD, webdav
+
+    config = {
+        "url": f"http://localhost:{start(webdav)}/dav",
+        "listing": "webdav",
+        "auth": "basic",
+        "username": "reader",
+    }
+
+    async def stop(**chosen: Any) -> str | None:
+        source = connector({**config, **chosen}, password=PASSWORD)
+        _ = [batch async for batch in source.discover()]
+        return source.stopped_because
+
+    assert asyncio.run(stop()) is None
+    assert asyncio.run(stop(max_files=1)) == "There are more files than max_files (1)."
+    monkeypatch.setattr("app.connectors.http_file.MAX_FOLDERS", 1)
+    assert asyncio.run(stop()) == "There are more than 1 folders."
+
+
 # Configuration --------------------------------------------------------------------------------------------------------
 
 

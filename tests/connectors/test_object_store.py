@@ -53,6 +53,16 @@ def test_datasets_are_bounded_however_many_folders_there_are() -> None:
     for number in range(20_000):
         datasets.add(f"{''.join(chr(103 + int(digit)) for digit in str(number))}/x.csv", 1)
     assert len(list(datasets)) == 5_000
+    assert datasets.is_full
+
+
+def test_datasets_of_many_files_are_whole() -> None:
+    datasets = Datasets()
+    for number in range(5_000):
+        for file in range(2):
+            datasets.add(f"{''.join(chr(103 + int(digit)) for digit in str(number))}/part-{file}.csv", 1)
+    assert len(list(datasets)) == 5_000
+    assert not datasets.is_full
 
 
 def test_a_file_with_a_star_in_its_name_is_a_file() -> None:

@@ -424,6 +424,19 @@ async def test_keys_can_be_included_and_excluded(client: redis.Redis, open_port:
 
 
 @services
+@pytest.mark.parametrize(
+    ("max_keys", "stopped_because"), [(1, "There are more keys than max_keys (1)."), (100_000, None)]
+)
+async def test_a_discovery_says_whether_it_saw_every_key(
+    client: redis.Redis, open_port: int, loopback: EgressPolicy, max_keys: int, stopped_because: str | None
+) -> None:
+    client.mset({f"name:{number}": number for number in range(2_000)})
+    source = connector(open_port, loopback, max_keys=max_keys)
+    await discovered(source)
+    assert source.stopped_because == stopped_because
+
+
+@services
 async def test_ten_thousand_keys_are_a_few_patterns(
     client: redis.Redis, open_port: int, loopback: EgressPolicy
 ) -> None:
@@ -510,6 +523,7 @@ def test_many_keys_take_little_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(list(patterns)) == MAX_PATTERNS
+    assert patterns.is_full
     assert peak < 20_000_000
 
 

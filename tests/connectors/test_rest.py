@@ -345,6 +345,17 @@ async def test_a_list_that_cannot_be_read_beside_others_has_no_fields(shop_api: 
     assert {path: bool(fields) for path, fields in found.items()} == {(name,): name == "good" for name in paths}
 
 
+@pytest.mark.parametrize(("most", "is_complete"), [(1, False), (2, True)])
+async def test_a_discovery_says_whether_it_has_every_list(
+    shop_api: int, loopback: EgressPolicy, monkeypatch: pytest.MonkeyPatch, most: int, is_complete: bool
+) -> None:
+    monkeypatch.setattr("app.connectors.rest._MAX_RESOURCES", most)
+    resources = [{"name": "x", "path": "pages"}, {"name": "y", "path": "offsets"}]
+    source = rest(shop_api, "", loopback, resources=resources)
+    assert len(await discovered(source)) == most
+    assert (source.stopped_because is None) is is_complete
+
+
 async def test_a_list_that_cannot_be_read_alone_is_the_failure(shop_api: int, loopback: EgressPolicy) -> None:
     with pytest.raises(ConnectorError) as caught:
         await discovered(rest(shop_api, "nowhere", loopback))

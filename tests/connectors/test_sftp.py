@@ -361,11 +361,28 @@ async def test_files_can_be_included_and_excluded(server: AsyncsshServer, loopba
 async def test_discovery_keeps_to_its_depth_and_its_entries(server: AsyncsshServer, loopback: EgressPolicy) -> None:
     for caps, expected in (
         ({"max_depth": 0}, {"customers.csv", "empty.csv", "photo.jpg"}),
-        ({"max_depth": 1}, {"customers.csv", "empty.csv", "photo.jpg", "odd names/50% über #1?.csv"}),
+        (
+            {"max_depth": 1},
+            {"customers.csv", "empty.csv", "photo.jpg", "clicks/part-*.json", "odd names/50% über #1?.csv"},
+        ),
     ):
         assert await paths(sftp({**server.config, **caps}, {"password": PASSWORD}, loopback)) == expected
-    few = await paths(sftp({**server.config, "max_entries": 3}, {"password": PASSWORD}, loopback))
+
+
+async def test_a_discovery_says_whether_it_saw_every_entry(server: AsyncsshServer, loopback: EgressPolicy) -> None:
+    async def found(max_entries: int) -> tuple[set[str], str | None]:
+        source = sftp({**server.config, "max_entries": max_entries}, {"password": PASSWORD}, loopback)
+        return await paths(source), source.stopped_because
+
+    everything, nothing_stopped_it = await found(100_000)
+    assert nothing_stopped_it is None
+    entries = 1
+    while (await found(entries))[1] is not None:
+        entries += 1
+    assert await found(entries) == (everything, None)
+    few, stopped_because = await found(3)
     assert len(few) <= 3
+    assert stopped_because == "There are more files and folders than max_entries (3)."
 
 
 @pytest.mark.services

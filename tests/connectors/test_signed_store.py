@@ -77,8 +77,10 @@ def s3(url: str, **more: Any) -> S3:
     return S3(msgspec.convert(values, S3Config), S3Secrets(secret_access_key="x"), EgressPolicy(loopback_allowed=True))
 
 
-def azure(url: str, auth: str = "account_key", **secrets: str) -> AzureBlob:
-    values = {"account_name": "shop", "container": "sales", "endpoint_url": url, "auth": auth}
+def azure(url: str, auth: str = "account_key", max_keys: int = 200_000, **secrets: str) -> AzureBlob:
+    values = {
+        "account_name": "shop", "container": "sales", "endpoint_url": url, "auth": auth, "max_keys": max_keys,
+    }  # fmt: skip
     config = msgspec.convert(values, AzureBlobConfig)
     return AzureBlob(
         config,
@@ -152,6 +154,30 @@ async def test_a_key_that_no_catalogue_can_hold_is_left_out() -> None:
     with server(lambda _: s3_keys("a%00.bin", "b.bin", encoding="url")) as (url, _):
         found = [item.path async for batch in s3(url).discover() for item in batch]
     assert found == [("b.bin",)]
+
+
+@pytest.mark.parametrize(
+    ("max_keys", "shown", "stopped_because"),
+    [
+        (1, 1, "There are more keys than max_keys (1)."),
+        (2, 2, "There are more keys than max_keys (2)."),
+        (3, 3, None),
+        (4, 3, None),
+    ],
+)
+async def test_a_discovery_says_whether_it_saw_every_key(
+    max_keys: int, shown: int, stopped_because: str | None
+) -> None:
+    def answer(asked: Asked) -> bytes:
+        if "marker" in asked[1]:
+            return azure_names(azure_blob("c.bin"))
+        return azure_names(azure_blob("a.bin"), azure_blob("b.bin"), marker="second")
+
+    with server(answer) as (url, _):
+        source = azure(url, max_keys=max_keys)
+        found = [item.path async for batch in source.discover() for item in batch]
+    assert len(found) == shown
+    assert source.stopped_because == stopped_because
 
 
 # XML of somebody else -------------------------------------------------------------------------------------------------

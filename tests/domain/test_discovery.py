@@ -48,7 +48,7 @@ async def test_a_discovery_finds_objects_with_their_fields(hub: Hub, shop: Shop,
     _, since = await records.mark()
     job = await discovered(hub, path)
     assert (job["status"], job["error"], job["kind"]) == ("succeeded", None, "data_source.discover")
-    assert job["result"] == {"objects": 5, "deactivated": 0}
+    assert job["result"] == {"objects": 5, "deactivated": 0, "is_complete": True, "stopped_because": None}
     assert job["progress"]["done"] == 5
     assert job["started_at"] <= job["finished_at"]
     found = await objects(hub, path)
@@ -76,7 +76,7 @@ async def test_a_second_discovery_follows_what_changed(hub: Hub, shop: Shop) -> 
            ALTER TABLE orders ADD COLUMN note text; CREATE TABLE fresh (id integer)"""
     )
     job = await discovered(hub, path)
-    assert job["result"] == {"objects": 4, "deactivated": 3}
+    assert job["result"] == {"objects": 4, "deactivated": 3, "is_complete": True, "stopped_because": None}
     after = await objects(hub, path)
     assert {name for name, item in after.items() if not item["is_active"]} == {
         "public.gone",

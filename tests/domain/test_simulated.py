@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.conftest import Hub
+from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, discovered, faults, objects, post_source, registered
 
 pytestmark = pytest.mark.anyio
@@ -27,16 +28,37 @@ def production(hub: Hub) -> Iterator[None]:
 async def test_each_generation_drifts_by_what_was_configured(hub: Hub) -> None:
     made = await registered(hub, **SIMULATED)
     path = f"{SOURCES}/{made['id']}"
-    assert (await discovered(hub, path))["result"] == {"objects": 4, "deactivated": 0}
+    complete = {"is_complete": True, "stopped_because": None}
+    assert (await discovered(hub, path))["result"] == {"objects": 4, "deactivated": 0, **complete}
     before = await objects(hub, path)
     await hub.admin.patch(path, json={"config": {"generation": 1}})
-    assert (await discovered(hub, path))["result"] == {"objects": 4, "deactivated": 1}
+    assert (await discovered(hub, path))["result"] == {"objects": 4, "deactivated": 1, **complete}
     after = await objects(hub, path)
     assert sorted(name for name, item in after.items() if item["is_active"]) == [
         f"simulated.object_{number:06}" for number in range(1, 5)
     ]
     changed = [name for name in before if before[name]["fields"] != after[name]["fields"]]
     assert changed == ["simulated.object_000001"]
+
+
+async def test_a_discovery_that_stops_early_says_so_and_takes_nothing_away(hub: Hub, records: Records) -> None:
+    made = await registered(hub, **SIMULATED)
+    path = f"{SOURCES}/{made['id']}"
+    await discovered(hub, path)
+    await hub.admin.patch(path, json={"config": {"stops_after": 1, "generation": 2}})
+    _, since = await records.mark()
+    job = await discovered(hub, path)
+    assert job["status"] == "succeeded"
+    assert job["result"] == {
+        "objects": 1, "deactivated": 0, "is_complete": False,
+        "stopped_because": "There are more objects than stops_after (1).",
+    }  # fmt: skip
+    assert all(item["is_active"] for item in (await objects(hub, path)).values())
+    (event,) = [event for event in await records.events(since) if event["type"].endswith("data_source.discovered")]
+    assert event["data"] == {"id": made["id"], **job["result"]}
+    await hub.admin.patch(path, json={"config": {"stops_after": 4}})
+    after = (await discovered(hub, path))["result"]
+    assert (after["deactivated"], after["is_complete"]) == (2, True)
 
 
 async def test_the_same_config_gives_the_same_rows(hub: Hub) -> None:

@@ -41,13 +41,15 @@ UPSERT = text(
 
 
 async def discover(run: JobRun) -> dict[str, Any]:
-    """The handler of `data_source.discover`. Objects that are no longer there stay, inactive."""
+    """The handler of `data_source.discover`. Objects that are no longer there stay, inactive; where the discovery
+    stopped early, nobody knows which ones those are."""
     assert run.subject_id is not None
     started = datetime.now(UTC)
     source, secrets = await _connection(run)
     total = 0
+    stops: list[str] = []
     batches = run.parts.sandbox.discover(
-        source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id)
+        source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id), on_stopped=stops.append
     )
     try:
         async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]
@@ -59,7 +61,7 @@ async def discover(run: JobRun) -> dict[str, Any]:
         raise as_refusal(error) from None
     except ConnectorError as error:
         raise failure_without_secrets(error, secrets) from None
-    return await _finish(run, source.id, started, total)
+    return await _finish(run, source.id, started, total, without_secrets(stops[0], secrets) if stops else None)
 
 
 async def _connection(run: JobRun) -> Any:
@@ -90,11 +92,18 @@ def _is_unstorable(error: DBAPIError) -> bool:
     return str(state).startswith(("22", "54"))
 
 
-async def _finish(run: JobRun, source_id: UUID, started: datetime, total: int) -> dict[str, Any]:
+async def _finish(
+    run: JobRun, source_id: UUID, started: datetime, total: int, stopped_because: str | None
+) -> dict[str, Any]:
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
         await run.hold(work.session)
-        gone = await _deactivate(work.session, source_id, started)
-        result = {"objects": total, "deactivated": gone}
+        is_complete = stopped_because is None
+        result = {
+            "objects": total,
+            "deactivated": await _deactivate(work.session, source_id, started) if is_complete else 0,
+            "is_complete": is_complete,
+            "stopped_because": stopped_because,
+        }
         work.announce("data_source.discovered", f"data-sources/{source_id}", {"id": str(source_id), **result})
     return result
 
