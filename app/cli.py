@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("hub", description="Data Fusion Hub: the foundation service of a data platform.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="migrate where it may, then serve the API")
@@ -64,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("action", choices=("generate", "list", "rotate"))
     keys.set_defaults(run=_keys)
     return parser
+
+
+class _Version(argparse.Action):
+    """As argparse's own, but reads the version only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"hub {version('data-fusion-hub')}")
+        parser.exit()
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:

@@ -219,7 +219,8 @@ def _about_egress(settings: Settings) -> Finding:
 
 def _about_folders(settings: Settings) -> Iterator[Finding]:
     if not settings.data_dir.exists():
-        yield Finding("note", "data folder", f"{settings.data_dir} {AT_FIRST_START}")
+        if settings.is_embedded or settings.is_development:
+            yield Finding("note", "data folder", f"{settings.data_dir} {AT_FIRST_START}")
     elif not settings.data_dir.is_dir():
         yield Finding("wrong", "data folder", f"{settings.data_dir} is not a folder")
     else:
@@ -230,6 +231,8 @@ def _about_folders(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "files", f"{settings.files_root} is not a folder")
     else:
         yield Finding("right", "files", f"file sources may read {settings.files_root}")
+    if settings.secret_files_root is not None and not settings.secret_files_root.is_dir():
+        yield Finding("wrong", "secret files", f"HUB_SECRET_FILES_ROOT: {settings.secret_files_root} is not a folder")
 
 
 def _data_folder(folder: Path) -> Finding:

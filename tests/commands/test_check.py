@@ -79,6 +79,11 @@ def test_keys_that_others_can_read_are_wrong(data_dir: Path) -> None:
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["data folder"])
 
 
+def test_a_folder_for_secrets_that_is_not_there_is_wrong(data_dir: Path, tmp_path: Path) -> None:
+    ended = run(data_dir, "check", HUB_SECRET_FILES_ROOT=str(tmp_path / "nowhere"))
+    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["secret files"])
+
+
 def test_it_says_whether_the_kernel_closes_off_connectors(data_dir: Path) -> None:
     said = "right  connectors: closed off" if version() else "note   connectors: this kernel has no Landlock"
     assert said in run(data_dir, "check").stdout

@@ -1,6 +1,7 @@
 """What is wrong with the settings stops every command with one line each."""
 
 import asyncio
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,8 @@ def test_generated_keys_that_were_damaged_are_one_line(
     assert line.startswith(f"{variable}: ")
     assert name in line
     assert "canary" not in line
+
+
+def test_the_version_is_told_whatever_the_settings_are(data_dir: Path) -> None:
+    ended = run(data_dir, "--version", HUB_NONSENSE="1")
+    assert (ended.returncode, ended.stdout) == (0, f"hub {version('data-fusion-hub')}\n")
