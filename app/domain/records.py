@@ -5,6 +5,7 @@ One round trip for all of them: what is on record from the first write must not 
 but new rows needs no BEGIN and COMMIT around it either.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -63,7 +64,12 @@ class Records:
         assert connection is not None
         if not connection.is_in_transaction():
             await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
-        await self.write(connection)
+        try:
+            await self.write(connection)
+        except (asyncio.CancelledError, TimeoutError):
+            # SQLAlchemy knows nothing of this statement, and its rollback would wait until that one is answered.
+            await session.invalidate()
+            raise
 
 
 @cache

@@ -254,13 +254,19 @@ class Proxy:
         self._target = port
         self._speaks = asyncio.Event()
         self._speaks.set()
+        self._last_words: bytes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
     def fall_silent(self) -> None:
         self._speaks.clear()
 
+    def fall_silent_at(self, words: bytes) -> None:
+        """As soon as the hub says these."""
+        self._last_words = words
+
     def speak(self) -> None:
+        self._last_words = None
         self._speaks.set()
 
     @asynccontextmanager
@@ -285,6 +291,8 @@ class Proxy:
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
+                if self._last_words and self._last_words in data:
+                    self.fall_silent()
                 await self._speaks.wait()
                 sink.write(data)
                 await sink.drain()
@@ -292,13 +300,13 @@ class Proxy:
 
 
 @asynccontextmanager
-async def behind_a_proxy(hub: Hub, proxy: Proxy, port: int) -> AsyncIterator[Hub]:
-    """Another worker of the hub, which sees the database through the proxy and has a deadline of a second."""
+async def behind_a_proxy(hub: Hub, proxy: Proxy, port: int, deadline_s: float = DEADLINE_S) -> AsyncIterator[Hub]:
+    """Another worker of the hub, which sees the database through the proxy and has a deadline of its own."""
     settings = load(
         {
             "HUB_DATA_DIR": str(hub.settings.data_dir),
             "HUB_LOG_LEVEL": "error",
-            "HUB_REQUEST_TIMEOUT_S": str(DEADLINE_S),
+            "HUB_REQUEST_TIMEOUT_S": str(deadline_s),
             "HUB_POOL_SIZE": "2",
         },
         env_file=None,
@@ -324,5 +332,21 @@ async def test_a_database_that_falls_silent_holds_no_request_beyond_its_deadline
             async with asyncio.timeout(DEADLINE_S * 10):
                 answers = await every_kind_of_request(far)
             assert_unavailable(answers)
+        proxy.speak()
+        await until(lambda: is_back(far))
+
+
+@pytest.mark.parametrize("words", [b"UPDATE users", b"INSERT INTO sessions", b"COMMIT"])
+async def test_a_database_that_falls_silent_in_a_transaction_holds_no_request_beyond_its_deadline(
+    hub: Hub, own_cluster: Cluster, words: bytes
+) -> None:
+    """Nobody waits for the two seconds that a connection is given to say goodbye."""
+    port, deadline_s = own_cluster.server.port, 3.0
+    async with Proxy(port).running() as proxy, behind_a_proxy(hub, proxy, port, deadline_s) as far:
+        assert await is_back(far)
+        proxy.fall_silent_at(words)
+        async with asyncio.timeout(deadline_s + 1.5):
+            answer = await far.client().post("/api/v1/auth/login", json={"email": ADMIN_EMAIL, "password": PASSWORD})
+        assert_unavailable([answer])
         proxy.speak()
         await until(lambda: is_back(far))
