@@ -94,8 +94,9 @@ class DialGuard:
         self.connector: Connector[Any, Any] | None = None
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "socket.connect" or event == "socket.sendto":
-            self._judge_connect(args[1])
+        if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+            if args[1] is not None:  # `sendmsg` without an address goes over a connection that was judged before
+                self._judge_connect(args[1])
         elif event == "socket.getaddrinfo" or event == "socket.gethostbyname":
             self._judge_lookup(args[0])
         elif event in {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"}:

@@ -139,9 +139,16 @@ async def test_an_unknown_way_out_is_closed(faulty: ConnectorSandbox, tmp_path: 
         local.bind(str(tmp_path / "s"))
         local.listen()
         port = str(listener.getsockname()[1])
-        for way, target in (("dial", port), ("unix", str(tmp_path / "s")), ("look_up", ""), ("spawn", "")):
+        for way, target in (
+            ("dial", port), ("send_to", port), ("send_message", port), ("unix", str(tmp_path / "s")),
+            ("look_up", ""), ("spawn", ""),
+        ):  # fmt: skip
             result = await check(faulty, way, target)
             assert codes(result)[3] == "egress_refused", way
+
+
+async def test_over_a_connection_that_stands_messages_go(faulty: ConnectorSandbox) -> None:
+    assert (await check(faulty, "send_on")).status == "passed"
 
 
 async def test_a_connector_sees_nothing_of_the_hubs_environment(

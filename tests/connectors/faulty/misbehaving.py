@@ -94,6 +94,15 @@ class Misbehaving(Connector[MisbehavingConfig, MisbehavingSecrets]):
         """What drivers might do behind the policy's back."""
         if way == "dial":
             socket.create_connection(("127.0.0.1", int(self.config.target)), 1)
+        elif way == "send_to":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"x", ("127.0.0.1", int(self.config.target)))
+        elif way == "send_message":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendmsg([b"x"], [], 0, ("127.0.0.1", int(self.config.target)))
+        elif way == "send_on":
+            one, _ = socket.socketpair()
+            one.sendmsg([b"x"])
         elif way == "unix":
             socket.socket(socket.AF_UNIX).connect(self.config.target)
         elif way == "look_up":
