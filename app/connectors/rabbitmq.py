@@ -313,8 +313,11 @@ class Management:
         answer = response.json()
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
             raise ConnectorError("response_invalid", "The management API answered with something that is no list.")
+        count = answer.get("page_count")
+        if type(count) is not int:
+            raise ConnectorError("response_invalid", "The management API does not say how many pages there are.")
         items = [item for item in answer["items"] if isinstance(item, dict) and isinstance(item.get("name"), str)]
-        return items, int(answer.get("page_count") or 0)
+        return items, count
 
     async def find(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """None for a name that there is not."""

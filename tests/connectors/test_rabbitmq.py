@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
 from tests.connectors.kinds.rabbitmq import CLIENT, PASSWORD, SPARE_VHOST, VHOST, publish, rabbit_server, writing
 from tests.connectors.kinds.rabbitmq import RabbitServer as Server
-from tests.connectors.servers import tls_front
+from tests.connectors.servers import scripted_server, tls_front
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -304,3 +305,20 @@ def test_config_and_secrets_are_judged_together(change: Any, secrets: Any, path:
 )
 def test_the_management_api_is_beside_amqp_unless_it_is_said(values: dict[str, Any], url: str) -> None:
     assert RabbitmqConfig(**{**REQUIRED, **values}).management == url
+
+
+@pytest.mark.parametrize("count", ["many", None, 1.5, True])
+async def test_an_answer_that_does_not_count_its_pages_is_no_list(loopback: EgressPolicy, count: Any) -> None:
+    body = msgspec.json.encode({"items": [], "page_count": count})
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    with scripted_server(answer) as port:
+        values = {"host": "localhost", "username": "reader", "management_url": f"http://localhost:{port}"}
+        source_config = msgspec.convert({**values, "sample_messages": 0}, RabbitmqConfig)
+        source = Rabbitmq(source_config, RabbitmqSecrets(password=PASSWORD), loopback)
+        with pytest.raises(ConnectorError) as caught:
+            _ = [batch async for batch in source.discover()]
+    assert caught.value.code == "response_invalid"
