@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from app.connectors.failures import EXPLANATIONS, Code, ConnectorError, Fault
 from app.connectors.identity import place_of
-from app.core.egress import EgressPolicy, EgressRefused, NameNotResolved, Pinned, canonical_host, resolve
+from app.core.egress import EgressPolicy, EgressRefused, NameNotResolved, NotAHost, Pinned, canonical_host, resolve
 
 PortableType = Literal[
     "boolean",
@@ -337,12 +337,14 @@ class Network:
         self._local_ports: set[int] = set()
 
     async def resolve(self, host: str, port: int, timeout_s: float) -> Pinned:
-        """Raises `ConnectorError` with `egress_refused` or `name_not_resolved`."""
+        """Raises `ConnectorError` with `invalid_configuration`, `egress_refused` or `name_not_resolved`."""
         if known := self._pinned.get(host):
             return known
         try:
             self._looked_up.append(host)
             pinned = await resolve(host, port, self.policy, timeout_s)
+        except NotAHost as error:
+            raise ConnectorError("invalid_configuration", _not_a_host(host)) from error
         except EgressRefused as error:
             raise ConnectorError("egress_refused", f"The hub may not connect to {host}: {error.reason}.") from error
         except NameNotResolved as error:
@@ -365,6 +367,13 @@ class Network:
     def is_looking_up(self, name: str) -> bool:
         """Whether a look-up of this name is under way here."""
         return any(same_host(name, looked_up) for looked_up in self._looked_up)
+
+
+def _not_a_host(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if host and colon and port.isdigit():
+        return f"{text} is no host: the port goes into a field of its own, `port`."
+    return f"{text!r} is neither a host name nor an address; it has no blanks, scheme or path."
 
 
 def same_host(one: str, other: str) -> bool:

@@ -1,7 +1,8 @@
 """Which addresses the hub may dial.
 
     EgressError
-    ├── EgressRefused       the policy forbids every address of the host, or the host is no host
+    ├── EgressRefused       the policy forbids every address of the host
+    │   └── NotAHost        what was given is neither a name nor an address
     └── NameNotResolved     the name has no address
 
 Python's `ipaddress.is_global` is wrong for several ranges in the versions supported here, so the ranges stand below,
@@ -52,6 +53,13 @@ class EgressRefused(EgressError):
         super().__init__(f"{host}: {reason}")
         self.host = host
         self.reason = reason
+
+
+class NotAHost(EgressRefused):
+    """It may not be dialled whatever the policy says."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host, "it is neither a host name nor an address")
 
 
 class NameNotResolved(EgressError):
@@ -247,7 +255,6 @@ def _name_or_none(text: str) -> str | None:
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _DOTS: Final = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": ".", "\ufe52": ".", "\u2024": "."})
-_NOT_A_HOST: Final = "it is neither a host name nor an address"
 
 
 def canonical_host(host: str) -> str | Address:
@@ -274,7 +281,7 @@ def _ipv6(text: str, host: str) -> Address:
     try:
         return _peel(IPv6Address(text.strip()))
     except AddressValueError:
-        raise EgressRefused(host, _NOT_A_HOST) from None
+        raise NotAHost(host) from None
 
 
 def _ends_in_a_number(text: str) -> bool:
@@ -286,14 +293,14 @@ def _ends_in_a_number(text: str) -> bool:
 def _ipv4(text: str, host: str) -> IPv4Address:
     parts = text.split(".")
     if len(parts) > 4:
-        raise EgressRefused(host, _NOT_A_HOST)
+        raise NotAHost(host)
     try:
         numbers = [_number(part) for part in parts]
     except ValueError:
-        raise EgressRefused(host, _NOT_A_HOST) from None
+        raise NotAHost(host) from None
     *heads, tail = numbers
     if any(head > 255 for head in heads) or tail >= 256 ** (4 - len(heads)):
-        raise EgressRefused(host, _NOT_A_HOST)
+        raise NotAHost(host)
     return IPv4Address(sum(head << (24 - 8 * place) for place, head in enumerate(heads)) + tail)
 
 
@@ -310,10 +317,10 @@ def _name(text: str, host: str) -> str:
         try:
             text = idna.encode(text, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError):
-            raise EgressRefused(host, _NOT_A_HOST) from None
+            raise NotAHost(host) from None
     text = text.lower()
     if _ends_in_a_number(text) or len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split(".")):
-        raise EgressRefused(host, _NOT_A_HOST)
+        raise NotAHost(host)
     return text
 
 

@@ -215,6 +215,31 @@ async def test_a_postgresql_host_is_no_socket_and_no_list(host: str, loopback: E
     connector = Postgresql(msgspec.convert(values, PostgresqlConfig), PostgresqlSecrets(), loopback)
     with pytest.raises(ConnectorError) as caught:
         await connector.check(Steps())
+    assert caught.value.code == "invalid_configuration"
+
+
+@pytest.mark.parametrize(
+    ("host", "sentence"),
+    [
+        ("localhost:5432", "localhost:5432 is no host: the port goes into a field of its own, `port`."),
+        ("127.0.0.1:5432", "127.0.0.1:5432 is no host: the port goes into a field of its own, `port`."),
+        ("two words", "'two words' is neither a host name nor an address; it has no blanks, scheme or path."),
+        (" localhost", "' localhost' is neither a host name nor an address; it has no blanks, scheme or path."),
+    ],
+)
+async def test_what_is_no_host_is_a_fault_of_the_configuration(
+    host: str, sentence: str, loopback: EgressPolicy
+) -> None:
+    """Not the policy's: no operator could allow it."""
+    with pytest.raises(ConnectorError) as caught:
+        await Network(loopback).resolve(host, 5432, 1)
+    assert (caught.value.code, caught.value.message) == ("invalid_configuration", sentence)
+
+
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "10.0.0.1", "169.254.169.254"])
+async def test_an_address_that_is_closed_stays_the_policys_refusal(host: str, loopback: EgressPolicy) -> None:
+    with pytest.raises(ConnectorError) as caught:
+        await Network(loopback).resolve(host, 5432, 1)
     assert caught.value.code == "egress_refused"
 
 
