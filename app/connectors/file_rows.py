@@ -152,15 +152,17 @@ def _delimiter(text: str) -> str:
 
 
 def _of_cells(text: str, delimiter: str, is_whole: bool) -> Table:
-    """The first line has the names. An empty cell is null. Where the file goes on, the last line is not trusted to be
-    a whole one: a line end may be part of a cell."""
+    """The first line has the names. An empty cell is null. Cells beyond the names have columns of their own, as those
+    without a name have. Where the file goes on, the last line is not trusted to be a whole one: a line end may be part
+    of a cell."""
     csv.field_size_limit(SAMPLE_BYTES * 16)
     lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if line]
     if not is_whole:
         lines = lines[:-1]
     if not lines:
         return Table((), [], is_whole)
-    names, cells = _unique(lines[0]), lines[1 : _MAX_ROWS + 1]
+    cells = lines[1 : _MAX_ROWS + 1]
+    names = _unique([*lines[0], *[""] * _beyond(len(lines[0]), cells)])
     columns = [[line[place] if place < len(line) else "" for line in cells] for place in range(len(names))]
     types = [_guess(column) for column in columns]
     fields = tuple(
@@ -172,18 +174,33 @@ def _of_cells(text: str, delimiter: str, is_whole: bool) -> Table:
     return Table(fields, rows, is_whole and len(lines) - 1 <= _MAX_ROWS)
 
 
+def _beyond(columns: int, cells: Sequence[Sequence[str]]) -> int:
+    """How many columns more the cells fill: a delimiter at the end of a line fills none. Raises `response_invalid`."""
+    longest = max((len(line) for line in cells), default=0)
+    while longest > columns and not any(line[longest - 1 : longest] not in ([], [""]) for line in cells):
+        longest -= 1
+    beyond = max(longest - columns, 0)
+    if beyond > _MAX_BEYOND:
+        raise ConnectorError("response_invalid", f"A line has {beyond:,} cells more than the first one has names.")
+    return beyond
+
+
 def _unique(names: Sequence[str]) -> list[str]:
     """Names of columns; an empty or repeated one gets its position behind it."""
     seen: set[str] = set()
     unique = []
     for position, name in enumerate(names, 1):
         fresh = name if name and name not in seen else f"{name or 'column'}_{position}"
+        while fresh in seen:
+            fresh += "_"
         seen.add(fresh)
         unique.append(fresh)
     return unique
 
 
 _MAX_HEADER: Final = 65_536
+_MAX_BEYOND: Final = 100
+"""Cells of a line beyond the names; more of them are no table."""
 _QUOTED: Final = re.compile('"[^"]*"')
 _LOCAL: Final = r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,9})?)?"
 _ZONE: Final = r" ?(?:Z|z|UTC|([+-][0-9]{2})(?::?([0-9]{2}))?)"

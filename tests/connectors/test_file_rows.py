@@ -83,8 +83,27 @@ def test_times_are_shown_as_rfc_3339_has_them(cell: str, portable: str, shown: s
     assert (table.fields[0].type, table.rows) == (portable, [[shown]])
 
 
-def test_short_lines_have_nulls_and_long_ones_no_further_columns() -> None:
-    assert whole("a.csv", b"a,b\n1\n\n2,3,4\n").rows == [[1, None], [2, 3]]
+def test_short_lines_have_nulls_and_long_ones_further_columns() -> None:
+    table = whole("a.csv", b"a,b\n1\n\n2,3,4\n5,6,,7\n")
+    assert [field.name for field in table.fields] == ["a", "b", "column_3", "column_4"]
+    assert table.rows == [[1, None, None, None], [2, 3, 4, None], [5, 6, None, 7]]
+
+
+def test_a_delimiter_at_the_end_of_a_line_is_no_further_column() -> None:
+    table = whole("a.csv", b"a,b\n1,2,\n3,4,,\n")
+    assert ([field.name for field in table.fields], table.rows) == (["a", "b"], [[1, 2], [3, 4]])
+
+
+def test_lines_far_longer_than_the_first_are_no_table() -> None:
+    with pytest.raises(ConnectorError) as caught:
+        whole("a.csv", b"a,b\n" + b"1," * 10_000 + b"1\n")
+    assert caught.value.code == "response_invalid"
+
+
+def test_a_column_without_a_name_has_one_of_its_own() -> None:
+    assert [field.name for field in whole("a.csv", b"column_2,,a,a,a_4\n").fields] == [
+        "column_2", "column_2_", "a", "a_4", "a_4_5",
+    ]  # fmt: skip
 
 
 # gzip -----------------------------------------------------------------------------------------------------------------
