@@ -23,6 +23,7 @@ from tests.connectors.kinds.sftp import OLD, PASSPHRASE, SshServer, openssh
 from tests.connectors.kinds.sftp__asyncssh import AsyncsshServer, asyncssh_server
 from tests.connectors.servers import pipe, scripted_server
 from tests.connectors.sftp_server import PASSWORD
+from tests.connectors.shop_bucket import OBJECTS
 
 pytestmark = pytest.mark.anyio
 
@@ -289,7 +290,7 @@ async def test_a_rebinding_name_stays_what_it_was(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     connector = sftp({**server.config, "host": "ssh.rebind.example"}, {"password": PASSWORD}, loopback)
     assert (await checked(connector)).status == "passed"
-    assert len(await paths(connector)) == 7
+    assert len(await paths(connector)) == len(OBJECTS)
     assert asked == ["ssh.rebind.example"]
 
 
