@@ -26,6 +26,11 @@ def prepare_parts(settings: Settings, database_url: str) -> "Parts":
     )
 
 
+def is_key_ring_missing(settings: Settings) -> bool:
+    """Whether `load_key_ring` would make one."""
+    return settings.secret_keys is None and not (settings.data_dir / SECRET_KEYS_FILE).exists()
+
+
 def load_key_ring(settings: Settings) -> KeyRing:
     """The ring of HUB_SECRET_KEYS; in development one that is made once and kept in the data folder."""
     if settings.secret_keys is not None:

@@ -93,11 +93,25 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
     connection = await asyncpg.connect(target.app_url, timeout=5)
     try:
         findings = [await _version(connection, target), await _revision(connection), await _role(connection, settings)]
+        if findings[1].verdict == "right":
+            findings += await _keys_gone(connection, settings)
     finally:
         await connection.close()
     if findings[1].verdict == "right":
         findings += await _stored_secrets(settings, target.app_url)
     return findings
+
+
+async def _keys_gone(connection: Any, settings: Settings) -> list[Finding]:
+    """What the next start would say instead of making a ring."""
+    from app.commands.keys import KEYS_GONE, place_of_keys
+    from app.domain.sources.sealed import replaced_keys
+    from app.runtime import is_key_ring_missing
+
+    if not is_key_ring_missing(settings) or not (gone := await replaced_keys(connection, None)):
+        return []
+    sentence = KEYS_GONE.format(ids=", ".join(gone), place=place_of_keys(settings))
+    return [Finding("wrong", "stored secrets", sentence)]
 
 
 async def _version(connection: Any, target: Database) -> Finding:

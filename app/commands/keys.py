@@ -24,6 +24,10 @@ HOW_TO = """\
 # Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
 #   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
 # HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
+KEYS_GONE = (
+    "Secrets are stored that were sealed with the key {ids}, which is not in {place}: bring it back there, or, if it "
+    "is lost for good, set HUB_SECRET_KEYS to what `hub keys generate` prints and have the secrets entered again."
+)
 
 
 def keys(load_settings: Callable[[], Settings], action: Literal["generate", "list", "rotate"]) -> int:
@@ -35,6 +39,35 @@ def keys(load_settings: Callable[[], Settings], action: Literal["generate", "lis
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def refuse_replaced_keys(settings: Settings, url: str) -> None:
+    """Before a ring is made in silence for one that is gone, and before secrets are sealed under an id that another key
+    has. Raises CommandFailed."""
+    from app.runtime import is_key_ring_missing, load_key_ring
+
+    is_missing = is_key_ring_missing(settings)
+    replaced = asyncio.run(_replaced_keys(url, None if is_missing else load_key_ring(settings)))
+    if replaced:
+        raise CommandFailed(KEYS_GONE.format(ids=", ".join(replaced), place=place_of_keys(settings)))
+
+
+def place_of_keys(settings: Settings) -> str:
+    from app.runtime import SECRET_KEYS_FILE
+
+    return "HUB_SECRET_KEYS" if settings.secret_keys is not None else str(settings.data_dir / SECRET_KEYS_FILE)
+
+
+async def _replaced_keys(url: str, ring: KeyRing | None) -> list[str]:
+    import asyncpg
+
+    from app.domain.sources.sealed import replaced_keys
+
+    connection = await asyncpg.connect(url, timeout=5)
+    try:
+        return await replaced_keys(connection, ring)
+    finally:
+        await connection.close()
 
 
 def _new_id() -> str:

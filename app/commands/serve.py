@@ -36,7 +36,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             _import_beside(settings)
             target = stack.enter_context(database(settings, exclusive=True))
             bring_up_to_date(target)
-            _read_keys(settings)
+            _read_keys(settings, target)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target)
@@ -89,10 +89,13 @@ def _import_for_first_start() -> None:
     import app.runtime  # noqa: F401
 
 
-def _read_keys(settings: Settings) -> None:
-    """Raises SettingsError. The server's processes would each say it with a traceback, and be started again."""
+def _read_keys(settings: Settings, target: Database) -> None:
+    """Raises SettingsError and CommandFailed. The server's processes would each say it with a traceback, and be started
+    again."""
+    from app.commands.keys import refuse_replaced_keys
     from app.runtime import load_key_ring, load_signing_keys
 
+    refuse_replaced_keys(settings, target.app_url)
     load_key_ring(settings)
     load_signing_keys(settings)
 

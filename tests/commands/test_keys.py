@@ -11,7 +11,7 @@ import pytest
 
 from app.core.sealing import KeyRing
 from app.domain.sources.resealing import BATCH
-from tests.commands.hubs import Serve, environment, run
+from tests.commands.hubs import Serve, environment, free_port, run
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,29 @@ def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> N
     replaced = run(data_dir, "check")
     assert replaced.returncode == 1
     assert "replaced under its id" in replaced.stdout
+
+
+async def test_a_ring_that_is_gone_is_not_made_anew_over_stored_secrets(data_dir: Path, serve: Serve) -> None:
+    hub = serve(data_dir)
+    _register(hub)
+    hub.stop()
+    path = data_dir / "secret-keys"
+    ring = path.read_text()
+    path.unlink()
+    refused = run(data_dir, "serve", "--port", str(free_port()))
+    assert refused.returncode == 1, refused.stderr
+    (sentence,) = refused.stderr.splitlines()
+    assert sentence.startswith(f"Secrets are stored that were sealed with the key k1, which is not in {path}:")
+    assert not path.exists()
+    checked = run(data_dir, "check")
+    assert (checked.returncode, sentence in checked.stdout) == (1, True)
+
+    path.write_text(KeyRing.generate("k1"))
+    assert run(data_dir, "serve", "--port", str(free_port())).stderr.splitlines() == [sentence]
+    path.unlink()
+    serve(data_dir, HUB_SECRET_KEYS=KeyRing.generate("k2")).stop()
+    path.write_text(ring)
+    serve(data_dir).stop()
 
 
 def _register(hub: object) -> None:

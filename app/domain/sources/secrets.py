@@ -18,6 +18,7 @@ from app.core.errors import BadRequest, Conflict, Fault
 from app.core.sealing import SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.sources.schemas import GivenSecrets, SecretReference, Value, Values, given_secrets_type
+from app.domain.sources.sealed import sealed_field
 from app.domain.work import UnitOfWork
 
 LOST = (
@@ -153,11 +154,6 @@ def _value_of(work: UnitOfWork, source: DataSource, row: Row[Any]) -> Value | No
         return ring.open(row.sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
     except SealingError:
         return None
-
-
-def sealed_field(name: str) -> str:
-    """The field part of the place that a secret of that name is sealed to."""
-    return f"data_sources.secrets.{name}"
 
 
 # Sent only where they were given for ----------------------------------------------------------------------------------
