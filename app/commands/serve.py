@@ -33,14 +33,16 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
     try:
         with ExitStack() as stack:
             _refuse_taken_port(host, port)
-            _import_beside(settings)
+            stack.enter_context(_shared_metrics(workers))
+            imports = _import_beside()
             target = stack.enter_context(database(settings, exclusive=True))
+            imports.join()
             bring_up_to_date(target)
             _read_keys(settings, target)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target)
-            stack.enter_context(_environment(target, workers))
+            _hand_over(target)
             announcement = _Announcement(started, target, settings, admin)
             stack.enter_context(_Beside((host, port), announcement, with_worker=with_worker))
             _run_server(host, port, workers)
@@ -76,17 +78,22 @@ def _refuse_taken_port(host: str, port: int) -> None:
             ) from None
 
 
-def _import_beside(settings: Settings) -> None:
-    """On an empty folder: what the migrations and the first admin need is imported while initdb works."""
-    if settings.is_embedded and not (settings.data_dir / "postgres").exists():
-        threading.Thread(target=_import_for_first_start, daemon=True).start()
+def _import_beside() -> threading.Thread:
+    """All that the server needs is imported while PostgreSQL starts.
+
+    The server's processes are forks of this one: none of them imports anything again, not even one that replaces
+    another.
+    """
+    thread = threading.Thread(target=_import_server, daemon=True)
+    thread.start()
+    return thread
 
 
-def _import_for_first_start() -> None:
+def _import_server() -> None:
+    import granian  # noqa: F401
 
-    import app.commands.admin
-    import app.domain.users.admins
-    import app.runtime  # noqa: F401
+    import app.asgi
+    import app.commands.admin  # noqa: F401
 
 
 def _read_keys(settings: Settings, target: Database) -> None:
@@ -133,11 +140,15 @@ def _is_without_users(target: Database) -> bool:
     return asyncio.run(ask())
 
 
-@contextmanager
-def _environment(target: Database, workers: int) -> Iterator[None]:
-    """What the server's processes are told; several of them share their metrics through a folder."""
+def _hand_over(target: Database) -> None:
+    """What the server's processes are told."""
     os.environ[HANDED_OVER] = target.app_url
     os.environ[STARTED_BY] = str(os.getpid())
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """Several processes share their metrics through a folder, which the library reads as it is imported."""
     folder = tempfile.mkdtemp(prefix="hub-metrics-") if workers > 1 else None
     if folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

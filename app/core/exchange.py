@@ -1,9 +1,10 @@
 """One request and its answer, as every layer sees them: created by the frame, found again by `Exchange.of(scope)`."""
 
 import itertools
+import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,19 @@ from app.core.errors import BadRequest, Unauthenticated
 if TYPE_CHECKING:
     from app.core.security import Principal
 
-_PREFIX = secrets.token_hex(8)
-_COUNT = itertools.count(secrets.randbits(40))
+_PREFIX: str
+_COUNT: Iterator[int]
 """Request ids are unique, not secret: a random prefix for each process and a counter cost a tenth of a UUID."""
+
+
+def _begin_request_ids() -> None:
+    global _PREFIX, _COUNT
+    _PREFIX, _COUNT = secrets.token_hex(8), itertools.count(secrets.randbits(40))
+
+
+_begin_request_ids()
+os.register_at_fork(after_in_child=_begin_request_ids)
+
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 Networks = tuple[IPv4Network | IPv6Network, ...]
 

@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 import unicodedata
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from argon2 import PasswordHasher as Argon2
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 from app.core.errors import TooManyRequests
 
@@ -44,7 +46,7 @@ class PasswordHasher:
         self._pool = ThreadPoolExecutor(workers, "argon2", initializer=_lower_priority)
         self._limit = workers + max_waiting
         self._running = 0
-        self._decoy = self._argon2.hash(os.urandom(16).hex())
+        self._decoy = _decoy(self._argon2)
 
     async def hash(self, password: str) -> str:
         return await self._run(self._argon2.hash, _canonical(password))
@@ -76,6 +78,13 @@ class PasswordHasher:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
         finally:
             self._running -= 1
+
+
+def _decoy(argon2: Argon2) -> str:
+    """What a hash under these parameters looks like, and no password fits: made without the work of a real one."""
+    salt, tag = (b64encode(os.urandom(length)).decode().rstrip("=") for length in (argon2.salt_len, argon2.hash_len))
+    cost = f"m={argon2.memory_cost},t={argon2.time_cost},p={argon2.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${tag}"
 
 
 def refusal(password: str, *, min_length: int, personal: Iterable[str] = ()) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from argon2 import PasswordHasher as Argon2
 from argon2 import Type, extract_parameters
+from argon2.exceptions import VerifyMismatchError
 from zxcvbn.matching import L33T_TABLE, enumerate_l33t_subs, relevant_l33t_subtable
 
 from app.core.errors import TooManyRequests
@@ -144,6 +145,16 @@ async def test_without_a_usable_hash_nothing_fits(hasher: PasswordHasher, stored
 
 def test_weaker_hashes_are_to_be_replaced(hasher: PasswordHasher) -> None:
     assert hasher.needs_rehash(Argon2(time_cost=1, memory_cost=1024).hash("x"))
+
+
+async def test_who_has_no_hash_is_checked_at_the_same_cost(hasher: PasswordHasher) -> None:
+    """AN4: a decoy that the library could not read would be refused at once."""
+    decoy, real = hasher._decoy, await hasher.hash("velvet otter paints maps")
+    assert extract_parameters(decoy) == extract_parameters(real)
+    assert (len(decoy), hasher.needs_rehash(decoy)) == (len(real), False)
+    with pytest.raises(VerifyMismatchError):
+        Argon2().verify(decoy, "velvet otter paints maps")
+    assert not await hasher.verify(None, "velvet otter paints maps")
 
 
 async def test_hashing_leaves_the_event_loop_alone(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
