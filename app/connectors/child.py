@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import os
 import resource
@@ -28,6 +29,8 @@ from app.connectors.failures import ConnectorError
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 MAX_OPEN_FILES: Final = 256
+GC_THRESHOLD: Final = 10_000
+"""Objects until a collection. Those that discovery makes are gone with their batch, and few are in cycles."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -42,6 +45,8 @@ def main(parent: int, memory_bytes: int) -> None:
         if isinstance(question, frames.Warm):
             continue
         sys.addaudithook(guard)
+        gc.freeze()  # What was imported stays: the collector need not walk through it.
+        gc.set_threshold(GC_THRESHOLD)
         _work(question, guard, answers)
         answers.flush()
         os._exit(0)  # A driver's threads and exit handlers have nothing more to say.
@@ -135,7 +140,7 @@ def _warm(question: frames.Question) -> None:
     """Imports what the type needs before the guard is up: libraries look for others, with `ldconfig` for one, while
     they are imported. No word of the source has been read by then."""
     sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # httpcore would import it wherever it is installed
-    connector = registry.find(question.packages).get(question.type)
+    connector = registry.one(question.type, question.packages)
     for module in (connector.driver, *connector.warm_modules) if connector else ():
         if module:
             with contextlib.suppress(Exception):  # The work says what is missing, if it is needed then.
@@ -162,12 +167,17 @@ def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
 
 
 def _confine(work: frames.Work) -> None:
-    opens_files = registry.find(work.packages)[work.type].opens_files
-    confine(work.packages, work.policy.files_root if opens_files else None)
+    confine(work.packages, work.policy.files_root if _type(work).opens_files else None)
+
+
+def _type(work: frames.Work) -> registry.AnyConnector:
+    connector = registry.one(work.type, work.packages)
+    assert connector is not None, "the hub asks for types that it found itself"
+    return connector
 
 
 def _connector(work: frames.Work) -> Connector[Any, Any]:
-    connector = registry.find(work.packages)[work.type]
+    connector = _type(work)
     if not registry.is_driver_available(connector):
         raise ConnectorError("driver_missing", f"The driver is not installed: {registry.install_hint(connector)}.")
     config = msgspec.convert(work.config, connector.config_type)

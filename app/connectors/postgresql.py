@@ -7,11 +7,12 @@ and the connector process has no such variables.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
@@ -144,14 +145,10 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading(Steps()) as connection:
             types = await _types(connection)
-            batch: list[DiscoveredObject] = []
-            async for row in connection.cursor(_RELATIONS, *self._scope(), None, None, prefetch=_BATCH):
-                batch.append(_object(row, types))
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            if batch:
-                yield batch
+            cursor = await connection.cursor(_RELATIONS, *self._scope(), None, None)
+            async with aclosing(_read_ahead(cursor)) as batches:
+                async for rows in batches:
+                    yield [_object(row, types) for row in rows]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         started = time.perf_counter()
@@ -449,17 +446,38 @@ _BY_CATEGORY: Final[dict[str, PortableType]] = {
     "A": "array",
 }
 
-Types = dict[int, PortableType]
+
+async def _read_ahead(cursor: Any) -> AsyncGenerator[list[Any], None]:
+    """Rows, a batch at a time; the server is at the next one while this one is worked on."""
+    rows = await cursor.fetch(_BATCH)
+    while rows:
+        following = asyncio.create_task(cursor.fetch(_BATCH))
+        try:
+            await asyncio.sleep(0)  # the question is on its way before the rows are looked at
+            yield rows
+            rows = await following
+        finally:
+            following.cancel()
 
 
-async def _types(connection: asyncpg.Connection[Any]) -> Types:
-    """Portable types by oid. What is not in it is the row type of something."""
-    rows = {row[0]: row for row in await connection.fetch(_TYPES)}
-    return {oid: _portable(oid, rows) for oid in rows}
+class _Types(dict[tuple[str, str], PortableType]):
+    """Portable types by oid and native name, each worked out once: a catalogue says the same few again and again."""
+
+    def __init__(self, rows: dict[int, Any]) -> None:
+        self._rows = rows
+
+    def __missing__(self, key: tuple[str, str]) -> PortableType:
+        oid, native = key
+        found: PortableType = "array" if native.endswith("[]") else _portable(int(oid), self._rows)
+        return self.setdefault(key, found)
+
+
+async def _types(connection: asyncpg.Connection[Any]) -> _Types:
+    return _Types({row[0]: row for row in await connection.fetch(_TYPES)})
 
 
 def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
-    """Domains are what they are based on, through any number of them."""
+    """Domains are what they are based on, through any number of them. What is not there is the row type of a table."""
     if oid not in rows:
         return "object"
     _, name, kind, category, base = rows[oid]
@@ -468,18 +486,14 @@ def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
     return _PORTABLE.get(name) or _BY_KIND.get(kind) or _BY_CATEGORY.get(category, "unknown")
 
 
-def _object(row: Sequence[Any], types: Types) -> DiscoveredObject:
+def _object(row: Sequence[Any], types: _Types) -> DiscoveredObject:
     schema, name, kind, *described = row
     columns = zip(*(values or () for values in described), strict=True)
     fields = [
-        DiscoveredField(column, _type(int(oid), native, types), native, required == "false", position)
+        DiscoveredField(column, types[oid, native], native, required == "false", position)
         for position, (column, oid, native, required) in enumerate(columns, 1)
     ]
     return DiscoveredObject.at((schema, name), _KINDS[kind], fields)
-
-
-def _type(oid: int, native: str, types: Types) -> PortableType:
-    return "array" if native.endswith("[]") else types.get(oid, "object")
 
 
 def _like(pattern: str) -> str:

@@ -31,12 +31,29 @@ def find(packages: tuple[str, ...] = PACKAGES) -> dict[str, AnyConnector]:
     return dict(sorted(found.items()))
 
 
+@cache
+def one(type_name: str, packages: tuple[str, ...]) -> AnyConnector | None:
+    """The class of a type, for a process that needs no other: the file of its name alone is imported, where there is
+    one.
+    """
+    for package in packages:
+        if type_name.isidentifier() and find_spec(f"{package}.{type_name}") is not None:
+            for connector in _connectors_of(f"{package}.{type_name}"):
+                if connector.type == type_name:
+                    return connector
+    return find(packages).get(type_name)
+
+
 def _connectors(packages: Iterable[str]) -> Iterable[AnyConnector]:
     for package in packages:
         for module in iter_modules(import_module(package).__path__, f"{package}."):
-            for member in vars(import_module(module.name)).values():
-                if _is_connector(member) and member.__module__ == module.name:
-                    yield member
+            yield from _connectors_of(module.name)
+
+
+def _connectors_of(module: str) -> Iterable[AnyConnector]:
+    for member in vars(import_module(module)).values():
+        if _is_connector(member) and member.__module__ == module:
+            yield member
 
 
 def _is_connector(member: object) -> bool:
