@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from app.connectors.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
@@ -35,6 +37,7 @@ def test_wrong_settings_are_shown_with_exit_code_1(data_dir: Path) -> None:
     assert "HUB_NONSENSE" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_migrated_database_is_right_and_an_empty_one_wrong(data_dir: Path) -> None:
     run(data_dir, "migrate")
     assert run(data_dir, "check").returncode == 0
@@ -43,6 +46,7 @@ def test_a_migrated_database_is_right_and_an_empty_one_wrong(data_dir: Path) -> 
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["migrations"])
 
 
+@pytest.mark.slow
 def test_it_looks_at_a_running_hub_and_leaves_it_running(used_folder: Path, serve: Serve) -> None:
     hub = serve(used_folder)
     ended = run(used_folder, "check")
@@ -57,6 +61,7 @@ def test_a_database_that_is_away_is_wrong(data_dir: Path) -> None:
     assert "hunter22" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_role_that_owns_the_tables_is_wrong_in_production(used_folder: Path, serve: Serve) -> None:
     serve(used_folder)
     record = json.loads((used_folder / "postgres.json").read_text())

@@ -83,6 +83,7 @@ def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> N
     assert "replaced under its id" in replaced.stdout
 
 
+@pytest.mark.slow
 async def test_a_ring_that_is_gone_is_not_made_anew_over_stored_secrets(data_dir: Path, serve: Serve) -> None:
     hub = serve(data_dir)
     _register(hub)

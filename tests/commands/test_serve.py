@@ -30,12 +30,14 @@ def test_an_empty_folder_becomes_a_hub_that_shows_its_first_admin_once(data_dir:
     assert password not in second.said
 
 
+@pytest.mark.slow
 def test_the_generated_keys_are_for_their_owner_only(data_dir: Path, serve: Serve) -> None:
     serve(data_dir).stop()
     for name in ("secret-keys", "signing-keys.pem", "postgres.json"):
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_the_first_admin_may_be_given(data_dir: Path, serve: Serve) -> None:
     password = "lanterns drift over quiet water"
     hub = serve(data_dir, HUB_ADMIN_EMAIL="ada@example.org", HUB_ADMIN_PASSWORD=password)
@@ -45,6 +47,7 @@ def test_the_first_admin_may_be_given(data_dir: Path, serve: Serve) -> None:
     assert login.status_code == 200
 
 
+@pytest.mark.slow
 def test_a_weak_first_admin_is_refused_in_one_line(data_dir: Path) -> None:
     ended = run(
         data_dir, "serve", "--port", str(free_port()), HUB_ADMIN_EMAIL="ada@example.org", HUB_ADMIN_PASSWORD="password"

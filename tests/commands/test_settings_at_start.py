@@ -67,6 +67,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Pat
     assert not data_dir.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "variable"),
     [

@@ -177,6 +177,7 @@ async def test_a_source_deleted_while_its_test_runs_is_a_404(hub: Hub, records: 
 # --- caps ---
 
 
+@pytest.mark.slow
 async def test_too_many_runs_are_refused_with_a_time_to_come_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived = asyncio.Semaphore(0)
     loop = asyncio.get_running_loop()

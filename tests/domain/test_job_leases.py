@@ -116,6 +116,7 @@ async def test_a_job_that_loses_every_worker_fails_in_the_end(hub: Hub) -> None:
     assert not gate.begun.is_set()
 
 
+@pytest.mark.slow
 async def test_a_running_job_stops_when_it_is_cancelled(hub: Hub) -> None:
     gate = Gate()
     job_id = await _enqueue(hub)
