@@ -336,6 +336,7 @@ async def test_a_database_that_falls_silent_holds_no_request_beyond_its_deadline
         await until(lambda: is_back(far))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [b"UPDATE users", b"INSERT INTO sessions", b"COMMIT"])
 async def test_a_database_that_falls_silent_in_a_transaction_holds_no_request_beyond_its_deadline(
     hub: Hub, own_cluster: Cluster, words: bytes
