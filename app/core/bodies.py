@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError as SchemaFault
 
 from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError as SchemaFault
 
 FORM = "application/x-www-form-urlencoded"
 MERGE_PATCH = "application/merge-patch+json"
@@ -286,11 +288,13 @@ def _refuse_unknown_tag(value: Any, wanted: Any, below: str) -> None:
 
 
 @cache
-def _validator(wanted: Any) -> Draft202012Validator:
+def _validator(wanted: Any) -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator  # loaded with the first faulty body: the start need not wait for it
+
     return Draft202012Validator(msgspec.json.schema(wanted))
 
 
-def _flattened(faults: Iterator[SchemaFault]) -> Iterator[SchemaFault]:
+def _flattened(faults: Iterator["SchemaFault"]) -> Iterator["SchemaFault"]:
     """Optional fields are `anyOf [T, null]`: what is wrong with T is the fault."""
     for fault in faults:
         inner = [
@@ -304,7 +308,7 @@ def _flattened(faults: Iterator[SchemaFault]) -> Iterator[SchemaFault]:
             yield fault
 
 
-def _faults(fault: SchemaFault, below: str) -> Iterator[Fault]:
+def _faults(fault: "SchemaFault", below: str) -> Iterator[Fault]:
     """Never with the value: it may be a secret."""
     path = below
     for step in fault.absolute_path:
@@ -319,7 +323,7 @@ def _faults(fault: SchemaFault, below: str) -> Iterator[Fault]:
         yield Fault(path, *_wording(fault))
 
 
-def _wording(fault: SchemaFault) -> tuple[str, str]:
+def _wording(fault: "SchemaFault") -> tuple[str, str]:
     limit = fault.validator_value
     match fault.validator:
         case "type" | "anyOf" | "oneOf":
@@ -340,7 +344,7 @@ def _wording(fault: SchemaFault) -> tuple[str, str]:
     return "invalid", "is not valid"
 
 
-def _type_names(fault: SchemaFault) -> str:
+def _type_names(fault: "SchemaFault") -> str:
     if fault.validator == "type":
         wanted = fault.validator_value
         return " or ".join(wanted) if isinstance(wanted, list) else str(wanted)
