@@ -384,6 +384,22 @@ def test_nothing_but_the_standard_library_is_needed_until_the_binaries_are(tmp_p
     assert not (tmp_path / "hub").exists()
 
 
+@pytest.mark.parametrize("extension", ["pg_trgm", "btree_gin"])
+def test_the_owner_of_the_database_can_create_a_trusted_extension(
+    cluster: embedded.EmbeddedPostgres, extension: str
+) -> None:
+    assert query(cluster.owner_url, f"CREATE EXTENSION {extension}") is None
+    assert query(cluster.owner_url, f"SELECT extname FROM pg_extension WHERE extname = '{extension}'") == extension
+
+
+@pytest.mark.parametrize("name", ["pg_dump", "pg_restore"])
+def test_the_client_programs_fit_the_server(name: str) -> None:
+    ended = subprocess.run(
+        [embedded.find_installation() / "bin" / name, "--version"], capture_output=True, text=True, check=True
+    )
+    assert f" {embedded.MAJOR_VERSION}." in ended.stdout
+
+
 def test_the_package_is_not_imported(cluster: embedded.EmbeddedPostgres) -> None:
     assert embedded.PACKAGE not in sys.modules
 

