@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core import embedded
 from app.core.egress import EgressPolicy
 from bench.footprint import data_folder

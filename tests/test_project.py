@@ -59,7 +59,7 @@ def test_every_command_is_in_the_readme_and_exists() -> None:
 
 def test_every_setting_named_in_a_text_exists(compose: dict[str, Any]) -> None:
     known = {variable(field) for field in Settings.__struct_fields__}
-    for name in ("README.md", "CHANGELOG.md", "Containerfile", "app/connectors/failures.py"):
+    for name in ("README.md", "CHANGELOG.md", "Containerfile", "app/connectors/contract/failures.py"):
         found = set(re.findall(r"HUB_[A-Z_]+[A-Z]", (ROOT / name).read_text(encoding="utf-8")))
         assert found - known <= {"HUB_OIDC", "HUB_SAML"}, name
 

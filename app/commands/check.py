@@ -261,7 +261,7 @@ def _data_folder(folder: Path) -> Finding:
 
 
 def _about_connectors() -> Finding:
-    from app.connectors.confinement import version
+    from app.connectors.processes.confinement import version
 
     if version():
         return Finding(

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any, Final
 
-from app.connectors.base import Connector
+from app.connectors.contract.base import Connector
 
-PACKAGES: Final = ("app.connectors",)
+PACKAGES: Final = ("app.connectors.types",)
 
 AnyConnector = type[Connector[Any, Any]]
 
@@ -33,12 +33,13 @@ def find(packages: tuple[str, ...] = PACKAGES) -> dict[str, AnyConnector]:
 
 @cache
 def one(type_name: str, packages: tuple[str, ...]) -> AnyConnector | None:
-    """The class of a type, for a process that needs no other: the file of its name alone is imported, where there is
-    one.
+    """The class of a type, for a process that needs no other: the file or folder of its name alone is imported, where
+    there is one.
     """
     for package in packages:
-        if type_name.isidentifier() and find_spec(f"{package}.{type_name}") is not None:
-            for connector in _connectors_of(f"{package}.{type_name}"):
+        spec = find_spec(f"{package}.{type_name}") if type_name.isidentifier() else None
+        if spec is not None:
+            for connector in _connectors_of(spec.name, is_folder=spec.submodule_search_locations is not None):
                 if connector.type == type_name:
                     return connector
     return find(packages).get(type_name)
@@ -47,10 +48,12 @@ def one(type_name: str, packages: tuple[str, ...]) -> AnyConnector | None:
 def _connectors(packages: Iterable[str]) -> Iterable[AnyConnector]:
     for package in packages:
         for module in iter_modules(import_module(package).__path__, f"{package}."):
-            yield from _connectors_of(module.name)
+            yield from _connectors_of(module.name, is_folder=module.ispkg)
 
 
-def _connectors_of(module: str) -> Iterable[AnyConnector]:
+def _connectors_of(name: str, *, is_folder: bool) -> Iterable[AnyConnector]:
+    """Those that a file defines, or the `connector.py` of a folder: its other files are parts that only it imports."""
+    module = f"{name}.connector" if is_folder else name
     for member in vars(import_module(module)).values():
         if _is_connector(member) and member.__module__ == module:
             yield member

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.database import create_engine, create_sessions
 from app.core.egress import EgressPolicy
 from app.core.passwords import PasswordHasher

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.connectors.confinement import version
+from app.connectors.processes.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
 

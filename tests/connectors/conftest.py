@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.connectors.kinds import IN_EVERY_RUN, KINDS
+from tests.connectors.types import IN_EVERY_RUN, KINDS
 
 TYPES = {name.partition("__")[0] for name in KINDS} - IN_EVERY_RUN | {"object_store", "parquet_rows", "signed_store"}
 

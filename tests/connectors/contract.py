@@ -1,4 +1,4 @@
-"""What the contract tests ask of each type; `kinds/` answers, one file per type."""
+"""What the contract tests ask of each type; `types/` answers, one file per type."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
-from tests.connectors import certificates
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import Ports, Start
-from tests.connectors.kinds import postgresql, rest, s3
-from tests.connectors.servers import say_nothing, scripted_server, speak_ssh, tls_front
+from tests.connectors.servers import certificates
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import say_nothing, scripted_server, speak_ssh, tls_front
+from tests.connectors.types import postgresql, rest, s3
 
 
 @pytest.fixture(scope="session")

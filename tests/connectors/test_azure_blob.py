@@ -12,22 +12,22 @@ import jwt
 import msgspec
 import pytest
 
-from app.connectors.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Ports, Start
-from tests.connectors.http_front import http_front
-from tests.connectors.kinds.azure_blob import (
+from tests.connectors.servers.certificates import authority
+from tests.connectors.servers.http_front import http_front
+from tests.connectors.servers.shop_bucket import BUCKET
+from tests.connectors.servers.starting import place_certificate, private_folder, tls_front
+from tests.connectors.types.azure_blob import (
     ACCOUNT,
     ACCOUNT_KEY,
     BlobServer,
     account_sas,
     filled_blob_server,
 )
-from tests.connectors.servers import place_certificate, private_folder, tls_front
-from tests.connectors.shop_bucket import BUCKET
 
 pytestmark = pytest.mark.anyio
 

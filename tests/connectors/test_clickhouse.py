@@ -13,15 +13,23 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.clickhouse import Clickhouse, ClickhouseConfig, ClickhouseSecrets, Kind, _portable, _value, parse
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.clickhouse import (
+    Clickhouse,
+    ClickhouseConfig,
+    ClickhouseSecrets,
+    Kind,
+    _portable,
+    _value,
+    parse,
+)
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.clickhouse import ODD_PASSWORD, PASSWORD, ClickhouseServer, filled_clickhouse
-from tests.connectors.servers import scripted_server, tls_front
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import scripted_server, tls_front
+from tests.connectors.types.clickhouse import ODD_PASSWORD, PASSWORD, ClickhouseServer, filled_clickhouse
 
 pytestmark = pytest.mark.anyio
 
@@ -342,7 +350,7 @@ async def test_settings_are_given_up_one_after_the_other() -> None:
 
 
 async def test_a_row_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.connectors.clickhouse._MAX_LINE_BYTES", 100_000)
+    monkeypatch.setattr("app.connectors.types.clickhouse._MAX_LINE_BYTES", 100_000)
     with answering(lambda *_: http("x" * 200_000)) as (port, _):
         assert (await failed(port)).code == "response_too_large"
 

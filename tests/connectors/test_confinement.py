@@ -15,10 +15,11 @@ from pathlib import Path
 import certifi
 import pytest
 
-from app.connectors import confinement, registry
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors import registry
+from app.connectors.processes import confinement
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
-from tests.connectors.servers import ROOT, free_port
+from tests.connectors.servers.starting import ROOT, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -178,8 +179,9 @@ def test_no_driver_starts_a_thread_before_the_wall_is_up() -> None:
     """Landlock binds a thread and those that it starts; one that was there before would stay free."""
     program = (
         "import os\n"
-        "from app.connectors import frames, registry\n"
-        "from app.connectors.child import _warm\n"
+        "from app.connectors import registry\n"
+        "from app.connectors.processes import frames\n"
+        "from app.connectors.processes.child import _warm\n"
         "for name in registry.find(): _warm(frames.Warm(name, registry.PACKAGES))\n"
         "print(len(os.listdir('/proc/self/task')))\n"
     )
@@ -199,7 +201,7 @@ def test_types_that_open_files_are_known_by_name() -> None:
 async def test_without_landlock_connectors_work_as_before(tmp_path: Path) -> None:
     """As on an old kernel: the question for the version is refused."""
     program = (
-        "from app.connectors import confinement\n"
+        "from app.connectors.processes import confinement\n"
         "confinement._CREATE_RULESET = 100_000\n"
         "assert confinement.version() == 0\n"
         "confinement.confine()\n"
@@ -213,7 +215,7 @@ async def test_without_landlock_connectors_work_as_before(tmp_path: Path) -> Non
 def test_a_kernel_that_knows_nothing_of_signals_gets_the_rest_of_the_wall() -> None:
     """Kernels of Red Hat 9 say version 6 and refuse one of its two scopes."""
     program = (
-        "from app.connectors import confinement\n"
+        "from app.connectors.processes import confinement\n"
         "confinement._SIGNALS = 1 << 40\n"
         "confinement.confine()\n"
         "try: open('/etc/passwd')\n"

@@ -9,12 +9,19 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.base import DiscoveredObject, PreviewRequest, config_schema, qualify, secrets_schema, unqualify
-from app.connectors.failures import EXPLANATIONS, ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import (
+    DiscoveredObject,
+    PreviewRequest,
+    config_schema,
+    qualify,
+    secrets_schema,
+    unqualify,
+)
+from app.connectors.contract.failures import EXPLANATIONS, ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
-from tests.connectors.kinds import KINDS, all_kinds
+from tests.connectors.types import KINDS, all_kinds
 
 pytestmark = pytest.mark.anyio
 

@@ -18,11 +18,11 @@ from arro3.core import DataType, Field, Schema
 from arro3.io import read_parquet, write_parquet
 from deltalake import DeltaTable, write_deltalake
 
-from app.connectors.base import InvalidField, PreviewRequest, PreviewResult, Steps
-from app.connectors.delta_lake import DeltaLake, DeltaLakeConfig, DeltaLakeSecrets
-from app.connectors.failures import ConnectorError
+from app.connectors.contract.base import InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.types.delta_lake.connector import DeltaLake, DeltaLakeConfig, DeltaLakeSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.delta_tables import NUMBERS, Action, rewrite, table, write_numbers
+from tests.connectors.servers.delta_tables import NUMBERS, Action, rewrite, table, write_numbers
 
 SAFE = "00000000-0000-0000-0000-000000000001"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from app.connectors.base import PreviewRequest, PreviewResult
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import PreviewRequest, PreviewResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.kinds.duckdb import KEY, make
-from tests.connectors.servers import say_nothing, scripted_server
+from tests.connectors.servers.starting import say_nothing, scripted_server
+from tests.connectors.types.duckdb import KEY, make
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.connectors.failures import ConnectorError
-from app.connectors.file_rows import MAX_DOCUMENT_BYTES, SAMPLE_BYTES, Table, read, read_file
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files.reading import read_file
+from app.connectors.files.table import Table
+from app.connectors.files.text_rows import MAX_DOCUMENT_BYTES, SAMPLE_BYTES, read
 
 pytestmark = pytest.mark.anyio
 

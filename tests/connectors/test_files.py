@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.connectors.failures import ConnectorError
-from app.connectors.files import local_file, local_folder
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files.local import local_file, local_folder
 from app.core.egress import EgressPolicy
 
 

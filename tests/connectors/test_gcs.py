@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.gcs import Gcs, GcsConfig, GcsSecrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.gcs import Gcs, GcsConfig, GcsSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.http_front import http_front
-from tests.connectors.kinds.gcs import fake_gcs, google, service_account
-from tests.connectors.servers import tls_front
-from tests.connectors.shop_bucket import BUCKET
+from tests.connectors.servers.certificates import authority
+from tests.connectors.servers.http_front import http_front
+from tests.connectors.servers.shop_bucket import BUCKET
+from tests.connectors.servers.starting import tls_front
+from tests.connectors.types.gcs import fake_gcs, google, service_account
 
 pytestmark = pytest.mark.anyio
 

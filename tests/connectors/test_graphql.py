@@ -10,13 +10,13 @@ import graphql as core
 import msgspec
 import pytest
 
-from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.graphql import Graphql, GraphqlConfig, GraphqlSecrets
-from app.connectors.graphql_schema import MAX_LEAVES, Listing, listings, query_for, rows_at, schema_of
+from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.types.graphql.connector import Graphql, GraphqlConfig, GraphqlSecrets
+from app.connectors.types.graphql.schema import MAX_LEAVES, Listing, listings, query_for, rows_at, schema_of
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.graphql import NUMBERS, shop_graphql
+from tests.connectors.types.graphql import NUMBERS, shop_graphql
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_a_discovery_says_whether_it_has_every_list(
     whole = source(port, loopback)
     names = [item.name for item in await discovered(whole)]
     assert whole.stopped_because is None
-    monkeypatch.setattr("app.connectors.graphql._MAX_OBJECTS", 2)
+    monkeypatch.setattr("app.connectors.types.graphql.connector._MAX_OBJECTS", 2)
     cut = source(port, loopback)
     assert [item.name for item in await discovered(cut)] == names[:2]
     assert cut.stopped_because == "The schema has more than 2 lists; those beyond were left out."

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.connectors.base import Network, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.http import HttpClient, origin_of
+from app.connectors.contract.base import Network, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.http import HttpClient, origin_of
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.starting import scripted_server
 
 pytestmark = pytest.mark.anyio
 

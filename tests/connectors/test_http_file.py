@@ -17,18 +17,18 @@ import pytest
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 
-from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult
-from app.connectors.failures import ConnectorError
-from app.connectors.http_file import HttpFile, HttpFileConfig, HttpFileSecrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.http_file.connector import HttpFile, HttpFileConfig, HttpFileSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
-from tests.connectors.file_site import ODD_NAMES, TOKEN
-from tests.connectors.kinds.http_file import place_files
-from tests.connectors.kinds.http_file__ranges import file_site
-from tests.connectors.servers import free_port, private_folder, running, tls_front
-from tests.connectors.shop_bucket import OBJECTS, PREVIEWS
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.file_site import ODD_NAMES, TOKEN
+from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS
+from tests.connectors.servers.starting import free_port, private_folder, running, tls_front
+from tests.connectors.types.http_file import place_files
+from tests.connectors.types.http_file__ranges import file_site
 
 ROWS = [[1, "Zoë"], [2, None]]
 
@@ -241,7 +241,7 @@ def test_a_path_does_not_lead_out_of_the_folder(site: str, path: tuple[str, ...]
 
 
 def test_included_and_excluded_paths_choose_the_files(site: str, start: Start) -> None:
-    from tests.connectors.kinds.http_file import PASSWORD, webdav
+    from tests.connectors.types.http_file import PASSWORD, webdav
 
     config = {
         "url": f"http://localhost:{start(webdav)}/dav",
@@ -263,7 +263,7 @@ def test_included_and_excluded_paths_choose_the_files(site: str, start: Start) -
 
 
 def test_a_discovery_says_whether_it_saw_every_file(site: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.connectors.kinds.http_file import PASSWORD, webdav
+    from tests.connectors.types.http_file import PASSWORD, webdav
 
     config = {
         "url": f"http://localhost:{start(webdav)}/dav",
@@ -279,7 +279,7 @@ def test_a_discovery_says_whether_it_saw_every_file(site: str, start: Start, mon
 
     assert asyncio.run(stop()) is None
     assert asyncio.run(stop(max_files=1)) == "There are more files than max_files (1)."
-    monkeypatch.setattr("app.connectors.http_file.MAX_FOLDERS", 1)
+    monkeypatch.setattr("app.connectors.types.http_file.connector.MAX_FOLDERS", 1)
     assert asyncio.run(stop()) == "There are more than 1 folders."
 
 

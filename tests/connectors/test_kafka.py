@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest, TestResult
-from app.connectors.failures import ConnectorError
-from app.connectors.kafka import Kafka, KafkaConfig, KafkaSecrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest, TestResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
+from app.connectors.types.kafka.connector import Kafka
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY, Ports, Start
-from tests.connectors.kafka_broker import (
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.kafka_broker import (
     PASSWORD,
     TOKEN,
     USER,
@@ -29,8 +30,8 @@ from tests.connectors.kafka_broker import (
     end_of_transaction,
     scripted_broker,
 )
-from tests.connectors.kinds.kafka import mock_cluster, produce
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.starting import scripted_server
+from tests.connectors.types.kafka import mock_cluster, produce
 
 pytestmark = pytest.mark.anyio
 

@@ -14,16 +14,15 @@ import msgspec
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
-from app.connectors.bson_values import MAX_FIELDS, FieldTypes, plain
-from app.connectors.failures import ConnectorError
-from app.connectors.mongodb import Mongodb, MongodbConfig, MongodbSecrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.mongodb.bson_values import MAX_FIELDS, FieldTypes, plain
+from app.connectors.types.mongodb.connector import Mongodb, MongodbConfig, MongodbSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds import mongodb
-from tests.connectors.servers import (
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import (
     free_port,
     place,
     place_certificate,
@@ -34,6 +33,7 @@ from tests.connectors.servers import (
     server_context,
     tls_front,
 )
+from tests.connectors.types import mongodb
 
 pytestmark = pytest.mark.anyio
 services = pytest.mark.services

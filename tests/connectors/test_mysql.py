@@ -14,17 +14,17 @@ import msgspec
 import pytest
 from mysql_mimic import MysqlServer, Session  # type: ignore[import-untyped]
 
-from app.connectors import mysql
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.failures import ConnectorError
-from app.connectors.mysql import Mysql, MysqlConfig, MysqlSecrets, _introduction, _literal
-from app.connectors.mysql_catalog import Catalog
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.mysql import connector as mysql
+from app.connectors.types.mysql.catalog import Catalog
+from app.connectors.types.mysql.connector import Mysql, MysqlConfig, MysqlSecrets, _introduction, _literal
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
-from tests.connectors.kinds.mysql import GREETING, PASSWORD, MariadbServer, filled_mariadb, packet
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import scripted_server
+from tests.connectors.types.mysql import GREETING, PASSWORD, MariadbServer, filled_mariadb, packet
 
 pytestmark = pytest.mark.anyio
 
@@ -284,7 +284,7 @@ def rogue(answers: Answers, greeting: bytes = GREETING) -> Iterator[tuple[int, b
 
 async def attempt(port: int, **more: Any) -> str:
     """The code with which a check ends in this process, where nothing hides what is sent."""
-    from app.connectors.base import Steps
+    from app.connectors.contract.base import Steps
 
     values = msgspec.convert(config(port, connect_timeout_s=1.0, statement_timeout_s=0.1, **more), MysqlConfig)
     connector = Mysql(values, MysqlSecrets(password=PASSWORD), EgressPolicy(loopback_allowed=True))

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches, matches_path
-from app.connectors.failures import ConnectorError
-from app.connectors.file_tables import described, preview_of
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches, matches_path
+from app.connectors.files.tables import described, preview_of
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Ports, Start
-from tests.connectors.kinds import KINDS
-from tests.connectors.shop_bucket import ODD_BUCKET, ODD_CONTROLS, ODD_MARKS, ODD_PARTS, odd_content
-from tests.connectors.shop_bucket import content as shop_content
+from tests.connectors.servers.shop_bucket import ODD_BUCKET, ODD_CONTROLS, ODD_MARKS, ODD_PARTS, odd_content
+from tests.connectors.servers.shop_bucket import content as shop_content
+from tests.connectors.types import KINDS
 
 PLACES = {"s3": {"bucket": "abc"}, "gcs": {"bucket": "abc"}, "azure_blob": {"account_name": "abc", "container": "abc"}}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.connectors.openapi import DescribedList, described_lists
+from app.connectors.types.rest.openapi import DescribedList, described_lists
 
 BASE = "https://api.example.com/v1"
 LISTED: dict[str, Any] = {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "integer"}}}}

@@ -14,13 +14,13 @@ import pytest
 from arro3.core import Array, DataType, Field, Schema, Table
 from arro3.io import read_json, write_parquet
 
-from app.connectors import parquet_rows
-from app.connectors.failures import ConnectorError
-from app.connectors.file_rows import Table as FileTable
-from app.connectors.file_rows import read_file
-from app.connectors.parquet_footer import Footer
-from app.connectors.parquet_rows import read_parquet
-from app.connectors.values import MAX_SAFE_INTEGER
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files import parquet_rows
+from app.connectors.files.parquet_footer import Footer
+from app.connectors.files.parquet_rows import read_parquet
+from app.connectors.files.reading import read_file
+from app.connectors.files.table import Table as FileTable
+from app.connectors.values.values import MAX_SAFE_INTEGER
 
 
 class Remote:

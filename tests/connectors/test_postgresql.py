@@ -13,14 +13,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.connectors.base import PreviewRequest, PreviewResult, TestResult
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import PreviewRequest, PreviewResult, TestResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.postgresql import PostgresServer
-from tests.connectors.servers import pipe, scripted_server, server_context
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import pipe, scripted_server, server_context
+from tests.connectors.types.postgresql import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

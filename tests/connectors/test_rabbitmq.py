@@ -9,16 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.failures import ConnectorError
-from app.connectors.rabbitmq import Rabbitmq, RabbitmqConfig, RabbitmqSecrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
+from app.connectors.types.rabbitmq.connector import Rabbitmq
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import Start
-from tests.connectors.kinds.rabbitmq import CLIENT, PASSWORD, SPARE_VHOST, VHOST, publish, rabbit_server, writing
-from tests.connectors.kinds.rabbitmq import RabbitServer as Server
-from tests.connectors.servers import scripted_server, tls_front
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import scripted_server, tls_front
+from tests.connectors.types.rabbitmq import CLIENT, PASSWORD, SPARE_VHOST, VHOST, publish, rabbit_server, writing
+from tests.connectors.types.rabbitmq import RabbitServer as Server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 

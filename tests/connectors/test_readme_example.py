@@ -18,14 +18,14 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.base import InvalidField, PreviewRequest, config_schema
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest, config_schema
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors import test_contract as contract
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.example import couchdb
-from tests.connectors.servers import tls_front
+from tests.connectors.servers.starting import tls_front
 from tests.readme_tables import EXAMPLE, README
 
 pytestmark = pytest.mark.anyio

@@ -16,17 +16,25 @@ import msgspec
 import pytest
 import redis
 
-from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.key_patterns import MAX_PATTERNS, KeyPatterns, beginning, fits, masked
-from app.connectors.redis import Redis, RedisConfig, RedisSecrets
-from app.connectors.redis_session import MAX_REPLY_BYTES
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.redis.connector import Redis, RedisConfig, RedisSecrets
+from app.connectors.types.redis.key_patterns import MAX_PATTERNS, KeyPatterns, beginning, fits, masked
+from app.connectors.types.redis.session import MAX_REPLY_BYTES
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.redis import fill, redis_server, server
-from tests.connectors.servers import free_port, place, private_folder, program, running, scripted_server, unprivileged
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.servers.starting import (
+    free_port,
+    place,
+    private_folder,
+    program,
+    running,
+    scripted_server,
+    unprivileged,
+)
+from tests.connectors.types.redis import fill, redis_server, server
 
 pytestmark = pytest.mark.anyio
 services = pytest.mark.services

@@ -8,14 +8,14 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.http import Response
-from app.connectors.http_pages import Paging, next_link, read_rows
-from app.connectors.rest import Rest, RestConfig, RestSecrets
+from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.http import Response
+from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
+from app.connectors.types.rest.pages import Paging, next_link, read_rows
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.starting import scripted_server
 
 pytestmark = pytest.mark.anyio
 
@@ -349,7 +349,7 @@ async def test_a_list_that_cannot_be_read_beside_others_has_no_fields(shop_api: 
 async def test_a_discovery_says_whether_it_has_every_list(
     shop_api: int, loopback: EgressPolicy, monkeypatch: pytest.MonkeyPatch, most: int, is_complete: bool
 ) -> None:
-    monkeypatch.setattr("app.connectors.rest._MAX_RESOURCES", most)
+    monkeypatch.setattr("app.connectors.types.rest.connector._MAX_RESOURCES", most)
     resources = [{"name": "x", "path": "pages"}, {"name": "y", "path": "offsets"}]
     source = rest(shop_api, "", loopback, resources=resources)
     assert len(await discovered(source)) == most

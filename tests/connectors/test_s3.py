@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.s3 import S3, S3Config, S3Secrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.s3 import ObjectStore
-from tests.connectors.kinds.s3__s3rver import KEYS, s3rver
-from tests.connectors.servers import scripted_server, tls_front
-from tests.connectors.shop_bucket import BUCKET
+from tests.connectors.servers.certificates import authority
+from tests.connectors.servers.shop_bucket import BUCKET
+from tests.connectors.servers.starting import scripted_server, tls_front
+from tests.connectors.types.s3 import ObjectStore
+from tests.connectors.types.s3__s3rver import KEYS, s3rver
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from app.connectors.s3 import S3Config
+from app.connectors.types.s3.connector import S3Config
 
 
 @pytest.mark.parametrize("region", ["r" * 64, "-", "eu-", "-eu", "EU", "a.b"])

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from app.connectors.base import PreviewRequest, TestResult
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox, SandboxClosed, TooManyConnectorRuns
+from app.connectors.contract.base import PreviewRequest, TestResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox, SandboxClosed, TooManyConnectorRuns
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.servers import ROOT
+from tests.connectors.servers.starting import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -165,12 +165,12 @@ async def test_a_connector_runs_the_code_of_its_own_hub(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "app" / "connectors", tmp_path / "app" / "connectors")
     shutil.copytree(ROOT / "app" / "core", tmp_path / "app" / "core")
     (tmp_path / "app" / "__init__.py").touch()
-    base = tmp_path / "app" / "connectors" / "base.py"
+    base = tmp_path / "app" / "connectors" / "contract" / "base.py"
     base.write_text(base.read_text().replace("Not reached: an earlier step failed.", "From the copy."))
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import asyncio\n"
-        "from app.connectors.sandbox import ConnectorSandbox\n"
+        "from app.connectors.processes.sandbox import ConnectorSandbox\n"
         "from app.core.egress import EgressPolicy\n"
         "async def main():\n"
         "    sandbox = ConnectorSandbox()\n"
@@ -271,7 +271,7 @@ async def test_close_leaves_no_process() -> None:
 def test_connector_processes_end_with_a_hub_that_is_killed() -> None:
     program = (
         "import asyncio\n"
-        "from app.connectors.sandbox import ConnectorSandbox\n"
+        "from app.connectors.processes.sandbox import ConnectorSandbox\n"
         "from app.core.egress import EgressPolicy\n"
         "async def main():\n"
         "    sandbox = ConnectorSandbox(packages=('tests.connectors.faulty',))\n"

@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest, Steps, TestResult
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
-from app.connectors.sftp import Sftp, SftpConfig, SftpSecrets
-from app.connectors.ssh import HostKey
+from app.connectors.contract.base import InvalidField, PreviewRequest, Steps, TestResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.ssh import HostKey
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.sftp import Sftp, SftpConfig, SftpSecrets
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.sftp import OLD, PASSPHRASE, SshServer, openssh
-from tests.connectors.kinds.sftp__asyncssh import AsyncsshServer, asyncssh_server
-from tests.connectors.servers import pipe, scripted_server
-from tests.connectors.sftp_server import PASSWORD
-from tests.connectors.shop_bucket import OBJECTS
+from tests.connectors.servers.sftp_server import PASSWORD
+from tests.connectors.servers.shop_bucket import OBJECTS
+from tests.connectors.servers.starting import pipe, scripted_server
+from tests.connectors.types.sftp import OLD, PASSPHRASE, SshServer, openssh
+from tests.connectors.types.sftp__asyncssh import AsyncsshServer, asyncssh_server
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from app.connectors.signature_v4 import AccessKey, signed
-from tests.connectors.shop_bucket import ODD_CONTROLS, ODD_MARKS, ODD_PARTS
+from app.connectors.types.s3.signature_v4 import AccessKey, signed
+from tests.connectors.servers.shop_bucket import ODD_CONTROLS, ODD_MARKS, ODD_PARTS
 
 EXAMPLE = AccessKey("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 HOST = {"host": "examplebucket.s3.amazonaws.com"}

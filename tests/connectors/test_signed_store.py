@@ -14,16 +14,16 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets, to_sign
-from app.connectors.base import PreviewRequest, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.http import MAX_BODY_BYTES
-from app.connectors.object_store import ObjectStore
-from app.connectors.s3 import S3, S3Config, S3Secrets
-from app.connectors.signed_store import Listing
+from app.connectors.contract.base import PreviewRequest, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files.object_store import ObjectStore
+from app.connectors.files.signed_store import Listing
+from app.connectors.network.http import MAX_BODY_BYTES
+from app.connectors.types.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets, to_sign
+from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.starting import scripted_server
 
 pytestmark = pytest.mark.anyio
 

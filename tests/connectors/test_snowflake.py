@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
-from app.connectors.snowflake import Snowflake, SnowflakeConfig, SnowflakeSecrets
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.snowflake import Snowflake, SnowflakeConfig, SnowflakeSecrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import authority
 from tests.connectors.contract import CANARY, Start
-from tests.connectors.kinds.snowflake import (
+from tests.connectors.servers.certificates import authority
+from tests.connectors.servers.starting import scripted_server, tls_front
+from tests.connectors.types.snowflake import (
     ACCESS_TOKEN,
     OAUTH_TOKEN,
     PASSPHRASE,
@@ -26,7 +27,6 @@ from tests.connectors.kinds.snowflake import (
     private_key,
     sign_in,
 )
-from tests.connectors.servers import scripted_server, tls_front
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.connectors.base import PreviewRequest, PreviewResult, TestResult
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import PreviewRequest, PreviewResult, TestResult
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 
 pytestmark = pytest.mark.anyio

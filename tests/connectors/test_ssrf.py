@@ -11,19 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import Network, PreviewRequest, Steps
-from app.connectors.failures import ConnectorError
-from app.connectors.pinned_proxy import PinnedProxy
-from app.connectors.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
-from app.connectors.rest import Rest, RestConfig, RestSecrets
-from app.connectors.s3 import S3, S3Config, S3Secrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import Network, PreviewRequest, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.pinned_proxy import PinnedProxy
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
+from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
-from tests.connectors.kinds.postgresql import PostgresServer
-from tests.connectors.kinds.s3 import ObjectStore
-from tests.connectors.servers import scripted_server
-from tests.connectors.shop_bucket import BUCKET
+from tests.connectors.servers.shop_bucket import BUCKET
+from tests.connectors.servers.starting import scripted_server
+from tests.connectors.types.postgresql import PostgresServer
+from tests.connectors.types.s3 import ObjectStore
 
 pytestmark = pytest.mark.anyio
 

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.base import InvalidField, PreviewRequest
-from app.connectors.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
-from app.connectors.rest import RestConfig
-from app.connectors.s3 import S3, S3Config, S3Secrets
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.types.rest.connector import RestConfig
+from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
 from app.core.egress import EgressPolicy
-from tests.connectors.certificates import Authority
 from tests.connectors.contract import CANARY
-from tests.connectors.kinds.postgresql import PostgresServer
+from tests.connectors.servers.certificates import Authority
+from tests.connectors.types.postgresql import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

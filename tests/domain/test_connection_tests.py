@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from app.connectors.sandbox import ConnectorSandbox
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub, running_hub
-from tests.connectors.servers import say_nothing, scripted_server
+from tests.connectors.servers.starting import say_nothing, scripted_server
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, Shop, faults, open_shop, post_source, registered, registered_shop
 

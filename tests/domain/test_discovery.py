@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.connectors.base import DiscoveredField, DiscoveredObject
+from app.connectors.contract.base import DiscoveredField, DiscoveredObject
 from app.core.embedded import EmbeddedPostgres
 from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost
 from app.domain.sources import discovery
 from tests.conftest import Hub
 from tests.connectors.contract import CANARY
-from tests.connectors.kinds.s3 import ObjectStore
+from tests.connectors.types.s3 import ObjectStore
 from tests.domain.conftest import Records
 from tests.domain.sources import (
     NOWHERE,

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.connectors.sandbox import TooManyConnectorRuns
+from app.connectors.processes.sandbox import TooManyConnectorRuns
 from app.core.embedded import EmbeddedPostgres
 from app.domain.sources import schedule
 from app.domain.upkeep import remove_history

@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
-from app.connectors.base import Steps, TestResult
-from app.connectors.identity import destination
+from app.connectors.contract.base import Steps, TestResult
+from app.connectors.contract.identity import destination
 from app.domain.sources import secrets as source_secrets
 from tests.conftest import Hub
 from tests.domain.conftest import Records

@@ -15,15 +15,15 @@ import httpx
 import msgspec
 import pytest
 
-from app.connectors.base import qualify
+from app.connectors.contract.base import qualify
 from app.core.egress import EgressPolicy
 from app.core.embedded import EmbeddedPostgres
 from app.core.exchange import Exchange
 from app.core.logging import JsonFormatter, RequestLog
 from tests.conftest import Hub, running_hub
 from tests.connectors.contract import Case, Kind, Ports, Start
-from tests.connectors.kinds import KINDS, all_kinds
-from tests.connectors.servers import scripted_server
+from tests.connectors.servers.starting import scripted_server
+from tests.connectors.types import KINDS, all_kinds
 from tests.domain.sources import SOURCES, discovered, registered
 
 pytestmark = pytest.mark.anyio

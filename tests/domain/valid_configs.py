@@ -15,12 +15,12 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from app.connectors import registry
-from app.connectors.base import config_schema, secrets_schema
-from app.connectors.identity import destination
+from app.connectors.contract.base import config_schema, secrets_schema
+from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
 from app.core.errors import BadRequest
 from app.domain.sources.secrets import check_together
-from tests.connectors.certificates import Authority
+from tests.connectors.servers.certificates import Authority
 
 ABSENT = object()
 MAX_CANDIDATES = 12

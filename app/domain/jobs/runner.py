@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.connectors.failures import ConnectorError
+from app.connectors.contract.failures import ConnectorError
 from app.core.database import DATABASE_ERRORS, explain
 from app.core.errors import HubError
 from app.core.notifications import Listener

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.connectors import registry
-from app.connectors.base import PreviewResult, TestResult
+from app.connectors.contract.base import PreviewResult, TestResult
 from app.core.answers import Answer, accepted, answer, created, entity, no_content
 from app.core.bodies import media_type_of
 from app.core.errors import Forbidden, NotFound

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.connectors.base import DiscoveredObject
-from app.connectors.failures import ConnectorError
-from app.connectors.sandbox import SandboxError
+from app.connectors.contract.base import DiscoveredObject
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
 from app.domain.sources.echoes import failure_without_secrets, without_secrets

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_origin
 
 import msgspec
 
-from app.connectors.failures import ConnectorError
+from app.connectors.contract.failures import ConnectorError
 
 Said = TypeVar("Said")
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
-from app.connectors.base import ConnectorConfig
+from app.connectors.contract.base import ConnectorConfig
 from app.core.bodies import decode
 from app.core.errors import BadRequest, Conflict, Fault, HubError
 from app.core.schemas import canonical_name

@@ -10,8 +10,8 @@ from msgspec import Struct
 from sqlalchemy import Row, bindparam, delete, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.connectors.base import ConnectorConfig, ConnectorSecrets, InvalidField
-from app.connectors.identity import destination
+from app.connectors.contract.base import ConnectorConfig, ConnectorSecrets, InvalidField
+from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
 from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
-from app.connectors.base import (
+from app.connectors.contract.base import (
     PreviewRequest,
     PreviewResult,
     StepName,
@@ -19,8 +19,8 @@ from app.connectors.base import (
     TestResult,
     unqualify,
 )
-from app.connectors.failures import Code, ConnectorError
-from app.connectors.sandbox import SandboxError, TooManyConnectorRuns
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.processes.sandbox import SandboxError, TooManyConnectorRuns
 from app.core.bodies import convert
 from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound, TooManyRequests, Unavailable
 from app.core.listing import parse_uuid

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta, Struct
 
-from app.connectors.base import (
+from app.connectors.contract.base import (
     Connector,
     ConnectorConfig,
     ConnectorSecrets,
@@ -27,9 +27,9 @@ from app.connectors.base import (
     TimeoutS,
     elapsed_ms,
 )
-from app.connectors.failures import Code, ConnectorError
-from app.connectors.http import HttpClient
-from app.connectors.values import RowBudget, json_safe
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.network.http import HttpClient
+from app.connectors.values.values import RowBudget, json_safe
 
 FIELDS: Final = (DiscoveredField("id", "string", "_id", False, 1), DiscoveredField("doc", "object", "JSON", False, 2))
 DATABASE: Final = re.compile("_users|_replicator|[a-z][a-z0-9_$()+/-]*")

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from app.connectors.base import (
+from app.connectors.contract.base import (
     Connector,
     ConnectorConfig,
     ConnectorSecrets,
@@ -25,7 +25,7 @@ from app.connectors.base import (
     PreviewResult,
     Steps,
 )
-from app.connectors.failures import ConnectorError
+from app.connectors.contract.failures import ConnectorError
 
 
 class MisbehavingConfig(ConnectorConfig, frozen=True, kw_only=True):

@@ -1,0 +1,41 @@
+"""What a file holds once it is read, and which format its name promises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+import msgspec
+
+from app.connectors.contract.base import DiscoveredField
+
+Format = Literal["csv", "tsv", "json", "ndjson", "parquet"]
+ReadRange = Callable[[int, int], Awaitable[bytes]]
+"""The bytes of a file from an offset up to another one."""
+
+_FORMATS: Final[dict[str, Format]] = {
+    "csv": "csv",
+    "tsv": "tsv",
+    "tab": "tsv",
+    "json": "json",
+    "ndjson": "ndjson",
+    "jsonl": "ndjson",
+    "parquet": "parquet",
+    "pqt": "parquet",
+    "parq": "parquet",
+}
+
+
+class Table(msgspec.Struct, frozen=True):
+    fields: tuple[DiscoveredField, ...]
+    rows: list[list[Any]]
+    """JSON-safe values, in the order of the fields."""
+    is_whole: bool
+    """Whether these are all rows of the file."""
+
+
+def format_of(name: str) -> tuple[Format | None, bool]:
+    """The format that a file name promises, and whether it is compressed with gzip."""
+    stem, is_compressed = (name[:-3], True) if name.lower().endswith(".gz") else (name, False)
+    form = _FORMATS.get(stem.rpartition(".")[2].lower() if "." in stem else "")
+    return (None if form == "parquet" and is_compressed else form), is_compressed

@@ -1,0 +1,456 @@
+"""HTTP for connectors: pinned addresses, no environment, no silent redirects, answers of a limited size.
+
+The address is pinned by dialling the resolved one, while the `Host` header, SNI and the certificate's check keep the
+name (httpx's `sni_hostname` extension). Redirects are followed here, each hop resolved and judged anew, and whatever
+identifies the caller stays at the origin that it was given for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from app.connectors.contract.base import Network, Steps
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.dialling import (
+    ask,
+    dialled,
+    handshake,
+    hung_up,
+    silent,
+    tls_context,
+    tls_failure,
+    unreachable,
+)
+from app.core.egress import EgressRefused, Pinned, canonical_host
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REDIRECTS: Final = 5
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+MAX_PIECE_BYTES: Final = 256 * 1024
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_HUNG_UP: Final = re.compile("disconnected|peer closed")
+_READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Scheme, host and port: what credentials are bound to (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.scheme == "https"
+
+
+def origin_of(url: str) -> Origin:
+    """Raises `ValueError` for anything but an absolute http or https URL without user information."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("only http and https URLs are used")
+    if parts.username is not None or parts.password is not None or "\\" in parts.netloc:
+        raise ValueError("a URL holds no user information")
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    if parts.port == 0:
+        raise ValueError("the port is 0")
+    try:
+        host = str(canonical_host(parts.hostname))
+    except EgressRefused as error:
+        raise ValueError(f"the host is refused: {error.reason}") from None
+    return Origin(parts.scheme, host, parts.port or (443 if parts.scheme == "https" else 80))
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer, read and decompressed."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+    url: str
+    """Where it came from in the end."""
+    is_whole: bool = True
+    """Whether `body` is all of it; see `HttpClient.request`."""
+
+    def json(self) -> Any:
+        """Raises `response_invalid`. A byte order mark is passed over (RFC 8259, section 8.1)."""
+        try:
+            return msgspec.json.decode(self.body.removeprefix(codecs.BOM_UTF8))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise ConnectorError("response_invalid", "The answer is not JSON.") from None
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """An answer whose body is still under way."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    url: str
+    """Where it comes from in the end."""
+    pieces: AsyncIterator[bytes]
+    """The decompressed body, to be gone through once. Raises `ConnectorError`."""
+
+
+class HttpClient:
+    """Requests for one source. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        verify_tls: bool = True,
+        ca_certificate: str | None = None,
+        client_certificate: str | None = None,
+        client_key: str | None = None,
+        client_key_passphrase: str | None = None,
+        connect_timeout_s: float = 5.0,
+        read_timeout_s: float = 8.0,
+    ) -> None:
+        self._network = network
+        self._verify_tls = verify_tls
+        self._ca_certificate = ca_certificate
+        self._identity = (client_certificate, client_key, client_key_passphrase)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
+
+    async def __aenter__(self) -> HttpClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    async def reach(self, steps: Steps, url: str) -> None:
+        """Steps resolve, connect and tls of a check. A server without TLS is asked for a greeting first, so that
+        credentials go only to what speaks HTTP."""
+        origin = origin_of(url)
+        with steps.step("resolve", f"{origin.host} is known."):
+            pinned = await self._network.resolve(origin.host, origin.port, self._connect_timeout_s)
+        if origin.is_encrypted:
+            await self._reach_encrypted(steps, url, origin, pinned)
+            return
+        with steps.step("connect", f"HTTP is spoken on port {origin.port}."):
+            async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+                answer = await ask(sock, _greeting(url), pinned, origin.port, self._read_timeout_s)
+            if not answer.startswith(b"HTTP/"):
+                raise _not_http(origin)
+        steps.server["encryption"] = "none"
+        steps.skip("tls", "The URL starts with http; the connection is not encrypted.")
+
+    async def _reach_encrypted(self, steps: Steps, url: str, origin: Origin, pinned: Pinned) -> None:
+        with steps.step("connect", f"Port {origin.port} is open."):
+            async with dialled(pinned, origin.port, self._connect_timeout_s):
+                pass
+        with steps.step("tls", "The connection is encrypted."):
+            try:
+                async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+                    steps.server["encryption"] = await handshake(
+                        sock, self._context(origin.host), pinned, origin.port, self._connect_timeout_s
+                    )
+            except ConnectorError as error:
+                if error.code == "tls_failed" and await self._is_plain(url, origin, pinned):
+                    raise ConnectorError(
+                        "tls_unavailable", f"{origin.host} does not speak TLS on port {origin.port}."
+                    ) from None
+                raise
+
+    async def _is_plain(self, url: str, origin: Origin, pinned: Pinned) -> bool:
+        """Whether a server that hung up on a TLS greeting answers one without: some hang up so fast that what they said
+        is lost."""
+        try:
+            async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+                answer = await ask(sock, _greeting(url), pinned, origin.port, self._connect_timeout_s)
+        except ConnectorError:
+            return False
+        return answer.startswith(b"HTTP/")
+
+    async def get(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        own_origin: Origin | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+    ) -> Response:
+        """`request` with GET."""
+        return await self.request("GET", url, headers=headers, own_origin=own_origin, max_bytes=max_bytes)
+
+    async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+        all_headers = {"content-type": "application/x-www-form-urlencoded", **headers}
+        return await self.request("POST", url, headers=all_headers, content=urlencode(form).encode())
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        open_headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        own_origin: Origin | None = None,
+        byte_range: tuple[int, int] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        may_cut: bool = False,
+        as_is: bool = False,
+    ) -> Response:
+        """`stream`, read into memory. A body above `max_bytes` is `response_too_large`; with `may_cut`, its first
+        `max_bytes` are given and the connection is hung up."""
+        async with self.stream(
+            method,
+            url,
+            headers=headers,
+            open_headers=open_headers,
+            content=content,
+            own_origin=own_origin,
+            byte_range=byte_range,
+            as_is=as_is,
+        ) as answer:
+            body = bytearray()
+            async for piece in answer.pieces:
+                body += piece
+                if len(body) > max_bytes:
+                    if may_cut:
+                        return Response(answer.status, answer.headers, bytes(body[:max_bytes]), answer.url, False)
+                    raise ConnectorError("response_too_large", f"The answer is larger than {max_bytes // 1024} KiB.")
+        return Response(answer.status, answer.headers, bytes(body), answer.url)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        open_headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        own_origin: Origin | None = None,
+        byte_range: tuple[int, int] | None = None,
+        as_is: bool = False,
+    ) -> AsyncIterator[Stream]:
+        """Redirects of a method that only reads are followed, others are given back as they are.
+
+        `headers` and `content` are sent to `own_origin` only (without it, to the origin of `url`), `open_headers` to
+        whoever answers in the end. `byte_range` asks for the bytes from its first to before its second number,
+        uncompressed; a server may ignore it, the status then is 200 and not 206 (RFC 9110, section 14.2).
+
+        `as_is` is for requests that are signed, and for files that are kept compressed: path and query go out as they
+        are written, dots and double slashes included, and the answer is neither followed nor decompressed."""
+        own_origin = own_origin or origin_of(url)
+        open_headers = {**(open_headers or {}), **_range_headers(byte_range)}
+        for _ in range(MAX_REDIRECTS + 1):
+            is_own = _target(url) == own_origin
+            all_headers = {**open_headers, **(headers or {})} if is_own else open_headers
+            origin, answer = await self._send(method, url, all_headers, content if is_own else None, as_is)
+            try:
+                following = None if as_is else _location(method, answer)
+                if following is None:
+                    async with aclosing(self._pieces(answer, origin, as_is)) as pieces:
+                        yield Stream(answer.status_code, _lower_case(answer), url, pieces)
+                    return
+            finally:
+                await answer.aclose()
+            url = _next_hop(url, following)
+        raise ConnectorError("response_invalid", f"There were more than {MAX_REDIRECTS} redirects.")
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, as_is: bool
+    ) -> tuple[Origin, httpx.Response]:
+        import httpx
+
+        origin = _target(url)
+        pinned = await self._network.resolve(origin.host, origin.port, self._connect_timeout_s)
+        timeout = httpx.Timeout(self._read_timeout_s, connect=self._connect_timeout_s).as_dict()
+        failure: Exception | None = None
+        for address in pinned.addresses:
+            request = _request(method, url, origin, address, headers, content, timeout)
+            if as_is:
+                request.extensions["target"] = _written_target(url)
+            try:
+                return origin, await self._transport(origin.host).handle_async_request(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+            except httpx.HTTPError as error:
+                raise self._explain(error, origin) from error
+        raise self._explain(failure or OSError(), origin) from failure
+
+    async def _pieces(self, answer: httpx.Response, origin: Origin, as_is: bool) -> AsyncGenerator[bytes, None]:
+        import httpx
+
+        try:
+            async for piece in answer.stream if as_is else _inflated(answer):  # type: ignore[union-attr]
+                yield piece
+        except httpx.HTTPError as error:
+            raise self._explain(error, origin) from error
+
+    def _transport(self, host: str) -> httpx.AsyncHTTPTransport:
+        """One for each name: two names at one address must not share a connection made for the first."""
+        import httpx
+
+        if host not in self._transports:
+            self._transports[host] = httpx.AsyncHTTPTransport(verify=self._context(host), trust_env=False)
+        return self._transports[host]
+
+    def _context(self, host: str) -> ssl.SSLContext:
+        certificate, key, passphrase = self._identity
+        return tls_context(
+            host,
+            verify_certificate=self._verify_tls,
+            ca_certificate=self._ca_certificate,
+            client_certificate=certificate,
+            client_key=key,
+            client_key_passphrase=passphrase,
+        )
+
+    def _explain(self, error: Exception, origin: Origin) -> ConnectorError:
+        """httpx's errors in our words."""
+        import httpx
+
+        cause = _root_cause(error)
+        if isinstance(error, httpx.ConnectTimeout):
+            return ConnectorError(
+                "connect_timeout", f"{origin.host} did not answer within {self._connect_timeout_s:g} s."
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return silent(origin.host, origin.port, self._read_timeout_s)
+        if isinstance(cause, ssl.SSLError):
+            return tls_failure(cause, origin.host, origin.port, self._connect_timeout_s)
+        if isinstance(error, httpx.RemoteProtocolError) and not _HUNG_UP.search(str(error)):
+            return _not_http(origin)
+        if isinstance(error, httpx.ConnectError) and isinstance(cause, OSError):
+            return unreachable(cause, origin.host, origin.port)
+        return hung_up(origin.host, origin.port)
+
+
+def _target(url: str) -> Origin:
+    try:
+        return origin_of(url)
+    except ValueError as error:
+        raise ConnectorError("egress_refused", f"The server led to a URL that is not followed: {error}.") from None
+
+
+def _next_hop(url: str, location: str) -> str:
+    """Raises `egress_refused` for what is not followed: another scheme, or back to no encryption."""
+    import httpx
+
+    try:
+        target = str(httpx.URL(url).join(location))
+    except (httpx.InvalidURL, ValueError):
+        raise ConnectorError("response_invalid", "The server redirects to something that is no URL.") from None
+    if _target(url).is_encrypted and not _target(target).is_encrypted:
+        raise ConnectorError("egress_refused", "The server redirects from an encrypted to an unencrypted URL.")
+    return target
+
+
+def _named(url: str, origin: Origin) -> httpx.URL:
+    """As it goes out: encoded, the host as it is resolved. Raises `response_invalid`; what a config holds is judged
+    before."""
+    import httpx
+
+    try:
+        return httpx.URL(url).copy_with(host=origin.host, port=origin.port, fragment=None)
+    except httpx.InvalidURL:
+        raise ConnectorError("response_invalid", "The server led to something that is no URL.") from None
+
+
+def _request(
+    method: str,
+    url: str,
+    origin: Origin,
+    address: str,
+    headers: Mapping[str, str],
+    content: bytes | None,
+    timeout: dict[str, float | None],
+) -> httpx.Request:
+    import httpx
+
+    named = _named(url, origin)
+    host_header = named.netloc.decode("ascii")
+    basics = {"host": host_header, "accept": "application/json, */*;q=0.5", "accept-encoding": "gzip"}
+    return httpx.Request(
+        method,
+        named.copy_with(host=address),
+        headers={**basics, "user-agent": "data-fusion-hub", **headers},
+        content=content,
+        extensions={"sni_hostname": origin.host, "timeout": timeout},
+    )
+
+
+def _written_target(url: str) -> bytes:
+    """What httpx would tidy before it is sent."""
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}".encode("ascii")
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def _greeting(url: str) -> bytes:
+    named = _named(url, origin_of(url))
+    path, _, _ = named.raw_path.partition(b"?")
+    return b"HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (path, named.netloc)
+
+
+def _not_http(origin: Origin) -> ConnectorError:
+    return ConnectorError("protocol_mismatch", f"What answers on {origin.host}, port {origin.port}, is not HTTP.")
+
+
+# Answers --------------------------------------------------------------------------------------------------------------
+
+
+def _range_headers(byte_range: tuple[int, int] | None) -> dict[str, str]:
+    """A range of a compressed answer would be a range of nothing that can be read."""
+    if byte_range is None:
+        return {}
+    start, end = byte_range
+    return {"range": f"bytes={start}-{end - 1}", "accept-encoding": "identity"}
+
+
+def _location(method: str, answer: httpx.Response) -> str | None:
+    """Where to go on, if anywhere: a request that writes, or carries credentials in its body, is not sent twice."""
+    if answer.status_code not in _REDIRECTS or method not in _READING_METHODS:
+        return None
+    return str(answer.headers["location"]) if "location" in answer.headers else None
+
+
+def _lower_case(answer: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers.items()}
+
+
+async def _inflated(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """Decompresses here, in bounded bites: httpx would inflate a bomb before anybody can say stop."""
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", "x-gzip", ""}:
+        raise ConnectorError("response_invalid", "The answer is compressed in a way that was not asked for.")
+    inflate = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
+    async for chunk in answer.stream:  # type: ignore[union-attr]
+        if inflate is None:
+            yield chunk
+            continue
+        while chunk and not inflate.eof:
+            yield _bite(inflate, chunk)
+            chunk = inflate.unconsumed_tail
+
+
+def _bite(inflate: zlib._Decompress, chunk: bytes) -> bytes:
+    try:
+        return inflate.decompress(chunk, MAX_PIECE_BYTES)
+    except zlib.error:
+        raise ConnectorError("response_invalid", "The compressed answer is damaged.") from None

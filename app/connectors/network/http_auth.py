@@ -1,0 +1,298 @@
+"""How sources over HTTP sign in: the settings they share, and a client that knows the credentials.
+
+Credentials and configured headers go to the source's own origin and nowhere else; a token server gets the client's
+secret and nothing of the rest. Every address is resolved and judged by `http.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from msgspec import Meta
+
+from app.connectors.contract.base import (
+    ConnectorConfig,
+    ConnectorSecrets,
+    InvalidField,
+    Network,
+    Pem,
+    SecretText,
+    TimeoutS,
+)
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Origin, Response, origin_of
+
+AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]
+HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
+Word = Annotated[str, Meta(min_length=1, max_length=128)]
+LongWord = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+HTTP_DESTINATION_FIELDS: Final = frozenset(
+    {"auth", "username", "api_key_name", "token_url", "client_auth", "client_id", "client_certificate"}
+    | {"verify_tls", "ca_certificate"}
+)
+_MAX_TOKEN_BYTES: Final = 64 * 1024
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "host", "content-length", "transfer-encoding", "connection"}
+    | {"accept-encoding", "upgrade", "te", "trailer", "x-api-key", "content-type"}
+)
+_SECRET_OF: Final = {
+    "basic": "password",
+    "bearer": "token",
+    "api_key_header": "api_key",
+    "api_key_query": "api_key",
+    "oauth2_client_credentials": "client_secret",
+}
+_SETTINGS_OF: Final = {
+    "basic": ("username",),
+    "api_key_header": ("api_key_name",),
+    "api_key_query": ("api_key_name",),
+    "oauth2_client_credentials": ("token_url", "client_id"),
+}
+
+
+class HttpSourceConfig(ConnectorConfig, frozen=True, kw_only=True):
+    """Settings behind those of the type itself."""
+
+    auth: Annotated[AuthMode, Meta(description="How the hub signs in.")] = "none"
+    username: Annotated[Word | None, Meta(description="For `basic`.")] = None
+    api_key_name: Annotated[Word | None, Meta(description="Header or query parameter that carries the key.")] = None
+    token_url: Annotated[HttpUrl | None, Meta(description="For OAuth2: where tokens are given out.")] = None
+    client_auth: Annotated[
+        Literal["header", "body"],
+        Meta(description="For OAuth2: where the token server looks for the client's id and secret."),
+    ] = "header"
+    client_id: Annotated[Word | None, Meta(description="For OAuth2.")] = None
+    scope: Annotated[LongWord | None, Meta(description="For OAuth2: what the token is to allow.")] = None
+    audience: Annotated[LongWord | None, Meta(description="For OAuth2: whom the token is for.")] = None
+    headers: Annotated[
+        dict[Word, Annotated[str, Meta(max_length=1024)]],
+        Meta(max_length=32, description="Sent with every request. Not for secrets."),
+    ] = {}
+    verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
+    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
+    client_certificate: Annotated[Pem | None, Meta(description="Certificate to show to the server.")] = None
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_url("token_url", self.token_url)
+        self._check_auth()
+        self._check_headers()
+
+    def _check_auth(self) -> None:
+        for name in _SETTINGS_OF.get(self.auth, ()):
+            if getattr(self, name) is None:
+                raise InvalidField((name,), f"{name} is needed for auth {self.auth}.")
+        if self.auth == "basic" and ":" in (self.username or ""):
+            raise InvalidField(("username",), "A username for `basic` has no colon (RFC 7617, section 2).")
+        if self.auth == "api_key_header":
+            if not _TOKEN.fullmatch(self.api_key_name or ""):
+                raise InvalidField(("api_key_name",), "api_key_name is not the name of a header.")
+            if (self.api_key_name or "").lower() in _OWN_HEADERS - {"authorization", "cookie", "x-api-key"}:
+                raise InvalidField(("api_key_name",), "api_key_name is a header that the hub sets.")
+
+    def _check_headers(self) -> None:
+        for name, value in self.headers.items():
+            if not _TOKEN.fullmatch(name) or not value.isascii():
+                raise InvalidField(("headers", name), "A header has an ASCII name and value.")
+            if name.lower() in _OWN_HEADERS:
+                raise InvalidField(("headers", name), f"{name} is set by the hub; secrets belong into auth.")
+
+
+class HttpSourceSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    password: Annotated[SecretText | None, Meta(description="For `basic`.")] = None
+    token: Annotated[SecretText | None, Meta(description="For `bearer`.")] = None
+    api_key: Annotated[SecretText | None, Meta(description="For `api_key_header` and `api_key_query`.")] = None
+    client_secret: Annotated[SecretText | None, Meta(description="For OAuth2.")] = None
+    client_key: Annotated[SecretText | None, Meta(description="Belongs to the client_certificate, PEM.")] = None
+    client_key_passphrase: Annotated[SecretText | None, Meta(description="For an encrypted client_key.")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("token", "api_key"):
+            if not all("\x21" <= character <= "\x7e" for character in getattr(self, name) or ""):
+                raise InvalidField((name,), f"{name} holds a character that no header can carry.")
+
+
+def check_url(name: str, url: str | None) -> None:
+    """Raises `InvalidField` for a URL that `http.py` would not go to."""
+    if url is None:
+        return
+    try:
+        origin_of(url)
+    except ValueError as error:
+        raise InvalidField((name,), f"{name}: {error}.") from None
+
+
+def check_secrets(config: HttpSourceConfig, secrets: HttpSourceSecrets) -> None:
+    """What settings and secrets ask of each other. Raises `InvalidField`."""
+    needed = _SECRET_OF.get(config.auth)
+    if needed and getattr(secrets, needed) is None:
+        raise InvalidField(("secrets", needed), f"{needed} is needed for auth {config.auth}.")
+    if (config.client_certificate is None) != (secrets.client_key is None):
+        raise InvalidField(("secrets", "client_key"), "client_certificate and client_key are given together.")
+
+
+def http_client(network: Network, config: HttpSourceConfig, secrets: HttpSourceSecrets) -> HttpClient:
+    return HttpClient(
+        network,
+        verify_tls=config.verify_tls,
+        ca_certificate=config.ca_certificate,
+        client_certificate=config.client_certificate,
+        client_key=secrets.client_key,
+        client_key_passphrase=secrets.client_key_passphrase,
+        connect_timeout_s=config.connect_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+    )
+
+
+class SignedIn:
+    """A client with the credentials of one source. Use `sign_in` to get one."""
+
+    def __init__(
+        self, client: HttpClient, config: HttpSourceConfig, secrets: HttpSourceSecrets, own_origin: Origin
+    ) -> None:
+        self.own_origin = own_origin
+        self._client = client
+        self._config = config
+        self._secrets = secrets
+        self._headers: dict[str, str] = dict(config.headers)
+        self._query: dict[str, str] = {}
+        self._was_accepted = False
+
+    async def sign_in(self) -> SignedIn:
+        """Raises `authentication_failed` where a token server knows neither client nor secret."""
+        config, secrets = self._config, self._secrets
+        if config.auth == "basic":
+            self._headers["authorization"] = _basic(f"{config.username}:{secrets.password}")
+        elif config.auth == "bearer":
+            self._headers["authorization"] = f"Bearer {secrets.token}"
+        elif config.auth == "api_key_header":
+            self._headers[str(config.api_key_name)] = str(secrets.api_key)
+        elif config.auth == "api_key_query":
+            self._query[str(config.api_key_name)] = str(secrets.api_key)
+        elif config.auth == "oauth2_client_credentials":
+            self._headers["authorization"] = f"Bearer {await self._token()}"
+        return self
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        content_type: str | None = None,
+        accept: str | None = None,
+        depth: int | None = None,
+        byte_range: tuple[int, int] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+        may_cut: bool = False,
+    ) -> Response:
+        """As `HttpClient.request`; `depth` is WebDAV's (RFC 4918, section 10.2). A token that was good and is no longer
+        is exchanged for a new one, once for each request."""
+
+        async def send() -> Response:
+            is_own = origin_of(url) == self.own_origin
+            return await self._client.request(
+                method,
+                with_query(url, {**(query or {}), **(self._query if is_own else {})}),
+                headers={**self._headers, **_without_unset({"content-type": content_type})},
+                open_headers=_without_unset({"accept": accept, "depth": None if depth is None else str(depth)}),
+                content=content,
+                own_origin=self.own_origin,
+                byte_range=byte_range,
+                max_bytes=max_bytes,
+                may_cut=may_cut,
+            )
+
+        response = await send()
+        if response.status != 401:
+            self._was_accepted = True
+        elif self._was_accepted and self._config.auth == "oauth2_client_credentials":
+            await self.sign_in()
+            response = await send()
+        return response
+
+    async def _token(self) -> str:
+        """RFC 6749, section 4.4. The client is identified as in section 2.3.1."""
+        config, secret = self._config, str(self._secrets.client_secret)
+        form = {"grant_type": "client_credentials"}
+        form |= {name: value for name in ("scope", "audience") if (value := getattr(config, name))}
+        headers = {"accept": "application/json"}
+        if config.client_auth == "body":
+            form |= {"client_id": str(config.client_id), "client_secret": secret}
+        else:
+            headers["authorization"] = _basic(f"{quote(str(config.client_id), safe='')}:{quote(secret, safe='')}")
+        response = await self._client.post_form(str(config.token_url), form, headers)
+        if response.status in {400, 401, 403}:
+            raise ConnectorError("authentication_failed", "The token server did not accept the client.")
+        refuse_unless_signed_in(response)
+        refuse_unless_ok(response)
+        return _access_token(response)
+
+
+def _without_unset(headers: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def _basic(pair: str) -> str:
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+
+
+def _access_token(response: Response) -> str:
+    answer = response.json()
+    token = answer.get("access_token") if isinstance(answer, dict) else None
+    kind = answer.get("token_type", "bearer") if isinstance(answer, dict) else None
+    if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN_BYTES or not _is_visible(token):
+        raise ConnectorError("response_invalid", "The token server gave no access token.")
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        raise ConnectorError("response_invalid", "The token server gave a token of another kind than bearer.")
+    return token
+
+
+def _is_visible(text: str) -> bool:
+    return all("\x21" <= character <= "\x7e" for character in text)
+
+
+def with_query(url: str, query: Mapping[str, str]) -> str:
+    """The URL with parameters set; those of the same names are replaced, the rest stays as it is."""
+    if not query:
+        return url
+    parts = urlsplit(url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in query]
+    return urlunsplit(parts._replace(query=urlencode([*kept, *query.items()])))
+
+
+def refuse_unless_signed_in(response: Response) -> None:
+    """Raises what the status says of the caller and of the server itself, not of what was asked for."""
+    if response.status in {401, 407}:
+        raise ConnectorError("authentication_failed", "The server did not accept the credentials.")
+    if response.status == 403:
+        raise ConnectorError("permission_denied", "The server knows the credentials and does not let them read this.")
+    if response.status == 429 or (response.status == 503 and "retry-after" in response.headers):
+        raise ConnectorError("rate_limited", f"The server takes no more requests for now{_patience(response)}.")
+    if response.status >= 500:
+        raise ConnectorError("server_error", f"The server answered with status {response.status}.")
+
+
+def _patience(response: Response) -> str:
+    """RFC 9110, section 10.2.3; a date is not worth telling."""
+    seconds = response.headers.get("retry-after", "").strip()
+    return f" and asks to wait for {int(seconds)} s" if seconds.isdecimal() and len(seconds) <= 7 else ""
+
+
+def refuse_unless_ok(response: Response) -> None:
+    if response.status in {404, 410}:
+        raise ConnectorError("not_found", "The server does not have this path.")
+    if 300 <= response.status < 400:
+        raise ConnectorError("response_invalid", "The server leads elsewhere, where such a request is not sent again.")
+    if not 200 <= response.status < 300:
+        raise ConnectorError("server_error", f"The server answered with status {response.status}.")

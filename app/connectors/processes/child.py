@@ -1,0 +1,220 @@
+"""The process in which one piece of connector work runs: `python -I -c "... main()"`, started by the sandbox.
+
+It limits itself first, reads its work from standard input, answers on standard output and ends. Whatever a driver
+prints goes to standard error. An audit hook is the second wall around the network: no connection goes to an address
+that the egress policy did not hand out, no name is looked up elsewhere, no other process is started. The kernel is the
+second wall around the file system (`confinement.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import resource
+import signal
+import sys
+import time
+from importlib import import_module
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from app.connectors import registry
+from app.connectors.contract.base import OUT_OF_MEMORY, Connector, Steps, unexpected
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.processes import frames
+from app.connectors.processes.confinement import confine
+
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+MAX_OPEN_FILES: Final = 256
+GC_THRESHOLD: Final = 10_000
+"""Objects until a collection. Those that discovery makes are gone with their batch, and few are in cycles."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(parent: int, memory_bytes: int) -> None:
+    """`parent` is the hub's process id; this process ends when that one does."""
+    _die_with(parent)
+    _limit(memory_bytes)
+    questions, answers = _take_pipes()
+    guard = DialGuard()
+    while (question := _read(questions)) is not None:
+        _warm(question)
+        if isinstance(question, frames.Warm):
+            continue
+        sys.addaudithook(guard)
+        gc.freeze()  # What was imported stays: the collector need not walk through it.
+        gc.set_threshold(GC_THRESHOLD)
+        _work(question, guard, answers)
+        answers.flush()
+        os._exit(0)  # A driver's threads and exit handlers have nothing more to say.
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write("1000")  # Where memory runs out, the kernel is to take this process first.
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _limit(memory_bytes: int) -> None:
+    """RLIMIT_DATA counts what is really written to; RLIMIT_AS would also count the address space that drivers merely
+    reserve for their threads."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_DATA, memory_bytes)
+    _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
+    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _lower(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (value, value))
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Moves the pipes away from descriptors 0 and 1, where a driver could read or print into them."""
+    questions, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return os.fdopen(questions, "rb"), os.fdopen(answers, "wb")
+
+
+class DialGuard:
+    """An audit hook (PEP 578). It cannot be taken away again, and it sees every driver written in Python."""
+
+    def __init__(self) -> None:
+        self.connector: Connector[Any, Any] | None = None
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+            if args[1] is not None:  # `sendmsg` without an address goes over a connection that was judged before
+                self._judge_connect(args[1])
+        elif event == "socket.getaddrinfo" or event == "socket.gethostbyname":
+            self._judge_lookup(args[0])
+        elif event in {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"}:
+            raise ConnectorError("egress_refused", "A connector may not start another process.")
+
+    def _judge_connect(self, address: Any) -> None:
+        if not isinstance(address, tuple):
+            raise ConnectorError("egress_refused", "A connector may not use sockets of this machine.")
+        if self.connector is None or not self.connector.network.is_open_to(str(address[0]), int(address[1])):
+            raise ConnectorError(
+                "egress_refused", "The driver tried an address that the egress policy did not give out."
+            )
+
+    def _judge_lookup(self, host: Any) -> None:
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(name)
+            return
+        if self.connector is None or not self.connector.network.is_looking_up(name):
+            raise ConnectorError("egress_refused", "The driver tried to look up a name by itself.")
+
+
+# Work -----------------------------------------------------------------------------------------------------------------
+
+
+def _read(questions: BinaryIO) -> frames.Question | None:
+    header = questions.read(frames.HEADER.size)
+    if len(header) < frames.HEADER.size:
+        return None
+    body = questions.read(frames.HEADER.unpack(header)[0])
+    question: frames.Question = frames.question_decoder.decode(body)
+    return question
+
+
+def _warm(question: frames.Question) -> None:
+    """Imports what the type needs before the guard is up: libraries look for others, with `ldconfig` for one, while
+    they are imported. No word of the source has been read by then."""
+    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # httpcore would import it wherever it is installed
+    connector = registry.one(question.type, question.packages)
+    for module in (connector.driver, *connector.warm_modules) if connector else ():
+        if module:
+            with contextlib.suppress(Exception):  # The work says what is missing, if it is needed then.
+                import_module(module)
+
+
+def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
+    def send(frame: frames.Answer) -> None:
+        answers.write(frames.encode(frame))
+        answers.flush()
+
+    try:
+        _confine(work)
+        connector = _connector(work)
+        guard.connector = connector
+        asyncio.run(_act(work, connector, send))
+    except ConnectorError as error:
+        send(frames.Failed(error.code, error.message))
+    except MemoryError:
+        send(frames.Failed("out_of_memory", OUT_OF_MEMORY))
+    except Exception as error:
+        _log(error)
+        send(frames.Failed("crashed", unexpected(error)))
+
+
+def _confine(work: frames.Work) -> None:
+    confine(work.packages, work.policy.files_root if _type(work).opens_files else None)
+
+
+def _type(work: frames.Work) -> registry.AnyConnector:
+    connector = registry.one(work.type, work.packages)
+    assert connector is not None, "the hub asks for types that it found itself"
+    return connector
+
+
+def _connector(work: frames.Work) -> Connector[Any, Any]:
+    connector = _type(work)
+    if not registry.is_driver_available(connector):
+        raise ConnectorError("driver_missing", f"The driver is not installed: {registry.install_hint(connector)}.")
+    config = msgspec.convert(work.config, connector.config_type)
+    secrets = msgspec.convert(work.secrets, connector.secrets_type)
+    return connector(config, secrets, work.policy)
+
+
+async def _act(work: frames.Work, connector: Connector[Any, Any], send: Any) -> None:
+    if work.action == "check":
+        await _check(connector, send)
+    elif work.action == "preview":
+        assert work.preview is not None
+        send(frames.Previewed(await connector.preview(work.preview)))
+    else:
+        async for batch in connector.discover():
+            send(frames.Batch(batch))
+        send(frames.Discovered(connector.stopped_because))
+
+
+async def _check(connector: Connector[Any, Any], send: Any) -> None:
+    started = time.perf_counter()
+    steps = Steps(lambda name: send(frames.StepStarted(name)), lambda step: send(frames.StepEnded(step)))
+    try:
+        await connector.check(steps)
+    except Exception as error:
+        if not any(step.status == "failed" for step in steps.done):
+            raise
+        if not isinstance(error, ConnectorError | MemoryError):
+            _log(error)
+    send(frames.Checked(steps.result((time.perf_counter() - started) * 1000)))
+
+
+def _log(error: BaseException) -> None:
+    """Where it happened, without the error's own text, which may hold a secret."""
+    import traceback
+
+    for frame in traceback.extract_tb(error.__traceback__)[-8:]:
+        print(f"{frame.filename}:{frame.lineno} in {frame.name}", file=sys.stderr)
+    print(type(error).__qualname__, file=sys.stderr, flush=True)

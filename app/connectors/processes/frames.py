@@ -1,0 +1,85 @@
+"""What the hub and a connector process say to each other: frames of a 4-byte big-endian length and a MessagePack map.
+
+The hub sends one `Warm` or none, then one `Work`. The process answers with `StepStarted` and `StepEnded` as a check
+goes on, `Batch` for each batch of a discovery, and ends with exactly one of `Checked`, `Previewed`, `Discovered` or
+`Failed`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, Literal
+
+import msgspec
+
+from app.connectors.contract.base import DiscoveredObject, PreviewRequest, PreviewResult, Step, StepName, TestResult
+from app.connectors.contract.failures import Code
+from app.core.egress import EgressPolicy
+
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+HEADER: Final = struct.Struct("!I")
+
+Action = Literal["check", "discover", "preview"]
+
+
+class Warm(msgspec.Struct, frozen=True, tag_field="frame", tag="warm"):
+    """Import what this type needs, so that the work finds it ready."""
+
+    type: str
+    packages: tuple[str, ...]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame", tag="work"):
+    action: Action
+    type: str
+    packages: tuple[str, ...]
+    config: dict[str, Any]
+    secrets: dict[str, Any]
+    policy: EgressPolicy
+    preview: PreviewRequest | None = None
+
+    def __repr__(self) -> str:
+        return f"Work({self.action}, {self.type}, <hidden>)"
+
+
+class StepStarted(msgspec.Struct, frozen=True, tag_field="frame", tag="step_started"):
+    name: StepName
+
+
+class StepEnded(msgspec.Struct, frozen=True, tag_field="frame", tag="step_ended"):
+    step: Step
+
+
+class Batch(msgspec.Struct, frozen=True, tag_field="frame", tag="batch"):
+    objects: list[DiscoveredObject]
+
+
+class Checked(msgspec.Struct, frozen=True, tag_field="frame", tag="checked"):
+    result: TestResult
+
+
+class Previewed(msgspec.Struct, frozen=True, tag_field="frame", tag="previewed"):
+    result: PreviewResult
+
+
+class Discovered(msgspec.Struct, frozen=True, tag_field="frame", tag="discovered"):
+    stopped_because: str | None
+    """As `Connector` has it."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):
+    code: Code
+    message: str
+
+
+Question = Warm | Work
+Answer = StepStarted | StepEnded | Batch | Checked | Previewed | Discovered | Failed
+
+_encoder: Final = msgspec.msgpack.Encoder()
+question_decoder: Final = msgspec.msgpack.Decoder(Question)
+answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(frame: Question | Answer) -> bytes:
+    body = _encoder.encode(frame)
+    return HEADER.pack(len(body)) + body

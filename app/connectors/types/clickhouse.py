@@ -1,0 +1,635 @@
+"""ClickHouse, over its HTTP interface.
+
+Addresses are pinned and redirects refused by `http.py`. Every query is one of ours, with names in it as quoted
+identifiers, so that no table function (`url`, `file`, `remote`) is within reach of them; it is sent read only, and on
+accounts that are read only already, which may set nothing, without a setting. Nothing here relies on the settings of
+the server: it is asked for texts, and what they are is known from the columns' types.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from decimal import Decimal
+from math import ceil
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Meta
+
+from app.connectors.contract.base import (
+    Connector,
+    ConnectorConfig,
+    ConnectorSecrets,
+    DiscoveredField,
+    DiscoveredObject,
+    InvalidField,
+    Pem,
+    PortableType,
+    PreviewColumn,
+    PreviewRequest,
+    PreviewResult,
+    SecretText,
+    Steps,
+    TimeoutS,
+    elapsed_ms,
+)
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.network.http import HttpClient, Stream, origin_of
+from app.connectors.values.values import RowBudget, exact_number, json_safe
+
+DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
+HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
+
+_BATCH: Final = 250
+_MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+_MAX_NESTING: Final = 200
+_MAX_ERROR_BYTES: Final = 64 * 1024
+_SYSTEM_DATABASES: Final = ("system", "information_schema", "INFORMATION_SCHEMA", "_temporary_and_external_tables")
+_KINDS: Final = {
+    "View": "view",
+    "LiveView": "view",
+    "WindowView": "view",
+    "MaterializedView": "materialized_view",
+    "Dictionary": "dictionary",
+}
+_CONSUMED_BY_READING: Final = frozenset({"Kafka", "RabbitMQ", "NATS", "FileLog", "S3Queue", "AzureQueue"})
+
+
+class ClickhouseConfig(ConnectorConfig, frozen=True, kw_only=True):
+    url: Annotated[
+        HttpUrl,
+        Meta(
+            description="The HTTP interface: usually port 8123, or 8443 over TLS.",
+            examples=["https://clickhouse.example.com:8443"],
+        ),
+    ]
+    database: Annotated[
+        DatabaseName | None,
+        Meta(description="The one database to show. Unset: all that the user may see.", examples=["shop"]),
+    ] = None
+    username: Annotated[str, Meta(min_length=1, max_length=255, description="User to sign in as.")] = "default"
+    verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
+    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
+    client_certificate: Annotated[
+        Pem | None, Meta(description="Certificate to show; its key is the secret `client_key`.")
+    ] = None
+    include_databases: Annotated[
+        tuple[DatabaseName, ...],
+        Meta(max_length=200, description="Databases to show; `*` stands for any characters. Empty: all."),
+    ] = ()
+    exclude_databases: Annotated[
+        tuple[DatabaseName, ...], Meta(max_length=200, description="Databases to leave out; wins over the included.")
+    ] = ()
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 30.0
+    statement_timeout_s: Annotated[
+        float, Meta(ge=1, le=600, description="Seconds after which the server stops a preview or a listing.")
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            origin_of(self.url)
+        except ValueError as error:
+            raise InvalidField(("url",), f"url: {error}.") from None
+        if "?" in self.url or "#" in self.url:
+            raise InvalidField(("url",), "url has no query and no fragment.")
+        if ":" in self.username:
+            raise InvalidField(("username",), "username holds a colon, which HTTP cannot carry.")
+        for name in ("include_databases", "exclude_databases"):
+            if getattr(self, name) and self.database is not None:
+                raise InvalidField((name,), f"{name} has no meaning beside database.")
+
+
+class ClickhouseSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    password: Annotated[SecretText | None, Meta(description="Password of the user.")] = None
+    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
+    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
+
+
+class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
+    type = "clickhouse"
+    label = "ClickHouse"
+    category = "warehouse"
+    description = "Tables, views and dictionaries of a ClickHouse server, 18.16 or newer."
+    config_type = ClickhouseConfig
+    secrets_type = ClickhouseSecrets
+    driver = "httpx"
+    warm_modules = ("httpcore", "anyio._backends._asyncio", "app.connectors.network.http")
+    verified_with = ("ClickHouse 18.16",)
+    destination_fields = frozenset(
+        {"url", "database", "username", "verify_tls", "ca_certificate", "client_certificate"}
+    )
+
+    @classmethod
+    def validate(cls, config: ClickhouseConfig, secrets: ClickhouseSecrets) -> None:
+        if (config.client_certificate is None) != (secrets.client_key is None):
+            raise InvalidField(("secrets", "client_key"), "client_certificate and client_key are given together.")
+
+    async def check(self, steps: Steps) -> None:
+        async with self._session() as session:
+            await session.client.reach(steps, self.config.url)
+            with steps.step("authenticate", f"Signed in as {self.config.username}."):
+                (answer,) = [row async for row in session.rows("SELECT version() AS version")] or ({},)
+                steps.server.update(product="ClickHouse", version=str(answer.get("version"))[:100])
+            with steps.step("list", "Tables and views can be listed."):
+                if self.config.database is not None:
+                    await session.enter(self.config.database)
+                async for _ in session.rows(f"{_TABLES} WHERE {self._scope()} LIMIT 1"):
+                    pass
+
+    async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
+        async with self._session() as session:
+            batch: list[DiscoveredObject] = []
+            async for row in session.rows(_catalog_query(self._scope())):
+                batch.append(_understood(_object, row))
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    async def preview(self, request: PreviewRequest) -> PreviewResult:
+        started = time.perf_counter()
+        async with self._session() as session:
+            found = await self._find(session, request.path)
+            columns = _chosen(found.fields, request.columns)
+            query = _select(found, columns, request)
+            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            limits = {"max_result_rows": str(request.limit + 1), "result_overflow_mode": "break"}
+            types = [parse(column.native_type) for column in columns]
+            async with aclosing(session.rows(query, limits)) as rows:
+                async for row in rows:
+                    if not budget.add(_understood(_values, types, row)):
+                        break
+        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
+        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        config, secrets = self.config, self.secrets
+        client = HttpClient(
+            self.network,
+            verify_tls=config.verify_tls,
+            ca_certificate=config.ca_certificate,
+            client_certificate=config.client_certificate,
+            client_key=secrets.client_key,
+            client_key_passphrase=secrets.client_key_passphrase,
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
+        async with client:
+            yield Session(client, config, secrets.password or "")
+
+    async def _find(self, session: Session, path: Sequence[str]) -> DiscoveredObject:
+        """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
+        if len(path) == 2 and "\x00" not in "".join(path):
+            database, name = (_literal(part) for part in path)
+            async for row in session.rows(_catalog_query(f"{self._scope()} AND database = {database}", f"= {name}")):
+                if row.get("engine") in _CONSUMED_BY_READING:
+                    raise ConnectorError("unsupported", "Reading this table would take messages out of its queue.")
+                return _understood(_object, row)
+        raise ConnectorError("not_found", "There is no such table or view.")
+
+    def _scope(self) -> str:
+        """The condition on `database`, the name under which the system's tables have databases."""
+        config = self.config
+        if config.database is not None:
+            return f"database = {_literal(config.database)}"
+        included = " OR ".join(f"database LIKE {_like(pattern)}" for pattern in config.include_databases) or "1"
+        excluded = "".join(f" AND database NOT LIKE {_like(pattern)}" for pattern in config.exclude_databases)
+        system = ", ".join(_literal(name) for name in _SYSTEM_DATABASES)
+        return f"database NOT IN ({system}) AND ({included}){excluded}"
+
+
+# Asking ---------------------------------------------------------------------------------------------------------------
+
+
+class Session:
+    """A client of one server, with its credentials and what it lets them set."""
+
+    def __init__(self, client: HttpClient, config: ClickhouseConfig, password: str) -> None:
+        self.client = client
+        self._config = config
+        self._headers = _credentials(config.username, password)
+        limits = {"max_execution_time": str(ceil(config.statement_timeout_s))}
+        self._settings: list[dict[str, str]] = [{"readonly": "1", **limits}, limits, {}]
+        """From all that is wanted to none: accounts that are read only refuse to have settings changed."""
+
+    async def rows(self, query: str, limits: Mapping[str, str] | None = None) -> AsyncGenerator[dict[str, Any], None]:
+        """Rows by the names of their columns, as they come."""
+        async with (
+            self._asked(f"{query} FORMAT JSONEachRow", limits or {}) as answer,
+            aclosing(_lines(answer)) as lines,
+        ):
+            async for line in lines:
+                row = _row(line)
+                if row is None:  # An error in the middle of an answer stands where a row should be.
+                    raise self._explain(_number_in(line + await _rest(lines)), 200)
+                yield row
+
+    async def enter(self, database: str) -> None:
+        """Raises `not_found` or `permission_denied` if the server does not let the user do that."""
+        async with self._asked("SELECT 1", {}, database):
+            pass
+
+    @asynccontextmanager
+    async def _asked(self, query: str, limits: Mapping[str, str], database: str | None = None) -> AsyncIterator[Stream]:
+        while True:
+            settings = self._settings[0]
+            parameters = {**settings, **(limits if settings else {}), **({"database": database} if database else {})}
+            async with self.client.stream(
+                "POST", _with_parameters(self._config.url, parameters), headers=self._headers, content=query.encode()
+            ) as answer:
+                if answer.status == 200 and _EXCEPTION_HEADER not in answer.headers:
+                    yield answer
+                    return
+                number = await _error_number(answer)
+            if number not in _NOT_TO_BE_SET or len(self._settings) == 1:
+                raise self._explain(number, answer.status, database)
+            self._settings.pop(0)
+
+    def _explain(self, number: int, status: int, database: str | None = None) -> ConnectorError:
+        """Numbers from ClickHouse's ErrorCodes.cpp; 0 where there is none."""
+        config = self._config
+        host = origin_of(config.url).host
+        code, sentence = _ERRORS.get(number, ("server_error", "{host} answered with error {number}."))
+        if not number:
+            code, sentence = _WITHOUT_NUMBER.get(
+                status, ("protocol_mismatch", "What answers on {host} is not ClickHouse.")
+            )
+        where = database or config.database or "the database"
+        return ConnectorError(code, sentence.format(host=host, user=config.username, where=where, number=number))
+
+
+_Meaning = TypeVar("_Meaning")
+_decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
+_EXCEPTION_HEADER: Final = "x-clickhouse-exception-code"
+_NOT_TO_BE_SET: Final = frozenset({115, 164, 452})
+_NUMBER: Final = re.compile(rb"Code: (\d{1,6})[.,]")
+
+_ERRORS: Final[dict[int, tuple[Code, str]]] = {
+    16: ("not_found", "The object does not have this column any more."),
+    47: ("not_found", "The object does not have this column any more."),
+    60: ("not_found", "The object is not there any more."),
+    81: ("not_found", "{host} has no database {where}."),
+    158: ("response_too_large", "The server stopped the query: it read more rows than the user may."),
+    159: ("timeout", "The server stopped the query: it took longer than statement_timeout_s."),
+    160: ("timeout", "The server stopped the query: it would take too long."),
+    164: ("permission_denied", "{user} may not do this on a read-only account."),
+    192: ("authentication_failed", "{host} did not let {user} sign in."),
+    193: ("authentication_failed", "{host} did not let {user} sign in."),
+    194: ("authentication_failed", "{host} asks for the password of {user}."),
+    195: ("permission_denied", "{host} takes no connections of {user} from this hub's address."),
+    201: ("rate_limited", "{user} has used up the quota."),
+    202: ("rate_limited", "{host} answers too many queries at once."),
+    291: ("permission_denied", "{user} may not use {where}, or there is no such database."),
+    307: ("response_too_large", "The server stopped the query: it read more bytes than the user may."),
+    396: ("response_too_large", "The server stopped the query: its result is larger than the user may have."),
+    497: ("permission_denied", "{user} may not read this."),
+    516: ("authentication_failed", "{host} did not let {user} sign in."),
+    620: ("unsupported", "Reading this table would take messages out of its queue."),
+}
+_WITHOUT_NUMBER: Final[dict[int, tuple[Code, str]]] = {
+    200: ("response_invalid", "{host} answered with something that cannot be read as rows."),
+    401: ("authentication_failed", "{host} did not let {user} sign in."),
+    403: ("permission_denied", "{host} does not let {user} in."),
+    429: ("rate_limited", "{host} takes no more requests for now."),
+    502: ("server_error", "The proxy in front of {host} did not reach it."),
+    503: ("server_error", "{host} is not available for now."),
+    504: ("timeout", "The proxy in front of {host} did not get an answer in time."),
+}
+
+
+def _credentials(username: str, password: str) -> dict[str, str]:
+    """ClickHouse's own headers, which proxies leave alone; they carry ASCII only."""
+    if (username + password).isascii() and (username + password).isprintable() and password == password.strip():
+        return {"x-clickhouse-user": username, "x-clickhouse-key": password}
+    return {"authorization": "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")}
+
+
+def _with_parameters(url: str, parameters: Mapping[str, str]) -> str:
+    return f"{url}?{urlencode(parameters)}"
+
+
+async def _error_number(answer: Stream) -> int:
+    """Of what the server says went wrong; 0 if it is not ClickHouse that says it."""
+    told = answer.headers.get(_EXCEPTION_HEADER, "")
+    if told.isdecimal() and len(told) < 7:
+        return int(told)
+    text = b""
+    async for piece in answer.pieces:
+        text += piece
+        if len(text) > _MAX_ERROR_BYTES:
+            break
+    return _number_in(text)
+
+
+def _number_in(text: bytes) -> int:
+    found = _NUMBER.search(text)
+    return int(found[1]) if found else 0
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """None for what is no row: damaged, or an exception. Texts may hold any bytes, those that are no UTF-8 too."""
+    try:
+        try:
+            row = _decoder.decode(line)
+        except UnicodeDecodeError:
+            row = _decoder.decode(line.decode("utf-8", "replace"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and row.keys() != {"exception"} else None
+
+
+async def _rest(lines: AsyncIterator[bytes]) -> bytes:
+    text = b""
+    async for line in lines:
+        text += b"\n" + line
+        if len(text) > _MAX_ERROR_BYTES:
+            break
+    return text
+
+
+def _understood(read: Callable[..., _Meaning], *arguments: Any) -> _Meaning:
+    """What `read` makes of a row. Raises `response_invalid` for one that is not of the shape that was asked for."""
+    try:
+        return read(*arguments)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise ConnectorError(
+            "response_invalid", "The server answered with something else than was asked for."
+        ) from None
+
+
+async def _lines(answer: Stream) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    async for piece in answer.pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in filter(None, lines):
+            yield line
+        if len(rest) > _MAX_LINE_BYTES:
+            raise ConnectorError("response_too_large", f"A row is larger than {_MAX_LINE_BYTES // 1024**2} MiB.")
+    if rest:
+        yield rest
+
+
+# Texts in queries -----------------------------------------------------------------------------------------------------
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return _literal(escaped.replace("*", "%"))
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+# The catalog ----------------------------------------------------------------------------------------------------------
+
+# `system.columns` is read in one stream, table by table, so that the order of its rows is that of the columns. Old
+# servers have no column that says so. Names made here begin with `hub_`: a name in a query hides a column of that name.
+_TABLES: Final = "SELECT database, name, engine FROM system.tables"
+_CATALOG: Final = """
+SELECT database, name, engine, hub_names, hub_types
+FROM (
+    {tables} WHERE {scope} AND name {chosen} AND NOT is_temporary AND name NOT LIKE '.inner%'
+)
+ANY LEFT JOIN (
+    SELECT database, hub_table AS name, groupArray(hub_column) AS hub_names, groupArray(type) AS hub_types
+    FROM (
+        SELECT database, table AS hub_table, name AS hub_column, type FROM system.columns
+        WHERE {scope} AND table {chosen} AND default_kind != 'EPHEMERAL'
+    )
+    GROUP BY database, hub_table
+) USING (database, name)
+ORDER BY database, name"""
+
+
+def _catalog_query(scope: str, chosen: str = "!= ''") -> str:
+    return _CATALOG.format(tables=_TABLES, scope=scope, chosen=chosen)
+
+
+def _object(row: Mapping[str, Any]) -> DiscoveredObject:
+    columns = zip(row["hub_names"], row["hub_types"], strict=True)
+    fields = [_field(name, native, position) for position, (name, native) in enumerate(columns, 1)]
+    return DiscoveredObject.at((row["database"], row["name"]), _KINDS.get(row["engine"], "table"), fields)
+
+
+def _field(name: str, native: str, position: int) -> DiscoveredField:
+    kind = parse(native)
+    return DiscoveredField(name, _portable(kind), native, kind.is_nullable, position)
+
+
+# Types ----------------------------------------------------------------------------------------------------------------
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A column's type without what is wrapped around it."""
+
+    name: str
+    arguments: tuple[tuple[str, str], ...]
+    """Name, empty where it has none, and text of each."""
+    is_nullable: bool
+
+    def inner(self, index: int = 0) -> Kind:
+        return parse(self.arguments[index][1])
+
+    @property
+    def has_names(self) -> bool:
+        return all(name for name, _ in self.arguments)
+
+
+def parse(text: str, *, is_nullable: bool = False) -> Kind:
+    """`Nullable(DateTime('UTC'))` is a nullable `DateTime` with an argument `'UTC'`."""
+    if text.count("(") > _MAX_NESTING:
+        return Kind("", (), is_nullable)
+    name, _, rest = text.partition("(")
+    arguments = _split(rest.removesuffix(")"))
+    is_nullable = is_nullable or name in {"Nullable", "Variant", "Dynamic"}
+    if name in {"Nullable", "LowCardinality", "SimpleAggregateFunction"} and arguments:
+        return parse(arguments[-1][1], is_nullable=is_nullable)
+    if name == "Nested":
+        return Kind("Array", (("", f"Tuple({rest}"),), is_nullable)
+    return Kind(name, tuple(arguments), is_nullable)
+
+
+_PIECE: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|[(),]|[^'`(),]+|.""", re.DOTALL)
+_NAMED: Final = re.compile(r"(`(?:[^`\\]|\\.)*`|[A-Za-z_]\w*) (.+)", re.DOTALL)
+
+
+def _split(text: str) -> list[tuple[str, str]]:
+    """The arguments of a type: divided by the commas outside of quotes and brackets."""
+    found, depth = [""], 0
+    for piece in _PIECE.findall(text):
+        depth += {"(": 1, ")": -1}.get(piece, 0)
+        if piece == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += piece
+    return [_argument(item.strip()) for item in found if item.strip()]
+
+
+def _argument(text: str) -> tuple[str, str]:
+    named = _NAMED.fullmatch(text)
+    if not named:
+        return "", text
+    name = named[1]
+    if name.startswith("`"):
+        name = re.sub(r"\\(.)", r"\1", name[1:-1], flags=re.DOTALL)
+    return name, named[2]
+
+
+_INTEGER: Final = re.compile(r"U?Int\d+")
+_PORTABLE: Final[dict[str, PortableType]] = {
+    **dict.fromkeys(("Float32", "Float64", "BFloat16"), "number"),
+    **dict.fromkeys(("String", "FixedString", "Enum8", "Enum16", "IPv4", "IPv6"), "string"),
+    **dict.fromkeys(("Date", "Date32"), "date"),
+    **dict.fromkeys(("DateTime", "DateTime64"), "timestamp_tz"),
+    **dict.fromkeys(("Time", "Time64"), "time"),
+    **dict.fromkeys(("JSON", "Object", "Variant", "Dynamic"), "json"),
+    **dict.fromkeys(("Point", "Ring", "LineString", "MultiLineString", "Polygon", "MultiPolygon"), "geometry"),
+    "Decimal": "decimal",
+    "Bool": "boolean",
+    "UUID": "uuid",
+    "Array": "array",
+    "Map": "object",
+}
+
+
+def _portable(kind: Kind) -> PortableType:
+    """A DateTime is a moment; its zone only says how it is shown. A FixedString is a text, its zero bytes with it. A
+    Tuple is an object if its elements have names. The state of an aggregate function is of no type at all."""
+    if _INTEGER.fullmatch(kind.name):
+        return "integer"
+    if kind.name == "Tuple":
+        return "object" if kind.has_names else "array"
+    return _PORTABLE.get(kind.name, "unknown")
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
+    if names is None:
+        return list(fields)
+    by_name = {field.name: field for field in fields}
+    if unknown := [name for name in names if name not in by_name]:
+        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
+    return [by_name[name] for name in names]
+
+
+def _select(found: DiscoveredObject, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
+    """Long values are cut off by the server one byte after what will be shown."""
+    prefix = "hub_"
+    while any(field.name.startswith(prefix) for field in found.fields):
+        prefix += "_"
+    expressions = ", ".join(
+        f"{_expression(parse(column.native_type), _quoted(column.name), request.max_value_bytes + 1, prefix)}"
+        f" AS {prefix}{position}"
+        for position, column in enumerate(columns)
+    )
+    table = ".".join(_quoted(name) for name in found.path)
+    return f"SELECT {expressions or 'NULL'} FROM {table} LIMIT {request.limit + 1}"  # noqa: S608 - names are quoted
+
+
+def _expression(kind: Kind, value: str, length: int, prefix: str) -> str:
+    """Gives every plain value as a text, also inside of arrays and tuples, so that nothing depends on how the server is
+    set to write numbers, times and the like."""
+    if kind.name in {"String", "FixedString"}:
+        return f"substring({value}, 1, {length})"
+    if _portable(kind) == "timestamp_tz":
+        return f"toString(toTimeZone({value}, 'UTC'))"
+    if kind.name == "AggregateFunction":
+        return f"substring(toString(finalizeAggregation({value})), 1, {length})"
+    if kind.name == "Array":
+        item = f"{prefix}item_"
+        inner = _expression(kind.inner(), item, length, item)
+        return f"arrayMap({item} -> {inner}, arraySlice({value}, 1, {length}))"
+    if kind.name == "Tuple" and kind.arguments:
+        inners = (
+            _expression(kind.inner(index), f"tupleElement({value}, {index + 1})", length, prefix)
+            for index in range(len(kind.arguments))
+        )
+        return _tuple_of(inners)
+    if kind.name == "Map":
+        parts = zip(("mapKeys", "mapValues"), kind.arguments, strict=True)
+        return _tuple_of(
+            _expression(parse(f"Array({text})"), f"{part}({value})", length, prefix) for part, (_, text) in parts
+        )
+    return value if _portable(kind) in _AS_JSON else f"toString({value})"
+
+
+def _tuple_of(expressions: Iterable[str]) -> str:
+    return f"tuple({', '.join(expressions)})"
+
+
+# Decimals as well: ClickHouse 18 makes zero bytes of some digits of a large one when it is asked for a text.
+_AS_JSON: Final = frozenset({"json", "geometry", "array", "object", "unknown", "decimal"})
+
+
+def _values(kinds: Sequence[Kind], row: Mapping[str, Any]) -> list[Any]:
+    return [_value(kind, cell) for kind, cell in zip(kinds, row.values(), strict=True)]
+
+
+def _value(kind: Kind, cell: Any) -> Any:
+    """The answer to `_expression` as the JSON-safe value that it stands for."""
+    if cell is None:
+        return None
+    if kind.name == "Array":
+        item = kind.inner()
+        return [_value(item, one) for one in cell]
+    if kind.name == "Tuple" and kind.arguments:
+        values = [_value(kind.inner(index), one) for index, one in enumerate(_listed(cell))]
+        return dict(zip((name for name, _ in kind.arguments), values, strict=True)) if kind.has_names else values
+    if kind.name == "Map":
+        keys, values = _listed(cell)
+        item = kind.inner(1)
+        return {str(key): _value(item, one) for key, one in zip(keys, values, strict=True)}
+    if kind.name == "Decimal":
+        return _decimal(cell, int(kind.arguments[1][1]))
+    reader = _READERS.get(_portable(kind))
+    return reader(cell) if reader else json_safe(_as_json(cell))
+
+
+def _listed(cell: Any) -> list[Any]:
+    """Servers may give names to the elements of a tuple that was made without."""
+    return list(cell.values()) if isinstance(cell, dict) else list(cell)
+
+
+def _decimal(cell: Any, scale: int) -> str:
+    """A number or its text, as the server is set. New servers leave the zeros at the end out, old ones do not."""
+    whole, _, fraction = format(Decimal(cell), "f").partition(".")
+    return f"{whole}.{fraction.ljust(scale, '0')}" if scale else whole
+
+
+def _as_json(value: Any) -> Any:
+    """With the floating point numbers that a JSON reader expects."""
+    if isinstance(value, Decimal):
+        return exact_number(str(value))
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _timestamp(text: str) -> str:
+    """Old servers write zeros for a time that is not set."""
+    return text if text.startswith("0000") else text.replace(" ", "T") + "Z"
+
+
+_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+    "integer": lambda text: json_safe(int(text)),
+    "number": lambda text: json_safe(float(text)),
+    "boolean": lambda text: text == "true",
+    "timestamp_tz": _timestamp,
+    "string": str,
+}

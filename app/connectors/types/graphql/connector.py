@@ -1,0 +1,346 @@
+"""GraphQL over HTTP, through httpx and graphql-core.
+
+What there is comes from introspection (see `graphql_schema`); how the hub signs in stands in `http_auth.py`. Requests
+are POSTs of queries in JSON, and no redirect of one is followed. Servers say what went wrong in `errors`, in words of
+their own that are searched for what they mean and never shown.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from app.connectors.contract.base import (
+    Connector,
+    DiscoveredField,
+    DiscoveredObject,
+    InvalidField,
+    PreviewColumn,
+    PreviewRequest,
+    PreviewResult,
+    Steps,
+    elapsed_ms,
+)
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.files.datasets import matches
+from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
+from app.connectors.network.http_auth import (
+    HTTP_DESTINATION_FIELDS,
+    HttpSourceConfig,
+    HttpSourceSecrets,
+    HttpUrl,
+    SignedIn,
+    Word,
+    check_secrets,
+    check_url,
+    http_client,
+    refuse_unless_ok,
+    refuse_unless_signed_in,
+)
+from app.connectors.types.graphql.schema import Listing, listings, query_for, rows_at, schema_of
+from app.connectors.values.values import RowBudget, json_safe
+
+FieldPattern = Annotated[str, Meta(min_length=1, max_length=255)]
+
+_BATCH: Final = 100
+_MAX_OBJECTS: Final = 5_000
+_MAX_PAGES: Final = 50
+_MAX_SCHEMA_BYTES: Final = 16 * 1024 * 1024
+_JSON: Final = "application/json"
+_ACCEPT: Final = "application/graphql-response+json, application/json;q=0.9"
+
+
+class GraphqlConfig(HttpSourceConfig, frozen=True):
+    """Not `kw_only`, which puts these fields before those that all HTTP sources have."""
+
+    url: Annotated[HttpUrl, Meta(description="Where queries are sent.", examples=["https://api.example.com/graphql"])]
+    include_fields: Annotated[
+        tuple[FieldPattern, ...],
+        Meta(
+            max_length=200, description="Fields of the query type to show; `*` stands for any characters. Empty: all."
+        ),
+    ] = ()
+    exclude_fields: Annotated[
+        tuple[FieldPattern, ...], Meta(max_length=200, description="Fields to leave out; wins over the included.")
+    ] = ()
+    arguments: Annotated[
+        dict[Word, dict[Word, Any]],
+        Meta(
+            max_length=200,
+            description="Arguments to give to fields, by the name of the field. Those that a field requires are needed "
+            "for its preview.",
+            examples=[{"orders": {"shopId": "7"}}],
+        ),
+    ] = {}
+    page_size: Annotated[
+        int, Meta(ge=1, le=1000, description="Rows to ask for at once, where a field takes such an argument.")
+    ] = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_url("url", self.url)
+        if len(msgspec.json.encode(self.arguments)) > 65_536:
+            raise InvalidField(("arguments",), "The arguments are longer than 64 KiB.")
+
+    def shows(self, name: str) -> bool:
+        if self.include_fields and not any(matches(name, pattern) for pattern in self.include_fields):
+            return False
+        return not any(matches(name, pattern) for pattern in self.exclude_fields)
+
+
+class GraphqlSecrets(HttpSourceSecrets, frozen=True, kw_only=True):
+    """Those of every HTTP source."""
+
+
+class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
+    type = "graphql"
+    label = "GraphQL API"
+    category = "api"
+    description = "Lists, connections and objects of a GraphQL schema, found by introspection."
+    config_type = GraphqlConfig
+    secrets_type = GraphqlSecrets
+    driver = "graphql"
+    warm_modules = ("httpx", "httpcore", "anyio._backends._asyncio", "app.connectors.network.http")
+    extra = "graphql"
+    verified_with = ("Strawberry 0.341 on uvicorn",)
+    destination_fields = HTTP_DESTINATION_FIELDS | {"url"}
+
+    @classmethod
+    def validate(cls, config: GraphqlConfig, secrets: GraphqlSecrets) -> None:
+        check_secrets(config, secrets)
+
+    async def check(self, steps: Steps) -> None:
+        async with http_client(self.network, self.config, self.secrets) as client:
+            await client.reach(steps, self.config.url)
+            with steps.step("authenticate", self._signed_in()):
+                session = await self._session(client)
+                response = await session.ask("{ __typename }")
+            if "server" in response.headers:
+                steps.server["product"] = response.headers["server"][:100]
+            with steps.step("list", "The schema can be read."):
+                await session.listings()
+
+    async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
+        async with http_client(self.network, self.config, self.secrets) as client:
+            found = await (await self._session(client)).listings()
+        if len(found) > _MAX_OBJECTS:
+            self.stopped_because = f"The schema has more than {_MAX_OBJECTS:,} lists; those beyond were left out."
+            del found[_MAX_OBJECTS:]
+        for start in range(0, len(found), _BATCH):
+            yield [DiscoveredObject.at((one.name,), one.shape, one.fields) for one in found[start : start + _BATCH]]
+
+    async def preview(self, request: PreviewRequest) -> PreviewResult:
+        started = time.perf_counter()
+        async with http_client(self.network, self.config, self.secrets) as client:
+            session = await self._session(client)
+            listing = next((one for one in await session.listings() if (one.name,) == request.path), None)
+            if listing is None:
+                raise ConnectorError("not_found", "The schema has no such list.")
+            columns = _columns(listing.fields, request.columns)
+            found = await session.rows(listing, [column.name for column in columns], request.limit + 1)
+        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+        for row in found.rows:
+            if not budget.add([json_safe(row.get(column.name)) for column in columns]):
+                break
+        return PreviewResult(columns, budget.rows, budget.truncated or found.has_more, elapsed_ms(started))
+
+    def _signed_in(self) -> str:
+        return "The server answers without credentials." if self.config.auth == "none" else "The credentials are good."
+
+    async def _session(self, client: HttpClient) -> Session:
+        own_origin = origin_of(self.config.url)
+        return Session(await SignedIn(client, self.config, self.secrets, own_origin).sign_in(), self.config)
+
+
+class Rows(msgspec.Struct, frozen=True):
+    rows: list[dict[str, Any]]
+    has_more: bool
+
+
+class _Page(msgspec.Struct, frozen=True):
+    rows: list[dict[str, Any]]
+    cursor: str | None
+    """Where the next page starts, if the server says that there is one."""
+
+
+class Session:
+    """One endpoint, seen by a client that is signed in."""
+
+    def __init__(self, client: SignedIn, config: GraphqlConfig) -> None:
+        self._client = client
+        self._config = config
+
+    async def ask(
+        self, query: str, variables: Mapping[str, Any] | None = None, max_bytes: int = MAX_BODY_BYTES
+    ) -> Response:
+        """An answer that has data."""
+        content = msgspec.json.encode({"query": query, "variables": variables or {}})
+        response = await self._client.request(
+            "POST", self._config.url, content=content, content_type=_JSON, accept=_ACCEPT, max_bytes=max_bytes
+        )
+        _refuse_without_data(response)
+        return response
+
+    async def listings(self) -> list[Listing]:
+        """The fields of the query type that the source shows."""
+        from graphql import get_introspection_query
+
+        response = await self.ask(get_introspection_query(descriptions=False), max_bytes=_MAX_SCHEMA_BYTES)
+        return [one for one in listings(schema_of(response.json()["data"])) if self._config.shows(one.name)]
+
+    async def rows(self, listing: Listing, columns: Sequence[str], wanted: int) -> Rows:
+        """Goes from page to page where the field can be asked for the next one."""
+        variables = self._variables(listing)
+        size = min(self._config.page_size, wanted)
+        can_go_on = listing.size_argument is not None and (listing.has_cursor or listing.offset_argument is not None)
+        rows: list[dict[str, Any]] = []
+        for _ in range(_MAX_PAGES):
+            paging = _paging(listing, size, len(rows)) | variables
+            page = await self._page(listing, columns, paging)
+            rows += page.rows
+            is_last = page.cursor is None if listing.has_page_info else _is_short(listing, page, size)
+            if is_last or not can_go_on or len(rows) >= wanted:
+                break
+            if listing.has_cursor:
+                variables["after"] = page.cursor
+        return Rows(rows, not is_last)
+
+    async def _page(self, listing: Listing, columns: Sequence[str], variables: Mapping[str, Any]) -> _Page:
+        response = await self.ask(query_for(listing, columns, list(variables)), variables)
+        value = response.json()["data"].get(listing.name)
+        found = [] if value is None else rows_at(value, listing.row_path)
+        if listing.value is not None:
+            return _Page([{"value": item} for item in found], None)
+        return _Page([item for item in found if isinstance(item, dict)], _cursor(value))
+
+    def _variables(self, listing: Listing) -> dict[str, Any]:
+        """What the configuration gives to the field. Raises `unsupported` if that is not all that it needs."""
+        given = dict(self._config.arguments.get(listing.name, {}))
+        if unknown := sorted(given.keys() - listing.arguments.keys()):
+            raise ConnectorError(
+                "invalid_configuration", f"{listing.name} has no argument {', '.join(unknown)[:200]}; see `arguments`."
+            )
+        if missing := sorted(listing.required - given.keys() - {listing.size_argument}):
+            raise ConnectorError(
+                "unsupported",
+                f"{listing.name} has no preview without its arguments: give {', '.join(missing)[:200]} in `arguments`.",
+            )
+        return given
+
+
+def _paging(listing: Listing, size: int, skipped: int) -> dict[str, Any]:
+    paging: dict[str, Any] = {}
+    if listing.size_argument is not None:
+        paging[listing.size_argument] = size
+    if listing.offset_argument is not None and not listing.has_cursor and skipped:
+        paging[listing.offset_argument] = skipped
+    return paging
+
+
+def _is_short(listing: Listing, page: _Page, size: int) -> bool:
+    """A list that takes no size is whole."""
+    return listing.size_argument is None or len(page.rows) < size
+
+
+def _cursor(value: Any) -> str | None:
+    info = value.get("pageInfo") if isinstance(value, dict) else None
+    cursor = info.get("endCursor") if isinstance(info, dict) and info.get("hasNextPage") is True else None
+    return cursor if isinstance(cursor, str) else None
+
+
+def _columns(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> tuple[PreviewColumn, ...]:
+    by_name = {field.name: field for field in fields}
+    chosen = list(by_name) if names is None else list(names)
+    if unknown := [name for name in chosen if name not in by_name]:
+        raise ConnectorError("not_found", f"The list has no field {', '.join(unknown)[:200]}.")
+    return tuple(PreviewColumn(name, by_name[name].type) for name in chosen)
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+_MEANINGS: Final[tuple[tuple[re.Pattern[str], Code, str], ...]] = (
+    (
+        re.compile("introspection"),
+        "permission_denied",
+        "The server does not let its schema be asked for (introspection), so that nothing is known of it.",
+    ),
+    (
+        re.compile("persisted"),
+        "permission_denied",
+        "The server answers only queries that it knows beforehand.",
+    ),
+    (
+        re.compile(r"rate.?limit|throttl|too.many|quota"),
+        "rate_limited",
+        "The server takes no more requests for now.",
+    ),
+    (
+        re.compile(
+            r"unauthenticated|not.authenticated|authentication|unauthorized|not.logged.in|log.?in|invalid.token"
+        ),
+        "authentication_failed",
+        "The server did not accept the credentials.",
+    ),
+    (
+        re.compile(r"forbidden|permission|access.denied|not.authorized|not.allowed"),
+        "permission_denied",
+        "The server knows the credentials and does not let them read this.",
+    ),
+    (
+        re.compile(r"complexity|too.complex|depth|cost|too.large|node.limit"),
+        "response_too_large",
+        "The server finds the query too large.",
+    ),
+)
+"""What words in an error's code or message mean; the first that matches counts."""
+
+
+def _refuse_without_data(response: Response) -> None:
+    """GraphQL over HTTP: an answer of status 200, or of any other if it is one of GraphQL, has `data` or `errors`. Data
+    counts, errors beside it do not: they are of single values, which are null then."""
+    answer = _answer(response)
+    if answer is None:
+        refuse_unless_signed_in(response)
+        if response.status < 400 or response.status in {404, 410}:
+            refuse_unless_ok(response)
+        raise ConnectorError("protocol_mismatch", "What answers at the URL does not speak GraphQL.")
+    data, errors = answer.get("data"), answer.get("errors")
+    if isinstance(data, dict) and any(value is not None for value in data.values()):
+        return
+    if isinstance(errors, list) and errors:
+        raise _explained(response, errors)
+    if not isinstance(data, dict):
+        raise ConnectorError("response_invalid", "The server answered without data.")
+
+
+def _answer(response: Response) -> dict[str, Any] | None:
+    """The body, if it is one of GraphQL."""
+    try:
+        answer = response.json()
+    except ConnectorError:
+        return None
+    is_graphql = isinstance(answer, dict) and (isinstance(answer.get("errors"), list) or "data" in answer)
+    return answer if is_graphql else None
+
+
+def _explained(response: Response, errors: list[Any]) -> ConnectorError:
+    """By the status where that says enough, then by the code and the message of the first error."""
+    try:
+        refuse_unless_signed_in(response)
+    except ConnectorError as refusal:
+        if refusal.code != "server_error":
+            return refusal
+    first = errors[0] if isinstance(errors[0], dict) else {}
+    extensions = first.get("extensions")
+    code = extensions.get("code") if isinstance(extensions, dict) else None
+    for text in (code, first.get("message")):
+        words = text[:2000].lower() if isinstance(text, str) else ""
+        for pattern, meaning, sentence in _MEANINGS:
+            if pattern.search(words):
+                return ConnectorError(meaning, sentence)
+    return ConnectorError("server_error", "The server could not answer the query.")

@@ -1,0 +1,447 @@
+"""Redis, and what speaks its protocol (Valkey, KeyDB, Dragonfly), through redis-py.
+
+Every socket is dialled here to an address that the policy judged, and given to redis-py (`redis_session`). Redirects of
+a cluster (`MOVED`, `ASK`) are not followed; its other nodes are asked only where the configuration says so, each judged
+like a configured host. A Sentinel is told apart and never asked for an address.
+
+Keys are grouped into patterns by their names and types (`key_patterns`). Nothing but commands that read is sent: keys
+by SCAN, never KEYS; strings by GETRANGE, everything else piece by piece; no script, no CONFIG, no OBJECT. What is UTF-8
+is text; a column in whose samples something is not is `binary`, and elsewhere such bytes are written `\\xNN`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from app.connectors.contract.base import (
+    Connector,
+    ConnectorConfig,
+    ConnectorSecrets,
+    DiscoveredField,
+    DiscoveredObject,
+    Host,
+    InvalidField,
+    Pem,
+    Port,
+    PreviewColumn,
+    PreviewRequest,
+    PreviewResult,
+    SecretText,
+    Steps,
+    TimeoutS,
+    elapsed_ms,
+)
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.files.datasets import matches
+from app.connectors.network.dialling import ask, dialled, handshake, tls_context
+from app.connectors.types.redis.key_patterns import (
+    MAX_PATTERNS,
+    MAX_SAMPLE_BYTES,
+    SAMPLES,
+    KeyPatterns,
+    Pattern,
+    beginning,
+    fits,
+    masked,
+)
+from app.connectors.types.redis.session import (
+    PING,
+    Server,
+    Session,
+    greet,
+    is_about_a_key,
+    judge_greeting,
+    refusal,
+    understood,
+)
+from app.connectors.types.redis.values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
+from app.connectors.values.values import RowBudget
+
+if TYPE_CHECKING:
+    import ssl
+
+    from app.core.egress import Pinned
+
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+KeyPattern = Annotated[str, Meta(min_length=1, max_length=512)]
+
+_TLS_ALERT: Final = b"\x15\x03"  # RFC 8446, section 5.1
+_PAGE: Final = 1_000
+_BATCH: Final = 50
+
+
+class RedisConfig(ConnectorConfig, frozen=True, kw_only=True):
+    host: Host
+    port: Annotated[Port, Meta(description="TCP port of the server.")] = 6379
+    database: Annotated[int, Meta(ge=0, le=65_535, description="Number of the database.")] = 0
+    username: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=1024)] | None,
+        Meta(description="User of the access control list (Redis 6 and newer). Unset: the default user."),
+    ] = None
+    cluster: Annotated[
+        bool,
+        Meta(
+            description="Whether the keys of a cluster's other nodes are shown as well; they are reached where the "
+            "host says that they are. Without it a node of a cluster shows the keys that it holds itself."
+        ),
+    ] = False
+    tls_mode: Annotated[
+        TlsMode,
+        Meta(
+            description="`prefer` uses TLS where the port speaks nothing else and checks no certificate, `require` "
+            "insists on TLS, `verify-ca` checks the certificate, `verify-full` the host name as well."
+        ),
+    ] = "prefer"
+    ca_certificate: Annotated[
+        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
+    ] = None
+    client_certificate: Annotated[
+        Pem | None, Meta(description="Certificate to show to the server; its key is the secret `client_key`.")
+    ] = None
+    separator: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=4,
+            pattern=r"^[^*?\[\]^\\]+$",
+            description="What parts of a key's name are joined by.",
+        ),
+    ] = ":"
+    include_keys: Annotated[
+        tuple[KeyPattern, ...], Meta(max_length=200, description="Keys to show, such as `user:*`. Empty: all.")
+    ] = ()
+    exclude_keys: Annotated[
+        tuple[KeyPattern, ...], Meta(max_length=200, description="Keys to leave out; wins over the included.")
+    ] = ()
+    max_keys: Annotated[int, Meta(ge=1, le=5_000_000, description="Keys after which a discovery stops looking.")] = (
+        100_000
+    )
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "/" in self.host:
+            raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
+        if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
+            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
+        if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
+            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that requires TLS.")
+        if self.cluster and self.database:
+            raise InvalidField(("database",), "A cluster has the database 0 only.")
+
+
+class RedisSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    password: Annotated[SecretText | None, Meta(description="Password of the user, or of the server.")] = None
+    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
+    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
+
+
+class Redis(Connector[RedisConfig, RedisSecrets]):
+    type = "redis"
+    label = "Redis"
+    category = "cache"
+    description = "Keys of one Redis database or cluster, grouped into patterns."
+    config_type = RedisConfig
+    secrets_type = RedisSecrets
+    driver = "redis"
+    warm_modules = ("redis.asyncio.connection",)
+    extra = "redis"
+    verified_with = ("Redis 7.0",)
+    destination_fields = frozenset(
+        {"host", "port", "database", "username", "cluster", "tls_mode", "ca_certificate", "client_certificate"}
+    )
+
+    @classmethod
+    def validate(cls, config: RedisConfig, secrets: RedisSecrets) -> None:
+        if config.client_certificate is not None and secrets.client_key is None:
+            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        if config.username is not None and secrets.password is None:
+            raise InvalidField(("secrets", "password"), "password is needed for the username.")
+
+    async def check(self, steps: Steps) -> None:
+        config = self.config
+        server = await self._reach(steps)
+        signed_in = f"Signed in as {config.username}." if config.username else "The server lets us in."
+        refused: ConnectorError | None = None
+        async with AsyncExitStack() as until_checked:
+            with steps.step("authenticate", signed_in):
+                try:
+                    session = await until_checked.enter_async_context(Session.opened(server))
+                    steps.server.update(await _introduce(session))
+                except ConnectorError as error:
+                    if error.code not in {"not_found", "permission_denied"}:
+                        raise
+                    refused = error  # Whoever is told this was let in.
+            with steps.step("list", "Keys can be listed."):
+                if refused:
+                    raise refused
+                if steps.server.get("mode") == "sentinel":
+                    raise ConnectorError(
+                        "protocol_mismatch", f"{config.host} is a Sentinel, which has no data: give a server's address."
+                    )
+                with understood(server):
+                    for each in await self._nodes(session, until_checked):
+                        await _look(each)
+
+    async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
+        patterns = KeyPatterns(self.config.separator)
+        async with self._reading() as sessions:
+            for number, session in enumerate(sessions):
+                async for page in self._pages(session, "*"):
+                    for key in page:
+                        patterns.add(key.name, key.kind, number)
+            if patterns.is_full:
+                self.stopped_because = f"There are more than {MAX_PATTERNS:,} patterns; those beyond were left out."
+            found = list(patterns)
+            for start in range(0, len(found), _BATCH):
+                yield [await self._described(sessions, pattern) for pattern in found[start : start + _BATCH]]
+
+    async def preview(self, request: PreviewRequest) -> PreviewResult:
+        started = time.perf_counter()
+        async with self._reading() as sessions:
+            pattern, keys = await self._find(sessions, request.path, request.limit + 1)
+            shape = await self._shape(sessions, pattern)
+            columns = _chosen(shape.fields, request.columns)
+            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            names = [column.name for column in columns]
+            async for row in self._rows(sessions, keys, shape, names, request.max_value_bytes):
+                if row is None:
+                    budget.truncated = True
+                elif not budget.add([row.get(name) for name in names]):
+                    break
+        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
+        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+
+    # Connecting -------------------------------------------------------------------------------------------------------
+
+    async def _reach(self, steps: Steps) -> Server:
+        """Steps resolve, connect and tls. A server is asked in plain words first, whatever the mode: Redis waits for
+        the rest of what it takes for a command if it is greeted with TLS, and one that speaks TLS hangs up at once."""
+        config = self.config
+        with steps.step("resolve", f"{config.host} is known."):
+            pinned = await self.network.resolve(config.host, config.port, config.connect_timeout_s)
+        with steps.step("connect", f"Port {config.port} takes connections."):
+            is_plain = await self._is_plain(pinned)
+        if is_plain and config.tls_mode in {"disable", "prefer"}:
+            steps.server["encryption"] = "none"
+            off = config.tls_mode == "disable"
+            steps.skip("tls", "TLS is turned off in the configuration." if off else "The server speaks no TLS here.")
+            return self._server(pinned, config.port, None)
+        with steps.step("tls", "The connection is encrypted."):
+            if is_plain:
+                raise ConnectorError("tls_unavailable", f"{config.host} speaks no TLS on port {config.port}.")
+            server = self._server(pinned, config.port, self._tls_context(config.host))
+            steps.server["encryption"] = await greet(server)
+        return server
+
+    async def _is_plain(self, pinned: Pinned) -> bool:
+        """False for what may speak TLS. Raises `protocol_mismatch` for what speaks something else."""
+        config = self.config
+        try:
+            async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
+                answer = await ask(sock, PING, pinned, config.port, config.connect_timeout_s)
+        except ConnectorError as error:
+            if error.code != "connection_lost":
+                raise
+            if config.tls_mode in {"disable", "prefer"} and not await self._speaks_tls(pinned):
+                raise
+            answer = _TLS_ALERT
+        if not answer.startswith(_TLS_ALERT):
+            judge_greeting(answer, config.host, config.port)
+            return True
+        if config.tls_mode == "disable":
+            raise ConnectorError("tls_required", f"{config.host} speaks nothing but TLS on port {config.port}.")
+        return False
+
+    async def _speaks_tls(self, pinned: Pinned) -> bool:
+        config = self.config
+        context = tls_context(config.host, verify_certificate=False)
+        async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
+            try:
+                await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
+            except ConnectorError:
+                return False
+        return True
+
+    def _tls_context(self, host: str) -> ssl.SSLContext:
+        config, secrets = self.config, self.secrets
+        return tls_context(
+            host,
+            verify_certificate=config.tls_mode in {"verify-ca", "verify-full"},
+            verify_name=config.tls_mode == "verify-full",
+            ca_certificate=config.ca_certificate,
+            client_certificate=config.client_certificate,
+            client_key=secrets.client_key,
+            client_key_passphrase=secrets.client_key_passphrase,
+        )
+
+    def _server(self, pinned: Pinned, port: int, context: ssl.SSLContext | None) -> Server:
+        config = self.config
+        return Server(
+            pinned,
+            port,
+            context,
+            config.database,
+            config.username,
+            self.secrets.password,
+            config.connect_timeout_s,
+            config.read_timeout_s,
+        )
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[list[Session]]:
+        """A session with each server whose keys are shown."""
+        server = await self._reach(Steps())
+        async with AsyncExitStack() as until_read:
+            session = await until_read.enter_async_context(Session.opened(server))
+            with understood(server):
+                yield await self._nodes(session, until_read)
+
+    async def _nodes(self, session: Session, stack: AsyncExitStack) -> list[Session]:
+        """Sessions with all primaries of the cluster, or this one alone."""
+        if not self.config.cluster:
+            return [session]
+        server, sessions = session.server, list[Session]()
+        for host, port in _primaries(await session.one("CLUSTER", "SLOTS"), server.pinned.host):
+            pinned = await self.network.resolve(host, port, self.config.connect_timeout_s)
+            context = self._tls_context(pinned.host) if server.context else None
+            node = self._server(pinned, port, context)
+            sessions.append(await stack.enter_async_context(Session.opened(node)))
+        return sessions or [session]
+
+    # Keys -------------------------------------------------------------------------------------------------------------
+
+    async def _pages(self, session: Session, glob: str) -> AsyncIterator[list[Key]]:
+        """Keys with their kinds, a few hundred at a time, until `max_keys` were looked at. A key may come twice."""
+        cursor, looked_at = 0, 0
+        while True:
+            reply = await session.one("SCAN", cursor, "MATCH", glob, "COUNT", _PAGE)
+            cursor, names = int(reply[0]), [name for name in reply[1] if self._is_wanted(name)]
+            kinds = await session.ask(*(("TYPE", name) for name in names)) if names else []
+            yield [Key(name, kind) for name, it in zip(names, kinds, strict=True) if (kind := kind_of(it))]
+            looked_at += max(_PAGE, len(reply[1]))
+            if cursor == 0:
+                return
+            if looked_at >= self.config.max_keys:
+                self.stopped_because = f"There are more keys than max_keys ({self.config.max_keys:,})."
+                return
+
+    def _is_wanted(self, name: bytes) -> bool:
+        config, shown = self.config, text(name)
+        if config.include_keys and not any(matches(shown, pattern) for pattern in config.include_keys):
+            return False
+        return not any(matches(shown, pattern) for pattern in config.exclude_keys)
+
+    async def _shape(self, sessions: Sequence[Session], pattern: Pattern) -> Shape:
+        return await shape_of(pattern.kind, [(sessions[number], key) for number, key in pattern.samples])
+
+    async def _described(self, sessions: Sequence[Session], pattern: Pattern) -> DiscoveredObject:
+        shape = await self._shape(sessions, pattern)
+        return DiscoveredObject.at((pattern.kind, pattern.glob), pattern.kind, shape.fields)
+
+    async def _rows(
+        self,
+        sessions: Sequence[Session],
+        keys: Sequence[tuple[int, bytes]],
+        shape: Shape,
+        columns: Sequence[str],
+        max_value_bytes: int,
+    ) -> AsyncIterator[Row | None]:
+        for number, session in enumerate(sessions):
+            own = [key for server, key in keys if server == number]
+            async for row in rows_of(session, own, shape, columns, max_value_bytes):
+                yield row
+
+    async def _find(
+        self, sessions: Sequence[Session], path: Sequence[str], limit: int
+    ) -> tuple[Pattern, list[tuple[int, bytes]]]:
+        """The pattern as a discovery would find it, and up to `limit` of its keys by their names. Of the keys that fit
+        it, those come first whose own pattern it is."""
+        separator = self.config.separator
+        if len(path) != 2 or path[0] not in KINDS:
+            raise ConnectorError("not_found", "There are no such keys.")
+        kind, glob = path
+        own, other = KeysFound(limit), KeysFound(limit)
+        for number, session in enumerate(sessions):
+            async for page in self._pages(session, beginning(glob)):
+                for key in page:
+                    if key.kind == kind and fits(key.name, glob, separator):
+                        is_own = separator.join(masked(key.name, separator)) == glob
+                        (own if is_own else other).add(number, key.name)
+                if own.is_full:
+                    break
+        found = own if own.keys else other
+        if not found.keys:
+            raise ConnectorError("not_found", "There are no such keys.")
+        pattern = Pattern((glob,), kind, separator)
+        pattern.take(len(found.keys), found.samples)
+        return pattern, sorted(found.keys)
+
+
+class Key(Struct, frozen=True):
+    name: bytes
+    kind: str
+
+
+class KeysFound:
+    """The first few different keys, and the samples that a discovery takes of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.keys: dict[tuple[int, bytes], None] = {}
+        self.samples: list[tuple[int, bytes]] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.keys) >= max(self._limit, SAMPLES)
+
+    def add(self, server: int, key: bytes) -> None:
+        if len(self.samples) < SAMPLES and len(key) <= MAX_SAMPLE_BYTES:
+            self.samples.append((server, key))
+        if not self.is_full:
+            self.keys[(server, key)] = None
+
+
+async def _introduce(session: Session) -> dict[str, str]:
+    """Of `INFO server`, which not everybody may ask for: servers that merely speak the protocol say so beside the
+    version that they stand for."""
+    (reply,) = await session.ask(("INFO", "server"))
+    said = dict(line.partition(":")[::2] for line in text(reply).splitlines()) if isinstance(reply, bytes) else {}
+    product, version = "Redis", said.get("redis_version")
+    for key, other in (("valkey_version", "Valkey"), ("dragonfly_version", "Dragonfly")):
+        if key in said:
+            product, version = other, said[key]
+    mode = said.get("redis_mode")
+    shown = {"product": product, "version": version, "mode": mode}
+    return {name: value[:64] for name, value in shown.items() if value}
+
+
+async def _look(session: Session) -> None:
+    """Raises what stands in the way of listing keys and their types. Rights on some of the keys are enough: those that
+    may not be looked at are left out."""
+    reply = await session.one("SCAN", 0, "COUNT", 10)
+    kinds = await session.ask(*(("TYPE", name) for name in reply[1]))
+    refusals = [kind for kind in kinds if isinstance(kind, Exception)]
+    if refusals and len(refusals) == len(kinds) and not is_about_a_key(refusals[0]):
+        raise refusal(refusals[0], session.server)
+
+
+def _primaries(slots: Any, asked: str) -> Iterator[tuple[str, int]]:
+    """Host and port of each primary of `CLUSTER SLOTS`, once; a node that does not know its name is the one asked."""
+    places = {(text(entry[2][0] or b"") or asked, int(entry[2][1])) for entry in slots}
+    yield from sorted((asked if host == "?" else host, port) for host, port in places)
+
+
+def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
+    if names is None:
+        return list(fields)
+    by_name = {field.name: field for field in fields}
+    if unknown := [name for name in names if name not in by_name]:
+        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
+    return [by_name[name] for name in names]

@@ -1,0 +1,161 @@
+"""Lists that come in pages: by number, by offset, by a cursor in the answer, or by a link in its header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Literal
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.network.http import Response, origin_of
+from app.connectors.network.http_auth import refuse_unless_ok, refuse_unless_signed_in, with_query
+from app.connectors.values.json_rows import at_pointer, rows_in
+
+PaginationMode = Literal["none", "page", "offset", "cursor", "link_header"]
+Fetch = Callable[[str], Awaitable[Response]]
+
+MAX_PAGES: Final = 50
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of all pages of one list together."""
+
+
+class Paging(msgspec.Struct, frozen=True, kw_only=True):
+    mode: PaginationMode
+    position_parameter: str
+    """Carries the number of the page, the rows to skip, or the cursor."""
+    first_page: int
+    size_parameter: str | None
+    next_pointer: str | None
+    """For `cursor`: where the next one is in the answer."""
+
+
+class Rows(msgspec.Struct, frozen=True):
+    rows: list[dict[str, Any]]
+    in_first_page: int
+    """How many of them came with the first answer."""
+    has_more: bool
+
+
+class _Page(msgspec.Struct, frozen=True):
+    rows: list[dict[str, Any]]
+    response: Response
+    following: str | None
+    """Where the next page is, if there may be one."""
+
+
+async def read_rows(fetch: Fetch, url: str, pointer: str | None, paging: Paging, *, size: int, wanted: int) -> Rows:
+    """Asks for pages of `size` rows until `wanted` are there, the list or the caps of this module end."""
+    rows: list[dict[str, Any]] = []
+    in_first_page, read_bytes, read_pages, has_more = 0, 0, 0, False
+    async for page in _pages(fetch, _first(url, paging, size), pointer, paging):
+        rows += page.rows
+        read_pages, read_bytes = read_pages + 1, read_bytes + len(page.response.body)
+        in_first_page = in_first_page or len(rows)
+        has_more = page.following is not None
+        if len(rows) >= wanted or read_pages == MAX_PAGES or read_bytes >= MAX_BYTES:
+            break
+    else:
+        has_more = has_more and paging.mode in {"cursor", "link_header"}
+    return Rows(rows, in_first_page, has_more)
+
+
+async def first_page(fetch: Fetch, url: str, paging: Paging, size: int) -> Response:
+    """The first answer as it is, whatever its status."""
+    return await fetch(_first(url, paging, size))
+
+
+def _first(url: str, paging: Paging, size: int) -> str:
+    query = {paging.size_parameter: str(size)} if paging.size_parameter else {}
+    if paging.mode in {"page", "offset"}:
+        query[paging.position_parameter] = str(paging.first_page if paging.mode == "page" else 0)
+    return with_query(url, query)
+
+
+async def _pages(fetch: Fetch, first: str, pointer: str | None, paging: Paging) -> AsyncIterator[_Page]:
+    """Ends where a page is empty, shorter than one before it, or the same again: not every server says which is the
+    last, and some do not know the parameter at all. A page behind the last one may be a 404."""
+    seen, longest, skipped, last_body = {first}, 0, 0, None
+    url: str | None = first
+    while url is not None:
+        response = await fetch(url)
+        if response.status in {400, 404, 416} and last_body is not None and paging.mode in {"page", "offset"}:
+            return
+        rows, answer = _content(response, pointer)
+        if response.body == last_body:
+            return
+        last_body, skipped = response.body, skipped + len(rows)
+        is_last = paging.mode in {"page", "offset"} and (not rows or len(rows) < longest)
+        longest = max(longest, len(rows))
+        url = None if is_last else _following(first, paging, len(seen), skipped, response, answer)
+        yield _Page(rows, response, url)
+        if url is None or url in seen or not _is_followed(first, url):
+            return
+        seen.add(url)
+
+
+def _content(response: Response, pointer: str | None) -> tuple[list[dict[str, Any]], Any]:
+    refuse_unless_signed_in(response)
+    refuse_unless_ok(response)
+    answer = response.json()
+    return rows_in(answer, pointer), answer
+
+
+def _following(first: str, paging: Paging, page: int, skipped: int, response: Response, answer: Any) -> str | None:
+    """`page` counts from 1 for the second page."""
+    if paging.mode == "page":
+        return with_query(first, {paging.position_parameter: str(paging.first_page + page)})
+    if paging.mode == "offset":
+        return with_query(first, {paging.position_parameter: str(skipped)})
+    if paging.mode == "link_header":
+        target = next_link(response.headers.get("link", ""))
+        return _joined(response.url, target) if target else None
+    if paging.mode == "cursor":
+        return _at_cursor(first, paging, response, at_pointer(answer, paging.next_pointer or ""))
+    return None
+
+
+def _at_cursor(first: str, paging: Paging, response: Response, cursor: Any) -> str | None:
+    """A cursor is a URL, or a value to be sent back."""
+    if isinstance(cursor, str) and _is_url(first, cursor):
+        return _joined(response.url, cursor)
+    if isinstance(cursor, bool) or not isinstance(cursor, str | int) or cursor == "":
+        return None
+    return with_query(first, {paging.position_parameter: str(cursor)})
+
+
+def _is_url(first: str, cursor: str) -> bool:
+    """A value in base64 may start with a slash as well; it has no query, and does not start as the list's path does."""
+    if cursor.startswith("/"):
+        return "?" in cursor or cursor.split("/")[1] == urlsplit(first).path.split("/")[1]
+    return cursor.startswith(("http://", "https://", "?"))
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        raise ConnectorError("response_invalid", "The server's link to the next page is no URL.") from None
+
+
+def _is_followed(first: str, url: str) -> bool:
+    """A next page at another origin is left alone: the list then has more than is shown."""
+    try:
+        return origin_of(url) == origin_of(first)
+    except ValueError:
+        return False
+
+
+_LINK: Final = re.compile(r'<([^<>]{0,4096})>((?:\s*;\s*[A-Za-z*-]{1,32}\s*=\s*(?:"[^"]{0,1024}"|[^\s",;]{0,1024}))*)')
+_REL: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]*))', re.I)
+
+
+def next_link(header: str) -> str | None:
+    """The target with the relation `next`, RFC 8288 section 3."""
+    for target, parameters in _LINK.findall(header[:16_384]):
+        relation = _REL.search(parameters)
+        if relation and "next" in (relation[1] or relation[2] or "").lower().split():
+            return str(target)
+    return None
