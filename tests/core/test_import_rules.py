@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import app
+from tests.core.imports import ROOT, imports_of, name_of
 
-ROOT = Path(app.__file__).parent
 PROGRAMS = {"asgi", "cli", "commands", "worker", "runtime", "__main__", "__init__"}
 MAY_IMPORT = {
     "core": {"core"},
@@ -29,17 +28,6 @@ def modules() -> list[Path]:
     return sorted(path for path in ROOT.rglob("*.py") if "_db" not in path.parts)
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Every module of ours that the file imports, wherever in the file the import stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide who imports whom"
-            if node.module is not None and node.module.split(".")[0] == "app":
-                yield from (f"{node.module}.{name.name}" for name in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (name.name for name in node.names if name.name.split(".")[0] == "app")
-
-
 def third_parties_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -52,10 +40,6 @@ def third_parties_of(path: Path) -> set[str]:
 
 def layer(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
-
-
-def name_of(path: Path) -> str:
-    return ".".join(("app", *path.relative_to(ROOT).with_suffix("").parts))
 
 
 def pairs() -> Iterator[tuple[str, str]]:

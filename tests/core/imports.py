@@ -1,0 +1,24 @@
+"""Reads who imports whom out of the source, wherever in a file the import stands."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import app
+
+ROOT = Path(app.__file__).parent
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of ours that the file imports, wherever in the file the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who imports whom"
+            if node.module is not None and node.module.split(".")[0] == "app":
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "app")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("app", *path.relative_to(ROOT).with_suffix("").parts))
