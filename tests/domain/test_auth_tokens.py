@@ -494,17 +494,17 @@ async def test_a_load_begun_before_a_revocation_is_not_kept(
     monkeypatch.setattr(principals, "_load", slow)
     loading = asyncio.create_task(principals.of(claims))
     await has_read.wait()
-    epoch = principals._epoch
+    mark = principals._mark(claims.sid)
     await hub.client(pair["access_token"]).post("/api/v1/auth/logout")
 
     async def has_heard() -> bool:
-        return principals._epoch != epoch
+        return mark.has_changed
 
     assert await within_a_second(has_heard)
     may_go_on.set()
     await loading
     monkeypatch.undo()
-    assert claims.sid not in principals._signed
+    assert claims.sid not in principals._kept
     assert await status_of(other_worker, pair["access_token"]) == 401
 
 
@@ -518,15 +518,15 @@ async def test_a_notification_that_cannot_be_read_makes_all_be_forgotten(
 
     async def is_kept() -> bool:
         await status_of(hub, token)
-        return session_id in hub.parts.principals._signed
+        return session_id in hub.parts.principals._kept
 
     for _ in range(3):
         await within_a_second(is_kept)
-    assert session_id in hub.parts.principals._signed
+    assert session_id in hub.parts.principals._kept
     await records.run("SELECT pg_notify('hub_principals', $1)", payload)
 
     async def is_forgotten() -> bool:
-        return session_id not in hub.parts.principals._signed
+        return session_id not in hub.parts.principals._kept
 
     assert await within_a_second(is_forgotten)
 

@@ -1,15 +1,21 @@
 """Principals in memory: loaded once per session, dropped within a second of anything that makes them untrue.
 
 Every change of a session, a user, a role or a tenant notifies all workers as it commits. A worker whose listener is not
-proven alive trusts nothing in memory and asks the database each time; what was loaded while a notification came in is
-not kept.
+proven alive trusts nothing in memory and asks the database each time; what was loaded while its own notification came
+in is not kept. A refresh changes nothing of a principal and tells nobody.
+
+What a principal rests on (its session, user, tenant and each of its roles) has a mark that all principals resting on it
+share. A notification changes one mark, so that it costs the same for a role of one member and of a million, however
+many sessions are in memory.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 from sqlalchemy import ColumnElement, Float, Select, Text, bindparam, cast, func, select
@@ -31,10 +37,23 @@ from app.domain.users.schemas import RoleRef, UserOut
 
 CHANNEL = "hub_principals"
 MAX_PRINCIPALS = 50_000
-MAX_ENCODED = 16
+"""At 3 to 6 kB each; with more live sessions than that the oldest entry makes room."""
+MAX_ENCODED = 4
 """Answers kept for each session: who it is, and what each of its latest access tokens is worth."""
 
+KNOWN_BEFORE_LOADING = ("session", "user", "tenant")
+"""What the token names; which roles a principal rests on only the loaded rows say."""
+
 T = TypeVar("T")
+
+
+class Mark:
+    """Whether a session, user, role or tenant is still what it was when principals that rest on it were loaded."""
+
+    __slots__ = ("__weakref__", "has_changed")
+
+    def __init__(self) -> None:
+        self.has_changed = False
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -45,6 +64,11 @@ class Signed(msgspec.Struct, frozen=True):
     expires_at: float
     """Unix time at which the session ends by itself."""
     encoded: dict[tuple[str, str], bytes]
+
+    @property
+    def rests_on(self) -> Iterable[UUID]:
+        principal = self.principal
+        return (principal.session_id, principal.id, principal.tenant_id, *principal.role_ids)
 
     def answer(self, exchange: Exchange, name: str, content: Callable[[], T]) -> Answer[T]:
         """What stays the same for as long as this is held, encoded when it is first asked for."""
@@ -103,8 +127,11 @@ class Principals:
 
     def __init__(self, reads: Reads, database_url: str) -> None:
         self._reads = reads
-        self._signed: OrderedDict[UUID, Signed] = OrderedDict()
+        self._kept: OrderedDict[UUID, tuple[Signed, tuple[Mark, ...]]] = OrderedDict()
+        self._marks: WeakValueDictionary[UUID, Mark] = WeakValueDictionary()
+        """By id, as long as a principal or a load rests on them."""
         self._epoch = 0
+        """Counts changes of what a load cannot know yet that it rests on: roles, and gaps."""
         self._listener = Listener(database_url, CHANNEL, on_message=self._drop_notified, on_gap=self._drop_all)
 
     def start(self) -> None:
@@ -119,14 +146,24 @@ class Principals:
         Raises Unauthenticated where the session, its user or its tenant has ended.
         """
         if self._listener.is_proven_alive:
-            known = self._signed.get(claims.sid)
-            if known is not None and known.expires_at > time.time() and known.principal.id == claims.sub:
+            known = self._find(claims)
+            if known is not None:
                 return known
         epoch = self._epoch
+        marks = [self._mark(row_id) for row_id in (claims.sid, claims.sub, claims.tid)]
         loaded = await self._load(claims)
-        if epoch == self._epoch and self._listener.is_proven_alive:
+        if epoch == self._epoch and not any(mark.has_changed for mark in marks) and self._listener.is_proven_alive:
             self._keep(loaded)
         return loaded
+
+    def _find(self, claims: Claims) -> Signed | None:
+        signed, marks = self._kept.get(claims.sid, (None, ()))
+        if signed is None or signed.expires_at <= time.time() or signed.principal.id != claims.sub:
+            return None
+        for mark in marks:
+            if mark.has_changed:
+                return None
+        return signed
 
     async def _load(self, claims: Claims) -> Signed:
         rows = await self._reads.rows(LIVE_SESSION, {"session_id": claims.sid, "tenant_id": claims.tid})
@@ -138,18 +175,28 @@ class Principals:
         return signed
 
     def _keep(self, signed: Signed) -> None:
-        self._signed[signed.principal.session_id] = signed
-        if len(self._signed) > MAX_PRINCIPALS:
-            self._signed.popitem(last=False)
+        self._kept[signed.principal.session_id] = signed, tuple(map(self._mark, signed.rests_on))
+        if len(self._kept) > MAX_PRINCIPALS:
+            self._kept.popitem(last=False)
+
+    def _mark(self, row_id: UUID) -> Mark:
+        mark = self._marks.get(row_id)
+        if mark is None:
+            mark = self._marks[row_id] = Mark()
+        return mark
 
     def _drop_all(self) -> None:
         self._epoch += 1
-        self._signed.clear()
+        self._kept.clear()
 
     def drop(self, kind: str, row_id: UUID) -> None:
-        self._epoch += 1
-        for session_id in [key for key, signed in self._signed.items() if _hangs_on(signed.principal, kind, row_id)]:
-            del self._signed[session_id]
+        """Whatever rests on this session, user, role or tenant is loaded anew when it is next asked for."""
+        if kind not in KNOWN_BEFORE_LOADING:
+            self._epoch += 1
+        mark = self._marks.pop(row_id, None)
+        if mark is not None:
+            mark.has_changed = True
+        self._kept.pop(row_id, None)  # a session that has ended need not wait until it makes room
 
     def _drop_notified(self, payload: str) -> None:
         """What cannot be read may have been about anybody."""
@@ -158,17 +205,6 @@ class Principals:
             self.drop(kind, UUID(row_id))
         except ValueError:
             self._drop_all()
-
-
-def _hangs_on(principal: Principal, kind: str, row_id: UUID) -> bool:
-    match kind:
-        case "session":
-            return principal.session_id == row_id
-        case "user":
-            return principal.id == row_id
-        case "role":
-            return row_id in principal.role_ids
-    return principal.tenant_id == row_id
 
 
 def _signed(
@@ -182,14 +218,24 @@ def _signed(
 ) -> Signed:
     shown = UserOut(*user)
     shown.roles = msgspec.convert(shown.roles, list[RoleRef])
+    names, held = _rights(tuple(permissions))
     principal = Principal(
         id=shown.id,
         tenant_id=tenant_id,
         session_id=session_id,
         email=shown.email,
         role_ids=frozenset(role.id for role in shown.roles),
-        permissions=frozenset(permissions),
+        permissions=held,
     )
-    tenant = TenantRef(tenant_id, slug, tenant_name)
-    me = Me(user=shown, roles=shown.roles, permissions=sorted(permissions), tenant=tenant)
+    me = Me(user=shown, roles=shown.roles, permissions=names, tenant=_tenant(tenant_id, slug, tenant_name))
     return Signed(principal, me, expires_at, {})
+
+
+@lru_cache(1000)
+def _rights(permissions: tuple[str, ...]) -> tuple[list[str], frozenset[str]]:
+    """In order, and as a set: held once for all who may do the same."""
+    names = sorted(permissions)
+    return names, frozenset(names)
+
+
+_tenant = lru_cache(1000)(TenantRef)

@@ -219,7 +219,6 @@ async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
     session.idle_expires_at = work.now + IDLE_LIFETIME
     await work.session.flush()
     work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email)
-    work.forget("session", session.id)
     return _pair(work, session)
 
 
