@@ -6,9 +6,9 @@ import signal
 from app.core.logging import configure
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
-from app.domain.sources.discovery import discover
-from app.domain.sources.schedule import test_on_schedule
-from app.domain.sources.services import DISCOVER
+from app.domain.source_work.discovery import discover
+from app.domain.source_work.schedule import test_on_schedule
+from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep import keep_up
 from app.runtime import prepare_parts
 from app.settings import Settings

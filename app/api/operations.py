@@ -101,9 +101,13 @@ class Route(Struct, frozen=True):
 
     @property
     def tag(self) -> str:
-        """A handler has one; all handlers of a tag lie in one module."""
+        """A handler has one."""
         (tag,) = self.handler.resolve_tags()
         return str(tag)
+
+    @property
+    def module(self) -> str:
+        return str(inspect.unwrap(self.handler.fn).__module__)
 
     @property
     def line(self) -> int:
@@ -125,7 +129,11 @@ def routes_of(app: Litestar, tags: Sequence[str]) -> list[Route]:
             parameters = {name: what.type for name, what in route.path_parameters.items()}
             methods = sorted(str(method) for method in handler.http_methods if method != "OPTIONS")
             found += [Route(route.path_format, method, handler, parameters) for method in methods]
-    return sorted(found, key=lambda route: (tags.index(route.tag), route.line, METHODS.index(route.method)))
+    modules = list(dict.fromkeys(route.module for route in found))  # as the route table names them
+    return sorted(
+        found,
+        key=lambda route: (tags.index(route.tag), modules.index(route.module), route.line, METHODS.index(route.method)),
+    )
 
 
 def operation_ids(routes: list[Route]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from app.domain.auth.controllers import AuthController, jwks
 from app.domain.health.controllers import live, metrics, ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.users.controllers import UserController
 
@@ -22,6 +23,7 @@ API = Router(
         list_permissions,
         DataSourceTypeController,
         DataSourceController,
+        SourceWorkController,
         JobController,
         list_audit_events,
     ],

@@ -105,7 +105,7 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
 async def _keys_gone(connection: Any, settings: Settings) -> list[Finding]:
     """What the next start would say instead of making a ring."""
     from app.commands.keys import KEYS_GONE, place_of_keys
-    from app.domain.sources.sealed import replaced_keys
+    from app.domain.sources.secrets.sealed import replaced_keys
     from app.runtime import is_key_ring_missing
 
     if not is_key_ring_missing(settings) or not (gone := await replaced_keys(connection, None)):
@@ -155,7 +155,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
         return []
     from app.core.database import create_engine, create_sessions
     from app.domain.models import METADATA
-    from app.domain.sources.resealing import count_unopened, secrets_by_key
+    from app.domain.sources.secrets.resealing import count_unopened, secrets_by_key
 
     assert METADATA.tables
     engine = create_engine(url, pool_size=1, timeout_s=60)

@@ -14,7 +14,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.domain.parts import Parts
-    from app.domain.sources.resealing import Resealed
+    from app.domain.sources.secrets.resealing import Resealed
 
 HOW_TO = """\
 # Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all
@@ -61,7 +61,7 @@ def place_of_keys(settings: Settings) -> str:
 async def _replaced_keys(url: str, ring: KeyRing | None) -> list[str]:
     import asyncpg
 
-    from app.domain.sources.sealed import replaced_keys
+    from app.domain.sources.secrets.sealed import replaced_keys
 
     connection = await asyncpg.connect(url, timeout=5)
     try:
@@ -88,7 +88,7 @@ async def _print_keys(settings: Settings, url: str) -> int:
     from sqlalchemy import func, select
 
     from app.domain.auth.models import Session
-    from app.domain.sources.resealing import secrets_by_key
+    from app.domain.sources.secrets.resealing import secrets_by_key
     from app.runtime import load_signing_keys, prepare_parts
 
     parts = prepare_parts(settings, url)
@@ -129,7 +129,7 @@ def _rotate(settings: Settings) -> int:
 
 
 async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
-    from app.domain.sources.resealing import reseal
+    from app.domain.sources.secrets.resealing import reseal
     from app.runtime import prepare_parts
 
     parts = prepare_parts(settings, url)
@@ -153,7 +153,7 @@ async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
 
 async def _is_unfinished(parts: "Parts") -> bool:
     """A rotation that was cut off is gone on with, under the key that it made."""
-    from app.domain.sources.resealing import secrets_by_key
+    from app.domain.sources.secrets.resealing import secrets_by_key
 
     async with parts.sessions() as session:
         return bool((await secrets_by_key(session)).keys() - {parts.key_ring.current_id})

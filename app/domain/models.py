@@ -7,7 +7,8 @@ from app.domain.events.models import OutboxEvent
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
-from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTest, SourceObject
+from app.domain.source_work.models import DataSourceTest, SourceObject
+from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.tenants.models import Tenant
 from app.domain.users.models import User, UserRole
 

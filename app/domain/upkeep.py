@@ -13,8 +13,8 @@ from app.domain.auth.models import Session
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.parts import Parts
+from app.domain.source_work.models import DataSourceTest
 from app.domain.sources.duplicates import fill_in
-from app.domain.sources.models import DataSourceTest
 
 log = logging.getLogger("hub.upkeep")
 

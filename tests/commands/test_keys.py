@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.core.sealing import KeyRing
-from app.domain.sources.resealing import BATCH
+from app.domain.sources.secrets.resealing import BATCH
 from tests.commands.hubs import Serve, environment, free_port, run
 
 pytestmark = pytest.mark.anyio

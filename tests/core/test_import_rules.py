@@ -118,6 +118,22 @@ def test_within_the_domain_controllers_call_services_and_services_use_models(fil
     assert wrong == []
 
 
+def test_the_rules_of_sources_know_nothing_of_the_work_at_them() -> None:
+    """Registration dials nowhere: no test, preview, discovery or schedule, and no connector process."""
+    never = (
+        "app.domain.source_work",
+        "app.domain.jobs",
+        "app.connectors.processes.sandbox",
+        "app.connectors.processes",
+    )
+    wrong = [
+        f"{one} imports {other}"
+        for one, other in pairs()
+        if slice_and_file(one)[0] == "sources" and other.startswith(never)
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("folder", ["core", "connectors"])
 def test_the_ground_reads_no_variables_of_the_hub(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):

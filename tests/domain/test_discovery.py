@@ -13,7 +13,7 @@ from app.connectors.contract.base import DiscoveredField, DiscoveredObject
 from app.core.embedded import EmbeddedPostgres
 from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost
-from app.domain.sources import discovery
+from app.domain.source_work import discovery
 from tests.conftest import Hub
 from tests.connectors.contract import CANARY
 from tests.connectors.types.s3 import ObjectStore

@@ -13,7 +13,7 @@ import pytest
 
 from app.connectors.processes.sandbox import TooManyConnectorRuns
 from app.core.embedded import EmbeddedPostgres
-from app.domain.sources import schedule
+from app.domain.source_work import schedule
 from app.domain.upkeep import remove_history
 from tests.conftest import Hub
 from tests.domain.conftest import Records

@@ -13,7 +13,7 @@ from msgspec.structs import fields as fields_of
 from app.connectors import registry
 from app.connectors.contract.base import Steps, TestResult
 from app.connectors.contract.identity import destination
-from app.domain.sources import secrets as source_secrets
+from app.domain.sources.secrets import stored as stored_secrets
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
@@ -190,7 +190,7 @@ async def test_a_secret_that_is_given_with_a_move_never_goes_to_the_place_before
     made = await registered(hub, type="simulated", config={"host": "before.invalid"}, secrets={"password": "of before"})
     path = f"{SOURCES}/{made['id']}"
     moves: list[asyncio.Task[httpx.Response]] = []
-    reading, used = source_secrets.stored, []
+    reading, used = stored_secrets.open_secrets, []
 
     async def reading_while_it_moves(*args: Any, **options: Any) -> Any:
         if not moves:
@@ -203,7 +203,7 @@ async def test_a_secret_that_is_given_with_a_move_never_goes_to_the_place_before
         used.append((config["host"], secrets["password"]))
         return Steps().result(0.0)
 
-    monkeypatch.setattr(source_secrets, "stored", reading_while_it_moves)
+    monkeypatch.setattr(stored_secrets, "open_secrets", reading_while_it_moves)
     monkeypatch.setattr(hub.parts.sandbox, "check", noting)
     assert (await hub.admin.post(f"{path}/test")).status_code == 200
     assert (await moves[0]).status_code == 200

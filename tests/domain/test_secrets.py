@@ -12,7 +12,7 @@ from app.asgi import create_app
 from app.core.embedded import EmbeddedPostgres
 from app.core.frame import Frame, FrameConfig
 from app.core.sealing import KeyRing, SealingError
-from app.domain.sources.masks import MASKS
+from app.domain.sources.secrets.masks import MASKS
 from app.runtime import prepare_parts
 from tests.conftest import Hub
 from tests.domain.conftest import Records

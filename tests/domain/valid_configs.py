@@ -19,7 +19,7 @@ from app.connectors.contract.base import config_schema, secrets_schema
 from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
 from app.core.errors import BadRequest
-from app.domain.sources.secrets import check_together
+from app.domain.sources.secrets.given import check_together
 from tests.connectors.servers.certificates import Authority
 
 ABSENT = object()

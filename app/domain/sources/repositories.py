@@ -17,8 +17,8 @@ from app.core.listing import (
     text_filter,
     uuid_filter,
 )
-from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTest, SourceObject
-from app.domain.sources.schemas import DataSourceOut, ObjectOut, TestOut
+from app.domain.sources.models import DataSource, DataSourceSecret
+from app.domain.sources.schemas import DataSourceOut
 
 STATUSES = ("untested", "passed", "failed", "unsupported")
 UTC_TEXT = """'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'"""
@@ -50,15 +50,6 @@ class DataSourceRepository(Repository[DataSource]):
     computed = {"secrets": _secret_states()}
 
 
-class TestRepository(Repository[DataSourceTest]):
-    __test__ = False
-    model_type = DataSourceTest
-
-
-class ObjectRepository(Repository[SourceObject]):
-    model_type = SourceObject
-
-
 def _has_tag(name: str) -> ColumnElement[bool]:
     return DataSource.tags.contains(cast(array([bindparam(name, type_=Text())]), ARRAY(Text)))
 
@@ -81,35 +72,5 @@ DATA_SOURCES = Listing(
         "owner_role_id": uuid_filter(DataSource.owner_role_id),
         "is_paused": boolean_filter(DataSource.is_paused),
         "q": search_filter(DataSource.name, DataSource.description),
-    },
-)
-
-
-def _of_source(repository: type[Repository[Any]], struct: Any) -> Any:
-    model: Any = repository.model_type
-    return repository.selection(struct).where(
-        model.data_source_id == bindparam("data_source_id", type_=DataSource.id.type)
-    )
-
-
-TESTS = Listing(
-    _of_source(TestRepository, TestOut),
-    name="tests",
-    id_column=DataSourceTest.id,
-    sorts={"created_at": DataSourceTest.created_at},
-    default_sort="-created_at",
-    filters={"status": choice_filter(DataSourceTest.status, STATUSES[1:])},
-)
-OBJECT = _of_source(ObjectRepository, ObjectOut).where(SourceObject.id == bindparam("id", type_=SourceObject.id.type))
-OBJECTS = Listing(
-    _of_source(ObjectRepository, ObjectOut),
-    name="objects",
-    id_column=SourceObject.id,
-    sorts={"qualified_name": SourceObject.qualified_name, "discovered_at": SourceObject.discovered_at},
-    default_sort="qualified_name",
-    filters={
-        "kind": text_filter(SourceObject.kind),
-        "is_active": boolean_filter(SourceObject.is_active),
-        "q": search_filter(SourceObject.qualified_name),
     },
 )

@@ -18,7 +18,7 @@ from app.connectors import registry
 from app.connectors.contract.base import Capabilities, ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, visible
-from app.domain.sources.masks import no_masks
+from app.domain.sources.secrets.masks import no_masks
 
 MAX_BULK = 500
 
@@ -132,22 +132,7 @@ class DataSourcePatch(Input):
     test_interval_s: TestInterval | None | UnsetType = UNSET
 
 
-class ConnectionBase(Input, kw_only=True):
-    """What a test needs of a source that is not saved."""
-
-    rules = {"secrets": no_masks}
-
-
-class ConnectionPatch(Input):
-    """A change that is tested before it is saved; merged as a PATCH would be."""
-
-    rules = {"secrets": no_masks}
-
-    config: dict[str, Any] | UnsetType = UNSET
-    secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET
-
-
-def _variants(base: type[Input], suffix: str) -> Any:
+def variants_of(base: type[Input], suffix: str) -> Any:
     """A union of `base` with each type's config and secrets, tagged by `type`."""
     variants = [_variant(base, suffix, connector) for connector in registry.all()]
     return functools.reduce(operator.or_, variants)
@@ -179,8 +164,7 @@ def _or_reference(annotation: Any) -> Any:
     return Annotated[(inner | SecretReference, *said)]
 
 
-DataSourceCreate: Any = _variants(DataSourceBase, "DataSource")
-Connection: Any = _variants(ConnectionBase, "Connection")
+DataSourceCreate: Any = variants_of(DataSourceBase, "DataSource")
 
 
 class NewDataSource(DataSourceBase, kw_only=True):
@@ -248,47 +232,3 @@ class TypeOut(Output):
     """How to install the driver where it is missing."""
     verified_with: list[str]
     """Servers and emulators that the automated tests run this type against."""
-
-
-class TestOut(Output):
-    __test__ = False  # not a test class, whatever its name makes pytest believe
-
-    id: UUID
-    status: str
-    steps: list[dict[str, Any]]
-    server: dict[str, Any]
-    duration_ms: float
-    secret_versions: dict[str, int]
-    """Which version of each secret was used."""
-    created_at: datetime
-    created_by: UUID | None
-
-
-class FieldOut(Output):
-    name: str
-    type: str
-    """From one small vocabulary, the same for every type of source."""
-    native_type: str
-    """As the source calls it."""
-    is_nullable: bool
-    position: int
-
-
-class ObjectOut(Output):
-    id: UUID
-    name: str
-    path: list[str]
-    qualified_name: str
-    kind: str
-    """table, view, collection, dataset, endpoint ..."""
-    is_active: bool
-    """False once a discovery no longer found it."""
-    fields: list[FieldOut]
-    discovered_at: datetime
-
-
-class PreviewAsk(Input):
-    object: Annotated[str, Meta(min_length=1, max_length=2000, examples=["public.orders"])]
-    """The id or the qualified name of an object."""
-    columns: Annotated[list[Annotated[str, Meta(max_length=500)]], Meta(min_length=1, max_length=500)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100

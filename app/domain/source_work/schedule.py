@@ -16,7 +16,8 @@ from app.connectors.contract.base import TestResult
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import Conflict, HubError, NotFound
 from app.domain.parts import Parts
-from app.domain.sources.services import DataSourceService, run_test, undialled
+from app.domain.source_work.connection_tests import record_test, run_test, undialled
+from app.domain.source_work.connections import reach_of
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.schedule")
@@ -77,7 +78,7 @@ async def _test_or_put_off(parts: Parts, tenant_id: UUID, source_id: UUID) -> No
     try:
         result, secret_versions = await _tested(parts, tenant_id, source_id)
         async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            await DataSourceService(work).record_test(source_id, result, secret_versions)
+            await record_test(work, source_id, result, secret_versions)
     except NotFound:
         return
     except HubError as error:
@@ -89,7 +90,7 @@ async def _tested(parts: Parts, tenant_id: UUID, source_id: UUID) -> tuple[TestR
     """The result, and which versions of the secrets it is of."""
     try:
         async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            reach = await DataSourceService(work).reach_of(source_id)
+            reach = await reach_of(work, source_id)
     except Conflict as error:  # a secret that no key opens: the source must not go on to look well
         return undialled(error.detail), {}
     return await run_test(parts, tenant_id, reach), reach.secret_versions

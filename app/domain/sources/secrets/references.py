@@ -18,6 +18,7 @@ from app.connectors import registry
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.security import Principal
 from app.domain.sources.schemas import SecretReference, Value, Values
+from app.domain.work import UnitOfWork
 from app.settings import Settings
 
 PERMISSION = "data-sources:reference"
@@ -51,6 +52,12 @@ def require_permission(principal: Principal | None, values: Values) -> None:
     """
     if referred(values) and (principal is None or not principal.may(PERMISSION)):
         raise Forbidden(f"A secret by reference needs the permission `{PERMISSION}`.", code="permission_missing")
+
+
+def judge_given(work: UnitOfWork, values: Values) -> None:
+    """Raises Forbidden and BadRequest for references that are wrong whatever is stored."""
+    require_permission(work.principal, values)
+    refuse_foreign(work.parts.settings, values)
 
 
 def refuse_foreign(settings: Settings, values: Values, below: str = "") -> None:

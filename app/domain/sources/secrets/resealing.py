@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.sealing import KeyRing, SealingError
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSourceSecret
-from app.domain.sources.sealed import sealed_field
+from app.domain.sources.secrets.sealed import sealed_field
 from app.domain.work import UnitOfWork, unit_of_work_of
 
 BATCH = 200

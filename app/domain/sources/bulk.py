@@ -13,15 +13,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
-from app.connectors.contract.base import ConnectorConfig
 from app.core.bodies import decode
 from app.core.errors import BadRequest, Conflict, Fault, HubError
 from app.core.schemas import canonical_name
 from app.domain.roles.models import Role
 from app.domain.roles.services import RoleService
-from app.domain.sources import duplicates, references
-from app.domain.sources import secrets as source_secrets
+from app.domain.sources import duplicates
 from app.domain.sources.models import DataSource
+from app.domain.sources.reach import plain
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
     BulkItem,
@@ -35,6 +34,9 @@ from app.domain.sources.schemas import (
     Value,
     type_of,
 )
+from app.domain.sources.secrets import references
+from app.domain.sources.secrets.given import check_together, given_values
+from app.domain.sources.secrets.stored import new_secret, store_secrets
 from app.domain.sources.types import require_offered
 from app.domain.work import UnitOfWork
 
@@ -84,7 +86,7 @@ class Registration:
 
     async def one(self, new: NewDataSource) -> DataSourceSaved:
         """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
-        values = source_secrets.given_values(new.secrets)
+        values = given_values(new.secrets)
         references.require_permission(self._work.principal, values)
         draft = self._draft(new, values)
         await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
@@ -112,7 +114,7 @@ class Registration:
         connector = registry.get(type_of(new))
         require_offered(self._work.parts.settings, connector.type, below)
         references.refuse_foreign(self._work.parts.settings, values, below)
-        source_secrets.check_together(connector, new.config, values, below)
+        check_together(connector, new.config, values, below)
         name, fingerprint = new.name.strip(), duplicates.fingerprint(connector, new.config)
         row = {
             "id": uuid7(),
@@ -139,7 +141,7 @@ class Registration:
         item = Item(index)
         try:
             new = _read(raw, media_type, item.below)
-            values = source_secrets.given_values(new.secrets)
+            values = given_values(new.secrets)
             references.require_permission(self._work.principal, values)
             item.draft = self._draft(new, values, item.below)
         except BadRequest as error:
@@ -185,12 +187,8 @@ class Registration:
         """One statement for the sources, one for their secrets, one to read them back; one row on record for each."""
         session, made = self._work.session, list(drafts)
         await session.execute(_INSERT, {"rows": [msgspec.to_builtins(draft.row) for draft in made]})
-        new = [
-            source_secrets.new_secret(self._work, draft.id, name, value)
-            for draft in made
-            for name, value in draft.secrets.items()
-        ]
-        await source_secrets.store_new(self._work, new)
+        new = [new_secret(self._work, draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
+        await store_secrets(self._work, new)
         values = {"ids": [draft.id for draft in made], "tenant_id": self._work.tenant_id}
         found = {row.id: DataSourceOut(**row._mapping) for row in await session.execute(_SHOWN, values)}
         shown = [found[draft.id] for draft in made]
@@ -247,12 +245,6 @@ def saved(shown: DataSourceOut, warnings: list[SourceWarning]) -> DataSourceSave
     if warnings:
         made.warnings = warnings
     return made
-
-
-def plain(config: ConnectorConfig) -> dict[str, Any]:
-    """As it is stored and read back: through JSON, which has no tuples."""
-    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
-    return values
 
 
 def first_test(now: datetime, interval_s: int | None) -> datetime | None:

@@ -1,6 +1,6 @@
-"""Secrets of data sources: sealed when given, opened for connector work, and sent only where they were given for."""
+"""Secrets of data sources in their table: sealed when given, opened for connector work."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,22 +10,16 @@ from msgspec import Struct
 from sqlalchemy import Row, bindparam, delete, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.connectors.contract.base import ConnectorConfig, ConnectorSecrets, InvalidField
-from app.connectors.contract.identity import destination
-from app.connectors.registry import AnyConnector
-from app.core.bodies import convert
-from app.core.errors import BadRequest, Conflict, Fault
+from app.core.errors import Conflict, Fault
 from app.core.sealing import SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
-from app.domain.sources.schemas import GivenSecrets, SecretReference, Value, Values, given_secrets_type
-from app.domain.sources.sealed import sealed_field
+from app.domain.sources.schemas import SecretReference, Value, Values
+from app.domain.sources.secrets.sealed import sealed_field
 from app.domain.work import UnitOfWork
 
 LOST = (
     "A stored secret cannot be opened: the key that it was sealed with is gone. Give it again, or bring back the key."
 )
-UNKNOWN_TEXT = "a secret that is read when it is used"
-"""Stands for what a reference refers to where only the presence of a secret can be judged."""
 
 
 class NewSecret(Struct):
@@ -57,44 +51,13 @@ STORE = text(
 """The earlier value is overwritten: what is not needed is not kept."""
 
 
-# As they are given ----------------------------------------------------------------------------------------------------
-
-
-def given_values(secrets: GivenSecrets) -> dict[str, Value]:
-    """The fields that have a value."""
-    values = ((name, getattr(secrets, name)) for name in secrets.__struct_fields__)
-    return {name: value for name, value in values if value is not None}
-
-
-def check_together(connector: AnyConnector, config: ConnectorConfig, values: Values, below: str = "") -> None:
-    """Raises BadRequest where a secret does not fit its type, or config and secrets ask something of each other that is
-    missing. What a reference refers to is not read here: all that is known of it is that it is there.
-    """
-    present = {name: value for name, value in values.items() if value is not None}
-    path = f"{below}secrets"
-    convert(msgspec.to_builtins(present), given_secrets_type(connector.secrets_type), path=path)
-    texts = {name: value for name, value in present.items() if isinstance(value, str)}
-    secrets: ConnectorSecrets = convert(texts, connector.secrets_type, path=path)
-    unknown = present.keys() - texts.keys()
-    for name in unknown:
-        msgspec.structs.force_setattr(secrets, name, UNKNOWN_TEXT)
-    try:
-        connector.validate(config, secrets)
-    except InvalidField as error:
-        if error.path[:1] != ("secrets",) or not unknown.intersection(error.path[1:]):
-            raise BadRequest(errors=[Fault(below + ".".join(error.path), "invalid", error.message)]) from None
-
-
-# Stored ---------------------------------------------------------------------------------------------------------------
-
-
-async def store(work: UnitOfWork, source: DataSource, secrets: Values) -> None:
+async def change_secrets(work: UnitOfWork, source: DataSource, secrets: Values) -> None:
     """Seal what is given, remove what is null. Each time a secret is given its version counts up."""
     if removed := [name for name, value in secrets.items() if value is None]:
         gone = (DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.in_(removed))
         await work.session.execute(delete(DataSourceSecret).where(*gone))
     given = {name: value for name, value in secrets.items() if value is not None}
-    await store_new(work, [new_secret(work, source.id, name, value) for name, value in given.items()])
+    await store_secrets(work, [new_secret(work, source.id, name, value) for name, value in given.items()])
 
 
 def new_secret(work: UnitOfWork, source_id: UUID, name: str, value: Value) -> NewSecret:
@@ -106,7 +69,7 @@ def new_secret(work: UnitOfWork, source_id: UUID, name: str, value: Value) -> Ne
     return NewSecret(source_id, work.tenant_id, name, sealed, key_id, reference, work.now, work.actor_id)
 
 
-async def store_new(work: UnitOfWork, rows: Sequence[NewSecret]) -> None:
+async def store_secrets(work: UnitOfWork, rows: Sequence[NewSecret]) -> None:
     """In one statement, of however many sources they are."""
     if rows:
         await work.session.execute(STORE, {"rows": msgspec.to_builtins(rows)})
@@ -119,12 +82,12 @@ class Stored(Struct):
     versions: dict[str, int]
 
 
-async def names(work: UnitOfWork, source: DataSource) -> set[str]:
+async def names_of_secrets(work: UnitOfWork, source: DataSource) -> set[str]:
     statement = select(DataSourceSecret.name).where(DataSourceSecret.data_source_id == source.id)
     return set(await work.session.scalars(statement))
 
 
-async def stored(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> Stored:
+async def open_secrets(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> Stored:
     """The values, for connector work and nothing else. Raises Conflict naming those that no key of the ring opens."""
     rows = await work.session.execute(
         select(
@@ -154,32 +117,3 @@ def _value_of(work: UnitOfWork, source: DataSource, row: Row[Any]) -> Value | No
         return ring.open(row.sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
     except SealingError:
         return None
-
-
-# Sent only where they were given for ----------------------------------------------------------------------------------
-
-
-def require_reentry(
-    connector: AnyConnector,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    stored: Iterable[str],
-    given: Iterable[str],
-) -> None:
-    """A secret goes only where it was given for, references included: raises Conflict naming those to give again."""
-    moved = sorted(
-        field
-        for field in connector.destination_fields
-        if destination(before.get(field)) != destination(after.get(field))
-    )
-    kept = sorted(set(stored) - set(given))
-    if moved and kept:
-        faults = [
-            Fault(f"secrets.{name}", "secret_reentry_required", f"give it again: {', '.join(moved)} changed")
-            for name in kept
-        ]
-        raise Conflict(
-            "Where the stored secrets would be sent has changed. Give them again with the change.",
-            code="secret_reentry_required",
-            errors=faults,
-        )

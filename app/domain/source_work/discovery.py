@@ -17,9 +17,10 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
-from app.domain.sources.echoes import failure_without_secrets, without_secrets
-from app.domain.sources.models import SourceObject
-from app.domain.sources.services import DataSourceService, as_refusal
+from app.domain.source_work.connections import connection_of
+from app.domain.source_work.echoes import failure_without_secrets, without_secrets
+from app.domain.source_work.failures import as_refusal
+from app.domain.source_work.models import SourceObject
 from app.domain.work import unit_of_work_of
 
 
@@ -67,7 +68,7 @@ async def discover(run: JobRun) -> dict[str, Any]:
 async def _connection(run: JobRun) -> Any:
     assert run.subject_id is not None
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
-        return await DataSourceService(work).connection_of(run.subject_id)
+        return await connection_of(work, run.subject_id)
 
 
 async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:

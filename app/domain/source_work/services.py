@@ -1,0 +1,90 @@
+"""Work at sources as requests ask for it. No transaction is open while a source is dialled: what is needed is read in
+one, what came of it is written in the next."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from app.connectors import registry
+from app.connectors.contract.base import PreviewResult, TestResult
+from app.core.errors import Conflict, Forbidden
+from app.domain.jobs.schemas import JobOut
+from app.domain.jobs.services import JobService
+from app.domain.requests import HubRequest
+from app.domain.source_work.connection_tests import record_test, run_test, values_to_test
+from app.domain.source_work.connections import connection_of, reach_of
+from app.domain.source_work.previews import path_of, run_preview
+from app.domain.source_work.schemas import ConnectionPatch, PreviewAsk
+from app.domain.sources.reach import Reach, plain
+from app.domain.sources.repositories import DataSourceRepository
+from app.domain.sources.schemas import NewDataSource, type_of
+from app.domain.sources.types import require_offered
+from app.domain.work import UnitOfWork, record_refusal, work_of_its_own
+
+DISCOVER = "data_source.discover"
+
+
+class SourceWorkService:
+    def __init__(self, request: HubRequest) -> None:
+        self._request = request
+        self._parts = request.parts
+
+    async def test_unsaved(self, given: NewDataSource) -> TestResult:
+        """Raises BadRequest as registering it would."""
+        connector = registry.get(type_of(given))
+        require_offered(self._parts.settings, connector.type)
+        async with _refusals_recorded(self._request):
+            secrets = values_to_test(self._parts, self._request.principal, connector, given)
+        reach = Reach(connector.type, plain(given.config), secrets)
+        result = await run_test(self._parts, self._request.principal.tenant_id, reach)
+        async with work_of_its_own(self._request) as work:
+            after = {"type": connector.type, "status": result.status}
+            work.audit("data_source.test_unsaved", "data_source", None, after=after)
+        return result
+
+    async def test(self, source_id: UUID, changes: ConnectionPatch | None) -> TestResult:
+        """With changes nothing is kept in the history: they are not saved. Raises as an update with them would."""
+        async with _refusals_recorded(self._request), work_of_its_own(self._request) as work:
+            reach = await reach_of(work, source_id, changes)
+        result = await run_test(self._parts, self._request.principal.tenant_id, reach)
+        async with work_of_its_own(self._request) as work:
+            if changes is None:
+                await record_test(work, source_id, result, reach.secret_versions)
+            else:
+                work.audit("data_source.test_unsaved", "data_source", source_id, after={"status": result.status})
+        return result
+
+    async def preview(self, source_id: UUID, ask: PreviewAsk) -> PreviewResult:
+        """Raises NotFound for an object that the source does not have, Conflict where the source cannot be read."""
+        async with work_of_its_own(self._request) as work:
+            source, secrets = await connection_of(work, source_id)
+            path = await path_of(work, source_id, ask.object)
+            work.audit("data_source.preview", "data_source", source_id, after={"object": ask.object})
+        return await run_preview(self._parts, source, secrets, path, ask)
+
+
+class DiscoveryService:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+
+    async def start(self, source_id: UUID) -> JobOut:
+        """The job that looks inside; the one already under way, where there is one."""
+        source = await DataSourceRepository(self._work.session).load(source_id, self._work.tenant_id, lock=True)
+        jobs = JobService(self._work)
+        if (running := await jobs.unfinished(DISCOVER, source_id)) is not None:
+            return running
+        if not registry.get(source.type).capabilities.discover:
+            raise Conflict("Sources of this type cannot be discovered.", code="unsupported")
+        job = await jobs.enqueue(DISCOVER, subject_id=source_id)
+        self._work.audit("data_source.discover", "data_source", source_id, after={"job_id": str(job.id)})
+        return job
+
+
+@asynccontextmanager
+async def _refusals_recorded(request: HubRequest) -> AsyncIterator[None]:
+    """What is refused outside of the request's own transaction is on record before its 403 is sent."""
+    try:
+        yield
+    except Forbidden as error:
+        await record_refusal(request.parts, request.exchange, error)
+        raise
