@@ -22,7 +22,7 @@ from app.core.metrics import count_request
 from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, end_with_parent
 from app.core.stopping import hear_signals
-from app.domain.auth.gate import admit, check_routes
+from app.domain.auth.gate import Gate, check_routes
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
@@ -48,7 +48,7 @@ def create_app(parts: Parts) -> Litestar:
     app = Litestar(
         route_handlers=ROUTES,
         request_class=HubRequest,
-        before_request=admit,
+        middleware=[Gate()],
         dependencies={"work": Provide(unit_of_work)},
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],

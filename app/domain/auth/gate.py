@@ -1,17 +1,17 @@
-"""The gate: every request to a route passes here before its body is read.
+"""The gate: a middleware of Litestar's through which every request to a route passes before its body is read.
 
 JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A route that declares
 nothing is closed to all, and `check_routes` stops the start over it.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
-from litestar import Litestar, Request
+from litestar import Litestar
+from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
-from litestar.routes import HTTPRoute
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.core.answers import Answer
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, InternalError, NotFound
 from app.core.exchange import Exchange
@@ -20,36 +20,35 @@ from app.domain.parts import Parts
 from app.domain.work import record_refusal
 
 
-async def admit(request: Request[Any, Any, Any]) -> Answer[None] | None:
-    """An answer for OPTIONS only.
+class Gate(ASGIMiddleware):
+    """Authentication and the route's demand, in front of every handler but those that answer OPTIONS.
 
-    Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for query
-    parameters where the route takes none.
+    A handler finds who asks as `request.principal`, and by Litestar's own name as `request.user`.
     """
-    scope = request.scope
-    handler = scope["route_handler"]
-    access: Access | None = handler.opt.get("access")
-    if access is None:
-        if scope["method"] == "OPTIONS":
-            return Answer(204, [(b"allow", _methods(request.app, scope["path_template"]).encode())], b"")
-        raise InternalError
-    exchange = Exchange.of(scope)
-    if not access.is_open:
-        principal = await authenticate(request.app.state.parts, exchange)
-        if access.permission is not None and access.permission not in principal.permissions:
-            await _refuse(request.app.state.parts, exchange, principal, access.permission)
-    if scope["query_string"] and not access.takes_query:
-        raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
-    if access.takes_form:
-        require_form(exchange.header(b"content-type"))
-    return None
 
+    scopes = (ScopeType.HTTP,)
 
-def _methods(app: Litestar, path: str) -> str:
-    """Every method that a path takes, as in `Allow`. Litestar's own answer knows those of one handler only."""
-    routes = [route for route in app.routes if route.path_format == path and isinstance(route, HTTPRoute)]
-    found = {method for route in routes for handler in route.route_handlers for method in handler.http_methods}
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for
+        query parameters where the route takes none."""
+        access: Access | None = scope["route_handler"].opt.get("access")
+        if access is not None:
+            await self._admit(scope, access)
+        elif scope.get("method") != "OPTIONS":
+            raise InternalError
+        await next_app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, access: Access) -> None:
+        exchange = Exchange.of(scope)
+        if not access.is_open:
+            parts: Parts = scope["litestar_app"].state.parts
+            scope["user"] = principal = await authenticate(parts, exchange)
+            if access.permission is not None and access.permission not in principal.permissions:
+                await _refuse(parts, exchange, principal, access.permission)
+        if scope["query_string"] and not access.takes_query:
+            raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
+        if access.takes_form:
+            require_form(exchange.header(b"content-type"))
 
 
 async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
