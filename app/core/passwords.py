@@ -12,16 +12,24 @@ import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from time import perf_counter
 from typing import TypeVar
 
 from argon2 import PasswordHasher as Argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION
 
+from app.core.deadlines import Deadlines
 from app.core.errors import TooManyRequests
 
 T = TypeVar("T")
 
+LONGEST_WAIT_S = 5.0
+"""For a place in the pool; a sign-in that took longer would be tried again by its user, and make the queue longer."""
+FIRST_ESTIMATE_S = 0.1
+WEIGHT_OF_LATEST = 0.2
+"""Of the latest call in the estimate of the next one's time."""
 MAX_LENGTH = 1024
 GUESSABLE_BELOW = 10**8
 """zxcvbn's estimate of guesses; less falls within minutes even to throttled online guessing by a botnet."""
@@ -38,15 +46,30 @@ class PasswordHasher:
     """Hashes and verifies in `workers` threads (argon2 releases the GIL; each call takes 64 MiB for its time).
 
     The threads run at a lower priority, so that a flood of logins leaves the event loop its share of the processor.
-    At most `max_waiting` calls wait for a thread; one more is refused with TooManyRequests.
+    Nobody waits longer than `longest_wait_s` for a thread. Who would, as long as the latest calls took, is refused at
+    once with TooManyRequests; who was expected to wait less is refused when the time is over.
     """
 
-    def __init__(self, workers: int = 2, max_waiting: int = 256) -> None:
+    def __init__(self, workers: int = 2, *, longest_wait_s: float = LONGEST_WAIT_S) -> None:
         self._argon2 = Argon2()
         self._pool = ThreadPoolExecutor(workers, "argon2", initializer=_lower_priority)
-        self._limit = workers + max_waiting
-        self._running = 0
+        self._workers = workers
+        self._threads = asyncio.Semaphore(workers)
+        self._longest_wait_s = longest_wait_s
+        self._waits = Deadlines(longest_wait_s)
+        self._under_way = 0
+        self._usual_s = FIRST_ESTIMATE_S
         self._decoy = _decoy(self._argon2)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread works on yet."""
+        return max(self._under_way - self._workers, 0)
+
+    @property
+    def expected_wait_s(self) -> float:
+        """Of one more call, until it has a thread."""
+        return max(self._under_way - self._workers + 1, 0) * self._usual_s / self._workers
 
     async def hash(self, password: str) -> str:
         return await self._run(self._argon2.hash, _canonical(password))
@@ -69,15 +92,38 @@ class PasswordHasher:
             return False
 
     async def _run(self, call: Callable[..., T], *args: str) -> T:
-        if self._running >= self._limit:
-            raise TooManyRequests(
-                "Too many people are signing in at this moment. Try again shortly.", code="login_busy"
-            )
-        self._running += 1
+        if self.expected_wait_s > self._longest_wait_s:
+            raise _busy(self.expected_wait_s)
+        self._under_way += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+            await self._wait_for_thread()
+            try:
+                took_s, result = await asyncio.get_running_loop().run_in_executor(self._pool, _timed, call, *args)
+            finally:
+                self._threads.release()
         finally:
-            self._running -= 1
+            self._under_way -= 1
+        self._usual_s += (took_s - self._usual_s) * WEIGHT_OF_LATEST
+        return result
+
+    async def _wait_for_thread(self) -> None:
+        try:
+            async with self._waits.start():
+                await self._threads.acquire()
+        except TimeoutError:
+            raise _busy(self.expected_wait_s) from None
+
+
+def _timed(call: Callable[..., T], *args: str) -> tuple[float, T]:
+    """With the seconds that it took."""
+    began = perf_counter()
+    result = call(*args)
+    return perf_counter() - began, result
+
+
+def _busy(wait_s: float) -> TooManyRequests:
+    sentence = "Too many people are signing in at this moment. Try again shortly."
+    return TooManyRequests(sentence, code="login_busy", retry_after_s=max(1, ceil(wait_s)))
 
 
 def _decoy(argon2: Argon2) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from argon2.exceptions import VerifyMismatchError
 from zxcvbn.matching import L33T_TABLE, enumerate_l33t_subs, relevant_l33t_subtable
 
 from app.core.errors import TooManyRequests
-from app.core.passwords import PasswordHasher, _estimable, refusal
+from app.core.passwords import FIRST_ESTIMATE_S, PasswordHasher, _estimable, refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +114,7 @@ def test_no_password_keeps_the_estimator_busy(password: str) -> None:
 
 @pytest.fixture(scope="module")
 def hasher() -> Iterator[PasswordHasher]:
-    hasher = PasswordHasher(workers=1, max_waiting=1)
+    hasher = PasswordHasher(workers=1)
     yield hasher
     hasher.close()
 
@@ -169,9 +170,62 @@ async def test_hashing_leaves_the_event_loop_alone(hasher: PasswordHasher, monke
     assert seen[0].startswith("argon2")
 
 
-async def test_a_full_queue_refuses_instead_of_growing() -> None:
-    hasher = PasswordHasher(workers=1, max_waiting=1)
-    results = await asyncio.gather(*(hasher.verify(None, "x") for _ in range(4)), return_exceptions=True)
-    assert [type(result) for result in results] == [bool, bool, TooManyRequests, TooManyRequests]
+# --- A6: the queue is bounded by the time that it will take ---
+
+
+def take(hasher: PasswordHasher, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call, whatever the machine."""
+
+    def fits(*_: object) -> bool:
+        time.sleep(seconds)
+        return False
+
+    monkeypatch.setattr(hasher, "_fits", fits)
+
+
+async def many(hasher: PasswordHasher, count: int) -> list[bool | BaseException]:
+    return await asyncio.gather(*(hasher.verify(None, "x") for _ in range(count)), return_exceptions=True)
+
+
+@pytest.mark.found("A6")
+async def test_who_would_wait_too_long_is_refused_at_once_and_told_when_to_come_back() -> None:
+    hasher = PasswordHasher(workers=1, longest_wait_s=5 * FIRST_ESTIMATE_S)
+    refused: list[TooManyRequests] = []
+
+    async def verify() -> None:
+        try:
+            await hasher.verify(None, "x")
+        except TooManyRequests as error:
+            refused.append(error)
+
+    tasks = [asyncio.create_task(verify()) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert len(refused) == 20 - 6, "one has the thread, five wait"
+    assert hasher.waiting == 5
+    await asyncio.gather(*tasks)
+    assert {error.code for error in refused} == {"login_busy"}
+    assert all(int(error.headers["Retry-After"]) >= 1 for error in refused)
     assert not await hasher.verify(None, "room again")
+    hasher.close()
+
+
+@pytest.mark.found("A6")
+async def test_the_estimate_follows_the_time_that_calls_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy or weaker machine fewer may wait."""
+    hasher = PasswordHasher(workers=1, longest_wait_s=2 * FIRST_ESTIMATE_S)
+    take(hasher, 3 * FIRST_ESTIMATE_S, monkeypatch)
+    for _ in range(4):
+        await hasher.verify(None, "x")
+    results = await many(hasher, 3)
+    assert [type(result) for result in results] == [bool, TooManyRequests, TooManyRequests]
+    hasher.close()
+
+
+@pytest.mark.found("A6")
+async def test_nobody_waits_longer_than_is_allowed_whatever_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher = PasswordHasher(workers=1, longest_wait_s=3 * FIRST_ESTIMATE_S)
+    take(hasher, 5 * FIRST_ESTIMATE_S, monkeypatch)
+    results = await many(hasher, 4)
+    assert [type(result) for result in results] == [bool, TooManyRequests, TooManyRequests, TooManyRequests]
+    assert hasher.waiting == 0
     hasher.close()

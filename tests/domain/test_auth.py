@@ -113,6 +113,23 @@ async def test_all_failures_to_log_in_are_alike_in_answer_and_work(
         assert await failure(hub, email, tried, monkeypatch) == unknown, name
 
 
+@pytest.mark.found("A6")
+async def test_a_login_that_would_wait_too_long_is_told_so_at_once_whoever_it_names(
+    hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AN4 holds for the flood too: it must not tell who exists."""
+    known = await new_user(hub, records)
+    monkeypatch.setattr(hub.parts.passwords, "_under_way", 1000)
+    answers = [
+        await hub.client().post(LOGIN, json={"email": email, "password": password})
+        for email, password in ((known, PASSWORD), (known, "wrong"), ("nobody@example.org", PASSWORD), ("", ""))
+    ]
+    assert {answer.status_code for answer in answers} == {429}
+    assert {answer.json()["code"] for answer in answers} == {"login_busy"}
+    assert len({answer.headers["retry-after"] for answer in answers}) == 1
+    assert await records.one("SELECT failed_logins FROM users WHERE email = $1", known) == 0
+
+
 @pytest.mark.parametrize(
     "email", ["", "@", "a" * 320, "a@b", "ada@example.org\r\nX-Evil: 1", "%00", "' OR 1=1 --", "ﷺ" * 100]
 )

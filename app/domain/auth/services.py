@@ -2,6 +2,7 @@
 
 import hmac
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, selec
 from uuid_utils.compat import uuid7
 
 from app.core.answers import Answer, answer
-from app.core.errors import BadRequest, Fault, Forbidden, NotFound, Unauthenticated
+from app.core.errors import BadRequest, Fault, Forbidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
 from app.domain.auth.models import Session
@@ -171,8 +172,11 @@ def _record_login(
 
 
 async def _rehash(work: UnitOfWork, user: Candidate, password: str) -> None:
-    """A hash made with weaker parameters than today's is replaced while the password is at hand."""
-    if work.parts.passwords.needs_rehash(user.password_hash):
+    """A hash made with weaker parameters than today's is replaced while the password is at hand; at the next login,
+    where too many wait for a hash now."""
+    if not work.parts.passwords.needs_rehash(user.password_hash):
+        return
+    with suppress(TooManyRequests):
         stronger = await work.parts.passwords.hash(password)
         await work.session.execute(
             update(User)
