@@ -12,7 +12,8 @@ import jwt
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets
 from app.core.egress import EgressPolicy

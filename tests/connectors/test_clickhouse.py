@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.clickhouse import (
     Clickhouse,

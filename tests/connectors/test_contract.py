@@ -9,15 +9,9 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.contract.base import (
-    DiscoveredObject,
-    PreviewRequest,
-    config_schema,
-    qualify,
-    secrets_schema,
-    unqualify,
-)
+from app.connectors.contract.config import config_schema, secrets_schema
 from app.connectors.contract.failures import EXPLANATIONS, ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, qualify, unqualify
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start

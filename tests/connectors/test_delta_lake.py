@@ -18,8 +18,10 @@ from arro3.core import DataType, Field, Schema
 from arro3.io import read_parquet, write_parquet
 from deltalake import DeltaTable, write_deltalake
 
-from app.connectors.contract.base import InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.types.delta_lake.connector import DeltaLake, DeltaLakeConfig, DeltaLakeSecrets
 from app.core.egress import EgressPolicy
 from tests.connectors.servers.delta_tables import NUMBERS, Action, rewrite, table, write_numbers

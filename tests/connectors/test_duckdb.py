@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.connectors.contract.base import PreviewRequest, PreviewResult
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest, PreviewResult
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
+from app.connectors.contract.steps import Steps
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.gcs import Gcs, GcsConfig, GcsSecrets
 from app.core.egress import EgressPolicy

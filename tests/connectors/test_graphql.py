@@ -10,8 +10,10 @@ import graphql as core
 import msgspec
 import pytest
 
-from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.types.graphql.connector import Graphql, GraphqlConfig, GraphqlSecrets
 from app.connectors.types.graphql.schema import MAX_LEAVES, Listing, listings, query_for, rows_at, schema_of
 from app.core.egress import EgressPolicy

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.connectors.contract.base import Network, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, origin_of
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY

@@ -17,8 +17,9 @@ import pytest
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 
-from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.http_file.connector import HttpFile, HttpFileConfig, HttpFileSecrets
 from app.core.egress import EgressPolicy

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest, TestResult
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
+from app.connectors.contract.steps import TestResult
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.connector import Kafka

@@ -14,8 +14,10 @@ import msgspec
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.mongodb.bson_values import MAX_FIELDS, FieldTypes, plain
 from app.connectors.types.mongodb.connector import Mongodb, MongodbConfig, MongodbSecrets

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 from mysql_mimic import MysqlServer, Session  # type: ignore[import-untyped]
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.mysql import connector as mysql
 from app.connectors.types.mysql.catalog import Catalog
@@ -284,7 +285,7 @@ def rogue(answers: Answers, greeting: bytes = GREETING) -> Iterator[tuple[int, b
 
 async def attempt(port: int, **more: Any) -> str:
     """The code with which a check ends in this process, where nothing hides what is sent."""
-    from app.connectors.contract.base import Steps
+    from app.connectors.contract.steps import Steps
 
     values = msgspec.convert(config(port, connect_timeout_s=1.0, statement_timeout_s=0.1, **more), MysqlConfig)
     connector = Mysql(values, MysqlSecrets(password=PASSWORD), EgressPolicy(loopback_allowed=True))

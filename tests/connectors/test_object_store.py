@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.processes.sandbox import ConnectorSandbox

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 from app.connectors.types.rabbitmq.connector import Rabbitmq

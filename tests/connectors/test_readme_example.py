@@ -18,8 +18,9 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.connectors.contract.base import InvalidField, PreviewRequest, config_schema
+from app.connectors.contract.config import InvalidField, config_schema
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from tests.connectors import test_contract as contract

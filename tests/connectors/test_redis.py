@@ -16,8 +16,10 @@ import msgspec
 import pytest
 import redis
 
-from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.redis.connector import Redis, RedisConfig, RedisSecrets
 from app.connectors.types.redis.key_patterns import MAX_PATTERNS, KeyPatterns, beginning, fits, masked

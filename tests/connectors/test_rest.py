@@ -8,8 +8,10 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.contract.base import DiscoveredObject, InvalidField, PreviewRequest, PreviewResult, Steps
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import Response
 from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
 from app.connectors.types.rest.pages import Paging, next_link, read_rows

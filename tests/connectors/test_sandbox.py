@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from app.connectors.contract.base import PreviewRequest, TestResult
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
+from app.connectors.contract.steps import TestResult
 from app.connectors.processes.sandbox import ConnectorSandbox, SandboxClosed, TooManyConnectorRuns
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
@@ -165,8 +166,8 @@ async def test_a_connector_runs_the_code_of_its_own_hub(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "app" / "connectors", tmp_path / "app" / "connectors")
     shutil.copytree(ROOT / "app" / "core", tmp_path / "app" / "core")
     (tmp_path / "app" / "__init__.py").touch()
-    base = tmp_path / "app" / "connectors" / "contract" / "base.py"
-    base.write_text(base.read_text().replace("Not reached: an earlier step failed.", "From the copy."))
+    steps = tmp_path / "app" / "connectors" / "contract" / "steps.py"
+    steps.write_text(steps.read_text().replace("Not reached: an earlier step failed.", "From the copy."))
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import asyncio\n"

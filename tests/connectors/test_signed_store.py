@@ -14,8 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import pytest
 
-from app.connectors.contract.base import PreviewRequest, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
+from app.connectors.contract.steps import Steps
 from app.connectors.files.object_store import ObjectStore
 from app.connectors.files.signed_store import Listing
 from app.connectors.network.http import MAX_BODY_BYTES

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.snowflake import Snowflake, SnowflakeConfig, SnowflakeSecrets
 from app.core.egress import EgressPolicy

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.connectors.contract.base import PreviewRequest, PreviewResult, TestResult
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest, PreviewResult
+from app.connectors.contract.steps import TestResult
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 

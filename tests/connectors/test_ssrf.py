@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import Network, PreviewRequest, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest
+from app.connectors.contract.pinning import Network
+from app.connectors.contract.steps import Steps
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets

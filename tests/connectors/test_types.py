@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.contract.base import InvalidField, PreviewRequest
+from app.connectors.contract.config import InvalidField
+from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.types.rest.connector import RestConfig

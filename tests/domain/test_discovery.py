@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.connectors.contract.base import DiscoveredField, DiscoveredObject
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject
 from app.core.embedded import EmbeddedPostgres
 from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost

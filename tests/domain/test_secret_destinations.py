@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
-from app.connectors.contract.base import Steps, TestResult
 from app.connectors.contract.identity import destination
+from app.connectors.contract.steps import Steps, TestResult
 from app.domain.sources.secrets import stored as stored_secrets
 from tests.conftest import Hub
 from tests.domain.conftest import Records

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.connectors.contract.base import qualify
+from app.connectors.contract.objects import qualify
 from app.core.egress import EgressPolicy
 from app.core.embedded import EmbeddedPostgres
 from app.core.exchange import Exchange

@@ -15,7 +15,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from app.connectors import registry
-from app.connectors.contract.base import config_schema, secrets_schema
+from app.connectors.contract.config import config_schema, secrets_schema
 from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
 from app.core.errors import BadRequest

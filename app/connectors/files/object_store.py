@@ -18,19 +18,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
-    ConnectorConfig,
-    DiscoveredObject,
-    InvalidField,
-    Pem,
-    PreviewRequest,
-    PreviewResult,
-    SecretsT,
-    Steps,
-    TimeoutS,
-)
+from app.connectors.contract.base import Connector, SecretsT
+from app.connectors.contract.config import ConnectorConfig, InvalidField, Pem, TimeoutS
 from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,
     Datasets,

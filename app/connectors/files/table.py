@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField
+from app.connectors.contract.objects import DiscoveredField
 
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet"]
 ReadRange = Callable[[int, int], Awaitable[bytes]]

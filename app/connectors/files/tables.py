@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from app.connectors.contract.base import (
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import elapsed_ms
 from app.connectors.files.datasets import Dataset, is_pattern, partitions
 from app.connectors.files.reading import read_file
 from app.connectors.files.table import Table, format_of

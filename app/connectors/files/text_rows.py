@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.files.table import Table, format_of
 from app.connectors.files.text import decoded, inflated
 from app.connectors.values.json_rows import fields_of, rows_in

@@ -14,16 +14,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    ConnectorConfig,
-    ConnectorSecrets,
-    InvalidField,
-    Network,
-    Pem,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
 from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Origin, Response, origin_of
 
 AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]

@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.connectors.contract.base import Network
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
 from app.connectors.network.dialling import dial
 
 MAX_HEAD_BYTES: Final = 65_536

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from app.connectors.contract.base import Network, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dial, hung_up, silent
 from app.core.egress import Pinned
 

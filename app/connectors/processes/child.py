@@ -23,8 +23,9 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from app.connectors import registry
-from app.connectors.contract.base import OUT_OF_MEMORY, Connector, Steps, unexpected
+from app.connectors.contract.base import Connector
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import OUT_OF_MEMORY, Steps, unexpected
 from app.connectors.processes import frames
 from app.connectors.processes.confinement import confine
 

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredObject, PreviewRequest, PreviewResult, Step, StepName, TestResult
 from app.connectors.contract.failures import Code
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Step, StepName, TestResult
 from app.core.egress import EgressPolicy
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024

@@ -27,18 +27,9 @@ import msgspec
 
 import app
 from app.connectors import registry
-from app.connectors.contract.base import (
-    OUT_OF_MEMORY,
-    DiscoveredObject,
-    PreviewRequest,
-    PreviewResult,
-    Step,
-    StepName,
-    Steps,
-    TestResult,
-    elapsed_ms,
-)
 from app.connectors.contract.failures import EXPLANATIONS, Code, ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import OUT_OF_MEMORY, Step, StepName, Steps, TestResult, elapsed_ms
 from app.connectors.processes import frames
 from app.core.egress import EgressPolicy
 

@@ -21,24 +21,18 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    InvalidField,
-    Pem,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Stream, origin_of
 from app.connectors.values.values import RowBudget, exact_number, json_safe
 

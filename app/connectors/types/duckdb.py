@@ -23,23 +23,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Capabilities,
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
+from app.connectors.contract.base import Capabilities, Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, SecretText, TimeoutS
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.values import RowBudget, json_safe, read_json
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import ConnectorSecrets, InvalidField, SecretText
+from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import (
     PAGE,

@@ -18,27 +18,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Capabilities,
-    Connector,
+from app.connectors.contract.base import Capabilities, Connector
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
-    DiscoveredField,
-    DiscoveredObject,
     Host,
     InvalidField,
     Pem,
     Port,
+    SecretText,
+    TimeoutS,
+)
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
+    DiscoveredField,
+    DiscoveredObject,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
 from app.connectors.values.values import RowBudget, json_safe, read_json
 

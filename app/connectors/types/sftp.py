@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
-    DiscoveredObject,
     Host,
     InvalidField,
     Port,
-    PreviewRequest,
-    PreviewResult,
     SecretText,
-    Steps,
     TimeoutS,
 )
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up

@@ -15,25 +15,18 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from app.connectors.contract.base import (
-    STEP_NAMES,
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, Host, InvalidField, SecretText
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    Host,
-    InvalidField,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    StepName,
-    Steps,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import STEP_NAMES, StepName, Steps, elapsed_ms
 from app.connectors.values.values import RowBudget
 
 _BATCH: Final = 200

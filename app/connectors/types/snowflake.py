@@ -25,25 +25,18 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Capabilities,
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
+from app.connectors.contract.base import Capabilities, Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    InvalidField,
-    Pem,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Origin, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.values.values import RowBudget, json_safe, read_json

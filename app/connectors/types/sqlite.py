@@ -23,22 +23,18 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Capabilities,
-    Connector,
-    ConnectorConfig,
+from app.connectors.contract.base import Capabilities, Connector
+from app.connectors.contract.config import ConnectorConfig, NoSecrets, TimeoutS
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    NoSecrets,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.values import RowBudget, json_safe, read_json
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.values import json_safe
 
 if TYPE_CHECKING:

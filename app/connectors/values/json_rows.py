@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from app.connectors.contract.base import DiscoveredField, PortableType
+from app.connectors.contract.objects import DiscoveredField, PortableType
 
 ITEM_KEYS: Final = ("items", "data", "results", "value", "records", "content", "rows")
 """Names under which servers put the list of an answer, in the order in which they are looked for."""

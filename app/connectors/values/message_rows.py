@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from app.connectors.contract.base import DiscoveredField, PortableType, PreviewColumn
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, PortableType, PreviewColumn
 from app.connectors.values.json_rows import fields_of
 from app.connectors.values.values import json_safe
 

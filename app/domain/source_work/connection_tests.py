@@ -9,8 +9,8 @@ from sqlalchemy import insert
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
-from app.connectors.contract.base import StepName, Steps, TestResult
 from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import StepName, Steps, TestResult
 from app.connectors.processes.sandbox import SandboxError
 from app.core.security import Principal
 from app.domain.parts import Parts

@@ -6,7 +6,8 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.connectors.contract.base import PreviewResult, TestResult
+from app.connectors.contract.objects import PreviewResult
+from app.connectors.contract.steps import TestResult
 from app.core.answers import Answer, accepted, answer
 from app.core.listing import Page
 from app.core.security import requires

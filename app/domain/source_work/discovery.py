@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.connectors.contract.base import DiscoveredObject
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun

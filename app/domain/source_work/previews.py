@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.connectors.contract.base import PreviewRequest, PreviewResult, unqualify
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import PreviewRequest, PreviewResult, unqualify
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import BadRequest, Fault, NotFound
 from app.core.listing import parse_uuid

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from app.connectors.contract.base import TestResult
+from app.connectors.contract.steps import TestResult
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import Conflict, HubError, NotFound
 from app.domain.parts import Parts

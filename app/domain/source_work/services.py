@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from app.connectors import registry
-from app.connectors.contract.base import PreviewResult, TestResult
+from app.connectors.contract.objects import PreviewResult
+from app.connectors.contract.steps import TestResult
 from app.core.errors import Conflict, Forbidden
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService

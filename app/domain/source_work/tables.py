@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.connectors.contract.base import PortableType, PreviewResult
+from app.connectors.contract.objects import PortableType, PreviewResult
 from app.core.errors import BadRequest
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ARRAY, LargeBinary, Uuid, bindparam, select, text, update
 
 from app.connectors import registry
-from app.connectors.contract.base import ConnectorConfig
+from app.connectors.contract.config import ConnectorConfig
 from app.connectors.registry import AnyConnector
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSource

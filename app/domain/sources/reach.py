@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from app.connectors import registry
-from app.connectors.contract.base import ConnectorConfig
+from app.connectors.contract.config import ConnectorConfig
 from app.core.bodies import convert
 from app.domain.sources import duplicates
 from app.domain.sources.models import DataSource

@@ -15,7 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
-from app.connectors.contract.base import Capabilities, ConnectorConfig, ConnectorSecrets
+from app.connectors.contract.base import Capabilities
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, visible
 from app.domain.sources.secrets.masks import no_masks

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from app.connectors import registry
-from app.connectors.contract.base import config_schema, secrets_schema
+from app.connectors.contract.config import config_schema, secrets_schema
 from app.core.errors import BadRequest, Fault
 from app.domain.sources.schemas import TypeOut
 from app.settings import Settings

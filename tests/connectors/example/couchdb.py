@@ -12,22 +12,17 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta, Struct
 
-from app.connectors.contract.base import (
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, SecretText, TimeoutS
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    InvalidField,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient
 from app.connectors.values.values import RowBudget, json_safe
 

@@ -15,17 +15,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from app.connectors.contract.base import (
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
-    DiscoveredField,
-    DiscoveredObject,
-    PreviewRequest,
-    PreviewResult,
-    Steps,
-)
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 
 
 class MisbehavingConfig(ConnectorConfig, frozen=True, kw_only=True):

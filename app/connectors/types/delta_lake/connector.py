@@ -17,22 +17,11 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
-    ConnectorConfig,
-    ConnectorSecrets,
-    DiscoveredObject,
-    InvalidField,
-    Pem,
-    PreviewColumn,
-    PreviewRequest,
-    PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
-)
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewColumn, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import LocalFolder, local_file, local_folder
 from app.connectors.files.object_store import PAGE, EndpointUrl, FoundKey, Store, refuse_a_bad_endpoint
 from app.connectors.files.parquet_rows import read_parquet

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.delta_lake.log import Metadata
 from app.connectors.values.arrow_values import MAX_NATIVE_TYPE
 from app.connectors.values.values import json_safe

@@ -15,18 +15,17 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import InvalidField
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    InvalidField,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    Steps,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.datasets import matches
 from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
 from app.connectors.network.http_auth import (

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_rows import ITEM_KEYS
 
 if TYPE_CHECKING:

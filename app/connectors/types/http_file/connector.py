@@ -18,16 +18,11 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
-    DiscoveredField,
-    DiscoveredObject,
-    InvalidField,
-    PreviewRequest,
-    PreviewResult,
-    Steps,
-)
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.files import text_rows
 from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,

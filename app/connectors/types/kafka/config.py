@@ -7,14 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    ConnectorConfig,
-    ConnectorSecrets,
-    InvalidField,
-    Pem,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.network.http import origin_of
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]

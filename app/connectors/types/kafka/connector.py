@@ -17,16 +17,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-from app.connectors.contract.base import (
-    Connector,
-    DiscoveredObject,
-    InvalidField,
-    PreviewRequest,
-    PreviewResult,
-    Steps,
-    elapsed_ms,
-)
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog

@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from app.connectors.contract.base import Network, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import (
     ask,
     dialled,

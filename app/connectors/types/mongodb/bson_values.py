@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from app.connectors.contract.base import DiscoveredField, PortableType
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.values import MAX_DEPTH, json_safe
 
 MAX_FIELDS: Final = 1_000

@@ -20,25 +20,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta, Struct
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
-    DiscoveredField,
-    DiscoveredObject,
     Host,
     InvalidField,
     Pem,
     Port,
+    SecretText,
+    TimeoutS,
+)
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
+    DiscoveredField,
+    DiscoveredObject,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.datasets import matches
 from app.connectors.network.dialling import hung_up, silent, tls_context
 from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage

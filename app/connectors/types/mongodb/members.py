@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
-from app.connectors.contract.base import Network
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
 from app.connectors.network.dialling import dialled, hung_up, silent, tls_context, tls_failure
 from app.core.egress import Pinned
 

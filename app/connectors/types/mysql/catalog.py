@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, DiscoveredObject, PortableType
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PortableType
 
 _KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
 

@@ -21,26 +21,27 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
-    DiscoveredField,
-    DiscoveredObject,
     Host,
     InvalidField,
     Pem,
     Port,
+    SecretText,
+    TimeoutS,
+)
+from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.objects import (
+    DiscoveredField,
+    DiscoveredObject,
     PortableType,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.dialling import dialled, hung_up, silent, tls_context, tls_failure
 from app.connectors.types.mysql.catalog import (
     PATH_COLUMNS,

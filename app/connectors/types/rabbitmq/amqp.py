@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from app.connectors.contract.base import Network, Steps
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import (
     ask,
     dialled,

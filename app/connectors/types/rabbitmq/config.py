@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from app.connectors.contract.base import (
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
     Host,

@@ -23,16 +23,11 @@ from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
-from app.connectors.contract.base import (
-    Connector,
-    DiscoveredObject,
-    InvalidField,
-    PreviewRequest,
-    PreviewResult,
-    Steps,
-    elapsed_ms,
-)
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Response
 from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_of
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets

@@ -18,25 +18,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import (
     ConnectorConfig,
     ConnectorSecrets,
-    DiscoveredField,
-    DiscoveredObject,
     Host,
     InvalidField,
     Pem,
     Port,
+    SecretText,
+    TimeoutS,
+)
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
+    DiscoveredField,
+    DiscoveredObject,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    SecretText,
-    Steps,
-    TimeoutS,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.datasets import matches
 from app.connectors.network.dialling import ask, dialled, handshake, tls_context
 from app.connectors.types.redis.key_patterns import (

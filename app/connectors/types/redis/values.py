@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.redis.session import MAX_REPLY_BYTES, Command, Session, TooLong
 from app.connectors.values.values import json_safe, read_json
 

@@ -15,18 +15,17 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from app.connectors.contract.base import (
-    Connector,
+from app.connectors.contract.base import Connector
+from app.connectors.contract.config import InvalidField
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    InvalidField,
     PreviewColumn,
     PreviewRequest,
     PreviewResult,
-    Steps,
-    elapsed_ms,
 )
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Response, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,

@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import msgspec
 
-from app.connectors.contract.base import DiscoveredField, PortableType
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.network.http import origin_of
 from app.connectors.values.json_rows import BY_JSON_TYPE, ITEM_KEYS, at_pointer
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_plus, urlsplit
 
 from msgspec import Meta
 
-from app.connectors.contract.base import ConnectorSecrets, InvalidField, SecretText
+from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.files.object_store import (
     PAGE,
     EndpointUrl,

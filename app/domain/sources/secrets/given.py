@@ -2,7 +2,7 @@
 
 import msgspec
 
-from app.connectors.contract.base import ConnectorConfig, ConnectorSecrets, InvalidField
+from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField
 from app.connectors.registry import AnyConnector
 from app.core.bodies import convert
 from app.core.errors import BadRequest, Fault

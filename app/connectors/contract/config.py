@@ -1,0 +1,99 @@
+"""What the configs and secrets of types are made of, and their JSON Schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or address, without scheme or port.")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Pem = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=65_536,
+        description="Certificates in PEM form.",
+        extra_json_schema={"contentMediaType": "application/x-pem-file"},
+    ),
+]
+SecretText = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
+TimeoutS = Annotated[float, Meta(ge=0.1, le=60, description="Seconds.")]
+
+
+class InvalidField(ValueError):
+    """A value that its type allows and its neighbours do not. `path` leads to the field from the config's or the
+    secrets' root; msgspec wraps this into a `ValidationError`, whose `__cause__` it then is."""
+
+    def __init__(self, path: Sequence[str], message: str) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+        self.message = message
+
+
+class ConnectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every config Struct: no control characters in any text, except the line ends of PEM fields."""
+
+    def __post_init__(self) -> None:
+        for name, text in _texts(self):
+            if any((character < " " and character not in "\r\n\t") or character == "\x7f" for character in text):
+                raise InvalidField((name,), f"{name} holds a control character.")
+            if any(character in "\r\n" for character in text) and not text.lstrip().startswith("-----BEGIN "):
+                raise InvalidField((name,), f"{name} holds a line break.")
+
+
+class ConnectorSecrets(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every secrets Struct. Every field is optional; `Connector.validate` says which ones a config needs."""
+
+    def __post_init__(self) -> None:
+        for name, text in _texts(self):
+            if "\x00" in text:
+                raise InvalidField((name,), f"{name} holds a NUL character.")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<hidden>)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class NoSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+    """For types that have none."""
+
+
+def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Struct):
+        for field in value.__struct_fields__:
+            yield from _texts(getattr(value, field), f"{name}.{field}" if name else field)
+    elif isinstance(value, list | tuple | frozenset):
+        for item in value:
+            yield from _texts(item, name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key, name)
+            yield from _texts(item, name)
+
+
+# Schemas --------------------------------------------------------------------------------------------------------------
+
+
+def config_schema(struct: type[Struct]) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a config or secrets Struct; references stay inside it, under `$defs`."""
+    (schema,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    root = components.pop(struct.__name__, schema)
+    document: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
+    if components:
+        document["$defs"] = components
+    return document
+
+
+def secrets_schema(struct: type[Struct]) -> dict[str, Any]:
+    """As `config_schema`, every field marked as one that can be written and never read."""
+    document = config_schema(struct)
+    for field in document.get("properties", {}).values():
+        field["writeOnly"] = True
+    return document
