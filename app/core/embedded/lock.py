@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from app.core.embedded.failures import EmbeddedInUse
-
 
 class Lock:
     """A flock on a file that holds the holder's process id."""
@@ -26,11 +24,10 @@ class Lock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except BlockingIOError:
+        except OSError as error:
             os.close(fd)
-            return None
-        except OSError:
-            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                return None
             raise
         return cls(fd)
 
@@ -46,13 +43,6 @@ class Lock:
 
 
 os.register_at_fork(after_in_child=Lock.drop_inherited)
-
-
-def lock_home(home: Path, data_dir: Path) -> Lock:
-    lock = Lock.take(home / "lock")
-    if lock is None:
-        raise EmbeddedInUse(data_dir, read_pid(home / "lock"))
-    return lock
 
 
 def read_pid(path: Path) -> int | None:

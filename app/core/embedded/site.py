@@ -10,7 +10,9 @@ from pathlib import Path
 
 from app.core.embedded.failures import EmbeddedFailed
 from app.core.embedded.names import SYSTEM_HOME
-from app.core.embedded.processes import ENVIRONMENT
+
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+"""All that PostgreSQL's programs get to see of ours."""
 
 
 @dataclass(frozen=True, slots=True)
