@@ -21,7 +21,7 @@ from app.core.logging import RequestLog, configure
 from app.core.metrics import count_request
 from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, end_with_parent
-from app.core.stopping import hear_signals
+from app.core.stopping import STOPPING, hear_signals
 from app.domain.auth.gate import Gate, check_routes
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
@@ -84,6 +84,7 @@ def serve() -> Frame:
     parts = prepare_parts(settings, os.environ[HANDED_OVER])
     litestar = create_app(parts)
     app = framed(litestar, settings)
+    STOPPING.react(app.hurry)
     litestar.on_startup += [hear_signals, partial(close_when_stopping, app.peers_asking)]
     _spare_the_collector()
     return app

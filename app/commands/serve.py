@@ -16,11 +16,10 @@ from typing import Any
 
 from app.commands.database import CommandFailed, Database, bring_up_to_date, database
 from app.core.processes import HANDED_OVER, STARTED_BY
+from app.core.stopping import KILLED_AFTER_S
 from app.settings import Settings
 
 HEADER_TIMEOUT_MS = 10_000
-STOP_TIMEOUT_S = 10
-"""What is in flight at SIGTERM has that long."""
 READY_POLL_S = 0.02
 RESTART_PAUSE_S = 1.0
 """Before a worker that was lost is replaced."""
@@ -180,7 +179,7 @@ def _run_server(host: str, port: int, workers: int) -> None:
         websockets=False,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
         respawn_failed_workers=True,
-        workers_kill_timeout=STOP_TIMEOUT_S,
+        workers_kill_timeout=KILLED_AFTER_S,
         log_level=LogLevels.warning,
     ).serve()
 
@@ -211,7 +210,7 @@ class _Beside:
             worker = self._worker
         if worker is not None:
             _end(worker)
-        self._thread.join(STOP_TIMEOUT_S)
+        self._thread.join(KILLED_AFTER_S)
 
     def _run(self) -> None:
         while not self._answers():
@@ -250,7 +249,7 @@ class _Beside:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
-        process.wait(STOP_TIMEOUT_S)
+        process.wait(KILLED_AFTER_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

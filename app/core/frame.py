@@ -17,6 +17,7 @@ from app.core.answers import error_answer
 from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, HubError, InternalError, Unavailable
 from app.core.exchange import Exchange, refuse_repeated
+from app.core.stopping import ANSWERED_WITHIN_S, STOPPING, stopping_error
 
 log = logging.getLogger("hub.requests")
 
@@ -85,6 +86,10 @@ class Frame:
             self._under_way.discard(exchange)
             self._observe(exchange)
 
+    def hurry(self) -> None:
+        """The process was told to end: what is not done soon is answered all the same, before it is killed."""
+        self._deadlines.shorten(ANSWERED_WITHIN_S)
+
     def peers_asking(self) -> set[int]:
         """The ports of the clients whose requests are under way."""
         clients = (exchange.scope.get("client") for exchange in self._under_way)
@@ -98,6 +103,8 @@ class Frame:
                 if not await self._answer_preflight(exchange, reply):
                     await self._app(scope, receive, reply)
         except TimeoutError:
+            if STOPPING.has_begun:
+                raise stopping_error("The hub stops before this could be done. Send it again.") from None
             raise Unavailable("The answer took too long. Try again in a moment.", code="deadline_exceeded") from None
 
     async def _give_up(

@@ -10,6 +10,13 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
+from app.core.errors import Unavailable
+
+KILLED_AFTER_S = 10
+"""From SIGTERM on: what has not ended by then is killed."""
+ANSWERED_WITHIN_S = 8.0
+"""From SIGTERM on: what is not done by then is told to be asked again, which takes the rest of the time at most."""
+
 
 class Stopping:
     """Begins once, in the event loop."""
@@ -42,6 +49,13 @@ class Stopping:
         for told in self._waiting:
             if not told.done():
                 told.set_result(None)
+
+
+def stopping_error(sentence: str) -> Unavailable:
+    """For a request that this process cannot finish any more: its connection is not to be used again either."""
+    error = Unavailable(sentence, code="stopping")
+    error.headers["Connection"] = "close"
+    return error
 
 
 STOPPING = Stopping()

@@ -7,10 +7,10 @@ from litestar.types import Empty
 
 from app.core.bodies import decode, media_type_of
 from app.core.deadlines import Deadlines
-from app.core.errors import BadRequest, HubError, TooLarge, Unauthenticated, Unavailable, UnsupportedMediaType
+from app.core.errors import BadRequest, TooLarge, Unauthenticated, UnsupportedMediaType
 from app.core.exchange import Exchange
 from app.core.security import Principal
-from app.core.stopping import STOPPING
+from app.core.stopping import STOPPING, stopping_error
 from app.domain.parts import Parts
 
 BODY_DEADLINE_S = 10.0
@@ -52,7 +52,7 @@ class HubRequest(Request[Any, Any, Any]):
                     body = await self._read()
             except TimeoutError:
                 if STOPPING.has_begun:
-                    raise _stopping() from None
+                    raise stopping_error("The hub stops, and your request was not all here. Send it again.") from None
                 raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
             if not body:
                 self._refuse_absence()
@@ -98,10 +98,3 @@ class HubRequest(Request[Any, Any, Any]):
         if wanted is None:
             return None
         return decode(body, wanted.annotation, self._media_type())
-
-
-def _stopping() -> HubError:
-    """The connection ends with it, since what is left of the body would be taken for the next request."""
-    error = Unavailable("The hub stops, and your request was not all here. Send it again.", code="stopping")
-    error.headers["Connection"] = "close"
-    return error

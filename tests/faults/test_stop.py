@@ -1,16 +1,21 @@
 """FT7 on a whole hub: SIGTERM finishes what is in flight, and waits for nobody who has nothing to say any more."""
 
+import asyncio
+import json
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from app.core.stopping import KILLED_AFTER_S
 from tests.commands.hubs import Served, family, fresh_folder, survivors
 
 pytestmark = pytest.mark.slow
@@ -62,6 +67,19 @@ def all_of(connection: socket.socket) -> bytes:
     while part := connection.recv(65536):
         received += part
     return received
+
+
+@contextmanager
+def row_locked(hub: Served, source_id: str) -> Iterator[None]:
+    """By somebody else, for as long as the block lasts."""
+    postgres = json.loads((hub.data_dir / "postgres.json").read_text())
+    url = f"postgresql://hub_app:{postgres['passwords']['hub_app']}@127.0.0.1:{postgres['port']}/hub"
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(url))
+        runner.run(connection.execute("BEGIN"))
+        runner.run(connection.execute("SELECT FROM data_sources WHERE id = $1::text::uuid FOR UPDATE", source_id))
+        yield
+        connection.terminate()
 
 
 def assert_ends(hub: Served) -> None:
@@ -133,6 +151,36 @@ def test_what_is_being_worked_on_gets_its_answer(hub: Served) -> None:
     asking.join()
     assert answers[0].status_code == 200, answers[0].text
     assert answers[0].json()["status"] == "passed"
+
+
+@pytest.mark.found("L7")
+@pytest.mark.parametrize("waiting_for", ["source", "row"])
+def test_what_cannot_be_done_in_time_is_told_to_be_sent_again(hub: Served, waiting_for: str) -> None:
+    client = signed_in(hub)
+    path = simulated(client, f"slower {waiting_for}", delays_ms={"connect": 20_000})
+    with ExitStack() as stack:
+        if waiting_for == "row":
+            stack.enter_context(row_locked(hub, path.rpartition("/")[2]))
+        ask = {
+            "source": lambda: client.post(f"{path}/test"),
+            "row": lambda: client.patch(path, json={"description": "waits"}),
+        }[waiting_for]
+        answers: list[httpx.Response] = []
+        asking = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(3)]
+        for each in asking:
+            each.start()
+        time.sleep(1)
+        began = time.monotonic()
+        assert hub.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - began < KILLED_AFTER_S
+        for each in asking:
+            each.join()
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert {answer.json()["code"] for answer in answers} == {"stopping"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
+    assert "refused to gracefully stop" not in hub.said
+    assert "Traceback" not in hub.said
 
 
 def test_a_head_that_does_not_come_holds_up_the_end_no_longer_than_a_body(hub: Served) -> None:
