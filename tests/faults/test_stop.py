@@ -161,12 +161,11 @@ def test_what_cannot_be_done_in_time_is_told_to_be_sent_again(hub: Served, waiti
     with ExitStack() as stack:
         if waiting_for == "row":
             stack.enter_context(row_locked(hub, path.rpartition("/")[2]))
-        ask = {
-            "source": lambda: client.post(f"{path}/test"),
-            "row": lambda: client.patch(path, json={"description": "waits"}),
-        }[waiting_for]
+        asked = client.build_request("POST", f"{path}/test")
+        if waiting_for == "row":
+            asked = client.build_request("PATCH", path, json={"description": "waits"})
         answers: list[httpx.Response] = []
-        asking = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(3)]
+        asking = [threading.Thread(target=lambda: answers.append(client.send(asked))) for _ in range(3)]
         for each in asking:
             each.start()
         time.sleep(1)
