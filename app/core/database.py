@@ -21,7 +21,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, declared_attr, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.util import identity_key
 
+from app.core import rows
 from app.core.errors import (
     BadRequest,
     Conflict,
@@ -51,6 +53,11 @@ class Base(CommonTableAttributes, AdvancedDeclarativeBase):
     registry = orm_registry
 
 
+@event.listens_for(Base, "before_insert", propagate=True)
+def _refuse_gaps(_mapper: Any, _connection: Any, row: Base) -> None:
+    rows.refuse_gaps(row)
+
+
 class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
     """What every entity carries. `version` guards each UPDATE: a change made on an old copy fails (StaleDataError)."""
 
@@ -78,13 +85,36 @@ M = TypeVar("M", bound=Base)
 
 
 class Repository(SQLAlchemyAsyncRepository[M]):
-    """One table's rows. `selection` is the one place that says how rows become a Struct, whichever path runs it."""
+    """One table's rows, those of one tenant where they belong to tenants. Changes go through the library's own methods
+    (`add`, `get_one`, `update`, `delete`, `exists`, `get_many`), each of which sees that tenant's rows alone.
+
+    `selection` is the one place that says how rows become a Struct, whichever path runs it.
+    """
 
     computed: ClassVar[Mapping[str, ColumnElement[Any]]] = {}
     """Struct fields that are not columns of the table."""
 
-    def __init__(self, session: AsyncSession, **options: Any) -> None:
-        super().__init__(session=session, auto_refresh=False, auto_expunge=False, wrap_exceptions=False, **options)
+    def __init__(self, session: AsyncSession, *, tenant_id: UUID | None = None) -> None:
+        """`tenant_id` may be left out by those who name it in each call (`load`, `read`)."""
+        model: Any = self.model_type
+        mine = None if tenant_id is None else select(model).where(model.tenant_id == tenant_id)
+        super().__init__(statement=mine, session=session, auto_refresh=False, auto_expunge=False, wrap_exceptions=False)
+
+    @staticmethod
+    def check_not_found(item_or_none: M | None) -> M:
+        if item_or_none is None:
+            raise NotFound
+        return item_or_none
+
+    async def get(self, item_id: Any, **options: Any) -> M:
+        """A row that the session holds, which is one that it locked before it changes it, is not read a second time:
+        `update` and `delete` ask for it, and cost one statement.
+        """
+        if not any(options.values()):
+            held: M | None = self.session.identity_map.get(identity_key(self.model_type, item_id))
+            if held is not None:
+                return held
+        return await super().get(item_id, **options)
 
     @classmethod
     def selection(cls, struct: type[msgspec.Struct]) -> Select[Any]:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import FieldInfo
+from msgspec.structs import fields as fields_of
 
 from app.core.errors import Fault
 
@@ -53,6 +55,26 @@ def changes_of(patch: Struct) -> dict[str, Any]:
     return {
         field: value for field in patch.__struct_fields__ if not isinstance(value := getattr(patch, field), UnsetType)
     }
+
+
+def patch_of(base: type[Input], name: str, sentence: str, **further: Any) -> Any:
+    """The body of a PATCH of what `base` creates: each of its fields may be absent, and null clears those that have a
+    default. `further` are fields that only the patch has, by type.
+    """
+    fields: list[Any] = [(field.name, _clearable(field) | UnsetType, UNSET) for field in fields_of(base)]
+    fields += [(field, wanted | UnsetType, UNSET) for field, wanted in further.items()]
+    return msgspec.defstruct(
+        name,
+        fields,
+        bases=(base,),  # for its rules, and the sentences under its attributes
+        namespace={"__doc__": sentence},
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+def _clearable(field: FieldInfo) -> Any:
+    return field.type if field.required else field.type | None
 
 
 INVISIBLE = re.compile(

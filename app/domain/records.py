@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Base
+from app.core.rows import as_json, insertion
 from app.domain.audit.services import AuditRow
 from app.domain.events.services import EventRow
 
@@ -54,9 +55,7 @@ class Records:
         if self.added is None:
             await connection.execute(f"WITH {RECORDS}", *arguments)
         else:
-            model = type(self.added)
-            row = {name: getattr(self.added, name) for name in _columns(model)}
-            await connection.execute(_with_insert(model), *arguments, _json([row]))
+            await connection.execute(_with_insert(type(self.added)), *arguments, as_json([self.added]))
 
     async def write_in(self, session: AsyncSession) -> None:
         """Inside of the session's transaction."""
@@ -73,16 +72,8 @@ class Records:
 
 
 @cache
-def _columns(model: type[Base]) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in model.__mapper__.column_attrs)
-
-
-@cache
 def _with_insert(model: type[Base]) -> str:
-    names = ", ".join(_columns(model))
-    table = model.__tablename__
-    rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, $5::text::jsonb)"  # noqa: S608 - names of ours
-    return f"WITH added AS (INSERT INTO {table} ({names}) {rows}), {RECORDS}"
+    return f"WITH added AS ({insertion(model, '$5::text::jsonb')}), {RECORDS}"
 
 
 def _json(rows: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ from app.core.answers import require_match
 from app.core.database import Base
 from app.core.errors import Forbidden, NotFound
 from app.core.exchange import Exchange
+from app.core.rows import complete
 from app.core.security import Principal
 from app.domain.audit.services import Outcome, audit_row
 from app.domain.auth.principals import CHANNEL
@@ -121,10 +122,11 @@ class UnitOfWork:
         self._forgotten.append((kind, row_id))
 
     def add(self, entity: Base) -> None:
-        """The new row of a change that is nothing but this row, with all its columns set.
+        """The new row of a change that is nothing but this row. Raises ForgottenColumn.
 
-        Written by `commit`, which raises what is wrong with it.
+        Written by `commit`, which raises what the database says is wrong with it.
         """
+        complete(entity)
         self._records.added = entity
 
     async def commit(self) -> None:

@@ -47,7 +47,14 @@ async def _runner(hub: Hub, handler: Gate) -> AsyncIterator["asyncio.Task[None]"
 
 async def _enqueue(hub: Hub) -> UUID:
     now = datetime.now(UTC)
-    job = Job(tenant_id=DEFAULT_TENANT_ID, created_at=now, updated_at=now, kind=KIND, status="queued", arguments={})
+    stamp = {
+        "tenant_id": DEFAULT_TENANT_ID,
+        "created_at": now,
+        "updated_at": now,
+        "created_by": None,
+        "updated_by": None,
+    }
+    job = Job(**stamp, kind=KIND, status="queued", subject_id=None, arguments={})
     async with hub.parts.sessions.begin() as session:
         session.add(job)
         await session.execute(select(func.pg_notify(CHANNEL, "")))

@@ -7,6 +7,7 @@ from sqlalchemy import DateTime, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Entity, Tenanted
+from app.core.rows import left_empty
 
 
 class Session(Tenanted, Entity):
@@ -21,7 +22,7 @@ class Session(Tenanted, Entity):
     idle_expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     last_seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     device: Mapped[str | None]
     """The User-Agent of the sign-in."""
     address: Mapped[str | None]

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Entity, Tenanted
+from app.core.rows import left_empty
 
 
 class Job(Tenanted, Entity):
@@ -21,14 +22,14 @@ class Job(Tenanted, Entity):
     """What the job is about, such as the data source it discovers."""
     arguments: Mapped[dict[str, Any]] = mapped_column(JSONB)
     progress_done: Mapped[int] = mapped_column(default=0)
-    progress_total: Mapped[int | None]
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    progress_total: Mapped[int | None] = mapped_column(default=left_empty)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=left_empty)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=left_empty)
     attempts: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     """A running job's worker renews it; a job whose lease ran out is taken up by another worker."""
-    lease_id: Mapped[UUID | None]
+    lease_id: Mapped[UUID | None] = mapped_column(default=left_empty)
     """Which run holds the job; a worker that lost its lease can change nothing any more."""

@@ -21,7 +21,7 @@ UNFINISHED = ("queued", "running")
 class JobService:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
-        self._jobs = JobRepository(work.session)
+        self._jobs = JobRepository(work.session, tenant_id=work.tenant_id)
 
     async def enqueue(
         self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None
@@ -46,7 +46,7 @@ class JobService:
 
         Raises Conflict where it has ended, NotFound where it may not be seen, Forbidden where it may only be seen.
         """
-        job = await self._jobs.load(job_id, self._work.tenant_id, lock=True)
+        job = await self._jobs.get_one(id=job_id, with_for_update=True)
         self._require_right_to_cancel(job)
         if job.status not in UNFINISHED:
             raise Conflict("The job has ended already.", code="job_ended")
@@ -55,7 +55,7 @@ class JobService:
         if is_waiting:
             job.status, job.finished_at = "cancelled", self._work.now
         self._work.touch(job)
-        await self._work.session.flush()
+        await self._jobs.update(job)
         shown = await self._shown(job_id)
         self._work.audit("job.cancel", "job", job_id)
         self._work.announce("job.cancelled" if is_waiting else "job.cancel_requested", f"jobs/{job_id}", shown)

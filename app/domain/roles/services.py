@@ -8,7 +8,8 @@ from sqlalchemy import delete, insert, select, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
-from app.core.schemas import canonical_name, changes_of, to_struct
+from app.core.rows import Normaliser
+from app.core.schemas import canonical_name, to_struct
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.repositories import RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
@@ -17,6 +18,17 @@ from app.domain.work import UnitOfWork
 
 ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
 PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"name": name.strip(), "name_key": canonical_name(name.strip())}
+
+
+def _granting(permissions: list[str]) -> dict[str, Any]:
+    return {"permissions": sorted(set(permissions))}
+
+
+COLUMNS = Normaliser(RoleCreate, RolePatch, Role, RoleOut, rules={"name": _named, "permissions": _granting})
 
 
 class RoleService:
@@ -29,20 +41,9 @@ class RoleService:
 
     async def create(self, new: RoleCreate) -> RoleOut:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
-        name = new.name.strip()
         self._check_held(new.permissions)
         await self.check_reference(new.owner_role_id, "owner_role_id")
-        role = Role(
-            id=uuid7(),
-            version=1,
-            **self._work.stamp(),
-            name=name,
-            name_key=canonical_name(name),
-            description=new.description,
-            permissions=sorted(set(new.permissions)),
-            owner_role_id=new.owner_role_id,
-            is_system=False,
-        )
+        role = Role(id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         self._work.add(role)
         shown = to_struct(role, RoleOut)
         self._work.audit("role.create", "role", role.id, after=shown)
@@ -52,13 +53,9 @@ class RoleService:
     async def update(self, role_id: UUID, patch: RolePatch) -> RoleOut:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
-        changes = changes_of(patch)
-        if "name" in changes:
-            changes["name"] = changes["name"].strip()
-            changes["name_key"] = canonical_name(changes["name"])
+        changes = COLUMNS.columns_of_changes(patch)
         if "permissions" in changes:
             self._check_held(changes["permissions"])
-            changes["permissions"] = sorted(set(changes["permissions"]))
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if not self._work.apply(role, changes):
             return before

@@ -5,7 +5,6 @@ from contextlib import suppress
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert
 from uuid_utils.compat import uuid7
 
 from app.connectors import registry
@@ -17,6 +16,7 @@ from app.domain.parts import Parts
 from app.domain.source_work.echoes import without_secrets
 from app.domain.source_work.failures import as_refusal
 from app.domain.source_work.models import DataSourceTest
+from app.domain.source_work.repositories import TestRepository
 from app.domain.sources.models import DataSource
 from app.domain.sources.reach import Reach
 from app.domain.sources.repositories import DataSourceRepository
@@ -78,22 +78,24 @@ async def record_test(
 
     No version is counted.
     """
-    source = await DataSourceRepository(work.session).load(source_id, work.tenant_id, lock=True)
-    row = {
-        "id": uuid7(),
-        "tenant_id": source.tenant_id,
-        "data_source_id": source_id,
-        "status": result.status,
-        "steps": msgspec.to_builtins(result.steps),
-        "server": result.server,
-        "duration_ms": result.duration_ms,
-        "secret_versions": dict(secret_versions),
-        "created_at": work.now,
-        "created_by": work.actor_id,
-    }
-    await work.session.execute(insert(DataSourceTest), row)
+    source = await DataSourceRepository(work.session, tenant_id=work.tenant_id).get_one(
+        id=source_id, with_for_update=True
+    )
+    test = DataSourceTest(
+        id=uuid7(),
+        tenant_id=source.tenant_id,
+        data_source_id=source_id,
+        status=result.status,
+        steps=msgspec.to_builtins(result.steps),
+        server=result.server,
+        duration_ms=result.duration_ms,
+        secret_versions=dict(secret_versions),
+        created_at=work.now,
+        created_by=work.actor_id,
+    )
+    await TestRepository(work.session, tenant_id=work.tenant_id).add(test)
     await _set_status(work, source, result.status)
-    work.audit("data_source.test", "data_source", source_id, after={"status": result.status, "test_id": str(row["id"])})
+    work.audit("data_source.test", "data_source", source_id, after={"status": result.status, "test_id": str(test.id)})
 
 
 async def _set_status(work: UnitOfWork, source: DataSource, status: str) -> None:

@@ -35,4 +35,5 @@ async def reach_of(work: UnitOfWork, source_id: UUID, changes: ConnectionPatch |
 
 async def _held(work: UnitOfWork, source_id: UUID) -> DataSource:
     """A source that moves while its secrets are read would have the new ones sent to the old place."""
-    return await DataSourceRepository(work.session).load(source_id, work.tenant_id, hold=True)
+    sources = DataSourceRepository(work.session, tenant_id=work.tenant_id)
+    return await sources.get_one(id=source_id, with_for_update={"read": True})

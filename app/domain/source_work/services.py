@@ -70,7 +70,8 @@ class DiscoveryService:
 
     async def start(self, source_id: UUID) -> JobOut:
         """The job that looks inside; the one already under way, where there is one."""
-        source = await DataSourceRepository(self._work.session).load(source_id, self._work.tenant_id, lock=True)
+        sources = DataSourceRepository(self._work.session, tenant_id=self._work.tenant_id)
+        source = await sources.get_one(id=source_id, with_for_update=True)
         jobs = JobService(self._work)
         if (running := await jobs.unfinished(DISCOVER, source_id)) is not None:
             return running

@@ -1,70 +1,39 @@
-"""New data sources, one or five hundred: the same rules, and as few statements for many as for one."""
+"""Many new data sources at once: the rules of one, and as few statements for five hundred as for two."""
 
-import random
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import any_, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from uuid_utils.compat import uuid7
 
-from app.connectors import registry
 from app.core.bodies import decode
 from app.core.errors import BadRequest, Conflict, Fault, HubError
-from app.core.schemas import canonical_name
+from app.core.rows import insertion, values_of_row
 from app.domain.roles.models import Role
-from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates
+from app.domain.sources.drafts import Draft, draft_of
 from app.domain.sources.models import DataSource
-from app.domain.sources.reach import plain
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
     BulkItem,
     BulkOut,
     DataSourceCreate,
     DataSourceOut,
-    DataSourceSaved,
     NewDataSource,
     SourceWarning,
     UnreadBulk,
-    Value,
-    type_of,
 )
-from app.domain.sources.secrets import references
-from app.domain.sources.secrets.given import check_together, given_values
 from app.domain.sources.secrets.stored import new_secret, store_secrets
-from app.domain.sources.types import require_offered
 from app.domain.work import UnitOfWork
 
 MAX_FAULTS_OF_AN_ITEM = 20
-SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
 NAME_TAKEN = "A data source of this name exists already."
 
-_COLUMNS = tuple(column.name for column in DataSource.__table__.columns)
-_INSERT = text(
-    f"""INSERT INTO data_sources ({", ".join(_COLUMNS)})
-        SELECT {", ".join(_COLUMNS)} FROM jsonb_populate_recordset(NULL::data_sources, :rows)"""  # noqa: S608 - ours
-).bindparams(bindparam("rows", type_=JSONB))
+_INSERT = text(insertion(DataSource, ":rows")).bindparams(bindparam("rows", type_=JSONB))
 _SHOWN = DataSourceRepository.selection(DataSourceOut).where(
     DataSource.id == any_(bindparam("ids", type_=ARRAY(DataSource.id.type)))
 )
-
-
-class Draft(Struct):
-    """A source that could be registered as it is, but for what other rows say."""
-
-    row: dict[str, Any]
-    secrets: dict[str, Value]
-    fingerprint: bytes
-
-    @property
-    def id(self) -> UUID:
-        source_id: UUID = self.row["id"]
-        return source_id
 
 
 class Item(Struct):
@@ -80,22 +49,11 @@ class Item(Struct):
         return f"data_sources[{self.index}]."
 
 
-class Registration:
+class BulkRegistration:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
 
-    async def one(self, new: NewDataSource) -> DataSourceSaved:
-        """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
-        values = given_values(new.secrets)
-        references.require_permission(self._work.principal, values)
-        draft = self._draft(new, values)
-        await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
-        found = await duplicates.others(self._work, [draft.fingerprint])
-        (shown,) = await self._save([draft])
-        warnings = [duplicates.warning(source_id) for source_id in found.get(draft.fingerprint, ())]
-        return saved(shown, warnings)
-
-    async def many(self, bulk: UnreadBulk, media_type: str) -> BulkOut:
+    async def register(self, bulk: UnreadBulk, media_type: str) -> BulkOut:
         """Raises BadRequest or Conflict with every fault of every item where nothing can be saved: in an atomic request
         for one faulty item, in another where all are. A dry run goes the same way and saves nothing.
         """
@@ -109,64 +67,34 @@ class Registration:
         shown = {} if bulk.dry_run else {each.id: each for each in await self._save(draft for _, draft in good)}
         return _report(items, shown, dry_run=bulk.dry_run)
 
-    def _draft(self, new: NewDataSource, values: dict[str, Value], below: str = "") -> Draft:
-        """Raises BadRequest."""
-        connector = registry.get(type_of(new))
-        require_offered(self._work.parts.settings, connector.type, below)
-        references.refuse_foreign(self._work.parts.settings, values, below)
-        check_together(connector, new.config, values, below)
-        name, fingerprint = new.name.strip(), duplicates.fingerprint(connector, new.config)
-        row = {
-            "id": uuid7(),
-            **self._work.stamp(),
-            "version": 1,
-            "name": name,
-            "name_key": canonical_name(name),
-            "description": new.description,
-            "type": connector.type,
-            "category": connector.category,
-            "config": plain(new.config),
-            "tags": distinct(new.tags),
-            "owner_role_id": new.owner_role_id,
-            "is_paused": new.is_paused,
-            "test_interval_s": new.test_interval_s,
-            "next_test_at": first_test(self._work.now, new.test_interval_s),
-            "status": "untested",
-            "fingerprint": "\\x" + fingerprint.hex(),
-        }
-        return Draft(row, values, fingerprint)
-
     def _item(self, index: int, raw: bytes, media_type: str) -> Item:
         """Raises Forbidden for a reference without the permission: that is about the caller, not about the item."""
         item = Item(index)
         try:
-            new = _read(raw, media_type, item.below)
-            values = given_values(new.secrets)
-            references.require_permission(self._work.principal, values)
-            item.draft = self._draft(new, values, item.below)
+            item.draft = draft_of(self._work, _read(raw, media_type, item.below), item.below)
         except BadRequest as error:
             item.faults = error.errors[:MAX_FAULTS_OF_AN_ITEM]
         return item
 
     async def _find_unknown_roles(self, items: Sequence[Item]) -> None:
-        wanted = {draft.row["owner_role_id"] for _, draft in _good(items)} - {None}
+        wanted = {draft.source.owner_role_id for _, draft in _good(items)} - {None}
         if not wanted:
             return
         ours = select(Role.id).where(Role.tenant_id == self._work.tenant_id, Role.id.in_(wanted))
         unknown = wanted - set(await self._work.session.scalars(ours))
         for item, draft in _good(items):
-            if draft.row["owner_role_id"] in unknown:
+            if draft.source.owner_role_id in unknown:
                 item.faults = [Fault(f"{item.below}owner_role_id", "unknown_role", "is not a role")]
 
     async def _find_taken_names(self, items: Sequence[Item]) -> None:
         """Taken by another source, or by an item before this one."""
-        keys = [draft.row["name_key"] for _, draft in _good(items)]
+        keys = [draft.source.name_key for _, draft in _good(items)]
         ours = (DataSource.tenant_id == self._work.tenant_id, DataSource.name_key.in_(keys))
         taken = set(await self._work.session.scalars(select(DataSource.name_key).where(*ours)))
         for item, draft in _good(items):
-            if draft.row["name_key"] in taken:
+            if draft.source.name_key in taken:
                 item.faults = [Fault(f"{item.below}name", "name_taken", "is the name of another data source")]
-            taken.add(draft.row["name_key"])
+            taken.add(draft.source.name_key)
 
     async def _find_duplicates(self, items: Sequence[Item], *, dry_run: bool) -> None:
         """Among the sources that are there, and among the items themselves."""
@@ -186,7 +114,7 @@ class Registration:
     async def _save(self, drafts: Iterable[Draft]) -> list[DataSourceOut]:
         """One statement for the sources, one for their secrets, one to read them back; one row on record for each."""
         session, made = self._work.session, list(drafts)
-        await session.execute(_INSERT, {"rows": [msgspec.to_builtins(draft.row) for draft in made]})
+        await session.execute(_INSERT, {"rows": [values_of_row(draft.source) for draft in made]})
         new = [new_secret(self._work, draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
         await store_secrets(self._work, new)
         values = {"ids": [draft.id for draft in made], "tenant_id": self._work.tenant_id}
@@ -236,24 +164,3 @@ def _reported(item: Item, shown: dict[UUID, DataSourceOut]) -> BulkItem:
         return BulkItem(item.index, "failed", None, item.faults, [])
     made = shown.get(item.draft.id)
     return BulkItem(item.index, "created" if made else "valid", made, [], item.warnings)
-
-
-def saved(shown: DataSourceOut, warnings: list[SourceWarning]) -> DataSourceSaved:
-    """As it is read, and what there is to warn of."""
-    values = [getattr(shown, name) for name in shown.__struct_fields__]
-    made = DataSourceSaved(*values)
-    if warnings:
-        made.warnings = warnings
-    return made
-
-
-def first_test(now: datetime, interval_s: int | None) -> datetime | None:
-    """When the hub tests a source first: soon, and not all that were registered together in the same moment."""
-    if interval_s is None:
-        return None
-    return now + random.random() * min(SPREAD_OF_FIRST_TESTS, timedelta(seconds=interval_s))  # noqa: S311 - no secret
-
-
-def distinct(tags: list[str]) -> list[str]:
-    """In the order given, each once, without outer white space."""
-    return list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))

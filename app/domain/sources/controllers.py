@@ -13,7 +13,7 @@ from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
-from app.domain.sources.bulk import Registration
+from app.domain.sources.bulk import BulkRegistration
 from app.domain.sources.repositories import DATA_SOURCE, DATA_SOURCES
 from app.domain.sources.schemas import (
     BulkOut,
@@ -80,7 +80,7 @@ class DataSourceController(Controller):
 
         A secret is a text, or a reference such as `{"ref": "env:SHOP_PASSWORD"}` where the hub's operator allows it.
         """
-        source = await Registration(work).one(data)
+        source = await DataSourceService(work).create(data)
         return created(request.exchange, source, f"{PATH}/{source.id}")
 
     @post(
@@ -96,7 +96,7 @@ class DataSourceController(Controller):
         wrong but names that are taken. A dry run ends as the real one would, with 200 in place of 201.
         """
         media_type = media_type_of(request.exchange.header(b"content-type"))
-        report = await Registration(work).many(data, media_type)
+        report = await BulkRegistration(work).register(data, media_type)
         if data.dry_run:
             return answer(request.exchange, report)
         response = answer(request.exchange, report, status=201)

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+from app.core.rows import left_empty
 
 
 class DataSource(Tenanted, Entity):
@@ -27,8 +28,8 @@ class DataSource(Tenanted, Entity):
     test_interval_s: Mapped[int | None]
     status: Mapped[str] = mapped_column(default="untested")
     """Of the last saved test: untested, passed, failed or unsupported. Outside of `version`."""
-    status_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    last_tested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    status_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    last_tested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     next_test_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When a worker tests the source; set with `test_interval_s`. Outside of `version`."""
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)

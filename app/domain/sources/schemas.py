@@ -18,7 +18,7 @@ from app.connectors import registry
 from app.connectors.contract.base import Capabilities
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
-from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, visible
+from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, patch_of, visible
 from app.domain.sources.secrets.masks import no_masks
 
 MAX_BULK = 500
@@ -118,19 +118,13 @@ class DataSourceBase(Input, kw_only=True):
     test_interval_s: TestInterval | None = None
 
 
-class DataSourcePatch(Input):
-    """`config` and `secrets` merge key by key; null clears a key, and in place of a field with a default that field."""
-
-    rules = RULES
-
-    name: Name | UnsetType = UNSET
-    description: Text | None | UnsetType = UNSET
-    config: dict[str, Any] | UnsetType = UNSET
-    secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET
-    tags: Tags | None | UnsetType = UNSET
-    owner_role_id: UUID | None | UnsetType = UNSET
-    is_paused: bool | None | UnsetType = UNSET
-    test_interval_s: TestInterval | None | UnsetType = UNSET
+DataSourcePatch: Any = patch_of(
+    DataSourceBase,
+    "DataSourcePatch",
+    "`config` and `secrets` merge key by key; null clears a key, and in place of a field with a default that field.",
+    config=dict[str, Any],
+    secrets=dict[str, SecretPatch | SecretReference | None] | None,
+)
 
 
 def variants_of(base: type[Input], suffix: str) -> Any:

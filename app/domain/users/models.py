@@ -7,6 +7,7 @@ from sqlalchemy import DateTime, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+from app.core.rows import left_empty
 
 
 class User(Tenanted, Entity):
@@ -24,7 +25,7 @@ class User(Tenanted, Entity):
     """argon2id; null for a user who does not sign in with a password."""
     failed_logins: Mapped[int] = mapped_column(default=0)
     """In a row, counted when a failure is known; of parallel guesses ten answers count (decision 0007)."""
-    locked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    locked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
 
 
 class UserRole(Tenanted, Base):

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
+from msgspec import UnsetType
 from sqlalchemy import delete, func, insert, select, update
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
 from app.core.passwords import refusal
+from app.core.rows import Normaliser
 from app.core.schemas import changes_of
 from app.domain.auth.models import Session
 from app.domain.roles.models import Role
@@ -18,6 +20,25 @@ from app.domain.users.models import User, UserRole
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut, UserPatch
 from app.domain.work import UnitOfWork
+
+
+def _addressed(email: str) -> dict[str, Any]:
+    checked = checked_email(email)
+    return {"email": checked, "email_key": email_key(checked)}
+
+
+COLUMNS = Normaliser(
+    UserCreate,
+    UserPatch,
+    User,
+    UserOut,
+    rules={
+        "email": _addressed,
+        "first_name": lambda name: {"first_name": name.strip()},
+        "last_name": lambda name: {"last_name": name.strip()},
+    },
+    apart={"password": "hashed in a thread, and shown as `has_password`"},
+)
 
 
 class UserService:
@@ -30,16 +51,9 @@ class UserService:
 
         Raises BadRequest for a weak password, Conflict for a taken address.
         """
-        email = checked_email(new.email)
-        user = User(
-            **self._work.stamp(),
-            email=email,
-            email_key=email_key(email),
-            first_name=new.first_name.strip(),
-            last_name=new.last_name.strip(),
-            is_active=new.is_active,
-            password_hash=await self._hashed(new.password, email, new.first_name, new.last_name),
-        )
+        columns = COLUMNS.columns_of_new(new)
+        hashed = await self._hashed(new.password, columns["email"], new.first_name, new.last_name)
+        user = User(**self._work.stamp(), **columns, password_hash=hashed)
         await self._users.add(user)
         await self._hold(user.id, (PUBLIC_ROLE_ID, *roles))
         shown = await self._shown(user.id)
@@ -48,11 +62,10 @@ class UserService:
         return shown
 
     async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
-        changes = changes_of(patch)
-        await self._refuse_weak(changes)
+        await self._refuse_weak(changes_of(patch))
         user = await self._changeable(user_id)
         before = await self._shown(user_id)
-        changes = await self._columns(user, changes)
+        changes = await self._columns(user, patch)
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
             await self._keep_an_admin(user_id)
@@ -145,17 +158,12 @@ class UserService:
             own = (changes[name] for name in ("email", "first_name", "last_name") if name in changes)
             await refuse_weak_password(self._work, changes["password"], own, path="password")
 
-    async def _columns(self, user: User, changes: dict[str, Any]) -> dict[str, Any]:
+    async def _columns(self, user: User, patch: UserPatch) -> dict[str, Any]:
         """The fields of a patch as columns."""
-        if "email" in changes:
-            changes["email"] = checked_email(changes["email"])
-            changes["email_key"] = email_key(changes["email"])
-        for name in ("first_name", "last_name"):
-            if name in changes:
-                changes[name] = changes[name].strip()
-        if "password" in changes:
+        changes = COLUMNS.columns_of_changes(patch)
+        if not isinstance(patch.password, UnsetType):
             own = (changes.get(name, getattr(user, name)) for name in ("email", "first_name", "last_name"))
-            changes["password_hash"] = await self._hashed(changes.pop("password"), *own)
+            changes["password_hash"] = await self._hashed(patch.password, *own)
             changes |= {"failed_logins": 0, "locked_until": None}
         return changes
 

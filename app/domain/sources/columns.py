@@ -1,0 +1,61 @@
+"""From what somebody says of a source to its row: the one place for sources that are new, changed, or one of many."""
+
+import random
+from datetime import datetime, timedelta
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from app.connectors.contract.config import ConnectorConfig
+from app.connectors.registry import AnyConnector
+from app.core.rows import Normaliser
+from app.core.schemas import canonical_name
+from app.domain.sources import duplicates
+from app.domain.sources.models import DataSource
+from app.domain.sources.reach import plain
+from app.domain.sources.schemas import DataSourceBase, DataSourceOut, DataSourcePatch, NewDataSource
+from app.domain.work import UnitOfWork
+
+SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"name": name.strip(), "name_key": canonical_name(name.strip())}
+
+
+def _tagged(tags: list[str]) -> dict[str, Any]:
+    """In the order given, each once, without outer white space."""
+    return {"tags": list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))}
+
+
+COLUMNS = Normaliser(
+    DataSourceBase,
+    DataSourcePatch,
+    DataSource,
+    DataSourceOut,
+    rules={"name": _named, "tags": _tagged},
+    apart={"config": "read by its type, `columns_of_config`", "secrets": "have a table of their own"},
+)
+
+
+def new_row(work: UnitOfWork, connector: AnyConnector, new: NewDataSource) -> DataSource:
+    return DataSource(
+        id=uuid7(),
+        **work.stamp(),
+        **COLUMNS.columns_of_new(new),
+        **columns_of_config(connector, new.config),
+        type=connector.type,
+        category=connector.category,
+        next_test_at=first_test(work.now, new.test_interval_s),
+    )
+
+
+def columns_of_config(connector: AnyConnector, config: ConnectorConfig) -> dict[str, Any]:
+    return {"config": plain(config), "fingerprint": duplicates.fingerprint(connector, config)}
+
+
+def first_test(now: datetime, interval_s: int | None) -> datetime | None:
+    """When the hub tests a source first: soon, and not all that were registered together in the same moment."""
+    if interval_s is None:
+        return None
+    return now + random.random() * min(SPREAD_OF_FIRST_TESTS, timedelta(seconds=interval_s))  # noqa: S311 - no secret
