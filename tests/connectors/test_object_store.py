@@ -13,7 +13,7 @@ from app.connectors import registry
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest
-from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches, matches_path
+from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
@@ -130,22 +130,6 @@ def test_a_scope_shows_what_is_below_its_folder_included_and_not_excluded() -> N
     keys = ["sales/a.csv", "sales/2024/b.json", "sales/tmp/c.csv", "sales/d.json", "salesman/e.csv", "other/f.csv"]
     assert [key for key in keys if scope.shows(key)] == ["sales/a.csv", "sales/2024/b.json"]
     assert Scope("").shows("anything")
-
-
-@pytest.mark.parametrize(
-    ("text", "pattern", "expected"),
-    [
-        ("part-1.csv", "part-*.csv", True),
-        ("part-.csv", "part-*.csv", True),
-        ("part-1.csv.gz", "part-*.csv", False),
-        ("a/b/c.csv", "a/*.csv", True),
-        ("abcabc", "*a*c*a*c", True),
-        ("aba", "ab*ba", False),
-        ("x" * 5000, "*x" * 500 + "y", False),
-    ],
-)
-def test_a_star_stands_for_any_characters(text: str, pattern: str, expected: bool) -> None:
-    assert matches(text, pattern) is expected
 
 
 def test_a_path_is_matched_name_by_name() -> None:

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from app.connectors.values.wildcards import is_shown, matches
+
 MAX_DATASETS: Final = 5_000
 TOO_MANY_DATASETS: Final = f"There are more than {MAX_DATASETS:,} datasets; those beyond were left out."
 MAX_NAMES_IN_A_FOLDER: Final = 20
@@ -36,9 +38,7 @@ class Scope(msgspec.Struct, frozen=True):
     def shows(self, key: str) -> bool:
         if self.folder and not key.startswith(self.folder + "/"):
             return False
-        if self.included and not any(matches(key, pattern) for pattern in self.included):
-            return False
-        return not any(matches(key, pattern) for pattern in self.excluded)
+        return is_shown(key, self.included, self.excluded)
 
 
 class Dataset(msgspec.Struct):
@@ -167,20 +167,3 @@ def matches_path(key: str, path: Sequence[str]) -> bool:
     """Name by name: a star does not reach across folders."""
     names = key.split("/")
     return len(names) == len(path) and all(map(matches, names, path))
-
-
-def matches(text: str, pattern: str) -> bool:
-    """A star stands for any characters. Linear in the text, however many stars there are."""
-    head, *rest = pattern.split("*")
-    if not rest:
-        return text == pattern
-    *middles, tail = rest
-    if not text.startswith(head) or not text.endswith(tail) or len(text) < len(head) + len(tail):
-        return False
-    place, end = len(head), len(text) - len(tail)
-    for middle in middles:
-        place = text.find(middle, place, end)
-        if place < 0:
-            return False
-        place += len(middle)
-    return True

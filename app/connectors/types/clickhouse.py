@@ -34,12 +34,13 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Stream, origin_of
+from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget, exact_number, json_safe
+from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
 HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
 
-_BATCH: Final = 250
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _MAX_NESTING: Final = 200
 _MAX_ERROR_BYTES: Final = 64 * 1024
@@ -139,13 +140,8 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._session() as session:
-            batch: list[DiscoveredObject] = []
-            async for row in session.rows(_catalog_query(self._scope())):
-                batch.append(_understood(_object, row))
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            if batch:
+            rows = session.rows(_catalog_query(self._scope()))
+            async for batch in batches(_understood(_object, row) async for row in rows):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
@@ -380,8 +376,7 @@ def _literal(text: str) -> str:
 
 
 def _like(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return _literal(escaped.replace("*", "%"))
+    return _literal(like_pattern(pattern))
 
 
 def _quoted(name: str) -> str:

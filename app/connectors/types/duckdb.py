@@ -36,7 +36,9 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import FilePath, LocalFile, local_file
+from app.connectors.values.batches import slices
 from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 SchemaPattern = Annotated[str, Meta(min_length=1, max_length=255)]
 Answer = TypeVar("Answer")
 
-_BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 _BETWEEN_TRIES_S: Final = 0.05
 
@@ -116,8 +117,8 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
             rest: list[Any] = []
             while rows := await self._do(database, lambda: cursor.fetchmany(2000)):
                 *objects, rest = _by_object(rest + rows)
-                for place in range(0, len(objects), _BATCH):
-                    yield [_object(columns) for columns in objects[place : place + _BATCH]]
+                for some in slices(objects):
+                    yield [_object(columns) for columns in some]
             if rest:
                 yield [_object(rest)]
 
@@ -223,8 +224,8 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def _scope(self, file: LocalFile) -> list[Any]:
-        included = [_like(pattern) for pattern in self.config.include_schemas] or ["%"]
-        return [_catalog(file), included, [_like(pattern) for pattern in self.config.exclude_schemas]]
+        included = [like_pattern(pattern) for pattern in self.config.include_schemas] or ["%"]
+        return [_catalog(file), included, [like_pattern(pattern) for pattern in self.config.exclude_schemas]]
 
     async def _find(self, file: LocalFile, database: DuckDBPyConnection, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
@@ -392,11 +393,6 @@ def _portable(native: str) -> PortableType:
     if known := _PORTABLE.get(native):
         return known
     return next((portable for start, portable in _BY_START if native.startswith(start)), "unknown")
-
-
-def _like(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%")
 
 
 def _quoted(name: str) -> str:

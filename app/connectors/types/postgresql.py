@@ -41,6 +41,7 @@ from app.connectors.contract.objects import (
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
 from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
     import asyncpg
@@ -293,8 +294,8 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def _scope(self) -> tuple[list[str], list[str]]:
-        included = [_like(pattern) for pattern in self.config.include_schemas] or ["%"]
-        return included, [_like(pattern) for pattern in self.config.exclude_schemas]
+        included = [like_pattern(pattern) for pattern in self.config.include_schemas] or ["%"]
+        return included, [like_pattern(pattern) for pattern in self.config.exclude_schemas]
 
     async def _look(self, connection: asyncpg.Connection[Any]) -> None:
         try:
@@ -494,11 +495,6 @@ def _object(row: Sequence[Any], types: _Types) -> DiscoveredObject:
         for position, (column, oid, native, required) in enumerate(columns, 1)
     ]
     return DiscoveredObject.at((schema, name), _KINDS[kind], fields)
-
-
-def _like(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%")
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

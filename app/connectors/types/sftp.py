@@ -30,10 +30,11 @@ from app.connectors.contract.config import (
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
-from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches, matches_path
+from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up
 from app.connectors.network.ssh import HostKey, SshAuth, SshSession, SshTarget, ssh_session
+from app.connectors.values.wildcards import matches
 
 if TYPE_CHECKING:
     import asyncssh

@@ -39,7 +39,9 @@ from app.connectors.contract.objects import (
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Origin, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
+from app.connectors.values.batches import slices
 from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -50,7 +52,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Url = Annotated[str, Meta(min_length=1, max_length=500)]
 Answer = TypeVar("Answer")
 
-_BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -173,8 +174,8 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
             query = _COLUMNS.format(database=_name(self.config.database), scope=self._scope())
             async for rows in session.chunks(f"{query} {_ORDER}", 2000):
                 *objects, rest = _by_object(rest + rows)
-                for place in range(0, len(objects), _BATCH):
-                    yield [_object(columns) for columns in objects[place : place + _BATCH]]
+                for some in slices(objects):
+                    yield [_object(columns) for columns in some]
             if rest:
                 yield [_object(rest)]
 
@@ -503,8 +504,7 @@ def _literal(text: str) -> str:
 
 
 def _like(pattern: str) -> str:
-    escaped = re.sub(r"([%_^])", r"^\1", pattern).replace("*", "%")
-    return f"c.table_schema ILIKE {_literal(escaped)} ESCAPE '^'"
+    return f"c.table_schema ILIKE {_literal(like_pattern(pattern, '^'))} ESCAPE '^'"
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -36,7 +36,9 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import FilePath, LocalFile, local_file
+from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -45,7 +47,6 @@ NamePattern = Annotated[str, Meta(min_length=1, max_length=255)]
 
 _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
-_BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 _MAX_VALUE_BYTES: Final = 256 * 1024 * 1024
 """SQLite loads a value whole, even to cut it."""
@@ -100,13 +101,8 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as database:
-            batch: list[DiscoveredObject] = []
-            for name, kind, has_rowid in await self._names(database):
-                batch.append(await self._object(database, name, kind, has_rowid))
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            if batch:
+            names = await self._names(database)
+            async for batch in batches(await self._object(database, *one) for one in names):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
@@ -189,12 +185,10 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
     async def _names(self, database: aiosqlite.Connection) -> list[tuple[str, str, bool]]:
         """Name, kind and whether there is a rowid, of everything that is shown."""
         rows = await self._rows(database, _TABLES)
-        included = [_pattern(pattern) for pattern in self.config.include_tables] or [_pattern("*")]
-        excluded = [_pattern(pattern) for pattern in self.config.exclude_tables]
         return [
             (name, _KINDS[kind], not without_rowid)
             for name, kind, without_rowid in rows
-            if _matches(name, included) and not _matches(name, excluded)
+            if is_shown(name, self.config.include_tables, self.config.exclude_tables)
         ]
 
     async def _find(self, database: aiosqlite.Connection, path: Sequence[str]) -> DiscoveredObject:
@@ -241,14 +235,6 @@ def _is_nullable(column: Sequence[Any], is_alias: bool) -> bool:
     """The only key of exactly this type is another name of the rowid. SQLite lets other keys be null."""
     _, declared, is_not_null, key = column
     return not is_not_null and not (key and is_alias and declared.upper() == "INTEGER")
-
-
-def _pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
-
-
-def _matches(name: str, patterns: Iterable[re.Pattern[str]]) -> bool:
-    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 _BY_NAME: Final[dict[str, PortableType]] = {

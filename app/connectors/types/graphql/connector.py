@@ -26,7 +26,6 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.files.datasets import matches
 from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -42,11 +41,12 @@ from app.connectors.network.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.types.graphql.schema import Listing, listings, query_for, rows_at, schema_of
+from app.connectors.values.batches import slices
 from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.wildcards import is_shown
 
 FieldPattern = Annotated[str, Meta(min_length=1, max_length=255)]
 
-_BATCH: Final = 100
 _MAX_OBJECTS: Final = 5_000
 _MAX_PAGES: Final = 50
 _MAX_SCHEMA_BYTES: Final = 16 * 1024 * 1024
@@ -87,9 +87,7 @@ class GraphqlConfig(HttpSourceConfig, frozen=True):
             raise InvalidField(("arguments",), "The arguments are longer than 64 KiB.")
 
     def shows(self, name: str) -> bool:
-        if self.include_fields and not any(matches(name, pattern) for pattern in self.include_fields):
-            return False
-        return not any(matches(name, pattern) for pattern in self.exclude_fields)
+        return is_shown(name, self.include_fields, self.exclude_fields)
 
 
 class GraphqlSecrets(HttpSourceSecrets, frozen=True, kw_only=True):
@@ -130,8 +128,8 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
         if len(found) > _MAX_OBJECTS:
             self.stopped_because = f"The schema has more than {_MAX_OBJECTS:,} lists; those beyond were left out."
             del found[_MAX_OBJECTS:]
-        for start in range(0, len(found), _BATCH):
-            yield [DiscoveredObject.at((one.name,), one.shape, one.fields) for one in found[start : start + _BATCH]]
+        for some in slices(found):
+            yield [DiscoveredObject.at((one.name,), one.shape, one.fields) for one in some]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         started = time.perf_counter()

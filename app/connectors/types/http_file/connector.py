@@ -31,7 +31,6 @@ from app.connectors.files.datasets import (
     Scope,
     is_data,
     is_pattern,
-    matches,
     matches_path,
 )
 from app.connectors.files.object_store import FoundKey
@@ -51,6 +50,7 @@ from app.connectors.network.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.types.http_file.webdav import MAX_FOLDERS, entries_of, url_below, walk
+from app.connectors.values.wildcards import matches
 
 RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
 

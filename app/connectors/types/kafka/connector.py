@@ -14,7 +14,6 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from app.connectors.contract.base import Connector
@@ -27,6 +26,7 @@ from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog
 from app.connectors.values.message_rows import Facts, as_fields, chosen_columns, read_bodies, text_or_base64
 from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
     from aiokafka.conn import AIOKafkaConnection
@@ -137,10 +137,9 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 
     def _shows(self, topic: str, cluster: Cluster) -> bool:
         """Internal topics are those that the cluster calls so, and by custom all that start with two underscores."""
-        config = self.config
-        if topic in cluster.internal or topic.startswith("__") or _matches(config.exclude_topics, topic):
+        if topic in cluster.internal or topic.startswith("__"):
             return False
-        return not config.include_topics or _matches(config.include_topics, topic)
+        return is_shown(topic, self.config.include_topics, self.config.exclude_topics)
 
     async def _facts(self, cluster: Cluster, topic: str, turns: asyncio.Semaphore) -> Sequence[Facts]:
         if not self.config.sample_messages:
@@ -158,11 +157,6 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 _OF_ONE_TOPIC: Final = frozenset(
     {"permission_denied", "not_found", "driver_missing", "response_invalid", "server_error"}
 )
-
-
-def _matches(patterns: Sequence[str], topic: str) -> bool:
-    """`*` is the only wildcard."""
-    return any(fnmatchcase(topic, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in patterns)
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------

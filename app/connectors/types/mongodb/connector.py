@@ -40,11 +40,12 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.files.datasets import matches
 from app.connectors.network.dialling import hung_up, silent, tls_context
 from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage
 from app.connectors.types.mongodb.members import Member, Members, TlsMode, without_tls
+from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget
+from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
     import ssl
@@ -227,13 +228,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as client:
-            batch: list[Found] = []
-            async for found in self._everything(client):
-                batch.append(found)
-                if len(batch) == _BATCH:
-                    yield await self._described(client, batch)
-                    batch = []
-            if batch:
+            async for batch in batches(self._everything(client), _BATCH):
                 yield await self._described(client, batch)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
@@ -425,7 +420,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         return sorted(
             name
             for name in names
-            if name not in _OWN_DATABASES and _is_wanted(name, config.include_databases, config.exclude_databases)
+            if name not in _OWN_DATABASES and is_shown(name, config.include_databases, config.exclude_databases)
         )
 
     async def _everything(self, client: Client) -> AsyncIterator[Found]:
@@ -450,7 +445,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         config = self.config
         async for info in cursor:
             found = Found((database, str(info["name"])), _kind(info))
-            if not found.path[1].startswith("system.") and _is_wanted(
+            if not found.path[1].startswith("system.") and is_shown(
                 found.path[1], config.include_collections, config.exclude_collections
             ):
                 yield found
@@ -544,11 +539,6 @@ def _kind(info: Mapping[str, Any]) -> str:
     if info.get("type") == "timeseries" or "timeseries" in options:
         return "time_series"
     return "capped_collection" if options.get("capped") is True else "collection"
-
-
-def _is_wanted(name: str, included: Sequence[str], excluded: Sequence[str]) -> bool:
-    is_included = not included or any(matches(name, pattern) for pattern in included)
-    return is_included and not any(matches(name, pattern) for pattern in excluded)
 
 
 def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:

@@ -52,13 +52,14 @@ from app.connectors.types.mysql.catalog import (
     word,
 )
 from app.connectors.types.mysql.connection import NO_KEY, connection_class, under_way
+from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.wildcards import like_pattern
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
 _Answer = TypeVar("_Answer")
 
-_BATCH: Final = 250
 _ROWS_AT_ONCE: Final = 500
 _GRACE_S: Final = 2.0  # The server gets this much longer than statement_timeout_s to say that it stopped.
 _SYSTEM_DATABASES: Final = ("information_schema", "mysql", "performance_schema", "sys")
@@ -165,13 +166,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as connection:
-            batch: list[DiscoveredObject] = []
-            async for found in self._objects(connection, ()):
-                batch.append(found)
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            if batch:
+            async for batch in batches(self._objects(connection, ())):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
@@ -452,8 +447,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_$ .|%-]*")
 
 
 def _like(pattern: str) -> str:
-    escaped = pattern.replace("|", "||").replace("%", "|%").replace("_", "|_")
-    return f"TABLE_SCHEMA LIKE {_literal(escaped.replace('*', '%'))} ESCAPE '|'"
+    return f"TABLE_SCHEMA LIKE {_literal(like_pattern(pattern, '|'))} ESCAPE '|'"
 
 
 def _quoted(name: str) -> str:

@@ -17,7 +17,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -33,6 +32,7 @@ from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_o
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 from app.connectors.values.message_rows import Facts, as_fields, chosen_columns, read_bodies
 from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.wildcards import is_shown
 
 MAX_PREVIEW_BYTES: Final = 8 * 1024 * 1024
 """Of the bodies that are read for one preview."""
@@ -148,9 +148,7 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
         name = item["name"]
         if not name or name.startswith("amq.") or item.get("exclusive") or item.get("internal"):
             return False
-        if _matches(self.config.exclude_names, name):
-            return False
-        return not self.config.include_names or _matches(self.config.include_names, name)
+        return is_shown(name, self.config.include_names, self.config.exclude_names)
 
     async def _object(self, kind: Kind, item: Mapping[str, Any], streams: Streams | None) -> DiscoveredObject:
         called = _called(kind, item)
@@ -178,11 +176,6 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
                 "unsupported",
                 "A queue cannot be looked into without taking its messages out for a while; only streams are shown.",
             )
-
-
-def _matches(patterns: Sequence[str], name: str) -> bool:
-    """`*` is the only wildcard."""
-    return any(fnmatchcase(name, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in patterns)
 
 
 def _called(kind: Kind, item: Mapping[str, Any]) -> str:

@@ -38,7 +38,6 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.files.datasets import matches
 from app.connectors.network.dialling import ask, dialled, handshake, tls_context
 from app.connectors.types.redis.key_patterns import (
     MAX_PATTERNS,
@@ -62,6 +61,7 @@ from app.connectors.types.redis.session import (
 )
 from app.connectors.types.redis.values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
 from app.connectors.values.values import RowBudget
+from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
     import ssl
@@ -334,10 +334,7 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                 return
 
     def _is_wanted(self, name: bytes) -> bool:
-        config, shown = self.config, text(name)
-        if config.include_keys and not any(matches(shown, pattern) for pattern in config.include_keys):
-            return False
-        return not any(matches(shown, pattern) for pattern in config.exclude_keys)
+        return is_shown(text(name), self.config.include_keys, self.config.exclude_keys)
 
     async def _shape(self, sessions: Sequence[Session], pattern: Pattern) -> Shape:
         return await shape_of(pattern.kind, [(sessions[number], key) for number, key in pattern.samples])

@@ -42,6 +42,7 @@ from app.connectors.network.http_auth import (
 )
 from app.connectors.types.rest.openapi import Document, as_document, described_lists
 from app.connectors.types.rest.pages import PaginationMode, Paging, Rows, first_page, read_rows
+from app.connectors.values.batches import batches
 from app.connectors.values.json_rows import fields_of
 from app.connectors.values.values import RowBudget, json_safe
 
@@ -158,17 +159,12 @@ class Rest(Connector[RestConfig, RestSecrets]):
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._client() as client:
             session = await self._sign_in(client)
-            batch: list[DiscoveredObject] = []
             endpoints = await session.endpoints()
             if len(endpoints) > _MAX_RESOURCES:
                 self.stopped_because = f"There are more than {_MAX_RESOURCES:,} lists; those beyond were left out."
-            for endpoint in endpoints[:_MAX_RESOURCES]:
-                fields = endpoint.fields or await session.sampled(endpoint, is_only=len(endpoints) == 1)
-                batch.append(DiscoveredObject.at(endpoint.path, "resource", fields))
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            if batch:
+            is_only = len(endpoints) == 1
+            known = endpoints[:_MAX_RESOURCES]
+            async for batch in batches((await session.described(one, is_only=is_only) for one in known), _BATCH):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
@@ -238,6 +234,10 @@ class Session:
         are the same, too."""
         size = min(self._config.page_size, wanted) if endpoint.fields else self._config.page_size
         return await read_rows(self._get, endpoint.url, endpoint.pointer, self._paging, size=size, wanted=wanted)
+
+    async def described(self, endpoint: Endpoint, *, is_only: bool) -> DiscoveredObject:
+        fields = endpoint.fields or await self.sampled(endpoint, is_only=is_only)
+        return DiscoveredObject.at(endpoint.path, "resource", fields)
 
     async def sampled(self, endpoint: Endpoint, *, is_only: bool) -> tuple[DiscoveredField, ...]:
         """None of a list that cannot be read beside others; if it is the only one, that is the failure."""
