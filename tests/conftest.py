@@ -17,6 +17,7 @@ from app.domain.parts import Parts
 from app.domain.users.admins import NewAdmin, create_admin
 from app.runtime import prepare_parts
 from app.settings import Settings, load
+from tests.declared import hold_against_the_document
 from tests.postgres import create_database, start_test_cluster
 
 pytest_plugins = ["tests.connectors.fixtures"]
@@ -57,7 +58,8 @@ class Hub:
     def client(self, token: str | None = None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers)
+        hooks = {"response": [hold_against_the_document]}
+        return httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers, event_hooks=hooks)
 
     async def sign_in(self, email: str, password: str = PASSWORD) -> httpx.AsyncClient:
         answer = await self.client().post("/api/v1/auth/login", json={"email": email, "password": password})

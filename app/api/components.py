@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
-from app.core.errors import ErrorBody
+from app.core.errors import ERRORS
 from app.core.listing import Page
 
 Schema = dict[str, Any]
@@ -30,7 +30,7 @@ class Components:
     """The schemas of all types that an API speaks of; equal types share one."""
 
     def __init__(self, wanted: Iterable[Any]) -> None:
-        asked = list(dict.fromkeys([*wanted, ErrorBody]))
+        asked = list(dict.fromkeys([*wanted, *(error.body_type for error in ERRORS)]))
         structs = list({info.cls: info for info in _structs(types.multi_type_info(asked))}.items())
         found, schemas = msgspec.json.schema_components(
             [*asked, *(cls for cls, _ in structs)], ref_template=PLACE + "{name}"
@@ -38,9 +38,9 @@ class Components:
         for (_, info), reference in zip(structs, found[len(asked) :], strict=True):
             _complete(info, schemas[reference["$ref"].removeprefix(PLACE)])
         self._references = {wanted: _renamed(reference) for wanted, reference in zip(asked, found, strict=False)}
-        self.schemas: dict[str, Schema] = {
-            _page_name(name): _renamed(schema) for name, schema in sorted(schemas.items())
-        }
+        self.schemas: dict[str, Schema] = _with_named_choices(
+            {_page_name(name): _renamed(schema) for name, schema in sorted(schemas.items())}
+        )
 
     def of(self, wanted: Any) -> Schema:
         """The schema of one of the types, most often a reference."""
@@ -186,3 +186,30 @@ def _renamed(value: Any) -> Any:
 
 def _is_of_texts(choices: Any) -> bool:
     return isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
+
+
+def _with_named_choices(schemas: dict[str, Schema]) -> dict[str, Schema]:
+    """Each closed list of texts as a schema of its own, so that a generated client has one type for it: named by its
+    `Meta(title=...)`, else after the Struct and the field.
+    """
+    choices: dict[str, Schema] = {}
+    for struct, schema in schemas.items():
+        for field, described in schema.get("properties", {}).items():
+            name = struct + "".join(word.capitalize() for word in field.split("_"))
+            schema["properties"][field] = _by_name(described, name, choices)
+    return dict(sorted((schemas | choices).items()))
+
+
+def _by_name(schema: Schema, name: str, choices: dict[str, Schema]) -> Schema:
+    """Raises ValueError where two different lists have one name."""
+    if _is_of_texts(schema.get("enum")) and len(schema["enum"]) > 1:
+        name, found = schema.get("title", name), {"type": "string", "enum": schema["enum"]}
+        if choices.setdefault(name, found) != found:
+            raise ValueError(f"there are two lists of choices named {name}")
+        return {"$ref": PLACE + name} | {key: schema[key] for key in schema if key not in ("enum", "title", "type")}
+    for inner in ("items", "additionalProperties"):
+        if isinstance(schema.get(inner), dict):
+            schema[inner] = _by_name(schema[inner], name, choices)
+    if "anyOf" in schema:
+        schema["anyOf"] = [_by_name(variant, name, choices) for variant in schema["anyOf"]]
+    return schema

@@ -15,7 +15,7 @@ from litestar import get
 from litestar.params import FromPath
 from msgspec import Struct
 
-from app.core.answers import Answer
+from app.core.answers import Tagged
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.security import open_to_all
@@ -131,15 +131,15 @@ def _html(page: Page) -> bytes:
     return HTML.format(title=page.title, styles=styles, scripts=scripts).encode()
 
 
-def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Answer[bytes]:
+def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Tagged[bytes]:
     """The bytes, or 304 where the browser has them."""
     headers = [(b"etag", tag), *headers]
     if exchange.headers.get(b"if-none-match") == tag:
-        return Answer(304, headers, b"")
-    return Answer(200, headers, body)
+        return Tagged(304, headers, b"")
+    return Tagged(200, headers, body)
 
 
-async def _show(request: HubRequest, page: Page) -> Answer[bytes]:
+async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
     body = await asyncio.to_thread(_html, page)
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
@@ -150,25 +150,25 @@ async def _show(request: HubRequest, page: Page) -> Answer[bytes]:
 
 
 @get("/docs", opt=open_to_all(), include_in_schema=False)
-async def redoc(request: HubRequest) -> Answer[bytes]:
+async def redoc(request: HubRequest) -> Tagged[bytes]:
     """The reference to read."""
     return await _show(request, REDOC)
 
 
 @get("/docs/swagger", opt=open_to_all(), include_in_schema=False)
-async def swagger(request: HubRequest) -> Answer[bytes]:
+async def swagger(request: HubRequest) -> Tagged[bytes]:
     """The reference to try."""
     return await _show(request, SWAGGER)
 
 
 @get("/docs/scalar", opt=open_to_all(), include_in_schema=False)
-async def scalar(request: HubRequest) -> Answer[bytes]:
+async def scalar(request: HubRequest) -> Tagged[bytes]:
     """Both in one."""
     return await _show(request, SCALAR)
 
 
 @get("/docs/assets/{name:str}", opt=open_to_all(parameters={"v": {"type": "string"}}), include_in_schema=False)
-async def docs_asset(request: HubRequest, name: FromPath[str]) -> Answer[bytes]:
+async def docs_asset(request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
     """A script or style of the pages; `v` is there to tell one release's from another's."""
     found = await asyncio.to_thread(asset, name)
     return _answer(

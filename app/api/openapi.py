@@ -13,7 +13,7 @@ import msgspec
 from litestar import Litestar, get
 from litestar.openapi import OpenAPIConfig
 
-from app.core.answers import Answer
+from app.core.answers import Tagged
 from app.core.exchange import JSON
 from app.core.security import open_to_all
 from app.domain.requests import HubRequest
@@ -60,11 +60,14 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     # Nothing of this is imported before a document is wanted: start-up time is part of the product.
     from app.api.components import Components
     from app.api.examples import Examples
-    from app.api.operations import Operations, error_responses, routes_of
+    from app.api.operations import Operations, error_responses
+    from app.api.route_table import documented_routes
     from app.core.migrations import permissions
 
-    routes = routes_of(app, tuple(TAGS))
-    spoken = [kind for route in routes for kind in (route.body_type, route.answer_type, *route.other_answers.values())]
+    routes = documented_routes(app, tuple(TAGS))
+    spoken = [
+        kind for route in routes for kind in (route.body_type, route.answer_type, *route.outcomes.by_status.values())
+    ]
     components = Components(kind for kind in spoken if kind not in (None, type(None), str, bytes))
     examples = Examples(components.schemas, _fits_in(components.schemas))
     operations = Operations(routes, components, examples, permissions())
@@ -75,7 +78,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components.schemas,
-            "responses": error_responses(examples),
+            "responses": error_responses(components, examples),
             "parameters": REQUEST_HEADERS,
             "headers": RESPONSE_HEADERS,
             "securitySchemes": {"bearer": BEARER},
@@ -173,10 +176,10 @@ def _encoded(app: Litestar) -> tuple[bytes, bytes]:
 
 
 @get("/openapi.json", opt=open_to_all(), include_in_schema=False)
-async def openapi_json(request: HubRequest) -> Answer[bytes]:
+async def openapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
     body, tag = await asyncio.to_thread(_encoded, request.app)
     headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
     if request.exchange.headers.get(b"if-none-match") == tag:
-        return Answer(304, headers, b"")
-    return Answer(200, [(b"content-type", JSON.encode()), *headers], body)
+        return Tagged(304, headers, b"")
+    return Tagged(200, [(b"content-type", JSON.encode()), *headers], body)

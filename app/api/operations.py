@@ -1,167 +1,33 @@
 """One operation of the OpenAPI document, read off one route handler: what it takes, what it wants, how it can end."""
 
 import inspect
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from litestar import Litestar
+import msgspec
 from litestar.enums import RequestEncodingType
-from litestar.handlers import HTTPRouteHandler
-from msgspec import Struct
 
 from app.api.components import WITHOUT_NUL, Components, Schema
+from app.api.endings import endings_of
 from app.api.examples import PATH_PARAMETERS, Examples
-from app.core.answers import Answer, Stream
+from app.api.route_table import Route
 from app.core.bodies import MERGE_PATCH
 from app.core.errors import (
+    ERRORS,
     BadRequest,
-    Conflict,
-    Forbidden,
+    Fault,
     HubError,
-    IdempotencyMismatch,
-    InternalError,
-    NotFound,
     PreconditionFailed,
-    PreconditionRequired,
-    TooLarge,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
-    UnsupportedMediaType,
 )
 from app.core.exchange import JSON, MSGPACK
 from app.core.listing import COMMON_PARAMETERS, Listing
-from app.core.security import Access
 
-ERRORS: tuple[type[HubError], ...] = (
-    BadRequest,
-    Unauthenticated,
-    Forbidden,
-    NotFound,
-    Conflict,
-    PreconditionFailed,
-    TooLarge,
-    UnsupportedMediaType,
-    IdempotencyMismatch,
-    PreconditionRequired,
-    TooManyRequests,
-    InternalError,
-    Unavailable,
-)
-ALWAYS: tuple[type[HubError], ...] = (BadRequest, TooManyRequests, InternalError, Unavailable)
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
-ENTITY_TAGGED = frozenset(("entity", "created"))
-"""The functions of `core.answers` that send an ETag."""
 PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
 REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; the job goes on.", 204: "Done; there is nothing to show."}
-
-
-class Route(Struct, frozen=True):
-    """One method of one path."""
-
-    path: str
-    method: str
-    handler: HTTPRouteHandler
-    path_parameters: Mapping[str, type]
-
-    @property
-    def access(self) -> Access:
-        access: Access = self.handler.opt["access"]
-        return access
-
-    @property
-    def body_type(self) -> Any:
-        """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one."""
-        field = self.handler.parsed_data_field
-        return None if field is None else self.handler.opt.get("body_as", field.annotation)
-
-    @property
-    def answer_type(self) -> Any:
-        """What the answer's body holds: the parameter of `Answer[...]` or `Stream[...]`."""
-        annotation = self.handler.parsed_return_field.annotation
-        wrapped = get_origin(annotation) in (Answer, Stream)
-        return get_args(annotation)[0] if wrapped else annotation
-
-    @property
-    def other_answers(self) -> Mapping[int, Any]:
-        """Answers that are no error and yet have another status: `opt["other_answers"]`, types by status."""
-        found: Mapping[int, Any] = self.handler.opt.get("other_answers", {})
-        return found
-
-    @property
-    def is_idempotent(self) -> bool:
-        return bool(getattr(self.handler.fn, "is_idempotent", False))
-
-    @property
-    def sends_entity_tag(self) -> bool:
-        code = inspect.unwrap(self.handler.fn).__code__
-        return not ENTITY_TAGGED.isdisjoint(code.co_names)
-
-    @property
-    def tag(self) -> str:
-        """A handler has one."""
-        (tag,) = self.handler.resolve_tags()
-        return str(tag)
-
-    @property
-    def module(self) -> str:
-        return str(inspect.unwrap(self.handler.fn).__module__)
-
-    @property
-    def line(self) -> int:
-        """Where its module declares it: what one needs first stands first, as in any reference that is read."""
-        return int(inspect.unwrap(self.handler.fn).__code__.co_firstlineno)
-
-    @property
-    def key(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-def routes_of(app: Litestar, tags: Sequence[str]) -> list[Route]:
-    """Every operation that belongs into the document, tag by tag, in the order in which the controllers tell it."""
-    found = []
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            if not isinstance(handler, HTTPRouteHandler) or not handler.resolve_include_in_schema():
-                continue
-            parameters = {name: what.type for name, what in route.path_parameters.items()}
-            methods = sorted(str(method) for method in handler.http_methods if method != "OPTIONS")
-            found += [Route(route.path_format, method, handler, parameters) for method in methods]
-    modules = list(dict.fromkeys(route.module for route in found))  # as the route table names them
-    return sorted(
-        found,
-        key=lambda route: (tags.index(route.tag), modules.index(route.module), route.line, METHODS.index(route.method)),
-    )
-
-
-def operation_ids(routes: list[Route]) -> dict[str, str]:
-    """By `Route.key`: the handler's own name, told apart by its parent where two share one (`list_user_roles`)."""
-    names = {route.key: _verbal(route) for route in routes}
-    shared = {name for name, times in Counter(names.values()).items() if times > 1}
-    return {route.key: _distinct(names[route.key], route, shared) for route in routes}
-
-
-def _distinct(name: str, route: Route, shared: set[str]) -> str:
-    """Names of one word say of what where the path does (`cancel_job`)."""
-    if not route.path_parameters or (name not in shared and "_" in route.handler.handler_name):
-        return name
-    return _within_parent(name, route)
-
-
-def _verbal(route: Route) -> str:
-    name = route.handler.handler_name
-    if route.method != "GET" or "_" in name:
-        return name
-    return f"list_{name}" if route.access.listing is not None else f"get_{name}"
-
-
-def _within_parent(name: str, route: Route) -> str:
-    parts = [part for part in route.path.split("/") if part and not part.startswith("{")]
-    parent = parts[-2].removesuffix("s").replace("-", "_") if len(parts) > 1 else ""
-    verb, _, rest = name.partition("_")
-    return "_".join(filter(None, (verb, parent, rest)))
 
 
 class Operations:
@@ -171,13 +37,12 @@ class Operations:
         self._components = components
         self._examples = examples
         self._permissions = permissions
-        self._ids = operation_ids(routes)
         self._tagged = {route.path for route in routes if route.method == "GET" and route.sends_entity_tag}
 
     def of(self, route: Route) -> dict[str, Any]:
         handler, access = route.handler, route.access
         operation: dict[str, Any] = {
-            "operationId": self._ids[route.key],
+            "operationId": route.name,
             "tags": [route.tag],
             "summary": handler.summary,
             "description": self._description(route),
@@ -185,6 +50,7 @@ class Operations:
         }
         if access.permission:
             operation["x-permission"] = access.permission
+        operation["x-error-codes"] = {str(error.status): codes for error, codes in self._endings(route).items()}
         if parameters := list(self._parameters(route)):
             operation["parameters"] = parameters
         if route.body_type is not None:
@@ -243,18 +109,23 @@ class Operations:
         answers: dict[str, Any] = {str(status): self._success(route, status)}
         if route.method == "GET" and route.sends_entity_tag:
             answers["304"] = {"$ref": "#/components/responses/NotModified"}
-        for error in self._errors(route):
-            answers[str(error.status)] = {"$ref": f"#/components/responses/{error.__name__}"}
-        for other, wanted in route.other_answers.items():
-            schema = self._components.of(wanted)
-            if other >= 400:
-                schema = {"anyOf": [schema, {"$ref": "#/components/schemas/ErrorBody"}]}
-            answers[str(other)] = {
-                "description": REASONS.get(other, Unavailable.detail),
-                "headers": _headers(*(["RetryAfter"] if other == Unavailable.status else [])),
-                "content": self._in_both_forms(schema),
-            }
+        for error, codes in self._endings(route).items():
+            answers[str(error.status)] = {"$ref": _place_of(error), "description": _told_apart(error, codes)}
+        for other, wanted in route.outcomes.by_status.items():
+            answers[str(other)] = self._other_answer(other, wanted)
         return dict(sorted(answers.items()))
+
+    def _other_answer(self, status: int, wanted: Any) -> dict[str, Any]:
+        schema = self._components.of(wanted)
+        if status < 400:
+            return {"description": REASONS[status], "headers": _headers(), "content": self._in_both_forms(schema)}
+        (error,) = (error for error in ERRORS if error.status == status)
+        schema = {"anyOf": [schema, self._components.of(error.body_type)]}
+        headers = _headers(*_ERROR_HEADERS.get(error, ()))
+        return {"description": error().detail, "headers": headers, "content": self._in_both_forms(schema)}
+
+    def _endings(self, route: Route) -> dict[type[HubError], list[str]]:
+        return endings_of(route, is_conditional=self._takes_if_match(route))
 
     def _success(self, route: Route, status: int) -> dict[str, Any]:
         names = ["ETag"] if route.sends_entity_tag else []
@@ -265,10 +136,10 @@ class Operations:
 
     def _content(self, route: Route) -> dict[str, Any]:
         if route.answer_type in (str, bytes):
-            media_type = "text/plain" if route.access.permission == "metrics:read" else str(route.handler.media_type)
+            media_type = str(route.handler.media_type)
             return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
         content = self._in_both_forms(self._components.of(route.answer_type))
-        for media_type in route.handler.opt.get("also_as", ()):
+        for media_type in route.outcomes.also_as:
             content[media_type] = _text(media_type) if media_type in TEXT_EXAMPLES else {}
         return content
 
@@ -277,24 +148,6 @@ class Operations:
 
     def _example_of(self, schema: Schema) -> dict[str, Any]:
         return {"example": self._examples.of(schema)}
-
-    def _errors(self, route: Route) -> list[type[HubError]]:
-        """Every class of error that this operation can end with."""
-        found = set(ALWAYS)
-        changes = route.method != "GET"
-        if not route.access.is_open or changes:
-            found |= {Unauthenticated, Forbidden}
-        if route.path_parameters:
-            found.add(NotFound)
-        if changes and (not route.access.is_open or route.is_idempotent):
-            found.add(Conflict)
-        if route.body_type is not None:
-            found |= {TooLarge, UnsupportedMediaType}
-        if route.is_idempotent:
-            found.add(IdempotencyMismatch)
-        if self._takes_if_match(route):
-            found |= {PreconditionFailed, PreconditionRequired}
-        return [error for error in ERRORS if error in found]
 
 
 TEXT_EXAMPLES = {
@@ -357,9 +210,9 @@ def _query_parameter(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return parameter | ({"description": description} if description else {})
 
 
-def error_responses(examples: Examples) -> dict[str, Any]:
+def error_responses(components: Components, examples: Examples) -> dict[str, Any]:
     """`components.responses`: one for each class of error, with the headers that it brings."""
-    return {error.__name__: _error_response(error, examples) for error in ERRORS} | {
+    return {error.__name__: _error_response(error, components, examples) for error in ERRORS} | {
         "NotModified": {"description": "The client has this version already.", "headers": _headers("ETag")}
     }
 
@@ -372,10 +225,18 @@ _ERROR_HEADERS: dict[type[HubError], tuple[str, ...]] = {
 }
 
 
-def _error_response(error: type[HubError], examples: Examples) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ErrorBody"}
-    example = {"detail": error.detail, "code": error.code, "request_id": examples.of({"type": "string"}, "request_id")}
-    if error is BadRequest:
-        example["errors"] = [{"path": "name", "code": "required", "message": "is required"}]
+def _error_response(error: type[HubError], components: Components, examples: Examples) -> dict[str, Any]:
+    schema = components.of(error.body_type)
+    shown = error(errors=[Fault("name", "required", "is required")]) if error is BadRequest else error()
+    example = msgspec.to_builtins(shown.body(examples.of({"type": "string"}, "request_id")))
     content = {JSON: {"schema": schema, "example": example}, MSGPACK: {"schema": schema}}
-    return {"description": error.detail, "headers": _headers(*_ERROR_HEADERS.get(error, ())), "content": content}
+    return {"description": shown.detail, "headers": _headers(*_ERROR_HEADERS.get(error, ())), "content": content}
+
+
+def _place_of(error: type[HubError]) -> str:
+    return f"#/components/responses/{error.__name__}"
+
+
+def _told_apart(error: type[HubError], codes: list[str]) -> str:
+    """Each code with its sentence."""
+    return "\n".join(f"- `{code}`: {error.sentences[code]}" for code in codes)

@@ -6,8 +6,8 @@ from litestar.types import ControllerRouterHandler
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
 from app.domain.audit.controllers import list_audit_events
-from app.domain.auth.controllers import AuthController, jwks
-from app.domain.health.controllers import live, metrics, ready
+from app.domain.auth.controllers import AuthController, get_jwks
+from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import RoleController, list_permissions
 from app.domain.source_work.controllers import SourceWorkController
@@ -29,6 +29,6 @@ API = Router(
     ],
 )
 
-OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [live, ready, metrics, jwks, openapi_json, *DOCS]
+OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [get_live, get_ready, get_metrics, get_jwks, openapi_json, *DOCS]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]

@@ -23,10 +23,11 @@ _JSON_TYPE = (b"content-type", JSON.encode())
 _MSGPACK_TYPE = (b"content-type", MSGPACK.encode())
 
 
-class Answer(Response[T], Generic[T]):
+class Encoded(Response[T], Generic[T]):
     """An answer that is already encoded; Litestar hands it to the server as it is.
 
-    The type parameter is what the body holds, for the OpenAPI document.
+    The type parameter is what the body holds, for the OpenAPI document. A handler is annotated with one of the classes
+    below, which stand side by side so that the type checker tells one from the other.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
@@ -43,6 +44,14 @@ class Answer(Response[T], Generic[T]):
             self.wire_headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class Answer(Encoded[T], Generic[T]):
+    """Without an entity tag."""
+
+
+class Tagged(Encoded[T], Generic[T]):
+    """With an entity tag: the annotation of a handler declares it, and the OpenAPI document says so."""
 
 
 class Stream(Response[T], Generic[T]):
@@ -86,26 +95,30 @@ async def _wait_until_gone(receive: Receive) -> None:
 
 def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
     """The content in the form that the client asked for."""
+    media_type, body = _encode(exchange, content)
+    return Answer(status, [media_type], body)
+
+
+def _encode(exchange: Exchange, content: Any) -> tuple[tuple[bytes, bytes], bytes]:
     if exchange.wants_msgpack:
         plain = msgspec.to_builtins(content)  # times are text, as in JSON: the one form that is documented
-        return Answer(status, [_MSGPACK_TYPE], _msgpack.encode(plain))
-    return Answer(status, [_JSON_TYPE], _json.encode(content))
+        return _MSGPACK_TYPE, _msgpack.encode(plain)
+    return _JSON_TYPE, _json.encode(content)
 
 
 def entity(
     exchange: Exchange, content: T, *, version: int | None = None, status: int = 200, changed: bool = False
-) -> Answer[T]:
+) -> Tagged[T]:
     """A single entity with its entity tag, or 304 where a client that only reads already has this version."""
     tag = b'"v%d"' % (content.version if version is None else version)  # type: ignore[attr-defined]
     known = exchange.headers.get(b"if-none-match")
     if known is not None and not changed and _matches(known, tag):
-        return Answer(304, [(b"etag", tag)], b"")
-    response = answer(exchange, content, status=status)
-    response.wire_headers.append((b"etag", tag))
-    return response
+        return Tagged(304, [(b"etag", tag)], b"")
+    media_type, body = _encode(exchange, content)
+    return Tagged(status, [media_type, (b"etag", tag)], body)
 
 
-def created(exchange: Exchange, content: T, location: str) -> Answer[T]:
+def created(exchange: Exchange, content: T, location: str) -> Tagged[T]:
     """201 with the path of the new entity."""
     response = entity(exchange, content, status=201, changed=True)
     response.wire_headers.append((b"location", location.encode()))
@@ -124,8 +137,7 @@ def no_content() -> Answer[None]:
 
 
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    body = ErrorBody(error.detail, error.code, exchange.request_id, error.errors or None)
-    response = answer(exchange, body, status=error.status)
+    response = answer(exchange, error.body(exchange.request_id), status=error.status)
     response.wire_headers.extend(
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from app.core.error_codes import FaultCode
 from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
 
@@ -117,14 +118,14 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = sorted({_shown(name) for name in names if names.count(name) > 1})
         faults = [Fault(name, "duplicate", "is given more than once") for name in twice[:MAX_FAULTS]]
-        raise BadRequest("A field is given more than once.", code="duplicate_field", errors=faults)
+        raise BadRequest(code="duplicate_field", errors=faults)
     return found
 
 
 def _refuse_msgpack_duplicates(body: bytes, plain: Any) -> None:
     """A map with a repeated key decodes into fewer entries than were sent: encoding it again comes out shorter."""
     if _count_values(plain) != _count_msgpack_values(body):
-        raise BadRequest("A field is given more than once.", code="duplicate_field")
+        raise BadRequest(code="duplicate_field")
 
 
 def _count_values(value: Any) -> int:
@@ -323,7 +324,7 @@ def _faults(fault: "SchemaFault", below: str) -> Iterator[Fault]:
         yield Fault(path, *_wording(fault))
 
 
-def _wording(fault: "SchemaFault") -> tuple[str, str]:
+def _wording(fault: "SchemaFault") -> tuple[FaultCode, str]:
     limit = fault.validator_value
     match fault.validator:
         case "type" | "anyOf" | "oneOf":

@@ -24,6 +24,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.util import identity_key
 
 from app.core import rows
+from app.core.error_codes import TakenCode
 from app.core.errors import (
     BadRequest,
     Conflict,
@@ -231,7 +232,7 @@ def json_object(members: Mapping[str, ColumnElement[Any] | InstrumentedAttribute
 INTERRUPTED = asyncpg.InternalClientError
 """What asyncpg raises where the server ended the connection between two of its calls."""
 
-UNIQUE_SENTENCES: dict[str, tuple[str, str, str]] = {}
+UNIQUE_SENTENCES: dict[str, tuple[str, TakenCode, str]] = {}
 """Constraint name to (field, code, sentence); filled by the models whose constraints a caller can break."""
 
 
@@ -241,7 +242,7 @@ def explain(error: BaseException) -> HubError | None:
     The sentence never shows SQL or a value. Source: PostgreSQL, Appendix A, Error Codes.
     """
     if isinstance(error, PoolTimeoutError | asyncpg.exceptions.TooManyConnectionsError):
-        return Unavailable("All database connections are busy. Try again in a moment.", code="database_busy")
+        return Unavailable(code="database_busy")
     if isinstance(error, StaleDataError):
         return PreconditionFailed()
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -249,7 +250,7 @@ def explain(error: BaseException) -> HubError | None:
     if isinstance(state, str):
         return _by_sqlstate(state, cause)
     if _is_connection_loss(error):
-        return Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
+        return Unavailable(code="database_unavailable")
     return InternalError() if isinstance(error, SQLAlchemyError) else None
 
 
@@ -265,29 +266,23 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
         case "23505":
             known = UNIQUE_SENTENCES.get(_constraint(cause))
             if known is None:
-                return Conflict("This already exists.", code="already_exists")
+                return Conflict(code="already_exists")
             field, code, sentence = known
             return Conflict(sentence, code=code, errors=[Fault(field, code, "is taken")])
         case "23503":
-            return Conflict(
-                "Something else still refers to this, or it refers to something that is gone.", code="still_in_use"
-            )
+            return Conflict(code="still_in_use")
         case "0A000" if _is_outdated(cause):
-            return Unavailable("The database was migrated in this moment. Try again.", code="database_migrated")
+            return Unavailable(code="database_migrated")
         case "40001" | "40P01" | "55P03":
-            return Conflict("Somebody changed the same thing at this moment. Try again.", code="concurrent_change")
+            return Conflict(code="concurrent_change")
         case "57014" | "25P03":
-            return Unavailable("The database took too long. Try again in a moment.", code="database_timeout")
+            return Unavailable(code="database_timeout")
         case "53100" | "53200" | "53400":
-            return Unavailable(
-                "The database has no room left. An operator has to free disk space.",
-                code="database_full",
-                retry_after_s=30,
-            )
+            return Unavailable(code="database_full", retry_after_s=30)
         case "53300":
-            return Unavailable("All database connections are busy. Try again in a moment.", code="database_busy")
+            return Unavailable(code="database_busy")
         case "54000" | "54001":
-            return BadRequest("The request is too complex for the database.", code="too_complex")
+            return BadRequest(code="too_complex")
         case "42501":
             return InternalError()
     return _by_class(state[:2])
@@ -296,15 +291,13 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
 def _by_class(state_class: str) -> HubError:
     match state_class:
         case "22":
-            return BadRequest("A value is out of range or cannot be stored.", code="value_not_storable")
+            return BadRequest(code="value_not_storable")
         case "23":
-            return BadRequest("A value breaks a rule of the database.", code="constraint_violation")
+            return BadRequest(code="constraint_violation")
         case "08" | "57" | "58":
-            return Unavailable("The database is away. Try again in a moment.", code="database_unavailable")
+            return Unavailable(code="database_unavailable")
         case "25":
-            return Unavailable(
-                "The database takes no changes right now. Try again in a moment.", code="database_read_only"
-            )
+            return Unavailable(code="database_read_only")
     return InternalError()
 
 

@@ -146,6 +146,6 @@ def _is_address(text: str | None) -> bool:
 def refuse_repeated(exchange: Exchange) -> None:
     """Raises BadRequest where a header that decides something was sent twice, Unauthenticated for `Authorization`."""
     if exchange.repeated == b"authorization":
-        raise Unauthenticated("The header `Authorization` was sent twice.", code="repeated_header")
+        raise Unauthenticated(code="repeated_header")
     if exchange.repeated is not None:
         raise BadRequest(f"The header `{exchange.repeated.decode('latin-1')}` was sent twice.", code="repeated_header")

@@ -105,7 +105,7 @@ class Frame:
         except TimeoutError:
             if STOPPING.has_begun:
                 raise stopping_error("The hub stops before this could be done. Send it again.") from None
-            raise Unavailable("The answer took too long. Try again in a moment.", code="deadline_exceeded") from None
+            raise Unavailable(code="deadline_exceeded") from None
 
     async def _give_up(
         self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive, reply: "_Reply"
@@ -135,7 +135,7 @@ class Frame:
         if any(name == pattern or (pattern[:2] == "*." and name.endswith(pattern[1:])) for pattern in allowed):
             return
         if not (exchange.scope["path"] in PROBES and _is_address(name)):
-            raise BadRequest("This service does not answer under that host name.", code="unknown_host")
+            raise BadRequest(code="unknown_host")
 
     async def _answer_preflight(self, exchange: Exchange, reply: "_Reply") -> bool:
         """CORS preflight (Fetch standard): only listed origins get an answer that opens anything."""

@@ -160,7 +160,7 @@ class Listing:
         if not faults and "cursor" in given:
             values["after"] = self._after(given["cursor"], values["sort"], filters)
         if faults:
-            raise BadRequest("A query parameter is not valid.", code="invalid_parameter", errors=faults)
+            raise BadRequest(code="invalid_parameter", errors=faults)
         return ListQuery(filters=filters, **values)
 
     def _check_sort(self, text: str) -> None:
@@ -189,7 +189,7 @@ def _invalid_cursor() -> BadRequest:
     fault = Fault(
         "cursor", "invalid_cursor", "must be the next_cursor of the page before, with the same sort and filters"
     )
-    return BadRequest("The cursor is not valid.", code="invalid_cursor", errors=[fault])
+    return BadRequest(code="invalid_cursor", errors=[fault])
 
 
 _CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: int, UUID: UUID}
@@ -207,7 +207,7 @@ def parse_parameters(query_string: bytes) -> dict[str, str]:
         raise BadRequest("The query string is not valid.", code="invalid_parameter") from None
     given = dict(pairs)
     if len(given) != len(pairs):
-        raise BadRequest("A query parameter is given more than once.", code="repeated_parameter")
+        raise BadRequest(code="repeated_parameter")
     if any("\x00" in text or len(text) > MAX_VALUE_CHARACTERS for text in given.values()):
         raise BadRequest("A query parameter holds a value that is not allowed.", code="invalid_parameter")
     return given
@@ -360,7 +360,8 @@ def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             faults.append(Fault(name, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
     if faults:
-        raise BadRequest("A query parameter is not valid.", code=faults[0].code, errors=faults)
+        is_of_cursor = faults[0].code == "invalid_cursor"
+        raise BadRequest(code="invalid_cursor" if is_of_cursor else "invalid_parameter", errors=faults)
     return values
 
 

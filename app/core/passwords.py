@@ -122,8 +122,7 @@ def _timed(call: Callable[..., T], *args: str) -> tuple[float, T]:
 
 
 def _busy(wait_s: float) -> TooManyRequests:
-    sentence = "Too many people are signing in at this moment. Try again shortly."
-    return TooManyRequests(sentence, code="login_busy", retry_after_s=max(1, ceil(wait_s)))
+    return TooManyRequests(code="login_busy", retry_after_s=max(1, ceil(wait_s)))
 
 
 def _decoy(argon2: Argon2) -> str:

@@ -89,9 +89,7 @@ class ReadPool:
         except TimeoutError:
             if turn.done() and not turn.cancelled():
                 return turn.result()  # handed over in the very moment in which the wait ended
-            raise Unavailable(
-                "All database connections are busy. Try again in a moment.", code="database_busy"
-            ) from None
+            raise Unavailable(code="database_busy") from None
         except asyncio.CancelledError:
             self._pass_on(turn)
             raise

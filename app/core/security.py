@@ -137,9 +137,9 @@ class Tokens:
             )
             return msgspec.convert(found, Claims)
         except jwt.ExpiredSignatureError:
-            raise Unauthenticated("The access token has expired. Refresh it.", code="token_expired") from None
+            raise Unauthenticated(code="token_expired") from None
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError):
-            raise Unauthenticated("The access token is not valid.", code="invalid_token") from None
+            raise Unauthenticated(code="invalid_token") from None
 
     def _key_of(self, header: Mapping[str, Any]) -> SigningKey:
         """Only headers that we would write ourselves are read at all: no `jwk`, `jku`, `x5c` or `crit`."""

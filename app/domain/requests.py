@@ -53,7 +53,7 @@ class HubRequest(Request[Any, Any, Any]):
             except TimeoutError:
                 if STOPPING.has_begun:
                     raise stopping_error("The hub stops, and your request was not all here. Send it again.") from None
-                raise BadRequest("The request body did not arrive in time.", code="body_timeout") from None
+                raise BadRequest(code="body_timeout") from None
             if not body:
                 self._refuse_absence()
             self._body = body
@@ -72,7 +72,7 @@ class HubRequest(Request[Any, Any, Any]):
         while more:
             message: Any = await self.receive()
             if message["type"] == "http.disconnect":
-                raise BadRequest("The client left before its body was here.", code="client_left")
+                raise BadRequest(code="client_left")
             body += message.get("body", b"")
             if len(body) > limit:
                 raise TooLarge
@@ -84,7 +84,7 @@ class HubRequest(Request[Any, Any, Any]):
         wanted = self.route_handler.parsed_data_field
         if wanted is not None and not wanted.has_default and not self.route_handler.opt["access"].takes_form:
             self._media_type()
-            raise BadRequest("This call needs a body, and none came.", code="missing_body")
+            raise BadRequest(code="missing_body")
 
     def _media_type(self) -> str:
         if self.exchange.header(b"content-encoding") not in (None, "identity"):

@@ -60,10 +60,10 @@ async def test_an_error_that_nobody_expected_tells_nothing() -> None:
 
 async def test_an_error_that_was_meant_is_told() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise Conflict(code="x")
+        raise Conflict(code="job_ended")
 
     told = await ask(app)
-    assert (told.status, msgspec.json.decode(told.body)["code"]) == (409, "x")
+    assert (told.status, msgspec.json.decode(told.body)["code"]) == (409, "job_ended")
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again() -> None:

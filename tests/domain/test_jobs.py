@@ -216,8 +216,8 @@ async def test_progress_and_result_are_shown(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
-        (Conflict("Mend it.", code="mend_it"), {"code": "mend_it", "message": "Mend it.", "can_retry": False}),
-        (TooManyRequests("Wait.", code="wait"), {"code": "wait", "message": "Wait.", "can_retry": True}),
+        (Conflict("Mend it.", code="unsupported"), {"code": "unsupported", "message": "Mend it.", "can_retry": False}),
+        (TooManyRequests("Wait.", code="login_busy"), {"code": "login_busy", "message": "Wait.", "can_retry": True}),
         (
             RuntimeError("secret-canary"),
             {"code": "internal_error", "message": "Something went wrong on our side.", "can_retry": False},

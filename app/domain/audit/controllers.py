@@ -7,6 +7,7 @@ from litestar import get
 
 from app.core.answers import Answer, answer
 from app.core.listing import Page, parse_parameters
+from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.audit.repositories import AUDIT_EVENTS
 from app.domain.audit.schemas import AuditEventOut
@@ -17,7 +18,7 @@ NDJSON = "application/x-ndjson"
 
 @get(
     "/audit-events",
-    opt=requires("audit-events:read", listing=AUDIT_EVENTS) | {"also_as": (NDJSON,)},
+    opt=requires("audit-events:read", listing=AUDIT_EVENTS) | outcomes(also_as=(NDJSON,)),
     tags=["audit"],
     summary="List audit events",
 )

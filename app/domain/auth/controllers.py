@@ -9,8 +9,9 @@ from litestar.enums import RequestEncodingType
 from litestar.params import Body, FromPath, RequestBody
 from msgspec import Meta, Struct
 
-from app.core.answers import Answer, answer, created, no_content
+from app.core.answers import Answer, Tagged, answer, created, no_content
 from app.core.listing import Page
+from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
 from app.domain.auth import services
 from app.domain.auth.principals import Signed
@@ -32,6 +33,8 @@ from app.domain.requests import HubRequest
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
 
+REGISTERING = outcomes("email_taken", "login_busy", "registration_closed", "weak_password")
+
 
 class IntrospectionForm(Struct):
     token: Annotated[str, Meta(min_length=1, max_length=8192)]
@@ -42,21 +45,23 @@ class AuthController(Controller):
     path = "/auth"
     tags = ["auth"]
 
-    @post("/register", opt=open_to_all(), summary="Register")
+    @post("/register", opt=open_to_all() | REGISTERING, summary="Register")
     @idempotent
     async def register(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Register]
-    ) -> Answer[UserOut]:
+    ) -> Tagged[UserOut]:
         """Create an account for oneself, where the deployment allows it."""
         user = await services.register(work, data)
         return created(request.exchange, user, f"/api/v1/users/{user.id}")
 
-    @post("/login", opt=open_to_all(), status_code=200, summary="Sign in")
+    @post(
+        "/login", opt=open_to_all() | outcomes("invalid_credentials", "login_busy"), status_code=200, summary="Sign in"
+    )
     async def login(self, request: HubRequest, data: RequestBody[Login]) -> Answer[TokenPair]:
         """Open a session. After ten failures in a row an account is locked for up to 15 minutes."""
         return answer(request.exchange, await services.login(request, data))
 
-    @post("/refresh", opt=open_to_all(), status_code=200, summary="Refresh tokens")
+    @post("/refresh", opt=open_to_all() | outcomes("invalid_refresh_token"), status_code=200, summary="Refresh tokens")
     async def refresh(self, request: HubRequest, data: RequestBody[Refresh]) -> Answer[TokenPair]:
         """Exchange a refresh token for a new pair. Each one works once; using an old one again ends the session."""
         return answer(request.exchange, await services.refresh(request, data.refresh_token))
@@ -70,19 +75,24 @@ class AuthController(Controller):
         return no_content()
 
     @get("/me", opt=signed_in(), summary="Who am I")
-    async def me(self, request: HubRequest) -> Answer[Me]:
+    async def get_me(self, request: HubRequest) -> Answer[Me]:
         """The user, roles, permissions and tenant behind the access token."""
         signed: Signed = request.exchange.signed
         return signed.answer(request.exchange, "me", lambda: signed.me)
 
-    @post("/change-password", opt=signed_in(), status_code=204, summary="Change one's password")
+    @post(
+        "/change-password",
+        opt=signed_in() | outcomes("login_busy", "weak_password", "wrong_password"),
+        status_code=204,
+        summary="Change one's password",
+    )
     async def change_password(self, request: HubRequest, data: RequestBody[ChangePassword]) -> Answer[None]:
         """All other sessions of the user end."""
         await services.change_password(request, data)
         return no_content()
 
     @get("/sessions", opt=signed_in(listing=SESSIONS), summary="List one's sessions")
-    async def sessions(self, request: HubRequest) -> Answer[Page[SessionOut]]:
+    async def list_sessions(self, request: HubRequest) -> Answer[Page[SessionOut]]:
         """Where one is signed in."""
         principal = request.principal
         own = {"tenant_id": principal.tenant_id, "user_id": principal.id, "current_session_id": principal.session_id}
@@ -106,7 +116,7 @@ class AuthController(Controller):
 
 
 @get("/.well-known/jwks.json", opt=open_to_all(), tags=["auth"], summary="Public keys")
-async def jwks(request: HubRequest) -> Answer[JsonWebKeySet]:
+async def get_jwks(request: HubRequest) -> Answer[JsonWebKeySet]:
     """RFC 7517: the keys with which other services verify access tokens themselves."""
     found = answer(request.exchange, JsonWebKeySet(request.parts.tokens.jwks()["keys"]))
     found.wire_headers.append((b"cache-control", b"public, max-age=300"))

@@ -168,10 +168,10 @@ class Principals:
     async def _load(self, claims: Claims) -> Signed:
         rows = await self._reads.rows(LIVE_SESSION, {"session_id": claims.sid, "tenant_id": claims.tid})
         if not rows:
-            raise Unauthenticated("The session has ended. Sign in again.", code="session_ended")
+            raise Unauthenticated(code="session_ended")
         signed = _signed(*rows[0])
         if signed.principal.id != claims.sub:
-            raise Unauthenticated("The access token is not valid.", code="invalid_token")
+            raise Unauthenticated(code="invalid_token")
         return signed
 
     def _keep(self, signed: Signed) -> None:

@@ -39,7 +39,7 @@ NOBODY = UUID(int=0)
 async def register(work: UnitOfWork, new: Register) -> UserOut:
     """Raises Forbidden where registration is closed."""
     if work.parts.settings.registration == "closed":
-        raise Forbidden("Registration is closed here. Ask an administrator for an account.", code="registration_closed")
+        raise Forbidden(code="registration_closed")
     user = UserCreate(email=new.email, password=new.password, first_name=new.first_name, last_name=new.last_name)
     return await UserService(work).create(user)
 
@@ -59,7 +59,7 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
             return pair
         await _count_failure(work, user.id if user and not fits else NOBODY)
         _record_login(work, user, outcome="failure", name=given.email)
-    raise Unauthenticated("Email address or password is wrong.", code="invalid_credentials")
+    raise Unauthenticated(code="invalid_credentials")
 
 
 class Candidate(Struct, frozen=True):
@@ -239,7 +239,7 @@ def _pair(work: UnitOfWork, session: Session) -> TokenPair:
     try:
         successor = refresh_token_of(work.parts.key_ring, session.key_id, session.id, session.generation)
     except SealingError:
-        raise Unauthenticated("The session has ended. Sign in again.", code="session_ended") from None
+        raise Unauthenticated(code="session_ended") from None
     return TokenPair(
         access_token=work.parts.tokens.issue(subject=session.user_id, session=session.id, tenant=session.tenant_id),
         token_type="bearer",  # noqa: S106
@@ -270,7 +270,7 @@ def read_refresh_token(ring: KeyRing, token: str) -> tuple[UUID, int]:
         genuine = (refresh_token_of(ring, key_id, session_id, generation) for key_id in ring.ids)
         if any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in genuine):
             return session_id, generation
-    raise Unauthenticated("The refresh token is not valid. Sign in again.", code="invalid_refresh_token")
+    raise Unauthenticated(code="invalid_refresh_token")
 
 
 async def logout(work: UnitOfWork, scope: str) -> None:
@@ -313,7 +313,7 @@ async def change_password(request: HubRequest, given: ChangePassword) -> None:
         await _count_failure(work, NOBODY if fits else user.id)
         work.audit("auth.change_password", "user", user.id, outcome="failure")
     fault = Fault("current_password", "wrong_password", "is not your current password")
-    raise BadRequest("The current password is wrong.", code="wrong_password", errors=[fault])
+    raise BadRequest(code="wrong_password", errors=[fault])
 
 
 async def _signed_in_user(request: HubRequest) -> User:

@@ -9,6 +9,7 @@ from app.core import migrations
 from app.core.answers import Answer, answer
 from app.core.database import INTERRUPTED
 from app.core.metrics import CONTENT_TYPE, exposition
+from app.core.outcomes import outcomes
 from app.core.schemas import Output
 from app.core.security import open_to_all, requires
 from app.domain.requests import HubRequest
@@ -20,15 +21,15 @@ class Health(Output):
 
 
 @get("/health/live", opt=open_to_all(), tags=["health"], summary="Is the process alive")
-async def live(request: HubRequest) -> Answer[Health]:
+async def get_live(request: HubRequest) -> Answer[Health]:
     """Checks nothing outside of the process."""
     return answer(request.exchange, Health("ok", "The process answers."))
 
 
 @get(
-    "/health/ready", opt=open_to_all() | {"other_answers": {503: Health}}, tags=["health"], summary="Can the hub serve"
+    "/health/ready", opt=open_to_all() | outcomes(by_status={503: Health}), tags=["health"], summary="Can the hub serve"
 )
-async def ready(request: HubRequest) -> Answer[Health]:
+async def get_ready(request: HubRequest) -> Answer[Health]:
     """200 when the database answers and its tables are this version's; 503 otherwise."""
     problem = await _problem(request)
     if problem is None:
@@ -49,7 +50,7 @@ async def _problem(request: HubRequest) -> str | None:
     return None
 
 
-@get("/metrics", opt=requires("metrics:read"), tags=["health"], summary="Metrics")
-async def metrics(request: HubRequest) -> Answer[str]:
+@get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")
+async def get_metrics(request: HubRequest) -> Answer[str]:
     """Prometheus text format. Needs the permission `metrics:read`: scrape with a bearer token."""
     return Answer(200, [(b"content-type", CONTENT_TYPE)], exposition())

@@ -53,9 +53,7 @@ def idempotent(handler: Handler) -> Handler:
 def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
     """Raises BadRequest for a key that is empty, too long or not printable ASCII."""
     if not KEY_FORM.fullmatch(key):
-        raise BadRequest(
-            "The Idempotency-Key must be 1 to 255 printable ASCII characters.", code="invalid_idempotency_key"
-        )
+        raise BadRequest(code="invalid_idempotency_key")
     return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
 
 

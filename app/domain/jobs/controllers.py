@@ -11,10 +11,11 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.core.answers import Answer, Stream, answer, entity
+from app.core.answers import Answer, Stream, Tagged, answer, entity
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import HubError, NotFound
 from app.core.listing import Page
+from app.core.outcomes import outcomes
 from app.core.security import Principal, bearer_token, requires, signed_in
 from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
@@ -39,19 +40,24 @@ class JobController(Controller):
         return answer(request.exchange, await request.parts.reads.page(JOBS, query, JobOut, tenant_id=tenant_id))
 
     @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
-    async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Answer[JobOut]:
+    async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Tagged[JobOut]:
         """One's own job, or with `jobs:read` anybody's."""
         return entity(request.exchange, await _job(request, request.principal, job_id))
 
-    @post("/{job_id:uuid}/cancel", opt=signed_in(), status_code=200, summary="Cancel a job")
-    async def cancel(
+    @post(
+        "/{job_id:uuid}/cancel",
+        opt=signed_in() | outcomes("job_ended", "permission_missing"),
+        status_code=200,
+        summary="Cancel a job",
+    )
+    async def cancel_job(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], job_id: FromPath[UUID]
-    ) -> Answer[JobOut]:
+    ) -> Tagged[JobOut]:
         """One's own job, or with `jobs:write` anybody's. A running job ends as soon as its worker sees the wish."""
         return entity(request.exchange, await JobService(work).cancel(job_id), changed=True)
 
     @get("/{job_id:uuid}/events", opt=signed_in(), media_type="text/event-stream", summary="Watch a job")
-    async def events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
+    async def get_job_events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
         """Server-sent events: the job each time it has changed, until it has ended.
 
         It also ends with the access token, the session and the right to see the job: connect again with a fresh token.

@@ -49,7 +49,7 @@ class JobService:
         job = await self._jobs.get_one(id=job_id, with_for_update=True)
         self._require_right_to_cancel(job)
         if job.status not in UNFINISHED:
-            raise Conflict("The job has ended already.", code="job_ended")
+            raise Conflict(code="job_ended")
         is_waiting = job.status == "queued"
         job.cancel_requested = True
         if is_waiting:

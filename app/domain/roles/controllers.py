@@ -6,8 +6,9 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.core.answers import Answer, answer, created, entity, no_content
+from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
@@ -19,6 +20,12 @@ from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
+
+
+CREATING = outcomes("exceeds_own_permissions", "name_taken")
+CHANGING = outcomes("exceeds_own_permissions", "name_taken", "system_role")
+DELETING = outcomes("exceeds_own_permissions", "system_role")
+APPROVING = outcomes("exceeds_own_permissions", "system_role")
 
 
 class RoleController(Controller):
@@ -35,26 +42,26 @@ class RoleController(Controller):
         )
 
     @get("/{role_id:uuid}", opt=requires("roles:read"), summary="Get a role")
-    async def get_role(self, request: HubRequest, role_id: FromPath[UUID]) -> Answer[RoleOut]:
+    async def get_role(self, request: HubRequest, role_id: FromPath[UUID]) -> Tagged[RoleOut]:
         """One role."""
         role = await request.parts.reads.one(ROLE, RoleOut, id=role_id, tenant_id=request.principal.tenant_id)
         return entity(request.exchange, role)
 
-    @post("/", opt=requires("roles:write"), summary="Create a role")
+    @post("/", opt=requires("roles:write") | CREATING, summary="Create a role")
     @idempotent
-    async def create_role(self, request: HubRequest, work: Work, data: RequestBody[RoleCreate]) -> Answer[RoleOut]:
+    async def create_role(self, request: HubRequest, work: Work, data: RequestBody[RoleCreate]) -> Tagged[RoleOut]:
         """With permissions that one holds oneself."""
         role = await RoleService(work).create(data)
         return created(request.exchange, role, f"/api/v1/roles/{role.id}")
 
-    @patch("/{role_id:uuid}", opt=requires("roles:write"), summary="Change a role")
+    @patch("/{role_id:uuid}", opt=requires("roles:write") | CHANGING, summary="Change a role")
     async def update_role(
         self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[RolePatch]
-    ) -> Answer[RoleOut]:
+    ) -> Tagged[RoleOut]:
         """JSON Merge Patch (RFC 7396). What members may do changes within a second."""
         return entity(request.exchange, await RoleService(work).update(role_id, data), changed=True)
 
-    @delete("/{role_id:uuid}", opt=requires("roles:write"), summary="Delete a role")
+    @delete("/{role_id:uuid}", opt=requires("roles:write") | DELETING, summary="Delete a role")
     async def delete_role(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[None]:
         """Members lose it. A role that still owns something cannot be deleted."""
         await RoleService(work).delete(role_id)
@@ -71,15 +78,17 @@ class RoleController(Controller):
         )
 
     @get("/{role_id:uuid}/approver-roles", opt=requires("roles:read"), summary="Get a role's approver roles")
-    async def get_approvers(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[Page[UUID]]:
+    async def get_approvers(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Tagged[Page[UUID]]:
         """The ids of the roles whose members decide on requests for this one."""
         version, ids = await RoleService(work).approvers(role_id)
         return entity(request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version)
 
-    @put("/{role_id:uuid}/approver-roles", opt=requires("roles:write"), summary="Set a role's approver roles")
+    @put(
+        "/{role_id:uuid}/approver-roles", opt=requires("roles:write") | APPROVING, summary="Set a role's approver roles"
+    )
     async def set_approvers(
         self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[ApproverRoles | RoleIds]
-    ) -> Answer[Page[UUID]]:
+    ) -> Tagged[Page[UUID]]:
         """Replace the list: `{"items": [...]}` or the bare array of role ids."""
         wanted = data.items if isinstance(data, ApproverRoles) else data
         version, ids = await RoleService(work).set_approvers(role_id, wanted)

@@ -121,7 +121,7 @@ class RoleService:
     async def _changeable(self, role_id: UUID) -> Role:
         role = await self._roles.load(role_id, self._work.tenant_id, lock=True)
         if role.is_system:
-            raise Conflict("Built-in roles cannot be changed.", code="system_role")
+            raise Conflict(code="system_role")
         self._check_held(role.permissions)
         self._work.require_match(role.version)
         return role

@@ -9,11 +9,14 @@ from litestar.params import FromPath, RequestBody
 from app.connectors.contract.objects import PreviewResult
 from app.connectors.contract.steps import TestResult
 from app.core.answers import Answer, accepted, answer
+from app.core.error_codes import Code
 from app.core.listing import Page
+from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.jobs.schemas import JobOut
 from app.domain.requests import HubRequest
+from app.domain.source_work.failures import SOURCE_CODES
 from app.domain.source_work.repositories import OBJECT, OBJECTS, TESTS
 from app.domain.source_work.schemas import Connection, ConnectionPatch, ObjectOut, PreviewAsk, TestOut
 from app.domain.source_work.services import DiscoveryService, SourceWorkService
@@ -27,11 +30,31 @@ CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
+OF_CONNECTORS: tuple[Code, ...] = ("connectors_busy", "too_many_connector_runs")
+OF_STORED_SECRETS: tuple[Code, ...] = ("secret_unreadable", "secret_unresolved")
+TESTING_UNSAVED = outcomes("type_unavailable", *OF_CONNECTORS)
+TESTING = outcomes("secret_reentry_required", *OF_STORED_SECRETS, *OF_CONNECTORS)
+PREVIEWING = outcomes(
+    *OF_CONNECTORS,
+    *OF_STORED_SECRETS,
+    *SOURCE_CODES.values(),
+    "arrow_unavailable",
+    "object_not_found",
+    "unsupported",
+    also_as=(CSV, ARROW),
+)
+
+
 class SourceWorkController(Controller):
     path = "/data-sources"
     tags = ["data sources"]
 
-    @post("/test", opt=requires("data-sources:test"), status_code=200, summary="Test a connection without saving")
+    @post(
+        "/test",
+        opt=requires("data-sources:test") | TESTING_UNSAVED,
+        status_code=200,
+        summary="Test a connection without saving",
+    )
     async def test_connection(self, request: HubRequest, data: RequestBody[Connection]) -> Answer[TestResult]:
         """Step by step, within ten seconds.
 
@@ -39,7 +62,12 @@ class SourceWorkController(Controller):
         """
         return answer(request.exchange, await SourceWorkService(request).test_unsaved(data))
 
-    @post("/{source_id:uuid}/test", opt=requires("data-sources:test"), status_code=200, summary="Test a data source")
+    @post(
+        "/{source_id:uuid}/test",
+        opt=requires("data-sources:test") | TESTING,
+        status_code=200,
+        summary="Test a data source",
+    )
     async def test_source(
         self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[ConnectionPatch | None] = None
     ) -> Answer[TestResult]:
@@ -62,12 +90,12 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/discover",
-        opt=requires("data-sources:discover"),
+        opt=requires("data-sources:discover") | outcomes("unsupported"),
         status_code=202,
         summary="Discover a data source",
     )
     @idempotent
-    async def discover(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[JobOut]:
+    async def discover_data_source(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[JobOut]:
         """Start a job that looks for objects and their fields; the job already under way, where there is one."""
         job = await DiscoveryService(work).start(source_id)
         return accepted(request.exchange, job, f"/api/v1/jobs/{job.id}")
@@ -92,11 +120,11 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/preview",
-        opt=requires("data-sources:preview") | {"also_as": (CSV, ARROW)},
+        opt=requires("data-sources:preview") | PREVIEWING,
         status_code=200,
         summary="Preview an object",
     )
-    async def preview(
+    async def preview_data_source(
         self, request: HubRequest, source_id: FromPath[UUID], data: RequestBody[PreviewAsk]
     ) -> Answer[PreviewResult]:
         """Sample rows: JSON, CSV (`Accept: text/csv`) or an Arrow stream. Never more than 1,000 rows or one mebibyte.

@@ -80,7 +80,7 @@ async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], st
             await run.hold(session)
             await session.execute(UPSERT, values)
     except IntegrityError:
-        raise Conflict("The source was deleted while it was discovered.", code="source_deleted") from None
+        raise Conflict(code="source_deleted") from None
     except DBAPIError as error:
         if _is_unstorable(error):
             raise ConnectorError("response_invalid", "The source gave a name that cannot be stored.") from None

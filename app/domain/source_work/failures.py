@@ -1,14 +1,24 @@
 """What ended connector work, in the words of the API."""
 
-from app.connectors.contract.failures import ConnectorError
+from collections.abc import Mapping
+from typing import cast, get_args
+
+from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.processes.sandbox import SandboxError, TooManyConnectorRuns
+from app.core.error_codes import CONFLICT, SourceCode
 from app.core.errors import Conflict, HubError, NotFound, TooManyRequests, Unavailable
 
 
 def as_refusal(error: SandboxError) -> HubError:
     if isinstance(error, TooManyConnectorRuns) and error.scope == "tenant":
-        return TooManyRequests("Too many connector runs at once. Wait for one to end.", code="too_many_connector_runs")
-    return Unavailable("All places for connector work are taken. Try again in a moment.", code="connectors_busy")
+        return TooManyRequests(code="too_many_connector_runs")
+    return Unavailable(code="connectors_busy")
+
+
+SOURCE_CODES: Mapping[Code, SourceCode] = {
+    code: cast(SourceCode, f"source_{code}") for code in get_args(Code) if f"source_{code}" in CONFLICT
+}
+"""By the connector's own code. Without one: codes of steps that did not fail, and `not_found`, which is a 404."""
 
 
 def as_error(error: ConnectorError) -> HubError:
@@ -17,4 +27,4 @@ def as_error(error: ConnectorError) -> HubError:
     if error.code == "not_found":
         return NotFound(sentence, code="object_not_found")
     headers = {"Retry-After": "5"} if error.can_retry else {}
-    return Conflict(sentence, code=f"source_{error.code}", headers=headers)
+    return Conflict(sentence, code=SOURCE_CODES[error.code], headers=headers)

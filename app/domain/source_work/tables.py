@@ -50,10 +50,7 @@ def as_arrow(preview: PreviewResult) -> bytes:
         from arro3.core import RecordBatch
         from arro3.io import write_ipc_stream
     except ModuleNotFoundError:
-        raise BadRequest(
-            "This hub cannot write Arrow. Ask its operator to install data-fusion-hub[arrow], or ask for JSON or CSV.",
-            code="arrow_unavailable",
-        ) from None
+        raise BadRequest(code="arrow_unavailable") from None
     values = list(zip(*preview.rows, strict=True)) if preview.rows else [()] * len(preview.columns)
     arrays = [_array(column.type, cells) for column, cells in zip(preview.columns, values, strict=True)]
     batch = RecordBatch.from_arrays(arrays, names=[column.name for column in preview.columns])

@@ -6,10 +6,12 @@ from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.core.answers import Answer, answer, created, entity, no_content
+from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.bodies import media_type_of
+from app.core.error_codes import Code
 from app.core.errors import NotFound
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
@@ -31,6 +33,11 @@ from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
 PATH = "/api/v1/data-sources"
+
+
+OF_NEW: tuple[Code, ...] = ("name_taken", "type_unavailable")
+REGISTERING = outcomes(*OF_NEW)
+CHANGING = outcomes("name_taken", "secret_reentry_required", "secret_unreadable", "secret_unresolved")
 
 
 class DataSourceTypeController(Controller):
@@ -64,18 +71,18 @@ class DataSourceController(Controller):
         )
 
     @get("/{source_id:uuid}", opt=requires("data-sources:read"), summary="Get a data source")
-    async def get_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[DataSourceOut]:
+    async def get_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Tagged[DataSourceOut]:
         """One source; of its secrets only that they are set."""
         source = await request.parts.reads.one(
             DATA_SOURCE, DataSourceOut, id=source_id, tenant_id=request.principal.tenant_id
         )
         return entity(request.exchange, source)
 
-    @post("/", opt=requires("data-sources:write"), summary="Register a data source")
+    @post("/", opt=requires("data-sources:write") | REGISTERING, summary="Register a data source")
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
-    ) -> Answer[DataSourceSaved]:
+    ) -> Tagged[DataSourceSaved]:
         """The type decides what `config` and `secrets` take. Nothing is dialled.
 
         A secret is a text, or a reference such as `{"ref": "env:SHOP_PASSWORD"}` where the hub's operator allows it.
@@ -85,7 +92,7 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write") | {"body_as": DataSourceBulk, "other_answers": {200: BulkOut}},
+        opt=requires("data-sources:write") | outcomes(*OF_NEW, by_status={200: BulkOut}) | {"body_as": DataSourceBulk},
         summary="Register many data sources",
     )
     @idempotent
@@ -103,10 +110,10 @@ class DataSourceController(Controller):
         response.wire_headers.append((b"location", PATH.encode()))
         return response
 
-    @patch("/{source_id:uuid}", opt=requires("data-sources:write"), summary="Change a data source")
+    @patch("/{source_id:uuid}", opt=requires("data-sources:write") | CHANGING, summary="Change a data source")
     async def update_source(
         self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
-    ) -> Answer[DataSourceSaved]:
+    ) -> Tagged[DataSourceSaved]:
         """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again."""
         return entity(request.exchange, await DataSourceService(work).update(source_id, data), changed=True)
 

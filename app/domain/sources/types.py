@@ -37,4 +37,4 @@ def require_offered(settings: Settings, type_name: str, below: str = "") -> None
     """Raises BadRequest for a rehearsal outside of development."""
     if type_name not in offered(settings):
         fault = Fault(f"{below}type", "type_unavailable", "is a rehearsal, which only a hub in development offers")
-        raise BadRequest("This type is for development only.", code="type_unavailable", errors=[fault])
+        raise BadRequest(code="type_unavailable", errors=[fault])

@@ -6,8 +6,9 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.core.answers import Answer, answer, created, entity, no_content
+from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import Page
+from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
@@ -18,6 +19,13 @@ from app.domain.users.services import UserService
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
+
+
+CREATING = outcomes("email_taken", "login_busy", "weak_password")
+CHANGING = outcomes("email_taken", "exceeds_own_permissions", "last_admin", "login_busy", "weak_password")
+DELETING = outcomes("exceeds_own_permissions", "last_admin")
+GIVING = outcomes("exceeds_own_permissions")
+TAKING = outcomes("exceeds_own_permissions", "last_admin", "system_role")
 
 
 class UserController(Controller):
@@ -34,33 +42,33 @@ class UserController(Controller):
         )
 
     @get("/{user_id:uuid}", opt=requires("users:read"), summary="Get a user")
-    async def get_user(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[UserOut]:
+    async def get_user(self, request: HubRequest, user_id: FromPath[UUID]) -> Tagged[UserOut]:
         """One user."""
         user = await request.parts.reads.one(USER, UserOut, id=user_id, tenant_id=request.principal.tenant_id)
         return entity(request.exchange, user)
 
-    @post("/", opt=requires("users:write"), summary="Create a user")
+    @post("/", opt=requires("users:write") | CREATING, summary="Create a user")
     @idempotent
-    async def create_user(self, request: HubRequest, work: Work, data: RequestBody[UserCreate]) -> Answer[UserOut]:
+    async def create_user(self, request: HubRequest, work: Work, data: RequestBody[UserCreate]) -> Tagged[UserOut]:
         """With or without a password; everyone holds the role `public`."""
         user = await UserService(work).create(data)
         return created(request.exchange, user, f"/api/v1/users/{user.id}")
 
-    @patch("/{user_id:uuid}", opt=requires("users:write"), summary="Change a user")
+    @patch("/{user_id:uuid}", opt=requires("users:write") | CHANGING, summary="Change a user")
     async def update_user(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], data: RequestBody[UserPatch]
-    ) -> Answer[UserOut]:
+    ) -> Tagged[UserOut]:
         """JSON Merge Patch (RFC 7396). A new password or a deactivation ends the user's sessions within a second."""
         return entity(request.exchange, await UserService(work).update(user_id, data), changed=True)
 
-    @delete("/{user_id:uuid}", opt=requires("users:write"), summary="Delete a user")
+    @delete("/{user_id:uuid}", opt=requires("users:write") | DELETING, summary="Delete a user")
     async def delete_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
         """The audit log keeps the name under which the user acted."""
         await UserService(work).delete(user_id)
         return no_content()
 
     @get("/{user_id:uuid}/roles", opt=requires("users:read", listing=ROLES_OF_USER), summary="List a user's roles")
-    async def list_roles(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[Page[RoleOut]]:
+    async def list_user_roles(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[Page[RoleOut]]:
         """The roles that the user holds."""
         tenant_id, reads = request.principal.tenant_id, request.parts.reads
         await reads.one(USER, UserOut, id=user_id, tenant_id=tenant_id)
@@ -69,14 +77,16 @@ class UserController(Controller):
             request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id)
         )
 
-    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write"), summary="Give a user a role")
+    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | GIVING, summary="Give a user a role")
     async def assign_role(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
-    ) -> Answer[UserOut]:
+    ) -> Tagged[UserOut]:
         """A role whose permissions one holds oneself. Giving it again changes nothing."""
         return entity(request.exchange, await UserService(work).assign(user_id, role_id), changed=True)
 
-    @delete("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write"), summary="Take a role from a user")
+    @delete(
+        "/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | TAKING, summary="Take a role from a user"
+    )
     async def unassign_role(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
     ) -> Answer[None]:

@@ -196,7 +196,7 @@ class UserService:
         )
         found = set(await self._work.session.scalars(admins))
         if found == {leaving}:
-            raise Conflict("This is the last active admin. Make somebody else admin first.", code="last_admin")
+            raise Conflict(code="last_admin")
 
 
 async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> str:
@@ -210,9 +210,7 @@ async def refuse_weak_password(work: UnitOfWork, password: str, own: Iterable[st
     minimum = work.parts.settings.password_min_length
     sentence = await asyncio.to_thread(lambda: refusal(password, min_length=minimum, personal=tuple(own)))
     if sentence is not None:
-        raise BadRequest(
-            "The password is not accepted.", code="weak_password", errors=[Fault(path, "weak_password", sentence)]
-        )
+        raise BadRequest(code="weak_password", errors=[Fault(path, "weak_password", sentence)])
 
 
 async def end_sessions(work: UnitOfWork, user_id: UUID, *, keep: UUID | None = None) -> None:

@@ -37,7 +37,7 @@ class Unreadable(Exception):
 
 
 class UnresolvedReference(Conflict):
-    code = "secret_unresolved"
+    """With the code `secret_unresolved`."""
 
 
 def referred(values: Values) -> dict[str, str]:
@@ -103,7 +103,7 @@ async def resolved(settings: Settings, type_name: str, values: Mapping[str, Valu
             faults.append(Fault(f"secrets.{name}", "secret_unresolved", f"refers to {ref}, which {error}"))
     if faults:
         sentence = " ".join(f"The secret {fault.path.partition('.')[2]} {fault.message}" for fault in faults)
-        raise UnresolvedReference(sentence, errors=faults)
+        raise UnresolvedReference(sentence, code="secret_unresolved", errors=faults)
     _refuse_unfit_for_type(type_name, texts)
     return texts
 
@@ -117,6 +117,7 @@ def _refuse_unfit_for_type(type_name: str, secrets: Mapping[str, str]) -> None:
         raise UnresolvedReference(
             f"What the secret {'.'.join(path)} refers to is not of the form that this type takes."
             " Ask the operator to mend it, or give the secret itself.",
+            code="secret_unresolved",
             errors=[Fault(".".join(("secrets", *path)), "secret_unresolved", "does not lead to a secret of this form")],
         ) from None
 

@@ -1,0 +1,105 @@
+"""The routes of the application, as the OpenAPI document and the tests read them."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
+
+from app.core.answers import Answer, Stream, Tagged
+from app.core.outcomes import NONE, Outcomes
+from app.core.security import Access
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+class Route(Struct, frozen=True):
+    """One method of one path."""
+
+    path: str
+    method: str
+    handler: HTTPRouteHandler
+    path_parameters: Mapping[str, type]
+
+    @property
+    def access(self) -> Access:
+        access: Access = self.handler.opt["access"]
+        return access
+
+    @property
+    def outcomes(self) -> Outcomes:
+        found: Outcomes = self.handler.opt.get("outcomes", NONE)
+        return found
+
+    @property
+    def body_type(self) -> Any:
+        """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one."""
+        field = self.handler.parsed_data_field
+        return None if field is None else self.handler.opt.get("body_as", field.annotation)
+
+    @property
+    def answer_type(self) -> Any:
+        """What the answer's body holds: the parameter of `Answer[...]` and its siblings."""
+        annotation = self._annotation
+        return get_args(annotation)[0] if get_origin(annotation) in (Answer, Tagged, Stream) else annotation
+
+    @property
+    def spoken_types(self) -> tuple[Any, ...]:
+        """Of every body that comes in or goes out, but for errors."""
+        return (self.body_type, self.answer_type, *self.outcomes.by_status.values())
+
+    @property
+    def sends_entity_tag(self) -> bool:
+        return get_origin(self._annotation) is Tagged
+
+    @property
+    def _annotation(self) -> Any:
+        return self.handler.parsed_return_field.annotation
+
+    @property
+    def is_idempotent(self) -> bool:
+        return bool(getattr(self.handler.fn, "is_idempotent", False))
+
+    @property
+    def name(self) -> str:
+        """The handler's own, which nobody else has: the operation id."""
+        return str(self.handler.handler_name)
+
+    @property
+    def tag(self) -> str:
+        """A handler has one."""
+        (tag,) = self.handler.resolve_tags()
+        return str(tag)
+
+    @property
+    def module(self) -> str:
+        return str(inspect.unwrap(self.handler.fn).__module__)
+
+    @property
+    def line(self) -> int:
+        """Where its module declares it: what one needs first stands first, as in any reference that is read."""
+        return int(inspect.unwrap(self.handler.fn).__code__.co_firstlineno)
+
+
+def all_routes(app: Litestar) -> list[Route]:
+    """Every method of every path, but for OPTIONS."""
+    found = []
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if isinstance(handler, HTTPRouteHandler):
+                parameters = {name: what.type for name, what in route.path_parameters.items()}
+                methods = sorted(str(method) for method in handler.http_methods if method != "OPTIONS")
+                found += [Route(route.path_format, method, handler, parameters) for method in methods]
+    return found
+
+
+def documented_routes(app: Litestar, tags: Sequence[str]) -> list[Route]:
+    """Every operation that belongs into the document, tag by tag, in the order in which the controllers tell it."""
+    found = [route for route in all_routes(app) if route.handler.resolve_include_in_schema()]
+    modules = list(dict.fromkeys(route.module for route in found))  # as the route table names them
+    return sorted(
+        found,
+        key=lambda route: (tags.index(route.tag), modules.index(route.module), route.line, METHODS.index(route.method)),
+    )

@@ -1,0 +1,34 @@
+"""What a route declares of its answers beside their type: other media types, other bodies, and its own codes.
+
+An entity tag is declared by the type of the answer (`core.answers.Tagged`). What a route brings along by its kind, such
+as the codes of a body that cannot be read, is known of the kind (`app.api.endings`) and not declared again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from app.core.error_codes import Code
+
+
+class Outcomes(Struct, frozen=True, kw_only=True):
+    codes: tuple[Code, ...] = ()
+    also_as: tuple[str, ...] = ()
+    """Media types that `Accept` may ask for instead of JSON and MessagePack."""
+    by_status: Mapping[int, Any] = {}
+    """The type of the body where another status than the usual one has another body."""
+
+    def __deepcopy__(self, memo: object) -> "Outcomes":
+        """Litestar copies the handlers of a controller; what cannot change need not be copied."""
+        return self
+
+
+def outcomes(
+    *codes: Code, also_as: tuple[str, ...] = (), by_status: Mapping[int, Any] | None = None
+) -> dict[str, Outcomes]:
+    """For `opt`, beside `requires` and its siblings: `opt=requires("roles:write") | outcomes("name_taken")`."""
+    return {"outcomes": Outcomes(codes=codes, also_as=also_as, by_status=by_status or {})}
+
+
+NONE = Outcomes()

@@ -1,0 +1,144 @@
+"""What every route declares of its answers, held against what it answers: entity tags, media types, codes."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from app.api.route_table import Route, all_routes
+from app.commands.openapi import routes_alone
+from tests.conftest import PASSWORD, Hub
+from tests.domain.conftest import Records, new_user, open_pair
+from tests.domain.conftest import records as records
+from tests.domain.sources import SOURCES, discovered, objects, registered
+
+ROUTES = {f"{route.method} {route.path}": route for route in all_routes(routes_alone())}
+MEDIA_TYPES = {
+    "application/json",
+    "application/msgpack",
+    "text/csv",
+    "application/x-ndjson",
+    "application/vnd.apache.arrow.stream",
+    "text/event-stream",
+}
+"""Each is asked for of every route; only those that it declares may come."""
+V1 = "/api/v1"
+SIMULATED = {"name": "Of the walk", "type": "simulated", "config": {}}
+BODIES: Mapping[str, Mapping[str, Any]] = {
+    "POST /api/v1/auth/register": {"email": "walker@example.org", "password": PASSWORD},
+    "POST /api/v1/auth/login": {"email": "EMAIL", "password": PASSWORD},
+    "POST /api/v1/auth/refresh": {"refresh_token": "REFRESH"},
+    "POST /api/v1/auth/change-password": {
+        "current_password": PASSWORD,
+        "new_password": "a heron waits where two rivers meet",
+    },
+    "POST /api/v1/auth/introspect": {"token": "TOKEN"},
+    "POST /api/v1/users": {"email": "another.walker@example.org"},
+    "PATCH /api/v1/users/{user_id}": {"first_name": "Ada"},
+    "POST /api/v1/roles": {"name": "Of the walk"},
+    "PATCH /api/v1/roles/{role_id}": {"description": "Another."},
+    "PUT /api/v1/roles/{role_id}/approver-roles": {"items": []},
+    "POST /api/v1/data-sources": SIMULATED,
+    "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
+    "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
+    "POST /api/v1/data-sources/test": {"type": "simulated", "config": {}},
+}
+"""What each route takes; of EMAIL and its like the caller's own."""
+
+
+class World:
+    """One of everything, so that every route has something to answer with."""
+
+    def __init__(self, hub: Hub, records: Records) -> None:
+        self.hub = hub
+        self.records = records
+        self.known: dict[str, str] = {"type_name": "simulated", "name": "swagger.css"}
+
+    async def prepare(self) -> None:
+        source = await registered(self.hub, type="simulated", config={"objects": 1})
+        self.known["source_id"] = source["id"]
+        self.known["job_id"] = (await discovered(self.hub, f"{SOURCES}/{source['id']}"))["id"]
+        (found,) = (await objects(self.hub, f"{SOURCES}/{source['id']}")).values()
+        self.known["object_id"] = found["id"]
+
+    async def ids_for(self, route: Route) -> dict[str, str]:
+        """Whatever is changed is new, and nothing else hangs on it."""
+        made: dict[str, str] = {}
+        if "user_id" in route.path_parameters:
+            made["user_id"] = (await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"}))["id"]
+        if "role_id" in route.path_parameters:
+            made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
+        if route.method in ("PATCH", "DELETE") and "source_id" in route.path_parameters:
+            made["source_id"] = (await registered(self.hub))["id"]
+        if route.path.endswith("/cancel"):
+            made["source_id"] = (await registered(self.hub, type="simulated", config={}))["id"]
+            made["job_id"] = (await self.send("POST", f"{SOURCES}/{made['source_id']}/discover"))["id"]
+        if route.method == "DELETE" and len(made) == 2:
+            await self.send("PUT", f"{V1}/users/{made['user_id']}/roles/{made['role_id']}")
+        return self.known | made
+
+    async def send(self, method: str, path: str, body: Any = None) -> Any:
+        answer = await self.hub.admin.request(method, path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def call(self, route: Route, accept: str) -> httpx.Response:
+        """As somebody who may do everything, or as somebody new where it is about oneself."""
+        client, body = self.hub.admin, BODIES.get(f"{route.method} {route.path}", {})
+        path = route.path
+        if path.startswith(f"{V1}/auth/"):
+            client, body = await self.somebody(body)
+            (session,) = (await client.get(f"{V1}/auth/sessions")).json()["items"]
+            path = path.replace("{session_id}", session["id"])
+        for name, value in (await self.ids_for(route)).items():
+            path = path.replace(f"{{{name}}}", value)
+        if path.endswith("/preview"):
+            body = {"object": self.known["object_id"], "limit": 1}
+        form = {"data": body} if path.endswith("/introspect") else {"json": body or None}
+        return await client.request(route.method, path, headers={"accept": accept}, **form)
+
+    async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
+        """Somebody new, signed in, and the body with what is theirs in place of what it names."""
+        email = await new_user(self.hub, self.records)
+        tokens = await open_pair(self.hub, self.records, email)
+        own = {"EMAIL": email, "REFRESH": tokens["refresh_token"], "TOKEN": tokens["access_token"]}
+        return self.hub.client(tokens["access_token"]), {name: own.get(value, value) for name, value in body.items()}
+
+
+def new_name() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture(scope="module")
+async def world(hub: Hub, records: Records) -> World:
+    made = World(hub, records)
+    await made.prepare()
+    return made
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", sorted(ROUTES))
+async def test_a_route_sends_an_entity_tag_where_it_declares_one(world: World, name: str) -> None:
+    """A new route has to be called here with something that it answers with a success."""
+    answer = await world.call(ROUTES[name], "application/json")
+    assert answer.is_success, f"{answer.status_code} {answer.text[:300]}"
+    assert ("etag" in answer.headers) == ROUTES[name].sends_entity_tag
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("media_type", sorted(MEDIA_TYPES))
+@pytest.mark.parametrize("name", [name for name in sorted(ROUTES) if name.startswith("GET ") or "preview" in name])
+async def test_a_route_answers_in_the_media_types_that_it_declares(world: World, name: str, media_type: str) -> None:
+    route = ROUTES[name]
+    answer = await world.call(route, media_type)
+    assert answer.is_success, answer.text
+    sent = answer.headers["content-type"].partition(";")[0]
+    if not route.handler.resolve_include_in_schema():
+        assert sent in ("text/html", "text/css", "application/json"), "pages and the document have one form each"
+    elif route.answer_type in (str, bytes):
+        assert sent == str(route.handler.media_type)
+    else:
+        declared = {"application/json", "application/msgpack", *route.outcomes.also_as}
+        assert sent == (media_type if media_type in declared else "application/json")
