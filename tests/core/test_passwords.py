@@ -229,3 +229,36 @@ async def test_nobody_waits_longer_than_is_allowed_whatever_was_expected(monkeyp
     assert [type(result) for result in results] == [bool, TooManyRequests, TooManyRequests, TooManyRequests]
     assert hasher.waiting == 0
     hasher.close()
+
+
+@pytest.mark.found("U12")
+@pytest.mark.parametrize(
+    "password",
+    [
+        "password password",
+        "Password1 Password1",
+        "iloveyou-iloveyou",
+        "changeme, changeme",
+        "football baseball",
+        "admin_admin_admin",
+        "change me please",
+        "Winter 2026 Winter",
+        "2026-11-30 2026-11-30",
+        "ｐａｓｓｗｏｒｄ password",
+    ],
+)
+def test_blanks_and_repetition_make_a_common_password_no_better(password: str) -> None:
+    assert "common" in str(refusal(password, min_length=15))
+
+
+@pytest.mark.found("U12")
+@pytest.mark.parametrize(
+    "password",
+    ["Data Fusion Hub", "data-fusion-hub-2026", "DataFusionHub!!", "hub hub hub hub hub", "FUSION fusion 123"],
+)
+def test_the_name_of_the_service_makes_no_password(password: str) -> None:
+    assert "name of this service" in str(refusal(password, min_length=15))
+
+
+def test_words_of_the_service_may_be_part_of_a_sentence() -> None:
+    assert refusal("the data on my desk hums at night", min_length=15) is None
