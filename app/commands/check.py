@@ -154,6 +154,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     if isinstance(ring, Finding):
         return []
     from app.core.database import create_engine, create_sessions
+    from app.domain.auth.repositories import sessions_by_key
     from app.domain.models import METADATA
     from app.domain.sources.secrets.resealing import count_unopened, secrets_by_key
 
@@ -162,6 +163,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     try:
         async with create_sessions(engine)() as session:
             by_key, unopened = await secrets_by_key(session), await count_unopened(session, ring)
+            signed_in = await sessions_by_key(session)
     finally:
         await engine.dispose()
     total, old = sum(by_key.values()), sum(by_key.values()) - by_key.get(ring.current_id, 0)
@@ -173,6 +175,10 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     findings = [Finding("right", "stored secrets", f"{total}, and every one opens")]
     if old:
         findings.append(Finding("note", "stored secrets", f"{old} are under an older key: run `hub keys rotate`"))
+    if ended := sorted(signed_in.keys() - set(ring.ids)):
+        count = sum(signed_in[key_id].count for key_id in ended)
+        sentence = f"{count} rest on {', '.join(ended)}, which is not in the ring: they end with their next refresh"
+        findings.append(Finding("wrong", "sessions", f"{sentence}; bring the key back, or have people sign in again"))
     return findings
 
 

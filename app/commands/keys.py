@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +13,7 @@ from app.core.sealing import KeyRing
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.domain.auth.repositories import SessionsOfKey
     from app.domain.parts import Parts
     from app.domain.sources.secrets.resealing import Resealed
 
@@ -24,6 +25,10 @@ HOW_TO = """\
 # Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
 #   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
 # HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
+OLD_KEYS_STAY = (
+    "Keep the older keys for now: sessions that were last refreshed under them end with them. "
+    "`hub keys list` says when each may go."
+)
 KEYS_GONE = (
     "Secrets are stored that were sealed with the key {ids}, which is not in {place}: bring it back there, or, if it "
     "is lost for good, set HUB_SECRET_KEYS to what `hub keys generate` prints and have the secrets entered again."
@@ -85,9 +90,7 @@ def _list(settings: Settings) -> int:
 
 
 async def _print_keys(settings: Settings, url: str) -> int:
-    from sqlalchemy import func, select
-
-    from app.domain.auth.models import Session
+    from app.domain.auth.repositories import sessions_by_key
     from app.domain.sources.secrets.resealing import secrets_by_key
     from app.runtime import load_signing_keys, prepare_parts
 
@@ -95,26 +98,36 @@ async def _print_keys(settings: Settings, url: str) -> int:
     try:
         async with parts.sessions() as session:
             stored = await secrets_by_key(session)
-            alive = (Session.revoked_at.is_(None), func.least(Session.expires_at, Session.idle_expires_at) > func.now())
-            counted = await session.execute(select(Session.key_id, func.count()).where(*alive).group_by(Session.key_id))
-            signed_in = {row.key_id: row[1] for row in counted}
+            signed_in = await sessions_by_key(session)
     finally:
         await parts.close()
     print("Keys for stored secrets")
     for key_id in parts.key_ring.ids:
         current = "current" if key_id == parts.key_ring.current_id else ""
-        print(f"  {key_id:24} {current:8} {_held(stored.get(key_id, 0), signed_in.get(key_id, 0))}")
-    missing = sorted(stored.keys() - set(parts.key_ring.ids))
+        print(f"  {key_id:24} {current:8} {_held(key_id, stored, signed_in)}{_leave(key_id, parts, stored, signed_in)}")
+    missing = sorted((stored.keys() | signed_in.keys()) - set(parts.key_ring.ids))
     for key_id in missing:
-        print(f"  {key_id:24} MISSING  {_held(stored[key_id], signed_in.get(key_id, 0))}")
+        print(f"  {key_id:24} MISSING  {_held(key_id, stored, signed_in)}")
     print("\nKeys for access tokens")
     for place, key in enumerate(load_signing_keys(settings)):
         print(f"  {key.kid} {'current' if place == 0 else 'verifies only':14} {key.algorithm}")
     return 1 if missing else 0
 
 
-def _held(stored: int, sessions: int) -> str:
-    return f"{stored} secret{'' if stored == 1 else 's'}, {sessions} session{'' if sessions == 1 else 's'}"
+def _held(key_id: str, stored: Mapping[str, int], signed_in: "Mapping[str, SessionsOfKey]") -> str:
+    sessions = signed_in[key_id].count if key_id in signed_in else 0
+    return f"{_secrets(stored.get(key_id, 0))}, {sessions} session{'' if sessions == 1 else 's'}"
+
+
+def _leave(key_id: str, parts: "Parts", stored: Mapping[str, int], signed_in: "Mapping[str, SessionsOfKey]") -> str:
+    """When an older key may be taken out of the ring without ending anything."""
+    if key_id == parts.key_ring.current_id:
+        return ""
+    if stored.get(key_id):
+        return "; run `hub keys rotate`"
+    if key_id in signed_in:
+        return f"; may go on {signed_in[key_id].last_ends_at:%Y-%m-%d %H:%M} UTC, when the last of them has ended"
+    return "; may go"
 
 
 # --- rotate ---------------------------------------------------------------------------------------------------------
@@ -147,7 +160,7 @@ async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
             f"{_secrets(total.unopened)} left: no key of the ring opens them. `hub check` says more.", file=sys.stderr
         )
         return 1
-    print("Keep the older keys for 30 days: sessions that began under them need them until then.")
+    print(OLD_KEYS_STAY)
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
 from app.core.sealing import KeyRing
@@ -130,3 +131,34 @@ async def _multiply(data_dir: Path, wanted: int) -> None:
         await connection.executemany("INSERT INTO data_source_secrets VALUES ($1, $2, $3, $4, $5, 1, now())", rows)
     finally:
         await connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.found("U3")
+async def test_an_old_key_goes_when_no_session_rests_on_it_any_more(data_dir: Path, serve: Serve) -> None:
+    hub = serve(data_dir)
+    assert hub.admin
+    given = dict(zip(("email", "password"), hub.admin, strict=True))
+    token = httpx.post(f"{hub.url}/api/v1/auth/login", json=given).json()["refresh_token"]
+    hub.stop()
+    (old,) = KeyRing.parse((data_dir / "secret-keys").read_text()).ids
+    rotated = run(data_dir, "keys", "rotate")
+    assert (rotated.returncode, "`hub keys list` says when each may go." in rotated.stdout) == (0, True)
+    assert f"{old}" in (listed := run(data_dir, "keys", "list").stdout)
+    assert "; may go on 20" in listed
+
+    ring = (data_dir / "secret-keys").read_text()
+    (data_dir / "secret-keys").write_text(ring.partition(",")[0])
+    check = run(data_dir, "check")
+    assert (check.returncode, f"rest on {old}, which is not in the ring" in check.stdout) == (1, True)
+    assert run(data_dir, "keys", "list").returncode == 1
+
+    (data_dir / "secret-keys").write_text(ring)
+    hub = serve(data_dir)
+    refreshed = httpx.post(f"{hub.url}/api/v1/auth/refresh", json={"refresh_token": token})
+    assert refreshed.status_code == 200
+    hub.stop()
+    (freed,) = [line for line in run(data_dir, "keys", "list").stdout.splitlines() if old in line]
+    assert freed.endswith("; may go")
+    (data_dir / "secret-keys").write_text(ring.partition(",")[0])
+    assert run(data_dir, "check").returncode == 0

@@ -1,6 +1,10 @@
-"""Which rows make a session on the wire: the caller's own live ones."""
+"""Which rows make a session on the wire (the caller's own live ones), and which keys live sessions rest on."""
 
-from sqlalchemy import bindparam, func
+from datetime import datetime
+
+from msgspec import Struct
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository
 from app.core.listing import Listing
@@ -27,3 +31,20 @@ SESSIONS = Listing(
     sorts={"created_at": Session.created_at, "last_seen_at": Session.last_seen_at},
     default_sort="-created_at",
 )
+
+
+class SessionsOfKey(Struct, frozen=True):
+    count: int
+    last_ends_at: datetime
+
+
+async def sessions_by_key(session: AsyncSession) -> dict[str, SessionsOfKey]:
+    """How many live sessions have refresh tokens derived with a key, of all tenants, and when the last of them ends by
+    itself. A session takes the current key when it is refreshed next, so that none keeps an older one for long."""
+    ends_at = func.least(Session.expires_at, Session.idle_expires_at)
+    statement = (
+        select(Session.key_id, func.count(), func.max(ends_at))
+        .where(Session.revoked_at.is_(None), ends_at > func.now())
+        .group_by(Session.key_id)
+    )
+    return {key_id: SessionsOfKey(count, last) for key_id, count, last in await session.execute(statement)}
