@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     admin.set_defaults(run=_create_admin)
 
+    reset = commands.add_parser("reset-password", help="give somebody a new password, and lift a lock")
+    reset.add_argument("--email", required=True)
+    reset.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    reset.set_defaults(run=_reset_password)
+
     check = commands.add_parser(
         "check", help="say what is right and what is wrong with settings, database, keys and policy"
     )
@@ -112,6 +117,12 @@ def _create_admin(asked: argparse.Namespace) -> int:
     from app.commands.admin import create_admin
 
     return create_admin(_settings(), asked.email, from_stdin=asked.password_stdin)
+
+
+def _reset_password(asked: argparse.Namespace) -> int:
+    from app.commands.admin import reset_password
+
+    return reset_password(_settings(), asked.email, from_stdin=asked.password_stdin)
 
 
 def _check(asked: argparse.Namespace) -> int:

@@ -1,33 +1,58 @@
-"""`hub create-admin`, and the first admin of an empty database."""
+"""`hub create-admin`, `hub reset-password`, and the first admin of an empty database."""
 
 import asyncio
 import getpass
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.commands.database import CommandFailed, bring_up_to_date, database
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.domain.parts import Parts
     from app.domain.users import admins
+
+T = TypeVar("T")
 
 
 def create_admin(settings: Settings, email: str, *, from_stdin: bool) -> int:
-    from app.core.errors import HubError
     from app.domain.users import admins
+
+    def make(parts: "Parts", password: str) -> Awaitable[Any]:
+        return admins.create_admin(parts, admins.NewAdmin(email, password))
+
+    return _with_password(settings, make, from_stdin=from_stdin, done=f"{email} is an admin now.")
+
+
+def reset_password(settings: Settings, email: str, *, from_stdin: bool) -> int:
+    from app.domain.users import admins
+
+    def reset(parts: "Parts", password: str) -> Awaitable[Any]:
+        return admins.reset_password(parts, email, password)
+
+    done = f"{email} has a new password. The account is not locked, and whoever was signed in as them is signed out."
+    return _with_password(settings, reset, from_stdin=from_stdin, done=done)
+
+
+def _with_password(
+    settings: Settings, act: "Callable[[Parts, str], Awaitable[Any]]", *, from_stdin: bool, done: str
+) -> int:
+    """Ask for a password and do something with it in the database."""
+    from app.core.errors import HubError
 
     try:
         password = sys.stdin.readline().rstrip("\n") if from_stdin else _asked_password()
         with database(settings) as target:
             bring_up_to_date(target)
-            asyncio.run(_create(settings, target.app_url, admins.NewAdmin(email, password)))
+            asyncio.run(act_in(settings, target.app_url, lambda parts: act(parts, password)))
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return 1
     except HubError as error:
         print(error.detail, *(f"{fault.path}: {fault.message}" for fault in error.errors), sep="\n", file=sys.stderr)
         return 1
-    print(f"{email} is an admin now.")
+    print(done)
     return 0
 
 
@@ -40,13 +65,12 @@ def _asked_password() -> str:
         raise CommandFailed("No password was given.") from None
 
 
-async def _create(settings: Settings, url: str, admin: "admins.NewAdmin") -> None:
-    from app.domain.users import admins
+async def act_in(settings: Settings, url: str, act: "Callable[[Parts], Awaitable[T]]") -> "T":
     from app.runtime import prepare_parts
 
     parts = prepare_parts(settings, url)
     try:
-        await admins.create_admin(parts, admin)
+        return await act(parts)
     finally:
         await parts.close()
 
@@ -58,16 +82,5 @@ def ensure_first_admin(settings: Settings, url: str) -> "admins.NewAdmin | None"
     admin = admins.generated(settings.admin_email)
     if settings.admin_email and settings.admin_password:
         admin = admins.NewAdmin(settings.admin_email, settings.admin_password)
-    made = asyncio.run(_create_first(settings, url, admin))
+    made = asyncio.run(act_in(settings, url, lambda parts: admins.create_first_admin(parts, admin)))
     return admin if made else None
-
-
-async def _create_first(settings: Settings, url: str, admin: "admins.NewAdmin") -> bool:
-    from app.domain.users import admins
-    from app.runtime import prepare_parts
-
-    parts = prepare_parts(settings, url)
-    try:
-        return await admins.create_first_admin(parts, admin)
-    finally:
-        await parts.close()

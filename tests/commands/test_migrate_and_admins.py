@@ -1,9 +1,12 @@
-"""`hub migrate` and `hub create-admin`."""
+"""`hub migrate`, `hub create-admin` and `hub reset-password`."""
 
 from pathlib import Path
 
+import pytest
+
 from app.core import migrations
 from tests.commands.hubs import run
+from tests.conftest import PASSWORD
 
 
 def test_migrate_goes_up_down_and_says_where_it_is(data_dir: Path) -> None:
@@ -41,3 +44,20 @@ def test_without_a_terminal_a_password_comes_from_standard_input_or_not_at_all(t
         "There is no terminal to ask for the password: send it with `--password-stdin`."
     ]
     assert not (tmp_path / "hub").exists()
+
+
+@pytest.mark.found("U6")
+def test_a_lost_password_is_replaced(used_folder: Path) -> None:
+    made = run(used_folder, "create-admin", "--email", "ida@example.org", "--password-stdin", text=f"{PASSWORD}\n")
+    assert made.returncode == 0
+    arguments = ("reset-password", "--email", "ida@example.org", "--password-stdin")
+    done = run(used_folder, *arguments, text="paper boats under a copper moon\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "new password" in done.stdout
+    weak = run(used_folder, *arguments, text="password password\n")
+    unknown = run(
+        used_folder, *arguments[:2], "nobody@example.org", "--password-stdin", text="paper boats under a moon\n"
+    )
+    assert (weak.returncode, unknown.returncode) == (1, 1)
+    assert "Nobody has the address nobody@example.org." in unknown.stderr
+    assert "Traceback" not in weak.stderr + unknown.stderr

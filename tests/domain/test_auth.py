@@ -459,7 +459,8 @@ async def test_a_wrong_current_password_counts_towards_the_lock(hub: Hub, record
     for _ in range(2):
         answer = await client.post("/api/v1/auth/change-password", json={"current_password": "x", "new_password": NEW})
         assert (answer.status_code, answer.json()["code"]) == (400, "wrong_password")
-        assert [row["outcome"] for row in await records.audit(answer)] == ["failure"]
+        rows = await records.audit(answer)
+        assert [row["outcome"] for row in rows if row["action"] == "auth.change_password"] == ["failure"]
     right = await client.post("/api/v1/auth/change-password", json={"current_password": PASSWORD, "new_password": NEW})
     assert right.status_code == 400
     assert (await attempt(hub, email)).status_code == 401

@@ -146,9 +146,9 @@ def _free_port() -> int:
 
 def make_admin(settings: Settings, url: str, what: Kept) -> Kept:
     """Another admin in the hub's database, where the one of the demo cannot sign in (or no longer)."""
-    from app.commands.admin import _create
-    from app.domain.users.admins import NewAdmin
+    from app.commands.admin import act_in
+    from app.domain.users.admins import NewAdmin, create_admin
 
     email = f"demo-admin-{secrets.token_hex(4)}@example.org"
-    asyncio.run(_create(settings, url, NewAdmin(email, what.admin_password)))
+    asyncio.run(act_in(settings, url, lambda parts: create_admin(parts, NewAdmin(email, what.admin_password))))
     return msgspec.structs.replace(what, admin_email=email)

@@ -130,7 +130,10 @@ async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
     failures = case((User.locked_until <= now, 1), else_=User.failed_logins + 1)
     until = case((failures >= FAILURES_UNTIL_LOCKED, now + LOCKED_FOR), else_=None)
     statement = update(User).where(User.id == user_id, _UNLOCKED).values(failed_logins=failures, locked_until=until)
-    await work.session.execute(statement, execution_options=_NO_SYNC)
+    locked = await work.session.scalar(statement.returning(User.locked_until), execution_options=_NO_SYNC)
+    if locked is not None:
+        work.forget("user", user_id)
+        work.audit("user.lock", "user", user_id, after={"locked_until": locked})
 
 
 _NO_SYNC = {"synchronize_session": False}

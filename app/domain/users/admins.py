@@ -8,10 +8,11 @@ from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.database import explain
-from app.core.errors import Conflict
+from app.core.errors import Conflict, NotFound
 from app.domain.parts import Parts
 from app.domain.roles.services import ADMIN_ROLE_ID
 from app.domain.tenants.models import DEFAULT_TENANT_ID
+from app.domain.users.identity import email_key
 from app.domain.users.models import User
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService
@@ -39,6 +40,19 @@ async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     except (SQLAlchemyError, asyncpg.PostgresError) as error:
         raise (explain(error) or error) from None
     return user
+
+
+async def reset_password(parts: Parts, email: str, password: str) -> UserOut:
+    """A new password for somebody who lost theirs: the account is unlocked, and whoever is signed in as them is signed
+    out. Raises NotFound for an unknown address, BadRequest for a weak password."""
+    key = email_key(email)
+    async with unit_of_work_of(parts) as work:
+        user_id = await work.session.scalar(
+            select(User.id).where(User.tenant_id == DEFAULT_TENANT_ID, User.email_key == key)
+        )
+        if user_id is None:
+            raise NotFound(f"Nobody has the address {email}.")
+        return await UserService(work).set_password(user_id, password)
 
 
 async def create_first_admin(parts: Parts, admin: NewAdmin) -> bool:

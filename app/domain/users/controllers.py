@@ -67,6 +67,18 @@ class UserController(Controller):
         await UserService(work).delete(user_id)
         return no_content()
 
+    @post("/{user_id:uuid}/unlock", opt=requires("users:write"), summary="Let a locked user try again", status_code=204)
+    async def unlock_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
+        """Ten failed logins in a row lock an account for up to 15 minutes (`locked_until`); this ends it at once."""
+        await UserService(work).unlock(user_id)
+        return no_content()
+
+    @post("/{user_id:uuid}/end-sessions", opt=requires("users:write"), summary="Sign a user out", status_code=204)
+    async def end_user_sessions(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
+        """Their tokens are dead on every worker within a second; they may sign in again."""
+        await UserService(work).end_sessions(user_id)
+        return no_content()
+
     @get("/{user_id:uuid}/roles", opt=requires("users:read", listing=ROLES_OF_USER), summary="List a user's roles")
     async def list_user_roles(self, request: HubRequest, user_id: FromPath[UUID]) -> Answer[Page[RoleOut]]:
         """The roles that the user holds."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, select, text
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, select, text
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
 from app.core.database import Repository, json_object
@@ -30,7 +30,11 @@ def _holds_role(name: str) -> ColumnElement[bool]:
 
 class UserRepository(Repository[User]):
     model_type = User
-    computed = {"has_password": User.password_hash.is_not(None), "roles": _roles_of_user()}
+    computed = {
+        "has_password": User.password_hash.is_not(None),
+        "locked_until": case((User.locked_until > func.now(), User.locked_until)),
+        "roles": _roles_of_user(),
+    }
 
 
 def roles_of_user_listing() -> Listing:

@@ -1,5 +1,6 @@
 """Users on the wire."""
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -35,6 +36,8 @@ class UserOut(EntityOut):
     is_active: bool
     has_password: bool
     """Whether the user can sign in with a password."""
+    locked_until: datetime | None
+    """When the account opens again by itself after too many failed logins; null for one that is not locked."""
     roles: list[RoleRef]
 
 
