@@ -48,6 +48,7 @@ WITH_BODY: Endings = {
         "duplicate_field",
         "malformed_body",
         "missing_body",
+        "too_many_values",
     ),
     TooLarge: ("too_large",),
     UnsupportedMediaType: ("unsupported_media_type",),

@@ -4,8 +4,9 @@ from typing import Any, cast
 
 from litestar import Request
 from litestar.types import Empty
+from litestar.utils.scope.state import ScopeState
 
-from app.core.bodies import decode, media_type_of
+from app.core.bodies import decode, form_fields, media_type_of
 from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, TooLarge, Unauthenticated, UnsupportedMediaType
 from app.core.exchange import Exchange
@@ -13,6 +14,8 @@ from app.core.security import Principal
 from app.core.stopping import STOPPING, stopping_error
 from app.domain.parts import Parts
 
+MAX_FORM_BYTES = 65_536
+"""A form holds one token, no more than 8,192 characters long, each of three bytes at most."""
 BODY_DEADLINE_S = 10.0
 LAST_BODY_DEADLINE_S = 1.0
 """Once the process was told to end: for what is on its way already."""
@@ -56,12 +59,16 @@ class HubRequest(Request[Any, Any, Any]):
                 raise BadRequest(code="body_timeout") from None
             if not body:
                 self._refuse_absence()
+            elif self.route_handler.opt["access"].takes_form:
+                ScopeState.from_scope(self.scope).form = form_fields(body)
             self._body = body
         return self._body
 
     async def _read(self) -> bytes:
         """By hand: Litestar's own reading parses all headers for the one that says how long the body is."""
         limit = cast(int, self.route_handler.resolve_request_max_body_size())
+        if self.route_handler.opt["access"].takes_form:
+            limit = min(limit, MAX_FORM_BYTES)
         declared = self.exchange.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise BadRequest("The Content-Length is not valid.", code="malformed_body")

@@ -145,7 +145,7 @@ EVERY_FORMAT = {
         "texts": ["", "a" * 31, "a" * 32, "a" * 255, "a" * 256, "a" * 65536, "ü" * 40],
         "floats": [0.5, -1e300],
         "plain": [None, True, False],
-        "lists": [[], list(range(15)), list(range(16)), list(range(65536))],
+        "lists": [[], list(range(15)), list(range(16)), list(range(256))],
         "maps": [{}, {str(n): n for n in range(16)}],
         "bytes": [b"", b"\x81\xa1", b"x" * 256, b"x" * 65536],
         "extensions": [msgspec.msgpack.Ext(5, b"x" * size) for size in (0, 1, 2, 3, 4, 8, 16, 17, 256, 65536)],
@@ -155,6 +155,11 @@ EVERY_FORMAT = {
 
 def test_no_format_of_messagepack_is_mistaken_for_a_duplicate() -> None:
     assert decode(msgspec.msgpack.encode(EVERY_FORMAT), Outer, "msgpack").name == "abc"
+
+
+@pytest.mark.parametrize("value", [b"\xdd\x00\x00\x00\x02\x01\x02", b"\xdf\x00\x00\x00\x01\xdb\x00\x00\x00\x01a\x02"])
+def test_the_longest_headers_of_messagepack_are_taken_for_short_values_too(value: bytes) -> None:
+    assert decode(b"\x82\xa4name\xa3abc\xa4free\x81\xa1x" + value, Outer, "msgpack").name == "abc"
 
 
 # --- IN1: what cannot be read ---

@@ -366,7 +366,7 @@ async def test_a_patch_that_changes_nothing_counts_no_version_and_leaves_no_reco
         {"config": {"port": "5"}},
         {"secrets": {"pin": "x"}},
         {"secrets": {"password": 5}},
-        {"secrets": {"password": {"set": True}}},
+        {"secrets": {"password": {"ref": True}}},
         {"tags": ["a", None]},
     ],
 )
@@ -376,6 +376,14 @@ async def test_a_patch_takes_what_is_in_its_schema_alone(hub: Hub, body: Any) ->
     assert answer.status_code == 400, answer.text
     assert len(faults(answer)) == 1
     assert (await hub.admin.get(f"{SOURCES}/{made['id']}")).json() == made
+
+
+async def test_what_is_shown_of_a_secret_is_no_secret(hub: Hub) -> None:
+    made = await registered(hub, secrets={"password": "x"})
+    answer = await patched(hub, made, {"secrets": made["secrets"]})
+    unknown = dict.fromkeys(made["secrets"]["password"].keys() - {"ref"}, "unknown_field")
+    expected = {f"secrets.password.{name}": code for name, code in (unknown | {"ref": "wrong_type"}).items()}
+    assert (answer.status_code, faults(answer)) == (400, expected)
 
 
 @pytest.mark.parametrize("depth", [50, 300, 600, 800, 900, 960, 5000])

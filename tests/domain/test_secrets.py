@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from time import thread_time
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -12,7 +13,7 @@ from app.asgi import create_app
 from app.core.embedded import EmbeddedPostgres
 from app.core.frame import Frame, FrameConfig
 from app.core.sealing import KeyRing, SealingError
-from app.domain.sources.secrets.masks import MASKS
+from app.domain.sources.secrets.masks import MASKS, no_masks
 from app.runtime import prepare_parts
 from tests.conftest import Hub
 from tests.domain.conftest import Records
@@ -217,3 +218,18 @@ async def test_what_hangs_on_no_secret_works_without_the_key(hub: Hub) -> None:
         assert (await other.admin.patch(path, json={"secrets": {"password": "again"}})).status_code == 200
         assert (await other.admin.post(f"{path}/test")).status_code == 200
         assert (await other.admin.delete(path)).status_code == 204
+
+
+@pytest.mark.found("A2")
+@pytest.mark.parametrize("long", ["*" * 5000, "x" * 5000, "•" * 300 + "\n", "**** " * 200])
+async def test_a_long_mask_is_a_mask(hub: Hub, long: str) -> None:
+    answer = await post_source(hub.admin, secrets={"password": long})
+    assert (answer.status_code, faults(answer)) == (400, {"secrets.password": "masked_secret"})
+
+
+@pytest.mark.found("A2")
+@pytest.mark.parametrize("long", ["*" * 5000 + "a", "a" + "*" * 5000, "a" + "\u0300\u0316" * 8000, "\ufdfa" * 16_000])
+def test_a_long_secret_that_holds_signs_is_none(long: str) -> None:
+    began = thread_time()
+    assert not list(no_masks({"password": long}, "secrets"))
+    assert thread_time() - began < 0.1, "normalised as a whole: marks take a time that grows with the square"

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, UnsetType
 
 from app.core.schemas import Input, Output
-from app.domain.sources.schemas import SecretPatch, SecretReference, variants_of
+from app.domain.sources.schemas import ConfigPatch, SecretPatches, variants_of
 from app.domain.sources.secrets.masks import no_masks
 
 
@@ -22,8 +22,8 @@ class ConnectionPatch(Input):
 
     rules = {"secrets": no_masks}
 
-    config: dict[str, Any] | UnsetType = UNSET
-    secrets: dict[str, SecretPatch | SecretReference | None] | None | UnsetType = UNSET
+    config: ConfigPatch | UnsetType = UNSET
+    secrets: SecretPatches | None | UnsetType = UNSET
 
 
 Connection: Any = variants_of(ConnectionBase, "Connection")

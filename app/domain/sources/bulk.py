@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import any_, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from app.core.bodies import decode
+from app.core.bodies import decode_part
 from app.core.errors import BadRequest, Conflict, Fault, HubError
 from app.core.rows import insertion, values_of_row
 from app.domain.roles.models import Role
@@ -129,7 +129,7 @@ class BulkRegistration:
 def _read(raw: bytes, media_type: str, below: str) -> NewDataSource:
     """Raises BadRequest, its paths below this one."""
     try:
-        new: NewDataSource = decode(raw, DataSourceCreate, media_type)
+        new: NewDataSource = decode_part(raw, DataSourceCreate, media_type, most=MAX_FAULTS_OF_AN_ITEM)
     except BadRequest as error:
         faults = [Fault((below + fault.path).removesuffix("."), fault.code, fault.message) for fault in error.errors]
         raise BadRequest(errors=faults or [Fault(below.removesuffix("."), error.code, error.detail)]) from None

@@ -30,6 +30,9 @@ TestInterval = Annotated[
     Meta(ge=60, le=31 * 86_400, description="Seconds between the tests that the hub makes by itself.", examples=[3600]),
 ]
 SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
+MAX_CONFIG_FIELDS = 100
+MAX_SECRETS = 50
+"""Of one source; no type has half as many of either."""
 Ref = Annotated[
     str,
     Meta(
@@ -51,6 +54,10 @@ class SecretReference(Input):
 Value = str | SecretReference
 Values = Mapping[str, Value | None]
 """Secrets as they are given, by name; None removes one."""
+
+
+ConfigPatch = Annotated[dict[str, Any], Meta(max_length=MAX_CONFIG_FIELDS)]
+SecretPatches = Annotated[dict[str, SecretPatch | SecretReference | None], Meta(max_length=MAX_SECRETS)]
 
 
 class SecretState(Output):
@@ -122,8 +129,8 @@ DataSourcePatch: Any = patch_of(
     DataSourceBase,
     "DataSourcePatch",
     "`config` and `secrets` merge key by key; null clears a key, and in place of a field with a default that field.",
-    config=dict[str, Any],
-    secrets=dict[str, SecretPatch | SecretReference | None] | None,
+    config=ConfigPatch,
+    secrets=SecretPatches | None,
 )
 
 

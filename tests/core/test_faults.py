@@ -1,0 +1,99 @@
+"""The search for faults says of every input type what a general validator of JSON Schema says of its schema."""
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+from msgspec import Struct
+
+from app.core.faults import schema_faults
+from app.core.schemas import Input
+from app.domain.source_work.schemas import Connection
+from app.domain.sources.schemas import DataSourceBulk, DataSourceCreate
+
+pytestmark = pytest.mark.found("A2")
+
+SEEDS = range(20)
+ODD: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    2.0,
+    10**9,
+    "",
+    "a",
+    "x" * 5000,
+    [],
+    ["a", 1],
+    {},
+    {"a": 1},
+    [None],
+    {"ref": "env:A"},
+]
+
+
+def _inputs(base: type[Struct]) -> list[Any]:
+    return [each for one in base.__subclasses__() for each in (one, *_inputs(one))]
+
+
+KNOWN = [*dict.fromkeys(_inputs(Input)), DataSourceCreate, Connection, DataSourceBulk]
+
+
+def _named(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    return schema
+
+
+def _sample(schema: dict[str, Any], whole: dict[str, Any], chance: random.Random) -> Any:
+    """A value that may fit, with something wrong in it here and there."""
+    schema = _named(schema, whole)
+    if chance.random() < 0.08:
+        return chance.choice(ODD)
+    if "anyOf" in schema:
+        return _sample(chance.choice(schema["anyOf"]), whole, chance)
+    if "enum" in schema:
+        return chance.choice(schema["enum"])
+    match schema.get("type"):
+        case "object":
+            return _map_sample(schema, whole, chance)
+        case "array":
+            length = schema.get("minItems", 0) + chance.choice((0, 0, 1, 3))
+            return [_sample(schema.get("items", {}), whole, chance) for _ in range(length)]
+        case "string":
+            return chance.choice(schema.get("examples", ["abc"]))
+        case "integer" | "number":
+            return schema.get("minimum", 1) + chance.choice((0, 1, -1))
+        case "boolean":
+            return chance.random() < 0.5
+    return None
+
+
+def _map_sample(schema: dict[str, Any], whole: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    fields = schema.get("properties", {})
+    required = set(schema.get("required", ()))
+    kept = [name for name in fields if chance.random() < (0.97 if name in required else 0.3)]
+    made = {name: _sample(fields[name], whole, chance) for name in kept}
+    return made | ({"colour": 1} if chance.random() < 0.05 else {})
+
+
+@pytest.mark.parametrize("wanted", KNOWN, ids=lambda each: getattr(each, "__name__", str(each))[:60])
+def test_it_agrees_with_a_general_validator(wanted: Any) -> None:
+    whole = msgspec.json.schema(wanted)
+    general = Draft202012Validator(whole)
+    for seed in SEEDS:
+        value = _sample(whole, whole, random.Random(seed))
+        assert bool(schema_faults(value, wanted, 100)) != general.is_valid(value), (seed, value)
+
+
+def test_what_is_looked_for_ends_with_the_last_that_is_told() -> None:
+    class Names(Struct, forbid_unknown_fields=True):
+        items: list[int]
+
+    value = {"items": ["x"] * 1000}
+    assert [fault.path for fault in schema_faults(value, Names, 3)] == ["items[0]", "items[1]", "items[2]"]
+    assert [fault.path for fault in schema_faults(value, Names, 1, "data[3]")] == ["data[3].items[0]"]
