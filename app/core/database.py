@@ -96,7 +96,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
     """Struct fields that are not columns of the table."""
 
     def __init__(self, session: AsyncSession, *, tenant_id: UUID | None = None) -> None:
-        """`tenant_id` may be left out by those who name it in each call (`load`, `read`)."""
+        """`tenant_id` is left out by those who name it in each call (`read`), or learn it from the row."""
         model: Any = self.model_type
         mine = None if tenant_id is None else select(model).where(model.tenant_id == tenant_id)
         super().__init__(statement=mine, session=session, auto_refresh=False, auto_expunge=False, wrap_exceptions=False)
@@ -142,18 +142,6 @@ class Repository(SQLAlchemyAsyncRepository[M]):
         if row is None:
             raise NotFound
         return struct(**row._mapping)
-
-    async def load(self, row_id: UUID, tenant_id: UUID, *, lock: bool = False, hold: bool = False) -> M:
-        """One entity. Until the transaction ends, nobody else changes one that is held, or loads one that is locked to
-        change it. Raises NotFound where it is absent or another tenant's."""
-        model: Any = self.model_type
-        statement = select(model).where(model.id == row_id, model.tenant_id == tenant_id)
-        if lock or hold:
-            statement = statement.with_for_update(read=not lock)
-        found: M | None = await self.session.scalar(statement)
-        if found is None:
-            raise NotFound
-        return found
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types

@@ -17,11 +17,13 @@ from app.core.errors import BadRequest, Fault, Forbidden, NotFound, TooManyReque
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
 from app.domain.auth.models import Session
+from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import DEFAULT_TENANT_ID, Tenant
 from app.domain.users.identity import email_key
 from app.domain.users.models import User
+from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService, end_sessions, hash_new_password
 from app.domain.work import UnitOfWork, work_of_its_own
@@ -196,7 +198,7 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     """
     session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
     async with work_of_its_own(request) as work:
-        session = await work.session.get(Session, session_id, with_for_update=True)
+        session = await SessionRepository(work.session).get_one_or_none(id=session_id, with_for_update=True)
         email = await _live_user(work, session) if session is not None else None
         if session is not None and email is not None:
             work.tenant_id = session.tenant_id
@@ -224,14 +226,14 @@ async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
     session.key_id = work.parts.key_ring.current_id
     session.rotated_at = session.last_seen_at = session.updated_at = work.now
     session.idle_expires_at = work.now + IDLE_LIFETIME
-    await work.session.flush()
+    await SessionRepository(work.session).update(session)
     work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email)
     return _pair(work, session)
 
 
 async def _end_reused(work: UnitOfWork, session: Session, email: str) -> None:
     session.revoked_at = session.updated_at = work.now
-    await work.session.flush()
+    await SessionRepository(work.session).update(session)
     work.forget("session", session.id)
     by = {"actor_id": session.user_id, "actor_name": email}
     work.audit("auth.refresh_reused", "session", session.id, outcome="refused", **by)
@@ -321,7 +323,7 @@ async def change_password(request: HubRequest, given: ChangePassword) -> None:
 
 async def _signed_in_user(request: HubRequest) -> User:
     async with request.parts.sessions() as session:
-        user = await session.get(User, request.principal.id)
+        user = await UserRepository(session).get_one_or_none(id=request.principal.id)
     if user is None:
         raise Unauthenticated
     return user

@@ -2,12 +2,16 @@
 
 from app.core.database import Repository
 from app.core.listing import Listing, boolean_filter, search_filter, text_filter, uuid_filter
-from app.domain.roles.models import Role
+from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.schemas import RoleOut
 
 
 class RoleRepository(Repository[Role]):
     model_type = Role
+
+
+class RoleApproverRepository(Repository[RoleApprover]):
+    model_type = RoleApprover
 
 
 ROLE = RoleRepository.selection_by_id(RoleOut)

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, to_struct
 from app.domain.roles.models import Role, RoleApprover
-from app.domain.roles.repositories import RoleRepository
+from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.users.models import User, UserRole
 from app.domain.work import UnitOfWork
@@ -37,7 +37,11 @@ class RoleService:
 
     @property
     def _roles(self) -> RoleRepository:
-        return RoleRepository(self._work.session)
+        return RoleRepository(self._work.session, tenant_id=self._work.tenant_id)
+
+    @property
+    def _approvers(self) -> RoleApproverRepository:
+        return RoleApproverRepository(self._work.session, tenant_id=self._work.tenant_id)
 
     async def create(self, new: RoleCreate) -> RoleOut:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
@@ -59,7 +63,7 @@ class RoleService:
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if not self._work.apply(role, changes):
             return before
-        await self._work.session.flush()
+        await self._roles.update(role)
         after = to_struct(role, RoleOut)
         await self._announce_to_members(role.id, renamed=before.name != after.name)
         self._work.audit("role.update", "role", role.id, before=before, after=after)
@@ -70,16 +74,14 @@ class RoleService:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
         await self._announce_to_members(role.id, renamed=True)
-        await self._work.session.delete(role)
-        await self._work.session.flush()
+        await self._roles.delete(role_id)
         self._work.audit("role.delete", "role", role_id, before=before)
         self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
 
     async def approvers(self, role_id: UUID) -> tuple[int, list[UUID]]:
         """The version of the role, and the roles whose members decide on requests for it."""
-        role = await self._roles.load(role_id, self._work.tenant_id)
-        statement = select(RoleApprover.approver_role_id).where(RoleApprover.role_id == role_id)
-        return role.version, sorted(await self._work.session.scalars(statement))
+        role = await self._roles.get_one(id=role_id)
+        return role.version, sorted(item.approver_role_id for item in await self._approvers.get_many(role_id=role_id))
 
     async def set_approvers(self, role_id: UUID, approver_ids: list[UUID]) -> tuple[int, list[UUID]]:
         """Replace the list. Raises Conflict for built-in roles, BadRequest for roles that do not exist."""
@@ -90,12 +92,11 @@ class RoleService:
         _, before = await self.approvers(role_id)
         if before == wanted:
             return role.version, wanted
-        await self._work.session.execute(delete(RoleApprover).where(RoleApprover.role_id == role_id))
-        rows = [{"role_id": role_id, "approver_role_id": item, "tenant_id": self._work.tenant_id} for item in wanted]
-        if rows:
-            await self._work.session.execute(insert(RoleApprover), rows)
+        await self._approvers.delete_where(role_id=role_id)
+        mine = {"role_id": role_id, "tenant_id": self._work.tenant_id}
+        await self._approvers.add_many([RoleApprover(**mine, approver_role_id=item) for item in wanted])
         self._work.touch(role)
-        await self._work.session.flush()
+        await self._roles.update(role)
         changed: dict[str, Any] = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}
         self._work.audit("role.set_approvers", "role", role_id, **changed)
         self._work.announce("role.updated", f"roles/{role_id}", to_struct(role, RoleOut))
@@ -105,8 +106,7 @@ class RoleService:
         """Raises BadRequest where a role that a field refers to is not one of this tenant's."""
         if role_id is None:
             return
-        statement = select(Role.id).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id)
-        if await self._work.session.scalar(statement) is None:
+        if not await self._roles.exists(id=role_id):
             raise BadRequest(errors=[Fault(path, "unknown_role", "is not a role")])
 
     async def grantable(self, role_id: UUID) -> Role:
@@ -114,12 +114,12 @@ class RoleService:
 
         Raises NotFound, or Forbidden where it brings more than they hold.
         """
-        role = await self._roles.load(role_id, self._work.tenant_id)
+        role = await self._roles.get_one(id=role_id)
         self._check_held(role.permissions)
         return role
 
     async def _changeable(self, role_id: UUID) -> Role:
-        role = await self._roles.load(role_id, self._work.tenant_id, lock=True)
+        role = await self._roles.get_one(id=role_id, with_for_update=True)
         if role.is_system:
             raise Conflict(code="system_role")
         self._check_held(role.permissions)

@@ -37,6 +37,10 @@ class UserRepository(Repository[User]):
     }
 
 
+class UserRoleRepository(Repository[UserRole]):
+    model_type = UserRole
+
+
 def roles_of_user_listing() -> Listing:
     """The roles that one user holds (bound as `user_id`)."""
     held = exists().where(

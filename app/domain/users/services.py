@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UnsetType
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import func, select, update
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
 from app.core.passwords import refusal
@@ -17,7 +17,7 @@ from app.domain.roles.models import Role
 from app.domain.roles.services import ADMIN_ROLE_ID, PUBLIC_ROLE_ID, RoleService
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.models import User, UserRole
-from app.domain.users.repositories import UserRepository
+from app.domain.users.repositories import UserRepository, UserRoleRepository
 from app.domain.users.schemas import UserCreate, UserOut, UserPatch
 from app.domain.work import UnitOfWork
 
@@ -44,7 +44,8 @@ COLUMNS = Normaliser(
 class UserService:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
-        self._users = UserRepository(work.session)
+        self._users = UserRepository(work.session, tenant_id=work.tenant_id)
+        self._held = UserRoleRepository(work.session, tenant_id=work.tenant_id)
 
     async def create(self, new: UserCreate, *, roles: Iterable[UUID] = ()) -> UserOut:
         """A user who holds `public` and the given roles.
@@ -73,7 +74,7 @@ class UserService:
 
     async def set_password(self, user_id: UUID, password: str) -> UserOut:
         """By whoever operates the hub, so that nobody's reach is asked about. Raises BadRequest for a weak one."""
-        user = await self._users.load(user_id, self._work.tenant_id, lock=True)
+        user = await self._users.get_one(id=user_id, with_for_update=True)
         return await self._apply(
             user, await self._shown(user_id), await self._columns(user, UserPatch(password=password))
         )
@@ -81,7 +82,7 @@ class UserService:
     async def _apply(self, user: User, before: UserOut, changes: Mapping[str, Any]) -> UserOut:
         if not self._work.apply(user, changes):
             return before
-        await self._work.session.flush()
+        await self._users.update(user)
         if "password_hash" in changes or not user.is_active:
             await end_sessions(self._work, user.id)
         self._work.forget("user", user.id)
@@ -93,11 +94,10 @@ class UserService:
 
     async def delete(self, user_id: UUID) -> None:
         """The audit log keeps the name under which the user acted."""
-        user = await self._changeable(user_id)
+        await self._changeable(user_id)
         await self._keep_an_admin(user_id)
         before = await self._shown(user_id)
-        await self._work.session.delete(user)
-        await self._work.session.flush()
+        await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
         self._work.announce("user.deleted", f"users/{user_id}", {"id": str(user_id)})
@@ -106,7 +106,7 @@ class UserService:
         """Let somebody who is locked out try again at once; of an account that is not locked nothing changes."""
         user = await self._within_reach(user_id)
         if self._work.apply(user, {"failed_logins": 0, "locked_until": None}):
-            await self._work.session.flush()
+            await self._users.update(user)
             self._work.forget("user", user_id)
             self._work.audit("user.unlock", "user", user_id)
 
@@ -121,7 +121,7 @@ class UserService:
 
         Raises Forbidden where the role brings more than the actor holds.
         """
-        user = await self._users.load(user_id, self._work.tenant_id, lock=True)
+        user = await self._users.get_one(id=user_id, with_for_update=True)
         await RoleService(self._work).grantable(role_id)
         self._work.require_match(user.version)
         before = await self._shown(user_id)
@@ -145,13 +145,12 @@ class UserService:
         if role_id == ADMIN_ROLE_ID:
             await self._keep_an_admin(user_id)
         before = await self._shown(user_id)
-        statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == role_id)
-        await self._work.session.execute(statement)
+        await self._held.delete((user_id, role_id))
         await self._roles_changed(user, before, "user.unassign_role", role_id)
 
     async def _roles_changed(self, user: User, before: UserOut, action: str, role_id: UUID) -> UserOut:
         self._work.touch(user)
-        await self._work.session.flush()
+        await self._users.update(user)
         self._work.forget("user", user.id)
         after = await self._shown(user.id)
         changed = {"role_id": str(role_id), "roles": after.roles}
@@ -166,7 +165,7 @@ class UserService:
 
     async def _within_reach(self, user_id: UUID) -> User:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
-        user = await self._users.load(user_id, self._work.tenant_id, lock=True)
+        user = await self._users.get_one(id=user_id, with_for_update=True)
         held = (
             select(func.unnest(Role.permissions))
             .join(UserRole, UserRole.role_id == Role.id)
@@ -198,11 +197,10 @@ class UserService:
 
     async def _hold(self, user_id: UUID, role_ids: Iterable[UUID]) -> None:
         by = {"tenant_id": self._work.tenant_id, "created_at": self._work.now, "created_by": self._work.actor_id}
-        rows = [{"user_id": user_id, "role_id": role_id} | by for role_id in role_ids]
-        await self._work.session.execute(insert(UserRole), rows)
+        await self._held.add_many([UserRole(user_id=user_id, role_id=role_id, **by) for role_id in role_ids])
 
     async def _holds(self, user_id: UUID, role_id: UUID) -> bool:
-        return await self._work.session.get(UserRole, (user_id, role_id)) is not None
+        return await self._held.exists(user_id=user_id, role_id=role_id)
 
     async def _shown(self, user_id: UUID) -> UserOut:
         return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
