@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from app.domain.users.admins import NewAdmin, create_admin
 from app.runtime import prepare_parts
 from app.settings import Settings, load
 from tests.declared import hold_against_the_document
+from tests.factories import RoleFactory, UserFactory, body_of
 from tests.postgres import create_database, start_test_cluster
 
 pytest_plugins = ["tests.connectors.fixtures"]
@@ -66,15 +66,26 @@ class Hub:
         assert answer.status_code == 200, answer.text
         return self.client(answer.json()["access_token"])
 
+    async def new_user(self, **given: Any) -> dict[str, Any]:
+        """A user as the API shows them, made of whatever is valid but for what is given."""
+        made = await self.admin.post("/api/v1/users", json=body_of(UserFactory.build(), **given))
+        assert made.status_code == 201, made.text
+        return dict(made.json())
+
+    async def new_role(self, **given: Any) -> dict[str, Any]:
+        """A role as the API shows it, made of whatever is valid but for what is given."""
+        made = await self.admin.post("/api/v1/roles", json=body_of(RoleFactory.build(), **given))
+        assert made.status_code == 201, made.text
+        return dict(made.json())
+
     async def user_with(self, *permissions: str) -> httpx.AsyncClient:
         """The client of a new user who holds exactly these permissions."""
-        name = uuid4().hex
-        user = await self.admin.post("/api/v1/users", json={"email": f"{name}@example.org", "password": PASSWORD})
+        user = await self.new_user(password=PASSWORD)
         if permissions:
-            role = await self.admin.post("/api/v1/roles", json={"name": name, "permissions": list(permissions)})
-            given = await self.admin.put(f"/api/v1/users/{user.json()['id']}/roles/{role.json()['id']}")
+            role = await self.new_role(permissions=list(permissions))
+            given = await self.admin.put(f"/api/v1/users/{user['id']}/roles/{role['id']}")
             assert given.status_code == 200, given.text
-        return await self.sign_in(f"{name}@example.org")
+        return await self.sign_in(user["email"])
 
 
 @asynccontextmanager

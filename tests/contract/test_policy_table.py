@@ -78,8 +78,8 @@ class Member:
 @pytest.fixture(scope="module")
 async def member(hub: Hub, records: Records) -> Member:
     email = f"{uuid4().hex}@example.org"
-    user = (await hub.admin.post("/api/v1/users", json={"email": email})).json()
-    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex})).json()
+    user = await hub.new_user(email=email)
+    role = await hub.new_role()
     await hub.admin.put(f"/api/v1/users/{user['id']}/roles/{role['id']}")
     return Member(hub, await open_session(hub, records, email), role["id"])
 

@@ -54,12 +54,11 @@ def _decoded(text: str | None) -> Any:
 
 async def new_user(hub: Hub, records: Records, **columns: Any) -> str:
     """A user's email. The hash is a weak one, so that logging in costs little."""
-    email = f"{uuid4().hex}@example.org"
-    made = await hub.admin.post("/api/v1/users", json={"email": email, "first_name": "Ada"})
+    made = await hub.new_user()
     values = {"password_hash": WEAK.hash(PASSWORD), **columns}
     for name, value in values.items():
-        await records.run(f'UPDATE users SET "{name}" = $1 WHERE id = $2::uuid', value, made.json()["id"])
-    return email
+        await records.run(f'UPDATE users SET "{name}" = $1 WHERE id = $2::uuid', value, made["id"])
+    return str(made["email"])
 
 
 async def open_session(hub: Hub, records: Records, email: str) -> httpx.AsyncClient:

@@ -357,7 +357,7 @@ async def test_a_role_that_is_gone_is_gone_on_the_other_worker(
 ) -> None:
     token = (await pair_of(hub, records))["access_token"]
     user_id = claims_of(token).sub
-    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex, "permissions": ["roles:read"]})).json()
+    role = await hub.new_role(permissions=["roles:read"])
     await hub.admin.put(f"/api/v1/users/{user_id}/roles/{role['id']}")
 
     async def may_read() -> bool:

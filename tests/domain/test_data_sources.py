@@ -460,7 +460,7 @@ async def test_deleting_takes_secrets_tests_and_objects_along(hub: Hub, records:
 
 
 async def test_an_owner_role_that_is_in_use_stays(hub: Hub) -> None:
-    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex})).json()["id"]
+    role = (await hub.new_role())["id"]
     made = await registered(hub, owner_role_id=role)
     assert (await hub.admin.delete(f"/api/v1/roles/{role}")).status_code == 409
     assert (await patched(hub, made, {"owner_role_id": None})).json()["owner_role_id"] is None

@@ -318,7 +318,7 @@ async def test_a_deployment_may_want_a_version_on_every_change(hub: Hub, monkeyp
     import msgspec
 
     path = f"{USERS}/{(await created(hub))['id']}"
-    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex})).json()["id"]
+    role = (await hub.new_role())["id"]
     user = (await hub.admin.put(f"{path}/roles/{role}")).json()
     monkeypatch.setattr(hub.parts, "settings", msgspec.structs.replace(hub.parts.settings, require_if_match=True))
     for answer in (
@@ -337,7 +337,7 @@ async def test_a_deployment_may_want_a_version_on_every_change(hub: Hub, monkeyp
 
 async def test_a_role_is_given_and_taken(hub: Hub, records: Records) -> None:
     user = await created(hub)
-    role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex, "permissions": ["roles:read"]})).json()
+    role = await hub.new_role(permissions=["roles:read"])
     path, before = f"{USERS}/{user['id']}/roles", await records.mark()
     given = await hub.admin.put(f"{path}/{role['id']}")
     assert {shown["id"] for shown in given.json()["roles"]} == {PUBLIC_ROLE, role["id"]}
@@ -450,9 +450,7 @@ async def test_a_deactivated_stronger_user_cannot_be_taken_over(
 async def test_a_stronger_role_cannot_be_given(hub: Hub, records: Records, clerk: httpx.AsyncClient, role: str) -> None:
     if role == "made":
         permissions = ["users:read", "metrics:read"]
-        role = (await hub.admin.post("/api/v1/roles", json={"name": uuid4().hex, "permissions": permissions})).json()[
-            "id"
-        ]
+        role = (await hub.new_role(permissions=permissions))["id"]
     for target in (await my_id(clerk), (await created(hub))["id"]):
         await assert_refused(records, await clerk.put(f"{USERS}/{target}/roles/{role}"), clerk)
 
