@@ -1,4 +1,4 @@
-# What developers do all the time. `uv run just` lists it; everything works from a fresh clone.
+# What developers do all the time. `uv run --group dev just` lists it; everything works from a fresh clone.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -15,20 +15,20 @@ dev *ARGS:
 
 # the tests that need nothing but Python
 test *ARGS:
-    uv run pytest {{ARGS}}
+    uv run --group dev pytest {{ARGS}}
 
 # all tests; a server or browser that is missing is a failure (see `services`)
 test-all *ARGS:
-    CI=true uv run pytest -m "" {{ARGS}}
+    CI=true uv run --group dev pytest -m "" {{ARGS}}
 
 # every data source type against its servers; one that is missing is a failure
 test-connectors *ARGS:
-    CI=true uv run pytest -m "" tests/connectors {{ARGS}}
+    CI=true uv run --group dev pytest -m "" tests/connectors {{ARGS}}
 
 # style; `just lint --fix` mends what it can
 lint *ARGS:
-    uv run ruff check {{ARGS}} .
-    uv run ruff format {{ if ARGS == "--fix" { "" } else { "--check" } }} .
+    uv run --group dev ruff check {{ARGS}} .
+    uv run --group dev ruff format {{ if ARGS == "--fix" { "" } else { "--check" } }} .
 
 # types, strictly
 types:
@@ -40,12 +40,12 @@ migrate DIRECTION="up":
 
 # an empty migration with the next number: `just new-migration "add webhooks"`
 new-migration TITLE:
-    uv run alembic -c db/alembic.ini revision -m "{{TITLE}}" \
-        --rev-id "$(uv run python -c 'from app.core.migrations import head; print(f"{int(head()) + 1:04}")')"
+    uv run --group dev alembic -c db/alembic.ini revision -m "{{TITLE}}" \
+        --rev-id "$(uv run --group dev python -c 'from app.core.migrations import head; print(f"{int(head()) + 1:04}")')"
 
 # bring the tables of the README up to date, and write dist/openapi.json
 docs:
-    uv run python -m tests.readme_tables
+    uv run --group dev python -m tests.readme_tables
     mkdir -p dist
     uv run hub openapi --out dist/openapi.json
 

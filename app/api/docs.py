@@ -1,10 +1,11 @@
 """The documentation pages: Redoc, Swagger UI and Scalar around `/openapi.json`, every byte of them served by the hub.
 
-The bundles are data files of installed packages; the packages themselves are never imported. What the pages may load is
-held down by a Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
+The bundles lie beside the hub in its environment, where its wheel puts them. What the pages may load is held down by a
+Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -22,20 +23,13 @@ from app.core.security import open_to_all
 from app.domain.requests import HubRequest
 
 ASSETS = "/docs/assets"
-BUNDLES: Mapping[str, tuple[str, str]] = {
-    "redoc.js": ("flask_openapi3_redoc", "templates/redoc/js/redoc.standalone.js"),
-    "redoc.svg": ("flask_openapi3_redoc", "templates/redoc/images/redoc.svg"),
-    "swagger.js": ("flask_openapi3_swagger", "templates/swagger/js/swagger-ui-bundle.js"),
-    "swagger.css": ("flask_openapi3_swagger", "templates/swagger/css/swagger-ui.css"),
-    "scalar.js": ("flask_openapi3_scalar", "templates/scalar/js/scalar.standalone.js"),
-}
-"""The only files that are served: package and path inside of it, by the name in the URL."""
+BUNDLES = frozenset({"redoc.js", "redoc.svg", "swagger.js", "swagger.css", "scalar.js"})
+"""The only files that are served, of those that the build takes into the hub's wheel (`hatch_build.py`)."""
+BUNDLES_FOLDER = "data_fusion_hub_pages"
 
 STARTERS: Mapping[str, str] = {
-    "start-redoc.js": """Redoc.init("/openapi.json", {
-  hideDownloadButton: false, nativeScrollbars: true, expandResponses: "200,201,202",
-  theme: { typography: { fontFamily: "system-ui, sans-serif", headings: { fontFamily: "system-ui, sans-serif" } } }
-}, document.getElementById("page"));
+    "start-redoc.js": """import { init } from "{redoc.js}";
+init("/openapi.json", { disableTelemetry: true }, document.getElementById("page"));
 """,
     "start-swagger.js": """SwaggerUIBundle({
   url: "/openapi.json", dom_id: "#page", deepLinking: true, docExpansion: "list", persistAuthorization: false,
@@ -48,10 +42,10 @@ STARTERS: Mapping[str, str] = {
 });
 """,
 }
-REDIRECTED: Mapping[str, tuple[bytes, bytes]] = {
-    "redoc.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", ASSETS.encode() + b"/redoc.svg"),
+REDIRECTED: Mapping[str, tuple[bytes, ...]] = {
+    "redoc.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"https://cdn.redoc.ly/redoc/logo-mini-full.svg"),
 }
-"""Addresses of other hosts that a bundle has built in and no option takes out, and what stands there instead."""
+"""Addresses of a logo on another host that a bundle has built in and no option takes out: ours stands there instead."""
 MEDIA_TYPES = {".svg": b"image/svg+xml", ".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
 FOREVER = b"public, max-age=31536000, immutable"
 REVALIDATED = b"no-cache"
@@ -59,8 +53,10 @@ REVALIDATED = b"no-cache"
 
 class Page(Struct, frozen=True):
     title: str
-    scripts: tuple[str, ...]
+    scripts: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    """Scripts that import what they need."""
     policy: str = ""
     """What this page needs beyond `POLICY`."""
 
@@ -71,7 +67,7 @@ POLICY = (
 )
 """The three bundles write style elements at run time; scripts come from files of ours only, and none is evaluated."""
 
-REDOC = Page("Data Fusion Hub API", ("redoc.js", "start-redoc.js"), policy="; worker-src blob:")
+REDOC = Page("Data Fusion Hub API", modules=("start-redoc.js",), policy="; worker-src blob:")
 SWAGGER = Page("Data Fusion Hub API: Swagger UI", ("swagger.js", "start-swagger.js"), ("swagger.css",))
 SCALAR = Page("Data Fusion Hub API: Scalar", ("scalar.js", "start-scalar.js"))
 
@@ -91,15 +87,16 @@ def asset(name: str) -> Asset:
 
 def _read(name: str) -> bytes:
     if name in STARTERS:
-        return STARTERS[name].encode()
+        return re.sub(r"\{([a-z.]+)\}", lambda found: _address(found[1]), STARTERS[name]).encode()
     if name not in BUNDLES:
         raise NotFound
-    package, inside = BUNDLES[name]
-    found = find_spec(package)
+    found = find_spec(BUNDLES_FOLDER)
     if found is None or not found.submodule_search_locations:
         raise NotFound("The documentation pages are not installed with this hub.", code="docs_not_installed")
-    body = Path(found.submodule_search_locations[0], inside).read_bytes()
-    return body.replace(*REDIRECTED[name]) if name in REDIRECTED else body
+    body = Path(next(iter(found.submodule_search_locations)), name).read_bytes()
+    for address in REDIRECTED.get(name, ()):
+        body = body.replace(address, f"{ASSETS}/redoc.svg".encode())
+    return body
 
 
 def _address(name: str) -> str:
@@ -128,6 +125,7 @@ HTML = """<!doctype html>
 def _html(page: Page) -> bytes:
     styles = "".join(f'<link rel="stylesheet" href="{_address(name)}">\n' for name in page.styles)
     scripts = "".join(f'<script src="{_address(name)}"></script>\n' for name in page.scripts)
+    scripts += "".join(f'<script type="module" src="{_address(name)}"></script>\n' for name in page.modules)
     return HTML.format(title=page.title, styles=styles, scripts=scripts).encode()
 
 
