@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+
+from app.connectors.contract import pem
+
+_PEM_MEDIA_TYPE: Final = "application/x-pem-file"
 
 Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or address, without scheme or port.")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -16,7 +22,7 @@ Pem = Annotated[
         min_length=1,
         max_length=65_536,
         description="Certificates in PEM form.",
-        extra_json_schema={"contentMediaType": "application/x-pem-file"},
+        extra_json_schema={"contentMediaType": _PEM_MEDIA_TYPE},
     ),
 ]
 SecretText = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
@@ -34,14 +40,18 @@ class InvalidField(ValueError):
 
 
 class ConnectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every config Struct: no control characters in any text, except the line ends of PEM fields."""
+    """Base of every config Struct: no control characters in any text, except the line ends of PEM fields, and no
+    private key in those."""
 
     def __post_init__(self) -> None:
+        certificates = _pem_fields(type(self))
         for name, text in _texts(self):
+            if name in certificates:
+                _judge_pem(name, text)
+            elif any(character in "\r\n" for character in text):
+                raise InvalidField((name,), f"{name} holds a line break.")
             if any((character < " " and character not in "\r\n\t") or character == "\x7f" for character in text):
                 raise InvalidField((name,), f"{name} holds a control character.")
-            if any(character in "\r\n" for character in text) and not text.lstrip().startswith("-----BEGIN "):
-                raise InvalidField((name,), f"{name} holds a line break.")
 
 
 class ConnectorSecrets(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +73,27 @@ class NoSecrets(ConnectorSecrets, frozen=True, kw_only=True):
     """For types that have none."""
 
 
+@cache
+def _pem_fields(struct: type[Struct]) -> frozenset[str]:
+    return frozenset(field.name for field in msgspec.structs.fields(struct) if _is_pem(field.type))
+
+
+def _is_pem(annotation: Any) -> bool:
+    """`Pem`, or one that may be missing, or is described further."""
+    metas = [item for item in get_args(annotation) if isinstance(item, Meta)]
+    if any((meta.extra_json_schema or {}).get("contentMediaType") == _PEM_MEDIA_TYPE for meta in metas):
+        return True
+    return any(_is_pem(inner) for inner in get_args(annotation) if not isinstance(inner, Meta))
+
+
+def _judge_pem(name: str, text: str) -> None:
+    """Words may stand around the blocks (RFC 7468, section 2). Whether the blocks are any good, a test shows."""
+    if pem.BEGIN not in text and any(character in "\r\n" for character in text):
+        raise InvalidField((name,), f"{name} is not in PEM form: it has no line that starts with -----BEGIN.")
+    if pem.holds_private_key(text):
+        raise InvalidField((name,), f"{name} holds a private key, which is a secret and belongs into a field of those.")
+
+
 def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield name, value
@@ -82,13 +113,21 @@ def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def config_schema(struct: type[Struct]) -> dict[str, Any]:
-    """JSON Schema 2020-12 of a config or secrets Struct; references stay inside it, under `$defs`."""
+    """JSON Schema 2020-12 of a config or secrets Struct; references stay inside it, under `$defs`. A type's own fields
+    come before those that it shares with others."""
     (schema,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
     root = components.pop(struct.__name__, schema)
     document: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
+    if properties := document.get("properties"):
+        document["properties"] = {name: properties[name] for name in _own_first(struct)}
     if components:
         document["$defs"] = components
     return document
+
+
+def _own_first(struct: type[Struct]) -> list[str]:
+    names = dict.fromkeys(name for base in struct.__mro__ for name in inspect.get_annotations(base))
+    return [name for name in names if name in struct.__struct_fields__]
 
 
 def secrets_schema(struct: type[Struct]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from app.connectors.contract.base import Connector, SecretsT
-from app.connectors.contract.config import ConnectorConfig, InvalidField, Pem, TimeoutS
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
@@ -33,7 +33,7 @@ from app.connectors.files.datasets import (
     matches_path,
 )
 from app.connectors.files.tables import described, preview_of
-from app.connectors.network.http import HttpClient, Response, origin_of
+from app.connectors.network.http import HttpClient, HttpConfig, Response, origin_of
 
 PAGE: Final = 1000
 """Keys that are asked for at once."""
@@ -54,7 +54,7 @@ Told = tuple[Code, str]
 """What an error code of a provider means; `{place}` in the sentence is the store's name for itself."""
 
 
-class ObjectStoreConfig(ConnectorConfig, frozen=True, kw_only=True):
+class ObjectStoreConfig(HttpConfig, frozen=True, kw_only=True):
     prefix: Annotated[str, Meta(max_length=1024, description="Only keys below this folder are shown.")] = ""
     include_keys: Annotated[
         tuple[KeyPattern, ...],
@@ -69,12 +69,6 @@ class ObjectStoreConfig(ConnectorConfig, frozen=True, kw_only=True):
     max_keys: Annotated[int, Meta(ge=1, le=5_000_000, description="Keys after which a discovery stops looking.")] = (
         200_000
     )
-    verify_tls: Annotated[bool, Meta(description="Whether the servers' certificates are checked.")] = True
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA that signed the servers' certificates. Unset: the system's CAs.")
-    ] = None
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
 
     @property
     def scope(self) -> Scope:
@@ -218,14 +212,7 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         return f"{listed}." if has_keys else f"{listed}; there is nothing {where} yet."
 
     def _client(self) -> HttpClient:
-        config = self.config
-        return HttpClient(
-            self.network,
-            verify_tls=config.verify_tls,
-            ca_certificate=config.ca_certificate,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
+        return HttpClient.of(self.network, self.config)
 
     # Refusals ---------------------------------------------------------------------------------------------------------
 

@@ -13,24 +13,19 @@ import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
+from msgspec import Meta
 
+from app.connectors.contract.config import TimeoutS
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import (
-    ask,
-    dialled,
-    handshake,
-    hung_up,
-    silent,
-    tls_context,
-    tls_failure,
-    unreachable,
-)
+from app.connectors.network.dialling import ask, dialled, hung_up, silent, unreachable
+from app.connectors.network.tls import handshake, tls_context, tls_failure
+from app.connectors.network.tls_fields import ClientCertificate, ClientKeySecrets, TlsConfig
 from app.core.egress import EgressRefused, Pinned, canonical_host
 
 if TYPE_CHECKING:
@@ -42,6 +37,19 @@ MAX_PIECE_BYTES: Final = 256 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HUNG_UP: Final = re.compile("disconnected|peer closed")
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
+
+
+class HttpConfig(TlsConfig, frozen=True, kw_only=True):
+    """How a source that lies at URLs is reached."""
+
+    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 8.0
+
+
+class MutualTlsConfig(HttpConfig, frozen=True, kw_only=True):
+    """The hub may show a certificate of its own."""
+
+    client_certificate: ClientCertificate = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -128,6 +136,20 @@ class HttpClient:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
+
+    @classmethod
+    def of(cls, network: Network, config: HttpConfig, secrets: ClientKeySecrets | None = None) -> HttpClient:
+        """As a config says. Without secrets, nobody is asked for a certificate of the hub."""
+        return cls(
+            network,
+            verify_tls=config.verify_tls,
+            ca_certificate=config.ca_certificate,
+            client_certificate=config.client_certificate if isinstance(config, MutualTlsConfig) else None,
+            client_key=secrets.client_key if secrets else None,
+            client_key_passphrase=secrets.client_key_passphrase if secrets else None,
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
 
     async def __aenter__(self) -> HttpClient:
         return self

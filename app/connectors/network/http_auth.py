@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from msgspec import Meta
 
-from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.pinning import Network
-from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Origin, Response, origin_of
+from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, MutualTlsConfig, Origin, Response, origin_of
+from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 
 AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]
 HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
@@ -49,7 +49,7 @@ _SETTINGS_OF: Final = {
 }
 
 
-class HttpSourceConfig(ConnectorConfig, frozen=True, kw_only=True):
+class HttpSourceConfig(MutualTlsConfig, frozen=True, kw_only=True):
     """Settings behind those of the type itself."""
 
     auth: Annotated[AuthMode, Meta(description="How the hub signs in.")] = "none"
@@ -67,11 +67,6 @@ class HttpSourceConfig(ConnectorConfig, frozen=True, kw_only=True):
         dict[Word, Annotated[str, Meta(max_length=1024)]],
         Meta(max_length=32, description="Sent with every request. Not for secrets."),
     ] = {}
-    verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
-    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
-    client_certificate: Annotated[Pem | None, Meta(description="Certificate to show to the server.")] = None
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,13 +94,11 @@ class HttpSourceConfig(ConnectorConfig, frozen=True, kw_only=True):
                 raise InvalidField(("headers", name), f"{name} is set by the hub; secrets belong into auth.")
 
 
-class HttpSourceSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class HttpSourceSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="For `basic`.")] = None
     token: Annotated[SecretText | None, Meta(description="For `bearer`.")] = None
     api_key: Annotated[SecretText | None, Meta(description="For `api_key_header` and `api_key_query`.")] = None
     client_secret: Annotated[SecretText | None, Meta(description="For OAuth2.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Belongs to the client_certificate, PEM.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="For an encrypted client_key.")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,21 +122,7 @@ def check_secrets(config: HttpSourceConfig, secrets: HttpSourceSecrets) -> None:
     needed = _SECRET_OF.get(config.auth)
     if needed and getattr(secrets, needed) is None:
         raise InvalidField(("secrets", needed), f"{needed} is needed for auth {config.auth}.")
-    if (config.client_certificate is None) != (secrets.client_key is None):
-        raise InvalidField(("secrets", "client_key"), "client_certificate and client_key are given together.")
-
-
-def http_client(network: Network, config: HttpSourceConfig, secrets: HttpSourceSecrets) -> HttpClient:
-    return HttpClient(
-        network,
-        verify_tls=config.verify_tls,
-        ca_certificate=config.ca_certificate,
-        client_certificate=config.client_certificate,
-        client_key=secrets.client_key,
-        client_key_passphrase=secrets.client_key_passphrase,
-        connect_timeout_s=config.connect_timeout_s,
-        read_timeout_s=config.read_timeout_s,
-    )
+    refuse_half_an_identity(config.client_certificate, secrets)
 
 
 class SignedIn:

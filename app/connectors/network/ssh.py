@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from app.connectors.contract import pem
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
@@ -446,7 +447,7 @@ def _identity(target: SshTarget) -> Identity:
     if target.private_key is None or target.auth not in {"private_key", "private_key_and_password"}:
         return None
     try:
-        return asyncssh.import_private_key(target.private_key, target.passphrase)
+        return asyncssh.import_private_key(pem.or_as_it_is(pem.private_key, target.private_key), target.passphrase)
     except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
         if "bcrypt" in str(error):
             return ConnectorError("driver_missing", "Keys that OpenSSH encrypted need the module bcrypt.")

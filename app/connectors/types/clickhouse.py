@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import InvalidField, SecretText, TimeoutS
 from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
@@ -33,7 +33,8 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.network.http import HttpClient, Stream, origin_of
+from app.connectors.network.http import HttpClient, MutualTlsConfig, Stream, origin_of
+from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget, exact_number, json_safe
 from app.connectors.values.wildcards import like_pattern
@@ -55,7 +56,7 @@ _KINDS: Final = {
 _CONSUMED_BY_READING: Final = frozenset({"Kafka", "RabbitMQ", "NATS", "FileLog", "S3Queue", "AzureQueue"})
 
 
-class ClickhouseConfig(ConnectorConfig, frozen=True, kw_only=True):
+class ClickhouseConfig(MutualTlsConfig, frozen=True, kw_only=True):
     url: Annotated[
         HttpUrl,
         Meta(
@@ -68,11 +69,6 @@ class ClickhouseConfig(ConnectorConfig, frozen=True, kw_only=True):
         Meta(description="The one database to show. Unset: all that the user may see.", examples=["shop"]),
     ] = None
     username: Annotated[str, Meta(min_length=1, max_length=255, description="User to sign in as.")] = "default"
-    verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
-    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to show; its key is the secret `client_key`.")
-    ] = None
     include_databases: Annotated[
         tuple[DatabaseName, ...],
         Meta(max_length=200, description="Databases to show; `*` stands for any characters. Empty: all."),
@@ -80,7 +76,6 @@ class ClickhouseConfig(ConnectorConfig, frozen=True, kw_only=True):
     exclude_databases: Annotated[
         tuple[DatabaseName, ...], Meta(max_length=200, description="Databases to leave out; wins over the included.")
     ] = ()
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
     read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 30.0
     statement_timeout_s: Annotated[
         float, Meta(ge=1, le=600, description="Seconds after which the server stops a preview or a listing.")
@@ -101,10 +96,8 @@ class ClickhouseConfig(ConnectorConfig, frozen=True, kw_only=True):
                 raise InvalidField((name,), f"{name} has no meaning beside database.")
 
 
-class ClickhouseSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class ClickhouseSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Password of the user.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
 
 class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
@@ -123,8 +116,7 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
 
     @classmethod
     def validate(cls, config: ClickhouseConfig, secrets: ClickhouseSecrets) -> None:
-        if (config.client_certificate is None) != (secrets.client_key is None):
-            raise InvalidField(("secrets", "client_key"), "client_certificate and client_key are given together.")
+        refuse_half_an_identity(config.client_certificate, secrets)
 
     async def check(self, steps: Steps) -> None:
         async with self._session() as session:
@@ -162,19 +154,8 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
-        config, secrets = self.config, self.secrets
-        client = HttpClient(
-            self.network,
-            verify_tls=config.verify_tls,
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
-        async with client:
-            yield Session(client, config, secrets.password or "")
+        async with HttpClient.of(self.network, self.config, self.secrets) as client:
+            yield Session(client, self.config, self.secrets.password or "")
 
     async def _find(self, session: Session, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""

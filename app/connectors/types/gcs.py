@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
+from app.connectors.contract import pem
 from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import (
@@ -37,9 +38,6 @@ from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_S: Final = 600
-_PRIVATE_KEY: Final = (
-    "^\\s*-----BEGIN (RSA )?PRIVATE KEY-----\\s[A-Za-z0-9+/=\\s]+-----END (RSA )?PRIVATE KEY-----\\s*$"
-)
 
 
 class GcsConfig(ObjectStoreConfig, frozen=True, kw_only=True):
@@ -75,7 +73,7 @@ class ServiceAccount(msgspec.Struct, frozen=True):
     """What of a key is used. Whatever else stands in it (`gcs_base_url`, `disable_oauth`, paths) is not looked at."""
 
     client_email: Annotated[str, Meta(min_length=3, max_length=320, pattern="^[!-~]+@[!-~]+$")]
-    private_key: Annotated[str, Meta(max_length=8192, pattern=_PRIVATE_KEY)]
+    private_key: Annotated[str, Meta(max_length=8192)]
     private_key_id: Annotated[str, Meta(max_length=128)] | None = None
     token_uri: EndpointUrl = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no secret
     type: Literal["service_account"] = "service_account"
@@ -90,6 +88,8 @@ class ServiceAccount(msgspec.Struct, frozen=True):
             raise _bad_key(
                 "it is a JSON document of type service_account with client_email, private_key (PEM) and token_uri"
             ) from None
+        if pem.labels(account.private_key).isdisjoint({"PRIVATE KEY", "RSA PRIVATE KEY"}):
+            raise _bad_key("its private_key is no RSA key in PEM form")
         try:
             refuse_a_bad_url("token_uri", account.token_uri)
             refuse_a_readable_detour("token_uri", account.token_uri, config.endpoint_url)
@@ -105,7 +105,9 @@ class ServiceAccount(msgspec.Struct, frozen=True):
         claims = {"iss": self.client_email, "scope": _SCOPE, "aud": self.token_uri, "iat": now}
         headers = {"kid": self.private_key_id} if self.private_key_id else None
         try:
-            return jwt.encode({**claims, "exp": now + _ASSERTION_S}, self.private_key, "RS256", headers)
+            return jwt.encode(
+                {**claims, "exp": now + _ASSERTION_S}, pem.private_key(self.private_key), "RS256", headers
+            )
         except Exception as error:
             raise ConnectorError(
                 "invalid_configuration", "The private_key of the service account is broken."

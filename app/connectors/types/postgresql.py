@@ -13,18 +13,15 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from app.connectors.contract.base import Capabilities, Connector
 from app.connectors.contract.config import (
-    ConnectorConfig,
-    ConnectorSecrets,
     Host,
     InvalidField,
-    Pem,
     Port,
     SecretText,
     TimeoutS,
@@ -39,7 +36,9 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.network.dialling import ask, dialled, handshake, hung_up, silent, tls_context, tls_failure
+from app.connectors.network.dialling import ask, dialled, hung_up, silent
+from app.connectors.network.tls import handshake, tls_failure
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.values.values import RowBudget, json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
     from app.core.egress import Pinned
 
-TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 SchemaPattern = Annotated[str, Meta(min_length=1, max_length=63)]
 
 _SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")  # PostgreSQL documentation, "SSLRequest"
@@ -57,7 +55,7 @@ _CHUNK_BYTES: Final = 32 * 1024 * 1024
 _KINDS: Final = {"r": "table", "p": "table", "v": "view", "m": "materialized_view", "f": "foreign_table"}
 
 
-class PostgresqlConfig(ConnectorConfig, frozen=True, kw_only=True):
+class PostgresqlConfig(TlsModeConfig, frozen=True, kw_only=True):
     host: Host
     port: Annotated[Port, Meta(description="TCP port of the server.")] = 5432
     database: Annotated[str, Meta(min_length=1, max_length=63, description="Name of the database.", examples=["shop"])]
@@ -69,12 +67,6 @@ class PostgresqlConfig(ConnectorConfig, frozen=True, kw_only=True):
             "`verify-full` checks the certificate and the host name."
         ),
     ] = "prefer"
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
-    ] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to sign in with; its key is the secret `client_key`.")
-    ] = None
     include_schemas: Annotated[
         tuple[SchemaPattern, ...],
         Meta(max_length=200, description="Schemas to show; `*` stands for any characters. Empty: all."),
@@ -91,16 +83,10 @@ class PostgresqlConfig(ConnectorConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if "/" in self.host:
             raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
-        if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
-        if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
-            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that requires TLS.")
 
 
-class PostgresqlSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class PostgresqlSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Password of the role.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
 
 class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
@@ -119,8 +105,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
 
     @classmethod
     def validate(cls, config: PostgresqlConfig, secrets: PostgresqlSecrets) -> None:
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
 
     _is_tls_offered = False
 
@@ -182,7 +167,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
                 self._without_tls(steps)
                 return pinned, None
             with steps.step("tls", "The connection is encrypted."):
-                context = self._tls_context()
+                context = config.tls_context(config.host, self.secrets)
                 version = await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
                 steps.server["encryption"] = version
             return pinned, context
@@ -204,18 +189,6 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
                 "protocol_mismatch", f"What answers on {self.config.host}, port {self.config.port}, is not PostgreSQL."
             )
         return answer == b"S"
-
-    def _tls_context(self) -> ssl.SSLContext:
-        config, secrets = self.config, self.secrets
-        return tls_context(
-            config.host,
-            verify_certificate=config.tls_mode in {"verify-ca", "verify-full"},
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-        )
 
     async def _sign_in(self, pinned: Pinned, tls: ssl.SSLContext | None) -> asyncpg.Connection[Any]:
         import asyncpg

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from app.connectors.contract import pem
 from app.connectors.contract.base import Capabilities, Connector
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.contract.failures import Code, ConnectorError
@@ -39,6 +40,7 @@ from app.connectors.contract.objects import (
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Origin, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
+from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
 from app.connectors.values.values import RowBudget, json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
@@ -257,7 +259,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
         passphrase = self.secrets.private_key_passphrase
         try:
             key = serialization.load_pem_private_key(
-                (self.secrets.private_key or "").encode(), passphrase.encode() if passphrase else None
+                pem.private_key(self.secrets.private_key or "").encode(), passphrase.encode() if passphrase else None
             )
         except (ValueError, TypeError):
             raise ConnectorError(
@@ -361,14 +363,16 @@ def _trusting(ca_certificate: str | None) -> Iterator[None]:
     if ca_certificate is None:
         yield
         return
-    handle = os.memfd_create("ca", os.MFD_CLOEXEC)
     try:
-        os.write(handle, ca_certificate.encode())
-        os.environ["REQUESTS_CA_BUNDLE"] = f"/proc/self/fd/{handle}"
-        yield
-    finally:
-        os.environ.pop("REQUESTS_CA_BUNDLE", None)
-        os.close(handle)
+        certificates = pem.certificates(ca_certificate)
+    except ValueError:
+        raise ConnectorError("invalid_configuration", "ca_certificate is not a certificate in PEM form.") from None
+    with in_memory(certificates) as path:
+        os.environ["REQUESTS_CA_BUNDLE"] = path
+        try:
+            yield
+        finally:
+            os.environ.pop("REQUESTS_CA_BUNDLE", None)
 
 
 _QUIET: Final[Mapping[str, Any]] = {

@@ -18,14 +18,14 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewColumn, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.files.local import LocalFolder, local_file, local_folder
 from app.connectors.files.object_store import PAGE, EndpointUrl, FoundKey, Store, refuse_a_bad_endpoint
 from app.connectors.files.parquet_rows import read_parquet
-from app.connectors.network.http import HttpClient
+from app.connectors.network.http import HttpClient, HttpConfig
 from app.connectors.types.delta_lake.deletions import ROWS_KNOWN, deleted_rows
 from app.connectors.types.delta_lake.log import Add, Snapshot, load, path_below
 from app.connectors.types.delta_lake.schema import Column, columns_of
@@ -42,7 +42,7 @@ _S3_LOCATION: Final = re.compile(r"s3a?://([A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(
 _UNREADABLE: Final = frozenset({"not_found", "permission_denied", "response_invalid", "response_too_large"})
 
 
-class DeltaLakeConfig(ConnectorConfig, frozen=True, kw_only=True):
+class DeltaLakeConfig(HttpConfig, frozen=True, kw_only=True):
     location: Annotated[
         str,
         Meta(
@@ -77,12 +77,6 @@ class DeltaLakeConfig(ConnectorConfig, frozen=True, kw_only=True):
         Annotated[str, Meta(min_length=1, max_length=128, pattern="^[!-~]+$")] | None,
         Meta(description="For s3. Unset: the bucket is read without signing in."),
     ] = None
-    verify_tls: Annotated[bool, Meta(description="Whether the server's certificate is checked.")] = True
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA that signed the server's certificate. Unset: the system's CAs.")
-    ] = None
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,14 +259,7 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
         return s3
 
     def _client(self) -> HttpClient:
-        config = self.config
-        return HttpClient(
-            self.network,
-            verify_tls=config.verify_tls,
-            ca_certificate=config.ca_certificate,
-            connect_timeout_s=config.connect_timeout_s,
-            read_timeout_s=config.read_timeout_s,
-        )
+        return HttpClient.of(self.network, self.config)
 
 
 class LocalStore:

@@ -36,7 +36,6 @@ from app.connectors.network.http_auth import (
     Word,
     check_secrets,
     check_url,
-    http_client,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )
@@ -112,7 +111,7 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
         check_secrets(config, secrets)
 
     async def check(self, steps: Steps) -> None:
-        async with http_client(self.network, self.config, self.secrets) as client:
+        async with HttpClient.of(self.network, self.config, self.secrets) as client:
             await client.reach(steps, self.config.url)
             with steps.step("authenticate", self._signed_in()):
                 session = await self._session(client)
@@ -123,7 +122,7 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
                 await session.listings()
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
-        async with http_client(self.network, self.config, self.secrets) as client:
+        async with HttpClient.of(self.network, self.config, self.secrets) as client:
             found = await (await self._session(client)).listings()
         if len(found) > _MAX_OBJECTS:
             self.stopped_because = f"The schema has more than {_MAX_OBJECTS:,} lists; those beyond were left out."
@@ -133,7 +132,7 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         started = time.perf_counter()
-        async with http_client(self.network, self.config, self.secrets) as client:
+        async with HttpClient.of(self.network, self.config, self.secrets) as client:
             session = await self._session(client)
             listing = next((one for one in await session.listings() if (one.name,) == request.path), None)
             if listing is None:

@@ -45,7 +45,6 @@ from app.connectors.network.http_auth import (
     SignedIn,
     check_secrets,
     check_url,
-    http_client,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )
@@ -271,7 +270,7 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
             yield await self._sign_in(client)
 
     def _client(self) -> HttpClient:
-        return http_client(self.network, self.config, self.secrets)
+        return HttpClient.of(self.network, self.config, self.secrets)
 
     async def _sign_in(self, client: HttpClient) -> SignedIn:
         return await SignedIn(client, self.config, self.secrets, origin_of(self.config.url)).sign_in()

@@ -7,11 +7,12 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.network.http import origin_of
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-TlsMode = Literal["require", "verify-ca", "verify-full"]
+KafkaTlsMode = Literal["require", "verify-ca", "verify-full"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 HostPort = Annotated[str, Meta(min_length=1, max_length=260)]
 TopicPattern = Annotated[str, Meta(min_length=1, max_length=249)]
@@ -26,7 +27,9 @@ def host_and_port(place: str) -> tuple[str, int] | None:
     return (found[1] or found[2], port) if found and 1 <= port <= 65_535 else None
 
 
-class KafkaConfig(ConnectorConfig, frozen=True, kw_only=True):
+class KafkaConfig(TlsModeConfig, frozen=True, kw_only=True):
+    tls_needs = "the security_protocol SSL or SASL_SSL"
+
     bootstrap_servers: Annotated[
         tuple[HostPort, ...],
         Meta(
@@ -40,16 +43,12 @@ class KafkaConfig(ConnectorConfig, frozen=True, kw_only=True):
         SecurityProtocol, Meta(description="What the listener speaks, by Kafka's names: TLS or not, SASL or not.")
     ] = "PLAINTEXT"
     tls_mode: Annotated[
-        TlsMode,
+        KafkaTlsMode,
         Meta(
             description="For SSL and SASL_SSL: `require` checks no certificate, `verify-ca` its signature, "
             "`verify-full` the host name as well, for every broker by the name that it is advertised under."
         ),
     ] = "verify-full"
-    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's.")] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to sign in with; its key is the secret `client_key`.")
-    ] = None
     sasl_mechanism: Annotated[SaslMechanism | None, Meta(description="For SASL_PLAINTEXT and SASL_SSL.")] = None
     username: Annotated[Word | None, Meta(description="For PLAIN and SCRAM.")] = None
     token_url: Annotated[
@@ -86,11 +85,6 @@ class KafkaConfig(ConnectorConfig, frozen=True, kw_only=True):
         for place in self.bootstrap_servers:
             if host_and_port(place) is None:
                 raise InvalidField(("bootstrap_servers",), "A bootstrap server is written as host:port.")
-        if not self.is_encrypted and (self.ca_certificate or self.client_certificate):
-            name = "ca_certificate" if self.ca_certificate else "client_certificate"
-            raise InvalidField((name,), f"{name} needs the security_protocol SSL or SASL_SSL.")
-        if self.ca_certificate is not None and self.tls_mode == "require":
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
         self._check_sasl()
 
     def _check_sasl(self) -> None:
@@ -107,7 +101,7 @@ class KafkaConfig(ConnectorConfig, frozen=True, kw_only=True):
                 raise InvalidField(("client_id",), "client_id is needed for token_url.")
 
     @property
-    def is_encrypted(self) -> bool:
+    def requires_tls(self) -> bool:
         return self.security_protocol in {"SSL", "SASL_SSL"}
 
     @property
@@ -115,12 +109,10 @@ class KafkaConfig(ConnectorConfig, frozen=True, kw_only=True):
         return self.security_protocol in {"SASL_PLAINTEXT", "SASL_SSL"}
 
 
-class KafkaSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class KafkaSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="For PLAIN and SCRAM.")] = None
     token: Annotated[SecretText | None, Meta(description="For OAUTHBEARER without a token_url.")] = None
     client_secret: Annotated[SecretText | None, Meta(description="For OAUTHBEARER by client credentials.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog
@@ -68,8 +69,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 
     @classmethod
     def validate(cls, config: KafkaConfig, secrets: KafkaSecrets) -> None:
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
         needed = None
         if config.sasl_mechanism == "OAUTHBEARER":
             needed = "client_secret" if config.token_url else "token"

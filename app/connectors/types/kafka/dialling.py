@@ -21,17 +21,9 @@ from msgspec import Struct
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import (
-    ask,
-    dialled,
-    handshake,
-    hung_up,
-    silent,
-    speaks_http,
-    tls_context,
-    tls_failure,
-)
+from app.connectors.network.dialling import ask, dialled, hung_up, silent, speaks_http
 from app.connectors.network.http import HttpClient
+from app.connectors.network.tls import handshake, tls_context, tls_failure
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets, host_and_port
 from app.core.egress import EgressRefused, canonical_host
 
@@ -71,7 +63,7 @@ class Dialler:
             servers = await self._resolved()
         with steps.step("connect", "A bootstrap server answers."):
             server = await self._first_to_answer(servers)
-        if not config.is_encrypted:
+        if not config.requires_tls:
             steps.server["encryption"] = "none"
             steps.skip("tls", f"{config.security_protocol} is not encrypted.")
             return server
@@ -108,7 +100,7 @@ class Dialler:
 
     async def _answering(self, server: Server) -> Server:
         """Without TLS a listener is greeted, so that credentials go only to what speaks Kafka."""
-        if self._config.is_encrypted:
+        if self._config.requires_tls:
             pinned = await self._network.resolve(server.host, server.port, self._config.connect_timeout_s)
             async with dialled(pinned, server.port, self._config.connect_timeout_s):
                 return server
@@ -168,16 +160,7 @@ class Dialler:
             return await handshake(sock, context, pinned, server.port, timeout_s)
 
     def _tls_context(self, host: str) -> ssl.SSLContext:
-        config, secrets = self._config, self._secrets
-        return tls_context(
-            host,
-            verify_certificate=config.tls_mode != "require",
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-        )
+        return self._config.tls_context(host, self._secrets)
 
     # Connections ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +199,7 @@ class Dialler:
             server.port,
             client_id=_CLIENT_ID,
             request_timeout_ms=round(config.read_timeout_s * 1000),
-            ssl_context=self._tls_context(server.host) if config.is_encrypted else None,
+            ssl_context=self._tls_context(server.host) if config.requires_tls else None,
             security_protocol=config.security_protocol,
             sasl_mechanism=config.sasl_mechanism,
             sasl_plain_username=config.username,
@@ -229,7 +212,7 @@ class Dialler:
                 await connection.connect()
         except Exception as error:
             explained = self._explain(error, server, timeout_s, is_signing_in=config.signs_in)
-            if explained.code == "connection_lost" and config.is_encrypted and config.client_certificate is None:
+            if explained.code == "connection_lost" and config.requires_tls and config.client_certificate is None:
                 explained = _wants_certificate(server)  # TLS 1.3 says so only after the handshake, or hangs up.
             raise explained from error
         return connection

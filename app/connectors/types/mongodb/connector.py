@@ -22,11 +22,8 @@ from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import (
-    ConnectorConfig,
-    ConnectorSecrets,
     Host,
     InvalidField,
-    Pem,
     Port,
     SecretText,
     TimeoutS,
@@ -40,9 +37,10 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.network.dialling import hung_up, silent, tls_context
+from app.connectors.network.dialling import hung_up, silent
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage
-from app.connectors.types.mongodb.members import Member, Members, TlsMode, without_tls
+from app.connectors.types.mongodb.members import Member, Members, without_tls
 from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget
 from app.connectors.values.wildcards import is_shown
@@ -77,7 +75,7 @@ class MongodbMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     port: Annotated[Port, Meta(description="TCP port of the member.")] = 27017
 
 
-class MongodbConfig(ConnectorConfig, frozen=True, kw_only=True):
+class MongodbConfig(TlsModeConfig, frozen=True, kw_only=True):
     host: Annotated[
         Host | None, Meta(description="Host name or address of the server, without scheme or port. Or give `hosts`.")
     ] = None
@@ -117,12 +115,6 @@ class MongodbConfig(ConnectorConfig, frozen=True, kw_only=True):
             "TLS, `verify-ca` checks the certificate, `verify-full` the host name as well."
         ),
     ] = "prefer"
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
-    ] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to show to the server; its key is the secret `client_key`.")
-    ] = None
     include_databases: Annotated[
         tuple[Pattern, ...], Meta(max_length=200, description="Databases to show; `*` stands for any characters.")
     ] = ()
@@ -152,16 +144,9 @@ class MongodbConfig(ConnectorConfig, frozen=True, kw_only=True):
                 )
             if "/" in host or host.endswith(".sock"):
                 raise InvalidField((place,), "A host is a name or an address; unix sockets are not used.")
-        self._judge_tls()
         self._judge_sign_in()
         if self.direct_connection and len(self.hosts) > 1:
             raise InvalidField(("direct_connection",), "direct_connection reads from one host, not from several.")
-
-    def _judge_tls(self) -> None:
-        if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
-        if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
-            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that requires TLS.")
 
     def _judge_sign_in(self) -> None:
         if self.auth_mechanism == "MONGODB-X509":
@@ -169,7 +154,7 @@ class MongodbConfig(ConnectorConfig, frozen=True, kw_only=True):
                 raise InvalidField(("client_certificate",), "MONGODB-X509 signs in with a client_certificate.")
         elif self.username is None and (self.auth_mechanism != "default" or self.auth_source is not None):
             raise InvalidField(("username",), "username is needed to sign in.")
-        if self.auth_mechanism == "PLAIN" and self.tls_mode in {"disable", "prefer"}:
+        if self.auth_mechanism == "PLAIN" and not self.requires_tls:
             raise InvalidField(("tls_mode",), "PLAIN shows the password to the server: it needs TLS.")
 
     @property
@@ -177,10 +162,8 @@ class MongodbConfig(ConnectorConfig, frozen=True, kw_only=True):
         return self.hosts or (MongodbMember(host=self.host or "", port=self.port),)
 
 
-class MongodbSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class MongodbSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Password of the user.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
 
 class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
@@ -201,8 +184,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
 
     @classmethod
     def validate(cls, config: MongodbConfig, secrets: MongodbSecrets) -> None:
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
         if secrets.password is not None and config.username is None:
             raise InvalidField(("config", "username"), "username is needed for the password.")
 
@@ -275,16 +257,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         return chosen
 
     def _tls_context(self, host: str) -> ssl.SSLContext:
-        config, secrets = self.config, self.secrets
-        return tls_context(
-            host,
-            verify_certificate=config.tls_mode in {"verify-ca", "verify-full"},
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-        )
+        return self.config.tls_context(host, self.secrets)
 
     # Signing in -------------------------------------------------------------------------------------------------------
 

@@ -19,10 +19,11 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
-from app.connectors.network.dialling import dialled, hung_up, silent, tls_context, tls_failure
+from app.connectors.network.dialling import dialled, hung_up, silent
+from app.connectors.network.tls import tls_context, tls_failure
+from app.connectors.network.tls_fields import TlsMode
 from app.core.egress import Pinned
 
-TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Role = Literal["secondary", "router", "standalone", "primary", "unreadable"]
 """In the order in which a reader prefers them; what is unreadable is an arbiter, or a member that is not up to date."""
 

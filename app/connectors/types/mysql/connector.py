@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from app.connectors.contract import pem
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import (
-    ConnectorConfig,
-    ConnectorSecrets,
     Host,
     InvalidField,
     Pem,
@@ -42,7 +40,9 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.network.dialling import dialled, hung_up, silent, tls_context, tls_failure
+from app.connectors.network.dialling import dialled, hung_up, silent
+from app.connectors.network.tls import tls_failure
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.mysql.catalog import (
     PATH_COLUMNS,
     TABLES,
@@ -56,7 +56,6 @@ from app.connectors.values.batches import batches
 from app.connectors.values.values import RowBudget, json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
-TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
 _Answer = TypeVar("_Answer")
 
@@ -65,7 +64,7 @@ _GRACE_S: Final = 2.0  # The server gets this much longer than statement_timeout
 _SYSTEM_DATABASES: Final = ("information_schema", "mysql", "performance_schema", "sys")
 
 
-class MysqlConfig(ConnectorConfig, frozen=True, kw_only=True):
+class MysqlConfig(TlsModeConfig, frozen=True, kw_only=True):
     host: Host
     port: Annotated[Port, Meta(description="TCP port of the server.")] = 3306
     database: Annotated[
@@ -73,19 +72,6 @@ class MysqlConfig(ConnectorConfig, frozen=True, kw_only=True):
         Meta(description="The one database to show. Unset: all that the user may see.", examples=["shop"]),
     ] = None
     username: Annotated[str, Meta(min_length=1, max_length=128, description="User to sign in as.", examples=["reader"])]
-    tls_mode: Annotated[
-        TlsMode,
-        Meta(
-            description="`prefer` uses TLS where the server offers it and `require` always; neither checks the "
-            "certificate. `verify-ca` checks who signed it, `verify-full` the host name as well."
-        ),
-    ] = "prefer"
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
-    ] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to show; its key is the secret `client_key`.")
-    ] = None
     server_public_key: Annotated[
         Pem | None,
         Meta(
@@ -116,20 +102,15 @@ class MysqlConfig(ConnectorConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if "/" in self.host:
             raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
-        if self.ca_certificate is not None and not self.tls_mode.startswith("verify"):
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
-        for name in ("client_certificate", "allow_cleartext_password"):
-            if getattr(self, name) and self.tls_mode in {"disable", "prefer"}:
-                raise InvalidField((name,), f"{name} needs a tls_mode that requires TLS.")
+        if self.allow_cleartext_password and not self.requires_tls:
+            raise InvalidField(("allow_cleartext_password",), f"allow_cleartext_password needs {self.tls_needs}.")
         for name in ("include_databases", "exclude_databases"):
             if getattr(self, name) and self.database is not None:
                 raise InvalidField((name,), f"{name} has no meaning beside database.")
 
 
-class MysqlSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class MysqlSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Password of the user.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
 
 class Mysql(Connector[MysqlConfig, MysqlSecrets]):
@@ -150,8 +131,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
 
     @classmethod
     def validate(cls, config: MysqlConfig, secrets: MysqlSecrets) -> None:
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
 
     _is_signed_in = False
 
@@ -211,31 +191,19 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
     def _connection(self, sock: Any) -> Any:
         config = self.config
         return connection_class()(
-            make_tls=None if config.tls_mode == "disable" else self._tls_context,
+            make_tls=None if config.tls_mode == "disable" else lambda: config.tls_context(config.host, self.secrets),
             needs_tls=config.tls_mode not in {"disable", "prefer"},
             allow_cleartext_password=config.allow_cleartext_password,
             sock=sock,
             host=config.host,
             user=config.username,
             password=(self.secrets.password or "").encode(),  # The driver would make Latin-1 of a text.
-            server_public_key=(config.server_public_key or NO_KEY).encode(),
+            server_public_key=pem.or_as_it_is(pem.public_key, config.server_public_key or NO_KEY).encode(),
             conv={},  # Values stay as the server wrote them.
             charset="utf8mb4",
             autocommit=None,
             local_infile=False,
             program_name="data-fusion-hub",
-        )
-
-    def _tls_context(self) -> ssl.SSLContext:
-        config, secrets = self.config, self.secrets
-        return tls_context(
-            config.host,
-            verify_certificate=config.tls_mode.startswith("verify"),
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
         )
 
     def _without_tls(self, steps: Steps) -> None:

@@ -20,16 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import (
-    ask,
-    dialled,
-    handshake,
-    hung_up,
-    silent,
-    speaks_http,
-    tls_context,
-    tls_failure,
-)
+from app.connectors.network.dialling import ask, dialled, hung_up, silent, speaks_http
+from app.connectors.network.tls import handshake, tls_context, tls_failure
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 
 if TYPE_CHECKING:
@@ -125,16 +117,7 @@ class Amqp:
             return await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
 
     def _tls_context(self) -> ssl.SSLContext:
-        config, secrets = self._config, self._secrets
-        return tls_context(
-            config.host,
-            verify_certificate=config.tls_mode != "require",
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-        )
+        return self._config.tls_context(self._config.host, self._secrets)
 
     # Signing in -------------------------------------------------------------------------------------------------------
 

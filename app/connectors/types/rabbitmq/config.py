@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from app.connectors.contract.config import (
-    ConnectorConfig,
-    ConnectorSecrets,
     Host,
     InvalidField,
     Pem,
@@ -17,13 +15,14 @@ from app.connectors.contract.config import (
     TimeoutS,
 )
 from app.connectors.network.http import origin_of
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
-TlsMode = Literal["disable", "require", "verify-ca", "verify-full"]
+AmqpTlsMode = Literal["disable", "require", "verify-ca", "verify-full"]
 AuthMechanism = Literal["PLAIN", "AMQPLAIN", "EXTERNAL"]
 NamePattern = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
-class RabbitmqConfig(ConnectorConfig, frozen=True, kw_only=True):
+class RabbitmqConfig(TlsModeConfig, frozen=True, kw_only=True):
     host: Host
     port: Annotated[Port, Meta(description="TCP port of AMQP: usually 5672, with TLS 5671.")] = 5672
     virtual_host: Annotated[str, Meta(min_length=1, max_length=255, description="Name of the virtual host.")] = "/"
@@ -33,16 +32,12 @@ class RabbitmqConfig(ConnectorConfig, frozen=True, kw_only=True):
         Meta(description="How AMQP signs in. `EXTERNAL` does by client certificate; the management API never does."),
     ] = "PLAIN"
     tls_mode: Annotated[
-        TlsMode,
+        AmqpTlsMode,
         Meta(
             description="Whether AMQP goes over TLS: `require` checks no certificate, `verify-ca` its signature, "
             "`verify-full` the host name as well."
         ),
     ] = "disable"
-    ca_certificate: Annotated[Pem | None, Meta(description="CA to trust instead of the system's, for AMQP.")] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to show to AMQP; its key is the secret `client_key`.")
-    ] = None
     management_url: Annotated[
         Annotated[str, Meta(min_length=1, max_length=2048)] | None,
         Meta(
@@ -76,10 +71,6 @@ class RabbitmqConfig(ConnectorConfig, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ca_certificate is not None and self.tls_mode in {"disable", "require"}:
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
-        if self.client_certificate is not None and self.tls_mode == "disable":
-            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that uses TLS.")
         if self.auth_mechanism == "EXTERNAL" and self.client_certificate is None:
             raise InvalidField(("client_certificate",), "client_certificate is needed for auth_mechanism EXTERNAL.")
         try:
@@ -96,7 +87,5 @@ class RabbitmqConfig(ConnectorConfig, frozen=True, kw_only=True):
         return f"http://{host}:15672" if self.tls_mode == "disable" else f"https://{host}:15671"
 
 
-class RabbitmqSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class RabbitmqSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Of the user, for AMQP and the management API.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None

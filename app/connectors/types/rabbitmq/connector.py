@@ -28,6 +28,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps, elapsed_ms
 from app.connectors.network.http import HttpClient, Response
+from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_of
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 from app.connectors.values.message_rows import Facts, as_fields, chosen_columns, read_bodies
@@ -71,8 +72,7 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
     def validate(cls, config: RabbitmqConfig, secrets: RabbitmqSecrets) -> None:
         if secrets.password is None:
             raise InvalidField(("secrets", "password"), "password is needed; the management API takes nothing else.")
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
         if config.auth_mechanism == "AMQPLAIN":
             for path, text in ((("config", "username"), config.username), (("secrets", "password"), secrets.password)):
                 if len(text.encode()) > _MAX_AMQPLAIN_BYTES:

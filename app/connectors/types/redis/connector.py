@@ -14,17 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import (
-    ConnectorConfig,
-    ConnectorSecrets,
     Host,
     InvalidField,
-    Pem,
     Port,
     SecretText,
     TimeoutS,
@@ -38,7 +35,9 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps, elapsed_ms
-from app.connectors.network.dialling import ask, dialled, handshake, tls_context
+from app.connectors.network.dialling import ask, dialled
+from app.connectors.network.tls import handshake, tls_context
+from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.redis.key_patterns import (
     MAX_PATTERNS,
     MAX_SAMPLE_BYTES,
@@ -68,7 +67,6 @@ if TYPE_CHECKING:
 
     from app.core.egress import Pinned
 
-TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 KeyPattern = Annotated[str, Meta(min_length=1, max_length=512)]
 
 _TLS_ALERT: Final = b"\x15\x03"  # RFC 8446, section 5.1
@@ -76,7 +74,7 @@ _PAGE: Final = 1_000
 _BATCH: Final = 50
 
 
-class RedisConfig(ConnectorConfig, frozen=True, kw_only=True):
+class RedisConfig(TlsModeConfig, frozen=True, kw_only=True):
     host: Host
     port: Annotated[Port, Meta(description="TCP port of the server.")] = 6379
     database: Annotated[int, Meta(ge=0, le=65_535, description="Number of the database.")] = 0
@@ -98,12 +96,6 @@ class RedisConfig(ConnectorConfig, frozen=True, kw_only=True):
             "insists on TLS, `verify-ca` checks the certificate, `verify-full` the host name as well."
         ),
     ] = "prefer"
-    ca_certificate: Annotated[
-        Pem | None, Meta(description="CA to trust instead of the system's, for `verify-ca` and `verify-full`.")
-    ] = None
-    client_certificate: Annotated[
-        Pem | None, Meta(description="Certificate to show to the server; its key is the secret `client_key`.")
-    ] = None
     separator: Annotated[
         str,
         Meta(
@@ -129,18 +121,12 @@ class RedisConfig(ConnectorConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if "/" in self.host:
             raise InvalidField(("host",), "host is a name or an address; URLs and unix sockets are not used.")
-        if self.ca_certificate is not None and self.tls_mode in {"disable", "prefer", "require"}:
-            raise InvalidField(("ca_certificate",), "ca_certificate needs tls_mode verify-ca or verify-full.")
-        if self.client_certificate is not None and self.tls_mode in {"disable", "prefer"}:
-            raise InvalidField(("client_certificate",), "client_certificate needs a tls_mode that requires TLS.")
         if self.cluster and self.database:
             raise InvalidField(("database",), "A cluster has the database 0 only.")
 
 
-class RedisSecrets(ConnectorSecrets, frozen=True, kw_only=True):
+class RedisSecrets(ClientKeySecrets, frozen=True, kw_only=True):
     password: Annotated[SecretText | None, Meta(description="Password of the user, or of the server.")] = None
-    client_key: Annotated[SecretText | None, Meta(description="Private key in PEM form.")] = None
-    client_key_passphrase: Annotated[SecretText | None, Meta(description="Passphrase of the private key.")] = None
 
 
 class Redis(Connector[RedisConfig, RedisSecrets]):
@@ -160,8 +146,7 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
 
     @classmethod
     def validate(cls, config: RedisConfig, secrets: RedisSecrets) -> None:
-        if config.client_certificate is not None and secrets.client_key is None:
-            raise InvalidField(("secrets", "client_key"), "client_key is needed for the client_certificate.")
+        refuse_half_an_identity(config.client_certificate, secrets)
         if config.username is not None and secrets.password is None:
             raise InvalidField(("secrets", "password"), "password is needed for the username.")
 
@@ -237,7 +222,7 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         with steps.step("tls", "The connection is encrypted."):
             if is_plain:
                 raise ConnectorError("tls_unavailable", f"{config.host} speaks no TLS on port {config.port}.")
-            server = self._server(pinned, config.port, self._tls_context(config.host))
+            server = self._server(pinned, config.port, config.tls_context(config.host, self.secrets))
             steps.server["encryption"] = await greet(server)
         return server
 
@@ -270,18 +255,6 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                 return False
         return True
 
-    def _tls_context(self, host: str) -> ssl.SSLContext:
-        config, secrets = self.config, self.secrets
-        return tls_context(
-            host,
-            verify_certificate=config.tls_mode in {"verify-ca", "verify-full"},
-            verify_name=config.tls_mode == "verify-full",
-            ca_certificate=config.ca_certificate,
-            client_certificate=config.client_certificate,
-            client_key=secrets.client_key,
-            client_key_passphrase=secrets.client_key_passphrase,
-        )
-
     def _server(self, pinned: Pinned, port: int, context: ssl.SSLContext | None) -> Server:
         config = self.config
         return Server(
@@ -311,7 +284,7 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         server, sessions = session.server, list[Session]()
         for host, port in _primaries(await session.one("CLUSTER", "SLOTS"), server.pinned.host):
             pinned = await self.network.resolve(host, port, self.config.connect_timeout_s)
-            context = self._tls_context(pinned.host) if server.context else None
+            context = self.config.tls_context(pinned.host, self.secrets) if server.context else None
             node = self._server(pinned, port, context)
             sessions.append(await stack.enter_async_context(Session.opened(node)))
         return sessions or [session]

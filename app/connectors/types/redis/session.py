@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 import msgspec
 
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.network.dialling import dial, hung_up, silent, tls_failure
+from app.connectors.network.dialling import dial, hung_up, silent
+from app.connectors.network.tls import tls_failure
 from app.core.egress import Pinned
 
 if TYPE_CHECKING:

@@ -36,7 +36,6 @@ from app.connectors.network.http_auth import (
     Word,
     check_secrets,
     check_url,
-    http_client,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )
@@ -187,7 +186,7 @@ class Rest(Connector[RestConfig, RestSecrets]):
         return "The server answers without credentials." if self.config.auth == "none" else "The credentials are good."
 
     def _client(self) -> HttpClient:
-        return http_client(self.network, self.config, self.secrets)
+        return HttpClient.of(self.network, self.config, self.secrets)
 
     async def _sign_in(self, client: HttpClient) -> Session:
         own_origin = origin_of(self.config.base_url)
