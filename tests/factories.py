@@ -9,8 +9,13 @@ from uuid import uuid4
 import msgspec
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 
+from app.core.security import Principal
 from app.domain.roles.schemas import RoleCreate
 from app.domain.users.schemas import UserCreate
+
+
+class PrincipalFactory(MsgspecFactory[Principal]):
+    __random_seed__ = 1
 
 
 class UserFactory(MsgspecFactory[UserCreate]):

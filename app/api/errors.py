@@ -29,20 +29,20 @@ _BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: To
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Answer[ErrorBody]:
-    return error_answer(Exchange.of(request.scope), as_hub_error(error, Exchange.of(request.scope)))
+    return error_answer(Exchange.of(request.scope), as_hub_error(error))
 
 
-def as_hub_error(error: BaseException, exchange: Exchange) -> HubError:
+def as_hub_error(error: BaseException) -> HubError:
     if isinstance(error, HubError):
         return error
     if isinstance(error, HTTPException):
         return _from_litestar(error)
     found = explain(error)
     if found is None or isinstance(found, InternalError):
-        log.error("unhandled error", exc_info=error, extra={"request_id": exchange.request_id})
+        log.error("unhandled error", exc_info=error)
         return InternalError()
     if found.status == 503:
-        log.warning("database: %s", found.code, extra={"request_id": exchange.request_id})
+        log.warning("database: %s", found.code)
     return found
 
 

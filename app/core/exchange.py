@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.deadlines import Deadline
 from app.core.errors import BadRequest, Unauthenticated
+from app.core.log_context import LogContext
 
 if TYPE_CHECKING:
     from app.core.security import Principal
@@ -72,6 +73,12 @@ class Exchange:
     def of(scope: Mapping[str, Any]) -> "Exchange":
         exchange: Exchange = scope["hub.exchange"]
         return exchange
+
+    def log_context(self) -> LogContext:
+        principal = self.principal
+        if principal is None:
+            return LogContext(self.request_id)
+        return LogContext(self.request_id, principal.tenant_id, principal.id)
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

@@ -17,6 +17,7 @@ from app.core.answers import error_answer
 from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, HubError, InternalError, Unavailable
 from app.core.exchange import Exchange, refuse_repeated
+from app.core.log_context import bind, unbind
 from app.core.stopping import ANSWERED_WITHIN_S, STOPPING, stopping_error
 
 log = logging.getLogger("hub.requests")
@@ -78,6 +79,7 @@ class Frame:
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
             reply.without_body = True
+        token = bind(exchange.log_context)
         try:
             await self._within_deadline(exchange, scope, receive, reply)
         except Exception as error:  # the last resort of every layer below
@@ -85,6 +87,7 @@ class Frame:
         finally:
             self._under_way.discard(exchange)
             self._observe(exchange)
+            unbind(token)
 
     def hurry(self) -> None:
         """The process was told to end: what is not done soon is answered all the same, before it is killed."""
@@ -111,7 +114,7 @@ class Frame:
         self, exchange: Exchange, error: Exception, scope: Scope, receive: Receive, reply: "_Reply"
     ) -> None:
         if not isinstance(error, HubError):
-            log.exception("unhandled", exc_info=error, extra={"request_id": exchange.request_id})
+            log.exception("unhandled", exc_info=error)
             error = InternalError()
         if exchange.status == 0:
             await error_answer(exchange, error)(scope, receive, reply)

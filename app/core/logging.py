@@ -11,12 +11,12 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import IO, Literal
-from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from app.core.exchange import Exchange
+from app.core.log_context import LogContext, current
 
 Format = Literal["console", "json"]
 WRITE_EVERY_S = 0.05
@@ -24,7 +24,7 @@ MAX_LINES = 1000
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-class RequestLine(Struct, omit_defaults=True):
+class RequestLine(LogContext, frozen=True, omit_defaults=True, kw_only=True):
     time: float
     level: str
     event: str
@@ -32,24 +32,27 @@ class RequestLine(Struct, omit_defaults=True):
     path: str
     status: int
     duration_ms: float
-    request_id: str
-    principal_id: UUID | None = None
 
 
-class Line(Struct, omit_defaults=True):
+class Line(LogContext, frozen=True, omit_defaults=True, kw_only=True):
     time: float
     level: str
     logger: str
     event: str
-    request_id: str | None = None
     error: str | None = None
 
 
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         error = self.formatException(record.exc_info) if record.exc_info else None
-        request_id = getattr(record, "request_id", None)
-        line = Line(record.created, record.levelname.lower(), record.name, record.getMessage(), request_id, error)
+        line = Line(
+            time=record.created,
+            level=record.levelname.lower(),
+            logger=record.name,
+            event=record.getMessage(),
+            error=error,
+            **asdict(current()),
+        )
         return msgspec.json.encode(line).decode()
 
 
@@ -108,22 +111,19 @@ class RequestLog:
         try:
             return self._encode(line)
         except UnicodeEncodeError:  # bytes in the path that are no text
-            line.path = ascii(line.path)
-            return self._encode(line)
+            return self._encode(replace(line, path=ascii(line.path)))
 
 
 def _request_line(exchange: Exchange, seconds: float) -> RequestLine:
-    principal = exchange.principal
     return RequestLine(
-        time.time(),
-        "error" if exchange.status >= 500 else "info",
-        "request",
-        exchange.method,
-        exchange.scope["path"][:500],
-        exchange.status,
-        round(seconds * 1000, 3),
-        exchange.request_id,
-        principal.id if principal else None,
+        time=time.time(),
+        level="error" if exchange.status >= 500 else "info",
+        event="request",
+        method=exchange.method,
+        path=exchange.scope["path"][:500],
+        status=exchange.status,
+        duration_ms=round(seconds * 1000, 3),
+        **asdict(exchange.log_context()),
     )
 
 

@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 from app.connectors.contract.failures import ConnectorError
 from app.core.database import DATABASE_ERRORS, explain
 from app.core.errors import HubError
+from app.core.log_context import LogContext, bound_to
 from app.core.notifications import Listener
 from app.domain.audit.services import Outcome
 from app.domain.jobs.models import Job
@@ -164,6 +165,10 @@ class JobRunner:
         return job
 
     async def _run(self, job: Job) -> None:
+        with bound_to(LogContext(tenant_id=job.tenant_id, principal_id=job.created_by, job_id=job.id)):
+            await self._carry_out(job)
+
+    async def _carry_out(self, job: Job) -> None:
         run = JobRun(self._parts, job)
         work = asyncio.create_task(self._attempt(run, job))
         try:
