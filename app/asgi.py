@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -14,7 +13,7 @@ from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
 from app.api.options import complete_options
 from app.api.v1 import ROUTES
-from app.core.connections import close_when_stopping
+from app.core.connections import Connections
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
@@ -85,7 +84,7 @@ def serve() -> Frame:
     litestar = create_app(parts)
     app = framed(litestar, settings)
     STOPPING.react(app.hurry)
-    litestar.on_startup += [hear_signals, partial(close_when_stopping, app.peers_asking)]
+    litestar.on_startup += [hear_signals, Connections(app.peers_asking).watch]
     _spare_the_collector()
     return app
 

@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from app.commands.database import CommandFailed, Database, bring_up_to_date, database
+from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY
 from app.core.stopping import KILLED_AFTER_S
 from app.settings import Settings
 
-HEADER_TIMEOUT_MS = 10_000
 READY_POLL_S = 0.02
 RESTART_PAUSE_S = 1.0
 """Before a worker that was lost is replaced."""
@@ -167,6 +167,7 @@ def _run_server(host: str, port: int, workers: int) -> None:
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
+    connections = connection_limit()
     Granian(
         "app.asgi:serve",
         factory=True,
@@ -177,7 +178,9 @@ def _run_server(host: str, port: int, workers: int) -> None:
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        backlog=connections,
+        backpressure=connections,
+        http1_settings=HTTP1Settings(header_read_timeout=int(KEEP_ALIVE_S * 1000)),
         respawn_failed_workers=True,
         workers_kill_timeout=KILLED_AFTER_S,
         log_level=LogLevels.warning,

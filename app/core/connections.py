@@ -1,46 +1,145 @@
-"""Connections on which nobody asks anything, closed when this process was told to end.
+"""Connections on which nobody asks anything: closed after a while, sooner where there are many, and at the end.
 
-The server closes those that are idle by itself, but waits for a head of which only a part is here for as long as heads
-may take, and offers nothing to shorten that. So its sockets are looked up among the open files of the process; on Linux
-only.
+The server has one limit of time for all of them. It has to be long, because a proxy keeps idle connections, and would
+send its next request on one that is being closed if the hub's patience ended first. So connections that never sent a
+request are looked up here among the open files of the process, and where room gets scarce all those that are idle; on
+Linux only. Elsewhere there is the server's own limit.
 """
 
 import array
 import asyncio
 import fcntl
+import logging
 import os
+import resource
 import socket
+import struct
 import sys
 import termios
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
+from msgspec import Struct
+
 from app.core.stopping import STOPPING
 
+log = logging.getLogger("hub.connections")
+
+KEEP_ALIVE_S = 75.0
+"""An idle connection is kept for so long, and a head may take so long on one that was used before: more than the minute
+for which proxies keep theirs."""
+FIRST_BYTE_S = 5.0
+"""From opening a connection until something comes."""
+FIRST_HEAD_S = 10.0
+"""From opening a connection until its first request is there."""
+UNTAKEN_S = 30.0
+"""For which nothing more of an answer could be sent to a client that does not take it."""
+
+CONNECTIONS = 4096
+"""Of a server's process at once; more wait outside, in order. 6,000 silent ones take 15 MB."""
+CROWDED, CROWDED_S = 0.25, 5.0
+"""From this share of the limit on, connections on which nothing is asked are kept for so many seconds only,"""
+FULL, FULL_S = 0.75, 0.5
+"""and from this share on for so many: whoever asks has to find room."""
+OTHER_FILES = 256
+"""Of what a process may open, for databases, connector processes and the like."""
+
 LAST_HEAD_DEADLINE_S = 1.0
-"""For what is on its way already."""
+"""For what is on its way already when the process was told to end."""
+_LOOK_EVERY_S = 1.0
+_LOOK_AT_LEAST_EVERY_S = 2.0
+_LOOKING_SHARE = 0.1
+"""Of the time that goes into looking: 10 microseconds for each connection, off the event loop."""
 _OPEN_FILES = "/proc/self/fd"
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
-def close_when_stopping(peers_asking: Callable[[], Collection[int]]) -> None:
-    """Called inside of the event loop, when the server has its address. `peers_asking` gives the ports of the clients
-    whose requests are under way."""
-    if sys.platform != "linux":
-        return
-    loop = asyncio.get_running_loop()
-    ports = {_port(found) for found in _sockets() if _peer(found) is None}
+def connection_limit() -> int:
+    """How many connections a process may have. Raises what it may open as far as the system lets it."""
+    wanted = CONNECTIONS + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(most - OTHER_FILES, OTHER_FILES)
 
-    def close_silent() -> None:
-        for found in _sockets():
+
+class Quiet(Struct, frozen=True):
+    """A connection on which no request is under way."""
+
+    received: int
+    """Bytes, ever."""
+    taken: int
+    """Bytes of answers that the client has acknowledged, ever."""
+    untaken: int
+    """Bytes of an answer that it has not taken yet."""
+    since_s: float
+    """Seconds since the hub last sent it anything, or since it was opened."""
+
+    def is_kept(self, share: float) -> bool:
+        """`share` is how much of the limit is used."""
+        if self.untaken:
+            return self.since_s < (CROWDED_S if share >= FULL else UNTAKEN_S)
+        if share >= FULL:
+            return self.since_s < FULL_S
+        if not self.received:
+            return self.since_s < FIRST_BYTE_S
+        if share >= CROWDED:
+            return self.since_s < CROWDED_S
+        return self.taken > 0 or self.since_s < FIRST_HEAD_S
+
+
+class Connections:
+    """Those of this process' server. `peers_asking` gives the ports of the clients whose requests are under way."""
+
+    def __init__(self, peers_asking: Callable[[], Collection[int]]) -> None:
+        self._peers_asking = peers_asking
+        self._limit = connection_limit()
+        self._ports: frozenset[int] = frozenset()
+        self._watching: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """Called inside of the event loop, when the server has its address. Goes on until the process ends."""
+        if sys.platform != "linux":
+            return
+        self._ports = frozenset(_port(found) for found in _sockets() if _peer(found) is None)
+        self._watching = asyncio.create_task(self._watch(), name="quiet connections")
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            loop.call_later(LAST_HEAD_DEADLINE_S, self._close_silent)
+
+        STOPPING.react(begin)
+
+    async def _watch(self) -> None:
+        while True:
+            began = time.perf_counter()
+            try:
+                await asyncio.to_thread(self._close_quiet, frozenset(self._peers_asking()))
+            except OSError as error:
+                log.warning("connections cannot be looked at: %s", error)
+            took_s = time.perf_counter() - began
+            await asyncio.sleep(min(max(_LOOK_EVERY_S, took_s / _LOOKING_SHARE), _LOOK_AT_LEAST_EVERY_S))
+
+    def _close_quiet(self, asking: Collection[int]) -> None:
+        share = len(os.listdir(_OPEN_FILES)) / self._limit
+        for found in self._quiet(asking):
             with suppress(OSError):  # the server closes some of them in this moment
-                if _port(found) in ports and _peer(found) not in {None, *peers_asking()} and not _unsent(found):
-                    found.shutdown(socket.SHUT_RD)  # for the server this is a client who left
+                if not _facts(found).is_kept(share):
+                    found.shutdown(socket.SHUT_RDWR)  # for the server this is a client who left
 
-    def begin() -> None:
-        loop.call_later(LAST_HEAD_DEADLINE_S, close_silent)
+    def _close_silent(self) -> None:
+        for found in self._quiet(self._peers_asking()):
+            with suppress(OSError):
+                if not _untaken(found):
+                    found.shutdown(socket.SHUT_RD)
 
-    STOPPING.react(begin)
+    def _quiet(self, asking: Collection[int]) -> Iterator[socket.socket]:
+        for found in _sockets():
+            with suppress(OSError):
+                if _port(found) in self._ports and _peer(found) not in {None, *asking}:
+                    yield found
 
 
 def _port(found: socket.socket) -> int:
@@ -72,8 +171,15 @@ def _sockets() -> Iterator[socket.socket]:
                     yield found
 
 
-def _unsent(connection: socket.socket) -> int:
-    """Bytes of an answer that its client has not taken yet."""
+def _facts(connection: socket.socket) -> Quiet:
+    """From Linux' `struct tcp_info` (tcp(7)): milliseconds at 44, 64-bit counts at 120."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+    (since_ms,) = struct.unpack_from("=I", info, 44)
+    taken, received = struct.unpack_from("=QQ", info, 120)
+    return Quiet(received, taken, _untaken(connection), since_ms / 1000)
+
+
+def _untaken(connection: socket.socket) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(connection, termios.TIOCOUTQ, count)
     return count[0]

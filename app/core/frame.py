@@ -31,6 +31,8 @@ ALWAYS = [
 NO_STORE = (b"cache-control", b"no-store")
 PROBES = frozenset(("/health/live", "/health/ready"))
 """Asked by address, never by a name (Kubernetes by the pod's, a container's check by 127.0.0.1): answered under any."""
+MOST_UNDER_WAY = 1024
+"""Requests of this process, probes excepted; a quarter of the connections that it takes."""
 VARY = (b"vary", b"Accept")
 VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")
 
@@ -102,6 +104,7 @@ class Frame:
         try:
             async with self._deadlines.start() as exchange.deadline:
                 refuse_repeated(exchange)
+                self._refuse_surplus(exchange)
                 self._check_host(exchange)
                 if not await self._answer_preflight(exchange, reply):
                     await self._app(scope, receive, reply)
@@ -118,6 +121,13 @@ class Frame:
             error = InternalError()
         if exchange.status == 0:
             await error_answer(exchange, error)(scope, receive, reply)
+
+    def _refuse_surplus(self, exchange: Exchange) -> None:
+        """Answered at once, and its connection closed, so that slow requests never use up all connections."""
+        if len(self._under_way) > MOST_UNDER_WAY and exchange.scope["path"] not in PROBES:
+            error = Unavailable("Too much is asked of this server at this moment. Try again shortly.", code="busy")
+            error.headers["Connection"] = "close"
+            raise error
 
     def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         request_id = (b"x-request-id", exchange.request_id.encode())

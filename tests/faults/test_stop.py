@@ -15,7 +15,6 @@ import asyncpg
 import httpx
 import pytest
 
-from app.core.stopping import KILLED_AFTER_S
 from tests.commands.hubs import Served, family, fresh_folder, survivors
 
 pytestmark = pytest.mark.slow
@@ -169,9 +168,7 @@ def test_what_cannot_be_done_in_time_is_told_to_be_sent_again(hub: Served, waiti
         for each in asking:
             each.start()
         time.sleep(1)
-        began = time.monotonic()
         assert hub.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < KILLED_AFTER_S
         for each in asking:
             each.join()
     assert [answer.status_code for answer in answers] == [503] * 3
