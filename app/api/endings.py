@@ -31,7 +31,7 @@ EVERYWHERE: Endings = {
     BadRequest: ("invalid_parameter", "repeated_header", "unknown_host"),
     TooManyRequests: ("too_many_requests",),
     InternalError: ("internal_error",),
-    Unavailable: ("unavailable", "deadline_exceeded"),
+    Unavailable: ("unavailable", "deadline_exceeded", "server_busy", "stopping"),
 }
 SIGNED_IN: Endings = {
     Unauthenticated: ("unauthenticated", "invalid_token", "repeated_header", "session_ended", "token_expired"),
@@ -52,7 +52,6 @@ WITH_BODY: Endings = {
     ),
     TooLarge: ("too_large",),
     UnsupportedMediaType: ("unsupported_media_type",),
-    Unavailable: ("stopping",),
 }
 FROM_THE_DATABASE: Endings = {
     BadRequest: ("constraint_violation", "too_complex", "value_not_storable"),

@@ -90,7 +90,7 @@ TooLargeCode = Literal["too_large"]
 UnsupportedMediaTypeCode = Literal["unsupported_media_type"]
 IdempotencyMismatchCode = Literal["idempotency_key_reused"]
 PreconditionRequiredCode = Literal["precondition_required"]
-TooManyRequestsCode = Literal["too_many_requests", "login_busy", "too_many_connector_runs"]
+TooManyRequestsCode = Literal["too_many_requests", "login_busy", "too_many_connector_runs", "too_many_streams"]
 InternalErrorCode = Literal["internal_error"]
 UnavailableCode = Literal[
     "unavailable",
@@ -102,6 +102,7 @@ UnavailableCode = Literal[
     "database_timeout",
     "database_unavailable",
     "deadline_exceeded",
+    "server_busy",
     "stopping",
 ]
 
@@ -252,6 +253,7 @@ PRECONDITION_REQUIRED: Final[dict[PreconditionRequiredCode, str]] = {
 TOO_MANY_REQUESTS: Final[dict[TooManyRequestsCode, str]] = {
     "too_many_requests": "Too many requests. Wait, then try again.",
     "login_busy": "Too many people are signing in at this moment. Try again shortly.",
+    "too_many_streams": "Too many streams are open. Close one, then open another.",
     "too_many_connector_runs": "Too many connector runs at once. Wait for one to end.",
 }
 INTERNAL_ERROR: Final[dict[InternalErrorCode, str]] = {
@@ -267,5 +269,6 @@ UNAVAILABLE: Final[dict[UnavailableCode, str]] = {
     "database_timeout": "The database took too long. Try again in a moment.",
     "database_unavailable": "The database is away. Try again in a moment.",
     "deadline_exceeded": "The answer took too long. Try again in a moment.",
+    "server_busy": "Too much is asked of this server at this moment. Try again shortly.",
     "stopping": "The hub stops. Send it again.",
 }

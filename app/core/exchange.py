@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host
 
 class Exchange:
     __slots__ = (
+        "at_end",
         "deadline",
         "headers",
         "method",
@@ -61,6 +62,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.signed: Any = None  # the session in memory behind the principal (app.domain.auth.principals.Signed)
         self.deadline: Deadline | None = None
+        self.at_end: Callable[[], None] | None = None
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
@@ -107,10 +109,11 @@ class Exchange:
                 break
         return address if _is_address(address) else None
 
-    def run_without_deadline(self) -> None:
-        """For streams that are meant to stay open."""
+    def run_without_deadline(self, *, at_end: Callable[[], None]) -> None:
+        """For streams that are meant to stay open; `at_end` is called when this one is over, however that comes."""
         if self.deadline is not None:
             self.deadline.lift()
+        self.at_end = at_end
 
 
 def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:

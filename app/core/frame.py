@@ -47,7 +47,7 @@ def _is_address(host: str) -> bool:
 
 class FrameConfig(Struct, frozen=True, kw_only=True):
     timeout_s: float
-    """Every request has its answer by then; a stream may lift it (`Exchange.run_without_deadline`)."""
+    """Every request has its answer by then; a stream may lift it (`OpenStreams.admit`)."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names without port, `*.example.org` for subdomains; empty: any."""
     cors_origins: tuple[str, ...] = ()
@@ -88,6 +88,8 @@ class Frame:
             await self._give_up(exchange, error, scope, receive, reply)
         finally:
             self._under_way.discard(exchange)
+            if exchange.at_end is not None:
+                exchange.at_end()
             self._observe(exchange)
             unbind(token)
 
@@ -125,7 +127,7 @@ class Frame:
     def _refuse_surplus(self, exchange: Exchange) -> None:
         """Answered at once, and its connection closed, so that slow requests never use up all connections."""
         if len(self._under_way) > MOST_UNDER_WAY and exchange.scope["path"] not in PROBES:
-            error = Unavailable("Too much is asked of this server at this moment. Try again shortly.", code="busy")
+            error = Unavailable(code="server_busy")
             error.headers["Connection"] = "close"
             raise error
 

@@ -10,6 +10,7 @@ from app.core.reads import Reads
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
 from app.core.signing_keys import SigningKey
+from app.core.streams import OpenStreams
 from app.domain.auth.principals import Principals
 from app.settings import Settings
 
@@ -27,6 +28,7 @@ class Parts:
         self.sessions = create_sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.passwords = PasswordHasher()
+        self.streams = OpenStreams()
         self.tokens = Tokens(signing_keys, issuer=settings.public_url)
         self.principals = Principals(self.reads, database_url)
         self.sandbox = ConnectorSandbox()

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.core import frame as frame_module
 from app.core.errors import Conflict
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
@@ -31,10 +32,14 @@ class Told:
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
+def scope_of(path: str, method: str = "GET") -> Any:
+    return {"type": "http", "method": method, "path": path, "headers": [], "client": None, "query_string": b""}
+
+
 async def ask(app: Any, *, timeout_s: float = 5, method: str = "GET", **config: Any) -> Told:
     told = Told()
     frame = Frame(app, FrameConfig(timeout_s=timeout_s, **config), observe=told.observed.append)
-    scope: Any = {"type": "http", "method": method, "path": "/x", "headers": [], "client": None, "query_string": b""}
+    scope = scope_of("/x", method)
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -84,12 +89,58 @@ async def test_an_answer_that_does_not_come_is_a_503() -> None:
 
 async def test_a_stream_may_outlive_the_deadline() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        Exchange.of(scope).run_without_deadline()
+        Exchange.of(scope).run_without_deadline(at_end=lambda: ended.append(True))
         await start(send)
         await asyncio.sleep(0.05)
+        assert ended == []
         await send({"type": "http.response.body", "body": b"end", "more_body": False})
 
+    ended: list[bool] = []
     assert (await ask(app, timeout_s=0.02)).body == b"end"
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_stream_that_breaks_off_is_over_too(error: type[BaseException]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Exchange.of(scope).run_without_deadline(at_end=lambda: ended.append(True))
+        raise error
+
+    ended: list[bool] = []
+    await asyncio.gather(ask(app), return_exceptions=True)
+    assert ended == [True]
+
+
+@pytest.mark.found("L2", "A3")
+async def test_of_requests_under_way_the_surplus_is_refused_at_once_but_for_probes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frame_module, "MOST_UNDER_WAY", 3)
+    may_go_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] not in frame_module.PROBES:
+            await may_go_on.wait()
+        await start(send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    frame = Frame(app, FrameConfig(timeout_s=5), observe=lambda _: None)
+
+    async def asked(path: str) -> Told:
+        told = Told()
+        await frame(scope_of(path), None, told.send)
+        return told
+
+    waiting = [asyncio.create_task(asked("/x")) for _ in range(3)]
+    await asyncio.sleep(0)
+    surplus = await asked("/x")
+    assert (surplus.status, msgspec.json.decode(surplus.body)["code"]) == (503, "server_busy")
+    headers = dict(surplus.messages[0]["headers"])
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"1", b"close")
+    assert [(await asked(path)).status for path in sorted(frame_module.PROBES)] == [200, 200]
+    may_go_on.set()
+    assert {told.status for told in await asyncio.gather(*waiting)} == {200}
+    assert (await asked("/x")).status == 200
 
 
 async def test_a_client_that_leaves_ends_the_work() -> None:

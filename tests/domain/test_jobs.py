@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,11 +13,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from app.core import streams
 from app.core.embedded import SUPERUSER, EmbeddedPostgres
 from app.core.errors import Conflict, TooManyRequests
 from app.domain.jobs import controllers, runner
 from app.domain.jobs.runner import JobHandler, JobRun
-from tests.conftest import Hub
+from tests.conftest import ADMIN_EMAIL, Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, ended, registered, until, working
 
@@ -541,3 +542,55 @@ async def test_head_of_a_stream_does_not_wait_for_the_job(hub: Hub) -> None:
     await asyncio.wait_for(watching.task, 5)
     assert watching.sent[0]["status"] == 200
     assert watching.text == ""
+
+
+# --- A3: streams have limits ---
+
+
+@contextlib.asynccontextmanager
+async def many_streams(hub: Hub, job_id: str, client: httpx.AsyncClient, count: int) -> AsyncIterator[list[Watching]]:
+    streams = [Watching(hub, job_id, client) for _ in range(count)]
+    try:
+        for stream in streams:
+            await stream.first()
+        yield streams
+    finally:
+        for stream in streams:
+            stream.leave()
+        await asyncio.gather(*(stream.task for stream in streams))
+
+
+async def asked_for_stream(hub: Hub, job_id: str, client: httpx.AsyncClient) -> httpx.Response:
+    """Its answer, and none where there is a stream: that one is left at once."""
+    return await client.head(f"/api/v1/jobs/{job_id}/events")
+
+
+@pytest.mark.found("A3")
+async def test_so_many_streams_of_one_principal_and_no_more(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "OF_ONE_PRINCIPAL", 3)
+    other = await hub.user_with("jobs:read")
+    job_id = await queued(hub)
+    again = await hub.sign_in(ADMIN_EMAIL)
+    async with many_streams(hub, job_id, hub.admin, 3) as opened:
+        for client in (hub.admin, again):
+            refused = await client.get(f"/api/v1/jobs/{job_id}/events")
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+            assert int(refused.headers["retry-after"]) >= 1
+        assert (await asked_for_stream(hub, job_id, other)).status_code == 200
+        opened[0].leave()
+        await opened[0].task
+        assert (await asked_for_stream(hub, job_id, hub.admin)).status_code == 200
+    for _ in range(5):
+        assert (await asked_for_stream(hub, job_id, hub.admin)).status_code == 200, "each one has ended"
+    assert not hub.parts.streams._open
+
+
+@pytest.mark.found("A3")
+async def test_so_many_streams_of_all_together(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "OF_ONE_PROCESS", 3)
+    other = await hub.user_with("jobs:read")
+    job_id = await queued(hub)
+    async with many_streams(hub, job_id, hub.admin, 3):
+        refused = await other.get(f"/api/v1/jobs/{job_id}/events")
+        assert (refused.status_code, refused.json()["code"]) == (503, "server_busy")
+    assert not hub.parts.streams._open

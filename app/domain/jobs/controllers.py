@@ -56,14 +56,20 @@ class JobController(Controller):
         """One's own job, or with `jobs:write` anybody's. A running job ends as soon as its worker sees the wish."""
         return entity(request.exchange, await JobService(work).cancel(job_id), changed=True)
 
-    @get("/{job_id:uuid}/events", opt=signed_in(), media_type="text/event-stream", summary="Watch a job")
+    @get(
+        "/{job_id:uuid}/events",
+        opt=signed_in() | outcomes("too_many_streams"),
+        media_type="text/event-stream",
+        summary="Watch a job",
+    )
     async def get_job_events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
         """Server-sent events: the job each time it has changed, until it has ended.
 
         It also ends with the access token, the session and the right to see the job: connect again with a fresh token.
+        Twenty may be open at a time.
         """
         job = await _job(request, request.principal, job_id)
-        request.exchange.run_without_deadline()
+        request.parts.streams.admit(request.exchange)
         return Stream([(b"content-type", b"text/event-stream")], _changes(request, job))
 
 
