@@ -169,6 +169,7 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
         "columns": [{"name": "id", "type": "integer"}, {"name": "total", "type": "decimal"}],
         "rows": [[1, "19.90"]],
         "truncated": False,
+        "notes": [],
     },
     "PreviewColumn": {"name": "id", "type": "integer"},
     "JobOut": {

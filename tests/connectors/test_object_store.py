@@ -16,6 +16,7 @@ from app.connectors.contract.objects import PreviewRequest
 from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Ports, Start
 from tests.connectors.servers.shop_bucket import ODD_BUCKET, ODD_CONTROLS, ODD_MARKS, ODD_PARTS, odd_content
@@ -100,7 +101,7 @@ async def test_without_its_driver_a_parquet_file_hides_no_other_file(monkeypatch
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     assert [bool(item.fields) for item in await described(Shelf(), datasets, 2)] == [True, False]
     with pytest.raises(ConnectorError) as caught:
-        await preview_of(Shelf(), "b.parquet", size, PreviewRequest(path=("b.parquet",)), 0.0)
+        await preview_of(Shelf(), "b.parquet", size, Preview(PreviewRequest(path=("b.parquet",))))
     assert caught.value.code == "driver_missing"
 
 

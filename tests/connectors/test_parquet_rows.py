@@ -19,6 +19,7 @@ from app.connectors.files import parquet_rows
 from app.connectors.files.parquet_footer import Footer
 from app.connectors.files.parquet_rows import read_parquet
 from app.connectors.files.reading import read_file
+from app.connectors.files.table import Choose, every_column, those_named
 from app.connectors.files.table import Table as FileTable
 from app.connectors.values.values import MAX_SAFE_INTEGER
 
@@ -40,9 +41,13 @@ class Remote:
         return sum(end - start for start, end in self.ranges)
 
 
+def chosen(names: tuple[str, ...] | None) -> Choose:
+    return every_column if names is None else those_named(names)
+
+
 def table_of(content: bytes | Remote, columns: tuple[str, ...] | None = None, limit: int = 1000) -> FileTable:
     remote = content if isinstance(content, Remote) else Remote(content)
-    return asyncio.run(read_file("x.parquet", len(remote.content), remote.read, columns, limit))
+    return asyncio.run(read_file("x.parquet", len(remote.content), remote.read, chosen(columns), limit))
 
 
 def by_duckdb(folder: Path, select: str, options: str = "") -> bytes:
@@ -255,7 +260,7 @@ def test_sparse_reading_finds_the_rows_that_hold_something(tmp_path: Path) -> No
     remote = Remote(by_duckdb(tmp_path, select))
 
     async def read(limit: int, *columns: str) -> FileTable:
-        return await read_parquet(len(remote.content), remote.read, columns, limit, is_sparse=True)
+        return await read_parquet(len(remote.content), remote.read, chosen(columns), limit, is_sparse=True)
 
     found = asyncio.run(read(10, "a"))
     assert found.rows == [[{"n": 39999}], [{"n": 79999}]]

@@ -40,7 +40,7 @@ async def preview(hub: Hub, path: str, body: Any, **headers: str) -> httpx.Respo
 async def test_a_preview_shows_columns_and_rows(hub: Hub, path: str) -> None:
     answer = await preview(hub, path, {"object": "public.orders", "columns": ["name", "total", "paid"], "limit": 2})
     shown = answer.json()
-    assert set(shown) == {"columns", "rows", "truncated", "duration_ms"}
+    assert set(shown) == {"columns", "rows", "truncated", "duration_ms", "notes"}
     assert shown["columns"] == [
         {"name": "name", "type": "string"}, {"name": "total", "type": "decimal"}, {"name": "paid", "type": "boolean"},
     ]  # fmt: skip

@@ -9,6 +9,7 @@ server, because their texts may repeat a password, a DSN or a row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -101,10 +102,12 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
 class ConnectorError(Exception):
     """Why connector work ended, fit to be shown to any user who may see the source."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, unknown_columns: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.code: Code = code
         self.message = message
+        self.unknown_columns = tuple(unknown_columns)
+        """Names that a preview was asked for and its object does not have."""
 
     @property
     def fault(self) -> Fault:

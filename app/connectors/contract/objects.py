@@ -47,10 +47,15 @@ class DiscoveredObject(Struct, frozen=True):
     """`qualify(path)`."""
     kind: str
     fields: tuple[DiscoveredField, ...]
+    notes: tuple[str, ...] = ()
+    """What the reader should know: why there are no fields, what was guessed. Sentences, fit for everybody who may see
+    the source."""
 
     @classmethod
-    def at(cls, path: Sequence[str], kind: str, fields: Sequence[DiscoveredField]) -> DiscoveredObject:
-        return cls(path[-1], tuple(path), qualify(path), kind, tuple(fields))
+    def at(
+        cls, path: Sequence[str], kind: str, fields: Sequence[DiscoveredField], notes: Sequence[str] = ()
+    ) -> DiscoveredObject:
+        return cls(path[-1], tuple(path), qualify(path), kind, tuple(fields), tuple(notes))
 
 
 class PreviewRequest(Struct, frozen=True, kw_only=True):
@@ -58,7 +63,7 @@ class PreviewRequest(Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...] | None = None
     limit: Annotated[int, Meta(ge=0, le=1000)] = 100
     max_bytes: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
-    """Of all values together, as they are sent; rows stop before it is passed."""
+    """Of names, types and values together, as they are sent; columns and rows stop before it is passed."""
     max_value_bytes: Annotated[int, Meta(ge=64, le=1024 * 1024)] = 65_536
     """Of one value; what is longer is cut and makes the preview `truncated`."""
 
@@ -74,8 +79,10 @@ class PreviewResult(Struct, frozen=True):
     columns: tuple[PreviewColumn, ...]
     rows: list[list[Any]]
     truncated: bool
-    """More rows exist, or a value was cut."""
+    """More rows or columns exist, or a value was cut."""
     duration_ms: float
+    notes: tuple[str, ...] = ()
+    """What the reader should know of how this was read: what was guessed, what could not be read as it is."""
 
 
 # Qualified names ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -34,6 +33,7 @@ from app.connectors.files.datasets import (
 )
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.http import HttpClient, HttpConfig, Response, origin_of
+from app.connectors.values.preview import Preview
 
 PAGE: Final = 1000
 """Keys that are asked for at once."""
@@ -172,10 +172,10 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
             left -= len(page)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._client() as client, self.opened(client) as store:
             sample = await self._sample(store, request.path)
-            return await preview_of(store, sample.key, sample.size, request, started)
+            return await preview_of(store, sample.key, sample.size, preview)
 
     async def _sample(self, store: Store, path: Sequence[str]) -> FoundKey:
         """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only

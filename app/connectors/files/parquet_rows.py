@@ -20,9 +20,9 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.parquet_footer import ENCRYPTED_MAGIC, MAGIC, TRAILER_BYTES, Footer
-from app.connectors.files.table import ReadRange, Table
+from app.connectors.files.table import Choose, ReadRange, Table, every_column
 from app.connectors.values.arrow_values import ArrowType, arrow_type, discovered_fields, values_of
-from app.connectors.values.values import size
+from app.connectors.values.values import encoded_size
 
 if TYPE_CHECKING:
     from arro3.core import RecordBatch, RecordBatchReader, Schema
@@ -48,14 +48,13 @@ _SPARSE_BATCH_ROWS: Final = 8192
 async def read_parquet(
     file_size: int,
     read_range: ReadRange,
-    columns: Sequence[str] | None = None,
+    choose: Choose = every_column,
     limit: int = 1000,
     *,
     is_sparse: bool = False,
 ) -> Table:
-    """At most `limit` rows, and of the columns those named, in the file's order; names that it does not have are left
-    to the caller. With `limit` 0 the footer only is read, with `is_sparse` rows that have nothing but nulls in these
-    columns are left out and not counted.
+    """At most `limit` rows of the chosen columns. With `limit` 0 the footer only is read, with `is_sparse` rows
+    that have nothing but nulls in these columns are left out and not counted.
 
     Raises `response_invalid` for what is no Parquet file, `unsupported` for encrypted ones, `response_too_large` where
     the first pages of the columns are more than `MAX_BYTES_READ`.
@@ -66,7 +65,8 @@ async def read_parquet(
     footer = Footer.parse(thrift, sys.maxsize if is_sparse else limit)
     shown = _shown(schema, footer)
     fields = discovered_fields(shown)
-    chosen = [place for place, field in enumerate(fields) if columns is None or field.name in columns]
+    wanted_fields = choose(fields)
+    chosen = sorted({field.position - 1 for field in wanted_fields})
     wanted = min(limit, footer.rows)
     found = _Rows([[] for _ in range(0 if is_sparse else wanted)], is_sparse or wanted == footer.rows)
     if chosen and wanted:
@@ -77,7 +77,7 @@ async def read_parquet(
         decode = partial(_rows, source, _Columns(schema, shown, chosen), wanted, is_sparse=is_sparse)
         found = await asyncio.to_thread(decode)
         found.is_all = found.is_all and footer.has_all_row_groups and (is_sparse or wanted == footer.rows)
-    return Table(tuple(fields[place] for place in chosen), found.rows, found.is_all)
+    return Table(tuple(fields[place] for place in chosen), found.rows, found.is_all).of(wanted_fields)
 
 
 async def _read_footer(source: _Source, file_size: int) -> bytes:
@@ -191,7 +191,7 @@ def _rows(source: _Source, columns: _Columns, wanted: int, *, is_sparse: bool) -
                 if len(found.rows) == wanted or kept_bytes > _MAX_BYTES_KEPT:
                     return found
                 found.rows.append(row)
-                kept_bytes += size(row)
+                kept_bytes += encoded_size(row)
             if len(found.rows) == wanted and not is_sparse:
                 break  # The footer knows whether there are more.
     found.is_all = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -12,6 +12,8 @@ from app.connectors.contract.objects import DiscoveredField
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet"]
 ReadRange = Callable[[int, int], Awaitable[bytes]]
 """The bytes of a file from an offset up to another one."""
+Choose = Callable[[Sequence[DiscoveredField]], Sequence[DiscoveredField]]
+"""Told all columns of a file, it tells which of them are wanted, and in what order."""
 
 _FORMATS: Final[dict[str, Format]] = {
     "csv": "csv",
@@ -32,6 +34,21 @@ class Table(msgspec.Struct, frozen=True):
     """JSON-safe values, in the order of the fields."""
     is_whole: bool
     """Whether these are all rows of the file."""
+
+    def of(self, wanted: Sequence[DiscoveredField]) -> Table:
+        """Of its columns these."""
+        places = {field.position: place for place, field in enumerate(self.fields)}
+        chosen = [places[field.position] for field in wanted]
+        return Table(tuple(wanted), [[row[place] for place in chosen] for row in self.rows], self.is_whole)
+
+
+def every_column(fields: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:
+    return fields
+
+
+def those_named(names: Collection[str]) -> Choose:
+    """In the file's order; names that no column has are passed over."""
+    return lambda fields: [field for field in fields if field.name in names]
 
 
 def format_of(name: str) -> tuple[Format | None, bool]:

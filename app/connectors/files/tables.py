@@ -4,23 +4,20 @@ folders above it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
-    PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import elapsed_ms
 from app.connectors.files.datasets import Dataset, is_pattern, partitions
 from app.connectors.files.reading import read_file
-from app.connectors.files.table import Table, format_of
-from app.connectors.values.values import RowBudget
+from app.connectors.files.table import Choose, Table, every_column, format_of
+from app.connectors.values.preview import Preview
 
 UNREADABLE: Final = frozenset(
     {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported", "driver_missing"}
@@ -33,19 +30,43 @@ class Reader(Protocol):
         """From one offset of a file up to another, as far as it goes. Raises `ConnectorError`."""
 
 
-async def read_table(reader: Reader, key: str, size: int, columns: Sequence[str] | None, limit: int) -> Table:
+async def read_table(reader: Reader, key: str, size: int, limit: int, choose: Choose = every_column) -> Table:
     """As `read_file`, with the partitions behind the file's own columns."""
     if format_of(key)[0] is None:
         raise ConnectorError("unsupported", "Files of this format have no preview.")
-    table = await read_file(key, size, partial(reader.read, key), columns, limit)
-    own = {field.name for field in table.fields}
-    extra = [(name, value) for name, value in partitions(key) if name not in own]
-    fields = [
-        DiscoveredField(name, "string", "partition", False, position)
-        for position, (name, _) in enumerate(extra, len(table.fields) + 1)
-    ]
-    rows = [[*row, *(value for _, value in extra)] for row in table.rows]
-    return Table((*table.fields, *fields), rows, table.is_whole)
+    choice = _Choice(key, choose)
+    table = await read_file(key, size, partial(reader.read, key), choice.of_own, limit)
+    return choice.with_partitions(table)
+
+
+class _Choice:
+    """A choice among a file's own columns and its partitions, made once the former are known."""
+
+    def __init__(self, key: str, choose: Choose) -> None:
+        self._partitions = partitions(key)
+        self._choose = choose
+        self._chosen: Sequence[DiscoveredField] = ()
+        self._beside: dict[int, str] = {}
+        """Values of the partitions by the positions of their fields."""
+
+    def of_own(self, own: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:
+        names = {field.name for field in own}
+        extra = [(name, value) for name, value in self._partitions if name not in names]
+        self._beside = {position: value for position, (_, value) in enumerate(extra, len(own) + 1)}
+        fields = [
+            DiscoveredField(name, "string", "partition", False, position)
+            for position, (name, _) in enumerate(extra, len(own) + 1)
+        ]
+        self._chosen = self._choose((*own, *fields))
+        return [field for field in self._chosen if field.position not in self._beside]
+
+    def with_partitions(self, table: Table) -> Table:
+        rows = [self._row(iter(row)) for row in table.rows]
+        return Table(tuple(self._chosen), rows, table.is_whole)
+
+    def _row(self, own: Iterator[Any]) -> list[Any]:
+        beside = self._beside
+        return [beside[field.position] if field.position in beside else next(own) for field in self._chosen]
 
 
 async def described(reader: Reader, datasets: Sequence[Dataset], at_once: int) -> list[DiscoveredObject]:
@@ -62,29 +83,21 @@ async def described(reader: Reader, datasets: Sequence[Dataset], at_once: int) -
 async def _fields(reader: Reader, dataset: Dataset) -> tuple[DiscoveredField, ...]:
     """None for a file that cannot be read: the dataset is there nevertheless."""
     try:
-        return (await read_table(reader, dataset.sample, dataset.sample_size, None, 0)).fields
+        return (await read_table(reader, dataset.sample, dataset.sample_size, 0)).fields
     except ConnectorError as error:
         if error.code in UNREADABLE:
             return ()
         raise
 
 
-async def preview_of(reader: Reader, key: str, size: int, request: PreviewRequest, started: float) -> PreviewResult:
-    """The first rows of one file; `started` is a reading of `time.perf_counter`. What stands for a pattern has more."""
-    table = await read_table(reader, key, size, request.columns, request.limit + 1)
-    columns, places = _columns(table, request.columns)
-    budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+async def preview_of(reader: Reader, key: str, size: int, preview: Preview) -> PreviewResult:
+    """The first rows of one file. What stands for a pattern has more."""
+
+    def choose(fields: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:
+        return preview.choose(fields, "file")
+
+    table = await read_table(reader, key, size, preview.request.limit + 1, choose)
     for row in table.rows:
-        if not budget.add([row[place] for place in places]):
+        if not preview.add(row):
             break
-    is_all = table.is_whole and not budget.truncated and not is_pattern(request.path)
-    return PreviewResult(columns, budget.rows, not is_all, elapsed_ms(started))
-
-
-def _columns(table: Table, names: Sequence[str] | None) -> tuple[tuple[PreviewColumn, ...], list[int]]:
-    places = {field.name: place for place, field in enumerate(table.fields)}
-    chosen = list(places) if names is None else list(names)
-    if unknown := [name for name in chosen if name not in places]:
-        raise ConnectorError("not_found", f"The file has no column {', '.join(unknown)[:200]}.")
-    columns = tuple(PreviewColumn(name, table.fields[places[name]].type) for name in chosen)
-    return columns, [places[name] for name in chosen]
+    return preview.result(has_more=not table.is_whole or is_pattern(preview.request.path))

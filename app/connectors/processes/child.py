@@ -160,7 +160,7 @@ def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
         guard.connector = connector
         asyncio.run(_act(work, connector, send))
     except ConnectorError as error:
-        send(frames.Failed(error.code, error.message))
+        send(frames.Failed(error.code, error.message, error.unknown_columns))
     except MemoryError:
         send(frames.Failed("out_of_memory", OUT_OF_MEMORY))
     except Exception as error:

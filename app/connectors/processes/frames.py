@@ -71,6 +71,7 @@ class Discovered(msgspec.Struct, frozen=True, tag_field="frame", tag="discovered
 class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):
     code: Code
     message: str
+    unknown_columns: tuple[str, ...] = ()
 
 
 Question = Warm | Work

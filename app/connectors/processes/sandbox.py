@@ -356,7 +356,7 @@ class Child:
             frame = _decoded(body)
             if isinstance(frame, frames.Failed):
                 self._report(frame.code)
-                raise ConnectorError(frame.code, frame.message)
+                raise ConnectorError(frame.code, frame.message, unknown_columns=frame.unknown_columns)
             yield frame
 
     async def kill(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
@@ -28,15 +27,15 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, MutualTlsConfig, Stream, origin_of
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.batches import batches
-from app.connectors.values.values import RowBudget, exact_number, json_safe
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import exact_number, json_safe
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -137,20 +136,18 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._session() as session:
             found = await self._find(session, request.path)
-            columns = _chosen(found.fields, request.columns)
+            columns = preview.choose(found.fields)
             query = _select(found, columns, request)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
             limits = {"max_result_rows": str(request.limit + 1), "result_overflow_mode": "break"}
             types = [parse(column.native_type) for column in columns]
             async with aclosing(session.rows(query, limits)) as rows:
                 async for row in rows:
-                    if not budget.add(_understood(_values, types, row)):
+                    if not preview.add(_understood(_values, types, row)):
                         break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
@@ -487,15 +484,6 @@ def _portable(kind: Kind) -> PortableType:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(found: DiscoveredObject, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:

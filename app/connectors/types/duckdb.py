@@ -30,14 +30,14 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
-from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -123,23 +123,21 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
                 yield [_object(rest)]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading() as (file, database):
             found = await self._find(file, database, request.path)
-            columns = _chosen(found.fields, request.columns)
+            columns = preview.choose(found.fields)
             source = ".".join(_quoted(name) for name in (_catalog(file), *request.path))
             types = await self._do(database, lambda: _types(database, source, columns))
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
             query = _select(source, columns, types, request)
             chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
             cursor = await self._do(database, lambda: database.execute(query))
             has_room = True
             while has_room and (rows := await self._do(database, lambda: cursor.fetchmany(chunk))):
                 for row in rows:
-                    if not (has_room := budget.add(_values(types, row))):
+                    if not (has_room := preview.add(_values(types, row))):
                         break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
@@ -448,15 +446,6 @@ def _types(database: DuckDBPyConnection, source: str, columns: Sequence[Discover
     names = ", ".join(_quoted(column.name) for column in columns)
     description = database.execute(f"SELECT {names} FROM {source} LIMIT 0").description  # noqa: S608
     return [_type(given) for _, given, *_ in description or ()]
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(source: str, columns: Sequence[DiscoveredField], types: Sequence[_Type], request: PreviewRequest) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -31,15 +30,15 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
-from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -137,19 +136,17 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
                     yield [_object(row, types) for row in rows]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading(Steps()) as connection:
             found = await self._find(connection, request.path)
-            columns = _chosen(found.fields, request.columns)
+            columns = preview.choose(found.fields)
             query = _select(found.path, columns, request)
             room = request.max_value_bytes * max(1, len(columns))
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
             await connection.execute(_AS_THE_USER)
             async for row in connection.cursor(query, prefetch=max(1, min(250, _CHUNK_BYTES // room))):
-                if not budget.add([_value(column, text, request) for column, text in zip(columns, row, strict=False)]):
+                if not preview.add([_value(column, text, request) for column, text in zip(columns, row, strict=False)]):
                     break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -471,15 +468,6 @@ def _object(row: Sequence[Any], types: _Types) -> DiscoveredObject:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(path: Sequence[str], columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:

@@ -8,7 +8,6 @@ walked: what they lead to below the folder is found at its own place, and a circ
 from __future__ import annotations
 
 import stat
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -34,6 +33,7 @@ from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up
 from app.connectors.network.ssh import HostKey, SshAuth, SshSession, SshTarget, ssh_session
+from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import matches
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ class Sftp(Connector[SftpConfig, SftpSecrets]):
                 yield await described(folder, found[start : start + _BATCH], _SAMPLERS)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._folder() as folder:
             sample = await self._sample(folder, request.path)
-            return await preview_of(folder, sample.key, sample.size, request, started)
+            return await preview_of(folder, sample.key, sample.size, preview)
 
     async def _sample(self, folder: Folder, path: Sequence[str]) -> File:
         """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only

@@ -1,4 +1,5 @@
 """A source that is not there: it does what its config says, so that clients and tests can rehearse without a server.
+from app.connectors.values.preview import Preview
 
 Everything follows from the config alone: which step fails and how, how long each takes, what is inside, and how that
 drifts from one generation to the next. Nothing is dialled and no name looked up. Development only.
@@ -22,12 +23,11 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import STEP_NAMES, StepName, Steps, elapsed_ms
-from app.connectors.values.values import RowBudget
+from app.connectors.contract.steps import STEP_NAMES, StepName, Steps
+from app.connectors.values.preview import Preview
 
 _BATCH: Final = 200
 _PASSED: Final[dict[StepName, str]] = {
@@ -124,17 +124,15 @@ class Simulated(Connector[SimulatedConfig, SimulatedSecrets]):
             yield [self._object(number) for number in range(start, min(start + _BATCH, first + objects))]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         await self._enter()
         fields = self._fields(self._number_of(request.path))
-        places = _places(fields, request.columns)
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+        columns = preview.choose(fields)
         for row in range(self.config.rows):
             await _pause(self.config.delays_ms.row)
-            if not budget.add([_VALUES[fields[place].type](row) for place in places]):
+            if not preview.add([_VALUES[column.type](row) for column in columns]):
                 break
-        columns = tuple(PreviewColumn(fields[place].name, fields[place].type) for place in places)
-        return PreviewResult(columns, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # What is inside ---------------------------------------------------------------------------------------------------
 
@@ -195,14 +193,6 @@ def _misbehave(how: str) -> None:
 async def _pause(milliseconds: int) -> None:
     if milliseconds:
         await asyncio.sleep(milliseconds / 1000)
-
-
-def _places(fields: tuple[DiscoveredField, ...], wanted: tuple[str, ...] | None) -> list[int]:
-    names = [field.name for field in fields]
-    try:
-        return [names.index(name) for name in (names if wanted is None else wanted)]
-    except ValueError:
-        raise ConnectorError("not_found", "The object does not have one of the columns.") from None
 
 
 _VALUES: Final[dict[PortableType, Callable[[int], Any]]] = {

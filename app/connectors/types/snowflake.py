@@ -33,16 +33,16 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, Origin, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
-from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -182,17 +182,15 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
                 yield [_object(rest)]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._signed_in() as session:
-            columns = _chosen((await self._find(session, request.path)).fields, request.columns)
+            columns = preview.choose((await self._find(session, request.path)).fields)
             source = ".".join((_name(self.config.database), *(_quoted(name) for name in request.path)))
             chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
             async for rows in session.chunks(_select(source, columns, request), chunk):
-                if not all(budget.add([_value(*cell) for cell in zip(columns, row, strict=False)]) for row in rows):
+                if not all(preview.add([_value(*cell) for cell in zip(columns, row, strict=False)]) for row in rows):
                     break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Signing in -------------------------------------------------------------------------------------------------------
 
@@ -512,15 +510,6 @@ def _like(pattern: str) -> str:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(source: str, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:

@@ -30,14 +30,14 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import batches
-from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe, read_json
 from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
@@ -106,20 +106,18 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading() as database:
-            columns = _chosen((await self._find(database, request.path)).fields, request.columns)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            columns = preview.choose((await self._find(database, request.path)).fields)
             chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
             self._start_clock()
             async with database.execute(_select(request, columns)) as cursor:
                 has_room = True
                 while has_room and (rows := await cursor.fetchmany(chunk)):
                     for row in rows:
-                        if not (has_room := budget.add([_value(*cell) for cell in zip(columns, row, strict=False)])):
+                        if not (has_room := preview.add([_value(*cell) for cell in zip(columns, row, strict=False)])):
                             break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
@@ -390,15 +388,6 @@ _RESULT_CODES: Final[tuple[tuple[str, _ResultCode, str], ...]] = (
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(request: PreviewRequest, columns: Sequence[DiscoveredField]) -> str:

@@ -16,8 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.objects import DiscoveredField, PortableType, PreviewColumn
+from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_rows import fields_of
 from app.connectors.values.values import json_safe
 
@@ -102,11 +101,3 @@ def text_or_base64(payload: bytes) -> dict[str, str]:
 
 def as_fields(facts: Iterable[Facts]) -> tuple[DiscoveredField, ...]:
     return tuple(DiscoveredField(*fact, position) for position, fact in enumerate(facts, 1))
-
-
-def chosen_columns(facts: Iterable[Facts], names: Sequence[str] | None, kind: str) -> tuple[PreviewColumn, ...]:
-    """Raises `not_found` for names that are none of the columns; `kind` is what the object is called."""
-    types = {name: portable for name, portable, *_ in facts}
-    if unknown := [name for name in names or () if name not in types]:
-        raise ConnectorError("not_found", f"The {kind} has no field {', '.join(unknown)[:200]}.")
-    return tuple(PreviewColumn(name, types[name]) for name in (types if names is None else names))

@@ -31,8 +31,10 @@ MAX_DEPTH: Final = 64
 
 def json_safe(value: Any, depth: int = 0) -> Any:
     """The value as above. What is nested deeper than `MAX_DEPTH` becomes its text."""
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, bool) or type(value) is str:
         return value
+    if isinstance(value, str):
+        return str(value)  # Drivers have texts of classes of their own, which JSON's encoder does not take.
     if isinstance(value, int):
         return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else str(value)
     if isinstance(value, float):
@@ -95,53 +97,31 @@ def duration(value: dt.timedelta) -> str:
     return f"{sign}P{days}T{seconds}S" if seconds != "0" or not days else f"{sign}P{days}"
 
 
-def size(value: Any) -> int:
-    """About how many bytes a JSON-safe value takes on the wire; never less than half of what it does."""
+def encoded_size(value: Any) -> int:
+    """Bytes of a JSON-safe value on the wire."""
+    return len(msgspec.json.encode(value))
+
+
+def without_surrogates(value: Any) -> Any:
+    """The same, where a half of a surrogate pair stands by itself as `\\udXXX`: UTF-8 has no place for it."""
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return _replaced(value)
+    return value
+
+
+def _replaced(value: Any) -> Any:
     if isinstance(value, str):
-        return len(value.encode("utf-8", "surrogatepass")) + 3
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return 2 + sum(size(key) + size(item) for key, item in value.items())
-    if isinstance(value, list):
-        return 2 + sum(size(item) + 1 for item in value)
-    return 8
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    return [_replaced(item) for item in value] if isinstance(value, list) else value
 
 
 def cut(text: str, max_bytes: int) -> str:
     """The longest start of the text that takes at most `max_bytes` as UTF-8."""
-    encoded = text.encode("utf-8", "replace")
+    if len(text) * 4 <= max_bytes:
+        return text
+    encoded = text.encode()
     return text if len(encoded) <= max_bytes else encoded[:max_bytes].decode("utf-8", "ignore")
-
-
-class RowBudget:
-    """Takes rows until the limit of rows or bytes is reached, and cuts values that are too long."""
-
-    def __init__(self, limit: int, max_bytes: int, max_value_bytes: int) -> None:
-        self.rows: list[list[Any]] = []
-        self.truncated = False
-        self._limit = limit
-        self._left = max_bytes
-        self._max_value_bytes = max_value_bytes
-
-    def add(self, row: list[Any]) -> bool:
-        """Whether there is room for another row; a row that does not fit is left out and makes it `truncated`."""
-        if len(self.rows) >= self._limit:
-            self.truncated = True
-            return False
-        row = [self._cut(value) for value in row]
-        self._left -= size(row)
-        if self._left < 0:
-            self.truncated = True
-            return False
-        self.rows.append(row)
-        return True
-
-    def _cut(self, value: Any) -> Any:
-        if isinstance(value, dict | list):
-            if size(value) <= self._max_value_bytes:
-                return value
-            value = msgspec.json.encode(value).decode("utf-8", "replace")
-        if not isinstance(value, str) or len(value) * 4 <= self._max_value_bytes:
-            return value
-        shorter = cut(value, self._max_value_bytes)
-        self.truncated = self.truncated or shorter != value
-        return shorter

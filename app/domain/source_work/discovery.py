@@ -32,12 +32,14 @@ class Found(msgspec.Struct):
 
 UPSERT = text(
     """INSERT INTO source_objects
-         (id, tenant_id, data_source_id, name, path, qualified_name, kind, is_active, fields, discovered_at)
-       SELECT id, :tenant_id, :data_source_id, name, path, qualified_name, kind, true, fields, :discovered_at
+         (id, tenant_id, data_source_id, name, path, qualified_name, kind, is_active, fields, notes,
+          discovered_at)
+       SELECT id, :tenant_id, :data_source_id, name, path, qualified_name, kind, true, fields, notes, :discovered_at
        FROM jsonb_to_recordset(:found)
-         AS f (id uuid, name text, path text[], qualified_name text, kind text, fields jsonb)
+         AS f (id uuid, name text, path text[], qualified_name text, kind text, fields jsonb, notes text[])
        ON CONFLICT (data_source_id, qualified_name) DO UPDATE SET
-         kind = EXCLUDED.kind, is_active = true, fields = EXCLUDED.fields, discovered_at = EXCLUDED.discovered_at"""
+         kind = EXCLUDED.kind, is_active = true, fields = EXCLUDED.fields, notes = EXCLUDED.notes,
+         discovered_at = EXCLUDED.discovered_at"""
 ).bindparams(bindparam("found", type_=JSONB))
 
 

@@ -41,4 +41,6 @@ class SourceObject(Tenanted, Base):
     """False once a discovery no longer found it."""
     fields: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     """`{name, type, native_type, is_nullable, position}` in order of position."""
+    notes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """Sentences of the connector for the reader."""
     discovered_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

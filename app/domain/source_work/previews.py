@@ -1,6 +1,6 @@
 """Previews: sample rows of one object."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +36,8 @@ async def path_of(work: UnitOfWork, source_id: UUID, name: str) -> tuple[str, ..
 async def run_preview(
     parts: Parts, source: DataSource, secrets: Mapping[str, Any], path: tuple[str, ...], ask: PreviewAsk
 ) -> PreviewResult:
-    """Raises NotFound for an object that the source does not have, and what `as_error` says for other failures."""
+    """Raises NotFound for an object that the source does not have, BadRequest for columns that the object has not,
+    and what `as_error` says for other failures."""
     request = PreviewRequest(path=path, columns=tuple(ask.columns) if ask.columns else None, limit=ask.limit)
     try:
         found = await parts.sandbox.preview(
@@ -46,23 +47,16 @@ async def run_preview(
     except SandboxError as error:
         raise as_refusal(error) from None
     except ConnectorError as error:
-        if error.code == "not_found" and ask.columns is not None:
-            refuse_unknown_columns(ask.columns, await _columns(parts, source, secrets, path))
+        if error.unknown_columns:
+            raise _unknown_columns(ask, error.unknown_columns) from None
         raise as_error(failure_without_secrets(error, secrets)) from None
 
 
-async def _columns(parts: Parts, source: DataSource, secrets: Mapping[str, Any], path: tuple[str, ...]) -> set[str]:
-    """The columns of the object, asked for without rows. Raises as `run_preview` does."""
-    found = await run_preview(parts, source, secrets, path, PreviewAsk(object="", columns=None, limit=0))
-    return {column.name for column in found.columns}
-
-
-def refuse_unknown_columns(wanted: list[str], known: set[str]) -> None:
-    """Raises BadRequest naming every column that the object does not have."""
-    unknown = [place for place, name in enumerate(wanted) if name not in known]
-    if unknown:
-        faults = [Fault(f"columns[{place}]", "unknown_column", "is not a column of the object") for place in unknown]
-        raise BadRequest(errors=faults)
+def _unknown_columns(ask: PreviewAsk, unknown: Collection[str]) -> BadRequest:
+    """Names every one of them in its place."""
+    places = [place for place, name in enumerate(ask.columns or ()) if name in unknown]
+    faults = [Fault(f"columns[{place}]", "unknown_column", "is not a column of the object") for place in places]
+    return BadRequest(errors=faults)
 
 
 def _uuid_or_none(text: str) -> UUID | None:

@@ -63,6 +63,8 @@ class ObjectOut(Output):
     is_active: bool
     """False once a discovery no longer found it."""
     fields: list[FieldOut]
+    notes: list[str]
+    """What a reader should know: why there are no fields, what was guessed."""
     discovered_at: datetime
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
@@ -18,13 +17,13 @@ from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient
-from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe
 
 FIELDS: Final = (DiscoveredField("id", "string", "_id", False, 1), DiscoveredField("doc", "object", "JSON", False, 2))
 DATABASE: Final = re.compile("_users|_replicator|[a-z][a-z0-9_$()+/-]*")
@@ -82,20 +81,17 @@ class Couchdb(Connector[CouchdbConfig, CouchdbSecrets]):
                 page = f"_all_dbs?limit=200&skip=1&start_key={quote(msgspec.json.encode(names[-1]))}"
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
-        types = {field.name: field.type for field in FIELDS}
-        names = request.columns or tuple(types)
-        if len(request.path) != 1 or not DATABASE.fullmatch(request.path[0]) or not set(names) <= set(types):
-            raise ConnectorError("not_found", "There is no such database or column.")
+        preview = Preview(request)  # keeps its limits: of rows, columns, bytes
+        if len(request.path) != 1 or not DATABASE.fullmatch(request.path[0]):
+            raise ConnectorError("not_found", "There is no such database.")
+        columns = preview.choose(FIELDS)
         page = f"{quote(request.path[0], safe='')}/_all_docs?include_docs=true&limit={request.limit + 1}"
         async with self._client() as client:
             found = await self._get(client, page, Documents)
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
         for row in found.rows:
-            if not budget.add([json_safe(getattr(row, name)) for name in names]):
+            if not preview.add([json_safe(getattr(row, column.name)) for column in columns]):
                 break
-        columns = tuple(PreviewColumn(name, types[name]) for name in names)
-        return PreviewResult(columns, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     def _client(self) -> HttpClient:
         return HttpClient(self.network, read_timeout_s=self.config.timeout_s)

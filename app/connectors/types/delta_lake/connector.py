@@ -1,4 +1,5 @@
 """Delta Lake tables, in the hub's folder for files or in S3 compatible stores.
+from app.connectors.values.preview import Preview
 
 The log is replayed by `delta_log`, data files are read in ranges by `parquet_rows`; both see a table through a `Store`
 only. For S3 that is the one of the type `s3`, its address pinned as there; for a local table it is the table's folder,
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from functools import partial
@@ -20,17 +20,18 @@ from msgspec import Meta
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.objects import DiscoveredObject, PreviewColumn, PreviewRequest, PreviewResult
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Steps
 from app.connectors.files.local import LocalFolder, local_file, local_folder
 from app.connectors.files.object_store import PAGE, EndpointUrl, FoundKey, Store, refuse_a_bad_endpoint
 from app.connectors.files.parquet_rows import read_parquet
+from app.connectors.files.table import those_named
 from app.connectors.network.http import HttpClient, HttpConfig
 from app.connectors.types.delta_lake.deletions import ROWS_KNOWN, deleted_rows
 from app.connectors.types.delta_lake.log import Add, Snapshot, load, path_below
 from app.connectors.types.delta_lake.schema import Column, columns_of
 from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
-from app.connectors.values.values import RowBudget
+from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 
 TableName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^/\\]+(/[^/\\]+)*$")]
@@ -203,17 +204,17 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
         return DiscoveredObject.at(path, "table", [column.field(place) for place, column in enumerate(columns, 1)])
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         folder = dict(self._tables()).get(request.path)
         if folder is None:
             raise ConnectorError("not_found", "There is no such table.")
         async with self._store() as store:
             snapshot = await load(store, folder)
-            columns = _chosen(columns_of(snapshot.metadata), request.columns)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
-            is_all = await _fill(budget, request.limit, TableRows(store, folder, columns), snapshot)
-        shown = tuple(PreviewColumn(field.name, field.type) for field in (column.field(1) for column in columns))
-        return PreviewResult(shown, budget.rows, budget.truncated or not is_all, elapsed_ms(started))
+            columns = columns_of(snapshot.metadata)
+            chosen = preview.choose([column.field(place) for place, column in enumerate(columns, 1)], "table")
+            rows = TableRows(store, folder, [columns[field.position - 1] for field in chosen])
+            is_all = await _fill(preview, rows, snapshot)
+        return preview.result(has_more=not is_all)
 
     # The store --------------------------------------------------------------------------------------------------------
 
@@ -313,22 +314,14 @@ class LocalStore:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _chosen(columns: Sequence[Column], names: Sequence[str] | None) -> list[Column]:
-    by_name = {column.name: column for column in columns}
-    chosen = list(by_name) if names is None else list(names)
-    if unknown := [name for name in chosen if name not in by_name]:
-        raise ConnectorError("not_found", f"The table has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in chosen]
-
-
-async def _fill(budget: RowBudget, limit: int, table: TableRows, snapshot: Snapshot) -> bool:
-    """Puts rows into the budget, file by file. Whether these were all rows of the table."""
+async def _fill(preview: Preview, table: TableRows, snapshot: Snapshot) -> bool:
+    """Adds rows, file by file. Whether these were all rows of the table."""
     is_all = True
     files = 0
     async for add in snapshot.files():
-        rows, is_whole = await table.of_file(add, limit + 1 - len(budget.rows))
+        rows, is_whole = await table.of_file(add, preview.request.limit + 1 - len(preview.rows))
         is_all = is_all and is_whole
-        if not all(budget.add(row) for row in rows):
+        if not all(preview.add(row) for row in rows):
             return False
         files += 1
         if files == _MAX_FILES_OF_A_PREVIEW:
@@ -352,7 +345,7 @@ class TableRows:
             gone = await deleted_rows(self._store, self._folder, add.deletion_vector)
         to_read = min(_rows_to_read(wanted, gone), ROWS_KNOWN)
         read = partial(self._store.read, path_below(self._folder, add.path))
-        table = await read_parquet(add.size, read, self._physical_names, to_read)
+        table = await read_parquet(add.size, read, those_named(self._physical_names), to_read)
         rows = [row for place, row in enumerate(table.rows) if place not in gone]
         names = [field.name for field in table.fields]
         return self._as_declared(rows, names, add), table.is_whole

@@ -23,6 +23,7 @@ import msgspec
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import Store
 from app.connectors.files.parquet_rows import read_parquet
+from app.connectors.files.table import those_named
 
 MAX_COMMITS: Final = 20_000
 """Since the last checkpoint."""
@@ -179,7 +180,7 @@ class Snapshot:
         read = partial(self._store.read, log_path(self._folder, part.name))
         if part.name.endswith(".json"):
             return _lines(await _whole(self._store, self._folder, part))
-        table = await read_parquet(part.size, read, kinds, limit, is_sparse=True)
+        table = await read_parquet(part.size, read, those_named(kinds), limit, is_sparse=True)
         self.were_all_files = self.were_all_files and table.is_whole
         names = [field.name for field in table.fields]
         try:

@@ -8,7 +8,6 @@ their own that are searched for what they mean and never shown.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -19,13 +18,11 @@ from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.contract.objects import (
-    DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -41,7 +38,8 @@ from app.connectors.network.http_auth import (
 )
 from app.connectors.types.graphql.schema import Listing, listings, query_for, rows_at, schema_of
 from app.connectors.values.batches import slices
-from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
 
 FieldPattern = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -131,19 +129,18 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
             yield [DiscoveredObject.at((one.name,), one.shape, one.fields) for one in some]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with HttpClient.of(self.network, self.config, self.secrets) as client:
             session = await self._session(client)
             listing = next((one for one in await session.listings() if (one.name,) == request.path), None)
             if listing is None:
                 raise ConnectorError("not_found", "The schema has no such list.")
-            columns = _columns(listing.fields, request.columns)
+            columns = preview.choose(listing.fields, "list")
             found = await session.rows(listing, [column.name for column in columns], request.limit + 1)
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
         for row in found.rows:
-            if not budget.add([json_safe(row.get(column.name)) for column in columns]):
+            if not preview.add([json_safe(row.get(column.name)) for column in columns]):
                 break
-        return PreviewResult(columns, budget.rows, budget.truncated or found.has_more, elapsed_ms(started))
+        return preview.result(has_more=found.has_more)
 
     def _signed_in(self) -> str:
         return "The server answers without credentials." if self.config.auth == "none" else "The credentials are good."
@@ -247,14 +244,6 @@ def _cursor(value: Any) -> str | None:
     info = value.get("pageInfo") if isinstance(value, dict) else None
     cursor = info.get("endCursor") if isinstance(info, dict) and info.get("hasNextPage") is True else None
     return cursor if isinstance(cursor, str) else None
-
-
-def _columns(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> tuple[PreviewColumn, ...]:
-    by_name = {field.name: field for field in fields}
-    chosen = list(by_name) if names is None else list(names)
-    if unknown := [name for name in chosen if name not in by_name]:
-        raise ConnectorError("not_found", f"The list has no field {', '.join(unknown)[:200]}.")
-    return tuple(PreviewColumn(name, by_name[name].type) for name in chosen)
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------

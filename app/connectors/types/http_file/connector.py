@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Final, Literal
@@ -49,6 +48,7 @@ from app.connectors.network.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.types.http_file.webdav import MAX_FOLDERS, entries_of, url_below, walk
+from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import matches
 
 RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -195,11 +195,11 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
         return list(await asyncio.gather(*(describe(dataset) for dataset in datasets)))
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._session() as signed:
             file = await self._find(signed, request.path)
             opened = await open_file(signed, file)
-            return await preview_of(opened, opened.key, opened.size, request, started)
+            return await preview_of(opened, opened.key, opened.size, preview)
 
     async def _find(self, signed: SignedIn, path: tuple[str, ...]) -> RemoteFile:
         key = "/".join(path)
@@ -372,7 +372,7 @@ def _opened(signed: SignedIn, file: RemoteFile, form: Format, response: Response
 async def fields_of(signed: SignedIn, file: RemoteFile) -> tuple[DiscoveredField, ...]:
     """As `open_file`, and `response_invalid` for a damaged file."""
     opened = await open_file(signed, file)
-    return (await read_table(opened, opened.key, opened.size, None, 0)).fields
+    return (await read_table(opened, opened.key, opened.size, 0)).fields
 
 
 async def _fields_or_none(signed: SignedIn, file: RemoteFile) -> tuple[DiscoveredField, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +19,14 @@ from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog
-from app.connectors.values.message_rows import Facts, as_fields, chosen_columns, read_bodies, text_or_base64
-from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.message_rows import Facts, as_fields, read_bodies, text_or_base64
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
@@ -105,19 +105,18 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """The newest messages come first. Types and members of values are told by all messages that were read."""
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._cluster() as cluster:
             topic = request.path[0] if len(request.path) == 1 else ""
             if topic not in cluster.topics or not self._shows(topic, cluster):
                 raise ConnectorError("not_found", "There is no such topic in the cluster.")
             log = cluster.log(topic, MAX_PREVIEW_BYTES)
             facts, rows = _read(await log.newest(max(request.limit + 1, self.config.sample_messages)))
-        columns = chosen_columns(facts, request.columns, "topic")
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+        columns = preview.choose(as_fields(facts), "topic")
         for row in rows:
-            if not budget.add([row.get(column.name) for column in columns]):
+            if not preview.add([row.get(column.name) for column in columns]):
                 break
-        return PreviewResult(columns, budget.rows, budget.truncated or log.is_cut, elapsed_ms(started))
+        return preview.result(has_more=log.is_cut)
 
     def _dialler(self) -> Dialler:
         return Dialler(self.network, self.config, self.secrets)

@@ -13,7 +13,6 @@ types only.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
@@ -32,17 +31,16 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import hung_up, silent
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage
 from app.connectors.types.mongodb.members import Member, Members, without_tls
 from app.connectors.values.batches import batches
-from app.connectors.values.values import RowBudget
+from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
@@ -214,17 +212,15 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
                 yield await self._described(client, batch)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading() as client:
             found = await self._find(client, request.path)
-            columns = _chosen(await self._fields(client, found), request.columns)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            columns = preview.choose(await self._fields(client, found))
             names = [column.name for column in columns]
             async for document in self._documents(client, found, names, request.limit + 1):
-                if not budget.add([plain(document.get(name)) for name in names]):
+                if not preview.add([plain(document.get(name)) for name in names]):
                     break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Members ----------------------------------------------------------------------------------------------------------
 
@@ -512,15 +508,6 @@ def _kind(info: Mapping[str, Any]) -> str:
     if info.get("type") == "timeseries" or "timeseries" in options:
         return "time_series"
     return "capped_collection" if options.get("capped") is True else "collection"
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _projection(names: Sequence[str]) -> dict[str, int] | None:

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import re
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from decimal import Decimal
@@ -35,11 +34,10 @@ from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
     PortableType,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import dialled, hung_up, silent
 from app.connectors.network.tls import tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig, refuse_half_an_identity
@@ -53,7 +51,8 @@ from app.connectors.types.mysql.catalog import (
 )
 from app.connectors.types.mysql.connection import NO_KEY, connection_class, under_way
 from app.connectors.values.batches import batches
-from app.connectors.values.values import RowBudget, json_safe, read_json
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe, read_json
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -150,16 +149,14 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading() as connection:
             found = await self._find(connection, request.path)
-            columns = _chosen(found.fields, request.columns)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            columns = preview.choose(found.fields)
             async for row in self._streamed(connection, _select(found.path, columns, request), rows_at_once=1):
-                if not budget.add([_value(column, cell, request) for column, cell in zip(columns, row, strict=True)]):
+                if not preview.add([_value(column, cell, request) for column, cell in zip(columns, row, strict=True)]):
                     break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -423,15 +420,6 @@ def _quoted(name: str) -> str:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]
 
 
 def _select(path: Sequence[str], columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import re
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
@@ -26,13 +25,14 @@ from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, Response
 from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_of
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
-from app.connectors.values.message_rows import Facts, as_fields, chosen_columns, read_bodies
-from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.message_rows import Facts, as_fields, read_bodies
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
 
 MAX_PREVIEW_BYTES: Final = 8 * 1024 * 1024
@@ -112,17 +112,16 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """The newest messages of a stream come first."""
-        started = time.perf_counter()
+        preview = Preview(request)
         await self._refuse_unless_stream(request.path)
         async with self._signed_in() as streams:
             end = streams.end(request.path[1], MAX_PREVIEW_BYTES)
             facts, rows = _read(await end.newest(max(request.limit + 1, self.config.sample_messages)), is_stream=True)
-        columns = chosen_columns(facts, request.columns, "stream")
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+        columns = preview.choose(as_fields(facts), "stream")
         for row in rows:
-            if not budget.add([row.get(column.name) for column in columns]):
+            if not preview.add([row.get(column.name) for column in columns]):
                 break
-        return PreviewResult(columns, budget.rows, budget.truncated or end.is_cut, elapsed_ms(started))
+        return preview.result(has_more=end.is_cut)
 
     @asynccontextmanager
     async def _signed_in(self) -> AsyncIterator[Streams]:

@@ -11,7 +11,6 @@ is text; a column in whose samples something is not is `binary`, and elsewhere s
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -28,13 +27,11 @@ from app.connectors.contract.config import (
 )
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
-    DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled
 from app.connectors.network.tls import handshake, tls_context
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
@@ -59,7 +56,7 @@ from app.connectors.types.redis.session import (
     understood,
 )
 from app.connectors.types.redis.values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
-from app.connectors.values.values import RowBudget
+from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
@@ -189,20 +186,18 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                 yield [await self._described(sessions, pattern) for pattern in found[start : start + _BATCH]]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._reading() as sessions:
             pattern, keys = await self._find(sessions, request.path, request.limit + 1)
             shape = await self._shape(sessions, pattern)
-            columns = _chosen(shape.fields, request.columns)
-            budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+            columns = preview.choose(shape.fields)
             names = [column.name for column in columns]
             async for row in self._rows(sessions, keys, shape, names, request.max_value_bytes):
                 if row is None:
-                    budget.truncated = True
-                elif not budget.add([row.get(name) for name in names]):
+                    preview.truncated = True
+                elif not preview.add([row.get(name) for name in names]):
                     break
-        shown = tuple(PreviewColumn(column.name, column.type) for column in columns)
-        return PreviewResult(shown, budget.rows, budget.truncated, elapsed_ms(started))
+        return preview.result()
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -407,12 +402,3 @@ def _primaries(slots: Any, asked: str) -> Iterator[tuple[str, int]]:
     """Host and port of each primary of `CLUSTER SLOTS`, once; a node that does not know its name is the one asked."""
     places = {(text(entry[2][0] or b"") or asked, int(entry[2][1])) for entry in slots}
     yield from sorted((asked if host == "?" else host, port) for host, port in places)
-
-
-def _chosen(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> list[DiscoveredField]:
-    if names is None:
-        return list(fields)
-    by_name = {field.name: field for field in fields}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConnectorError("not_found", f"The object has no column {', '.join(unknown)[:200]}.")
-    return [by_name[name] for name in names]

@@ -8,8 +8,7 @@ how the hub signs in in `http_auth.py`, how it goes from page to page in `http_p
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -21,11 +20,10 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
-    PreviewColumn,
     PreviewRequest,
     PreviewResult,
 )
-from app.connectors.contract.steps import Steps, elapsed_ms
+from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, Response, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -43,7 +41,8 @@ from app.connectors.types.rest.openapi import Document, as_document, described_l
 from app.connectors.types.rest.pages import PaginationMode, Paging, Rows, first_page, read_rows
 from app.connectors.values.batches import batches
 from app.connectors.values.json_rows import fields_of
-from app.connectors.values.values import RowBudget, json_safe
+from app.connectors.values.preview import Preview
+from app.connectors.values.values import json_safe
 
 Pointer = Annotated[str, Meta(max_length=512, pattern="^(/.*)?$")]
 
@@ -168,19 +167,18 @@ class Rest(Connector[RestConfig, RestSecrets]):
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """As many pages as the limit asks for, and one row more where the server has it."""
-        started = time.perf_counter()
+        preview = Preview(request)
         async with self._client() as client:
             session = await self._sign_in(client)
             endpoint = next((found for found in await session.endpoints() if found.path == request.path), None)
             if endpoint is None:
                 raise ConnectorError("not_found", "There is no such resource.")
             found = await session.rows(endpoint, request.limit + 1)
-        columns = _columns(endpoint.fields or _sampled(found), request.columns)
-        budget = RowBudget(request.limit, request.max_bytes, request.max_value_bytes)
+        columns = preview.choose(endpoint.fields or _sampled(found), "resource")
         for row in found.rows:
-            if not budget.add([json_safe(row.get(column.name)) for column in columns]):
+            if not preview.add([json_safe(row.get(column.name)) for column in columns]):
                 break
-        return PreviewResult(columns, budget.rows, budget.truncated or found.has_more, elapsed_ms(started))
+        return preview.result(has_more=found.has_more)
 
     def _signed_in(self) -> str:
         return "The server answers without credentials." if self.config.auth == "none" else "The credentials are good."
@@ -279,11 +277,3 @@ def _as_document(response: Response) -> Document | None:
 
 def _sampled(found: Rows) -> tuple[DiscoveredField, ...]:
     return fields_of(found.rows[: min(found.in_first_page, _SAMPLE_ROWS)])
-
-
-def _columns(fields: Sequence[DiscoveredField], names: Sequence[str] | None) -> tuple[PreviewColumn, ...]:
-    by_name = {field.name: field for field in fields}
-    chosen = list(by_name) if names is None else list(names)
-    if unknown := [name for name in chosen if name not in by_name]:
-        raise ConnectorError("not_found", f"The resource has no field {', '.join(unknown)[:200]}.")
-    return tuple(PreviewColumn(name, by_name[name].type) for name in chosen)
