@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from app.core.invocation import HUB
 from app.settings import Settings, SettingsError, load
 
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("hub", description="Data Fusion Hub: the foundation service of a data platform.")
+    parser = argparse.ArgumentParser(HUB, description="Data Fusion Hub: the foundation service of a data platform.")
     parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -32,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=_number(1, 65535), default=8000, help="(default: %(default)s)")
     serve.add_argument("--workers", type=_number(1, 256), default=1, help="server processes (default: %(default)s)")
-    serve.add_argument("--no-worker", action="store_true", help="leave jobs to `hub worker` processes")
+    serve.add_argument("--no-worker", action="store_true", help=f"leave jobs to `{HUB} worker` processes")
     serve.set_defaults(run=_serve)
 
     worker = commands.add_parser("worker", help="run jobs and schedules, as a process of its own")

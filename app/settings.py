@@ -15,6 +15,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from app.core.invocation import HUB
+
 Environment = Literal["development", "production"]
 
 PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
@@ -135,7 +137,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     problems = []
     if values["env"] == "production":
         missing = [variable(name) for name in ("secret_keys", "signing_keys_file") if values.get(name) is None]
-        problems += [f"{name}: is needed in production; `hub keys generate` prints how to make one" for name in missing]
+        problems += [
+            f"{name}: is needed in production; `{HUB} keys generate` prints how to make one" for name in missing
+        ]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
     return problems + list(_exposed_secrets(values))

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from app.commands.database import CommandFailed, Database, database, explained
 from app.core import embedded, migrations
+from app.core.invocation import HUB
 from app.settings import NO_EFFECT_YET, SECRET, Settings, SettingsError, load, variable
 
 OLDEST_POSTGRESQL = 150_000
@@ -127,7 +128,7 @@ async def _revision(connection: Any) -> Finding:
     found, wanted = await migrations.revision_of(connection), migrations.head()
     if found == wanted:
         return Finding("right", "migrations", f"at {found}, the newest")
-    return Finding("wrong", "migrations", f"at {found or 'none'}, {wanted} is wanted: run `hub migrate`")
+    return Finding("wrong", "migrations", f"at {found or 'none'}, {wanted} is wanted: run `{HUB} migrate`")
 
 
 async def _role(connection: Any, settings: Settings) -> Finding:
@@ -174,7 +175,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
         return [Finding("wrong", "stored secrets", sentence)]
     findings = [Finding("right", "stored secrets", f"{total}, and every one opens")]
     if old:
-        findings.append(Finding("note", "stored secrets", f"{old} are under an older key: run `hub keys rotate`"))
+        findings.append(Finding("note", "stored secrets", f"{old} are under an older key: run `{HUB} keys rotate`"))
     if ended := sorted(signed_in.keys() - set(ring.ids)):
         count = sum(signed_in[key_id].count for key_id in ended)
         sentence = f"{count} rest on {', '.join(ended)}, which is not in the ring: they end with their next refresh"

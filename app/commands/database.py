@@ -13,6 +13,7 @@ import asyncpg
 from msgspec import Struct
 
 from app.core import migrations
+from app.core.invocation import HUB
 from app.settings import Settings
 
 
@@ -97,7 +98,7 @@ def explained(target: Database, *, given_by: str = "HUB_DATABASE_URL") -> Iterat
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandFailed(
             f"The database needs a migration that this role may not run ({error}). "
-            "Run `hub migrate` with HUB_OWNER_DATABASE_URL set to a role that may."
+            f"Run `{HUB} migrate` with HUB_OWNER_DATABASE_URL set to a role that may."
         ) from None
 
 

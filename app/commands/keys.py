@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from app.commands.database import CommandFailed, bring_up_to_date, database
+from app.core.invocation import HUB
 from app.core.sealing import KeyRing
 from app.settings import Settings
 
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     from app.domain.parts import Parts
     from app.domain.sources.secrets.resealing import Resealed
 
-HOW_TO = """\
+HOW_TO = f"""\
 # Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all
-# of them open. Give it to every hub and worker, then run `hub keys rotate`.
-{entry}
+# of them open. Give it to every hub and worker, then run `{HUB} keys rotate`.
+{{entry}}
 
 # Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
 #   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
 # HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
 OLD_KEYS_STAY = (
     "Keep the older keys for now: sessions that were last refreshed under them end with them. "
-    "`hub keys list` says when each may go."
+    f"`{HUB} keys list` says when each may go."
 )
 KEYS_GONE = (
     "Secrets are stored that were sealed with the key {ids}, which is not in {place}: bring it back there, or, if it "
-    "is lost for good, set HUB_SECRET_KEYS to what `hub keys generate` prints and have the secrets entered again."
+    f"is lost for good, set HUB_SECRET_KEYS to what `{HUB} keys generate` prints and have the secrets entered again."
 )
 
 
@@ -124,7 +125,7 @@ def _leave(key_id: str, parts: "Parts", stored: Mapping[str, int], signed_in: "M
     if key_id == parts.key_ring.current_id:
         return ""
     if stored.get(key_id):
-        return "; run `hub keys rotate`"
+        return f"; run `{HUB} keys rotate`"
     if key_id in signed_in:
         return f"; may go on {signed_in[key_id].last_ends_at:%Y-%m-%d %H:%M} UTC, when the last of them has ended"
     return "; may go"
@@ -157,7 +158,7 @@ async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
     print(f"{_secrets(total.done)} sealed anew with key {parts.key_ring.current_id}.")
     if total.unopened:
         print(
-            f"{_secrets(total.unopened)} left: no key of the ring opens them. `hub check` says more.", file=sys.stderr
+            f"{_secrets(total.unopened)} left: no key of the ring opens them. `{HUB} check` says more.", file=sys.stderr
         )
         return 1
     print(OLD_KEYS_STAY)

@@ -13,6 +13,7 @@ from app.commands.demo import flights, hub, tour
 from app.commands.demo.telling import DemoFailed, Teller
 from app.core import embedded
 from app.core.errors import HubError
+from app.core.invocation import HUB
 from app.settings import Settings
 
 EMBEDDED_ONLY = (
@@ -103,7 +104,7 @@ def _summary(tell: Teller, settings: Settings, running: hub.RunningHub, kept: hu
         tell.line(f"{what:24} {took:5.1f} s")
     tell.line()
     if not running.was_running:
-        tell.line(f"The hub of the demo is stopped. Start it again:  HUB_DATA_DIR={settings.data_dir} hub serve")
+        tell.line(f"The hub of the demo is stopped. Start it again:  HUB_DATA_DIR={settings.data_dir} {HUB} serve")
     tell.line(f"Docs      {settings.public_url}/docs")
     tell.line(f"Admin     {kept.admin_email}  {kept.admin_password}")
     tell.line(f"User      {tour.USER}  {kept.user_password}")
