@@ -44,7 +44,7 @@ async def _compare(bench: Bench, url: str, tables: int) -> list[Bound]:
     """Both in turn; a connector process is started anew for each round, as for each job."""
     await _create(url, tables)
     bare, ours, peaks_mb = [], [], []
-    sandbox = ConnectorSandbox(spare_idle_s=0)
+    sandbox = ConnectorSandbox(template_idle_s=0)
     try:
         for number in range(-1, bench.pace.rounds):
             bare_s, rows = await _fetch(url)

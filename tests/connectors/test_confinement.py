@@ -38,7 +38,7 @@ walled = needs(1)
 
 @pytest.fixture
 async def faulty() -> AsyncIterator[ConnectorSandbox]:
-    sandbox = ConnectorSandbox(packages=("tests.connectors.faulty",), spare_idle_s=0)
+    sandbox = ConnectorSandbox(packages=("tests.connectors.faulty",), template_idle_s=0)
     yield sandbox
     await sandbox.close()
 
@@ -181,8 +181,8 @@ def test_no_driver_starts_a_thread_before_the_wall_is_up() -> None:
         "import os\n"
         "from app.connectors import registry\n"
         "from app.connectors.processes import frames\n"
-        "from app.connectors.processes.child import _warm\n"
-        "for name in registry.find(): _warm(frames.Warm(name, registry.PACKAGES))\n"
+        "from app.connectors.processes.template import import_for_type\n"
+        "for name in registry.find(): import_for_type(frames.Warm(name, registry.PACKAGES))\n"
         "print(len(os.listdir('/proc/self/task')))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

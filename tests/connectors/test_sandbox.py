@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from app.connectors import registry
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.contract.steps import TestResult
+from app.connectors.processes.children import MAX_TEMPLATES
 from app.connectors.processes.sandbox import ConnectorSandbox, SandboxClosed, TooManyConnectorRuns
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
@@ -223,35 +225,85 @@ async def test_runs_are_capped_for_the_hub_and_for_each_tenant() -> None:
         await sandbox.close()
 
 
-async def test_an_idle_hub_holds_no_process_and_a_spare_goes_after_a_while() -> None:
-    sandbox = ConnectorSandbox(spare_idle_s=0.5, packages=("tests.connectors.faulty",))
-    assert not sandbox.pids
+async def test_an_idle_hub_holds_no_process_and_a_template_goes_after_a_while() -> None:
+    sandbox = ConnectorSandbox(template_idle_s=0.5, packages=("tests.connectors.faulty",))
+    assert not sandbox.pids | sandbox.template_pids
     await check(sandbox, "well")
-    await until(lambda: len(sandbox.pids) == 1)
-    (spare,) = sandbox.pids
-    await until(lambda: not sandbox.pids)
-    assert not is_alive(spare)
+    (template,) = sandbox.template_pids
+    assert not sandbox.pids
+    await until(lambda: not sandbox.template_pids)
+    assert not is_alive(template)
     await sandbox.close()
 
 
-async def test_a_spare_is_used_once(faulty: ConnectorSandbox) -> None:
-    await check(faulty, "well")
-    await until(lambda: len(faulty.pids) == 1)
-    (first,) = faulty.pids
-    await check(faulty, "well")
-    await until(lambda: len(faulty.pids) == 1)
-    assert faulty.pids != {first}
-    assert not is_alive(first)
+async def test_each_piece_of_work_has_a_process_of_its_own(faulty: ConnectorSandbox) -> None:
+    first, second = [asyncio.create_task(check(faulty, "hang", deadline_s=2)) for _ in range(2)]
+    await until(lambda: len(faulty.pids) == 2)
+    (template,) = faulty.template_pids
+    assert template not in faulty.pids
+    assert (await check(faulty, "well")).status == "passed"
+    assert faulty.template_pids == {template}
+    await asyncio.gather(first, second)
+    assert not faulty.pids
 
 
-async def test_a_spare_that_was_killed_is_not_missed(faulty: ConnectorSandbox) -> None:
+async def test_what_one_did_to_its_process_is_gone_with_it(faulty: ConnectorSandbox) -> None:
+    """A module that was changed, for one: the next one is forked from the template, which no work ever reached."""
+    assert (await check(faulty, "poison")).status == "passed"
+    assert (await check(faulty, "poison")).status == "passed"
+
+
+async def test_a_process_inherits_nothing_that_is_open_for_others(faulty: ConnectorSandbox) -> None:
+    """Its own: three standard ones, the channel and its copy, three of an event loop, and the folder that it lists."""
+    others = [asyncio.create_task(check(faulty, "hang", deadline_s=3)) for _ in range(3)]
+    await until(lambda: len(faulty.pids) == 3)
+    result = await check(faulty, "descriptors", "9")
+    assert result.status == "passed", result
+    await asyncio.gather(*others)
+
+
+async def test_a_template_that_was_killed_is_not_missed(faulty: ConnectorSandbox) -> None:
     await check(faulty, "well")
-    await until(lambda: len(faulty.pids) == 1)
-    (spare,) = faulty.pids
-    os.kill(spare, signal.SIGKILL)
-    await until(lambda: not is_alive(spare))
+    (template,) = faulty.template_pids
+    os.kill(template, signal.SIGKILL)
+    await until(lambda: not is_alive(template))
     await asyncio.sleep(0.1)
     assert (await check(faulty, "well")).status == "passed"
+
+
+async def test_a_template_that_is_killed_takes_its_children_along(faulty: ConnectorSandbox) -> None:
+    hanging = asyncio.create_task(check(faulty, "hang"))
+    await until(lambda: bool(faulty.pids))
+    await asyncio.sleep(0.3)
+    (child,), (template,) = faulty.pids, faulty.template_pids
+    os.kill(template, signal.SIGKILL)
+    result = await hanging
+    assert codes(result)[3] == "crashed"
+    assert not faulty.pids
+    await until(lambda: not is_alive(child))
+
+
+async def test_few_templates_wait_at_once() -> None:
+    sandbox = ConnectorSandbox(packages=registry.PACKAGES)
+    try:
+        types = [connector.type for connector in registry.all()][: MAX_TEMPLATES + 2]
+        for type_name in types:
+            assert (await sandbox.check(type_name, {}, {}, POLICY)).status in ("failed", "unsupported", "passed")
+        await until(lambda: len(sandbox.template_pids) == MAX_TEMPLATES)
+    finally:
+        await sandbox.close()
+
+
+async def test_a_driver_that_starts_threads_as_it_is_imported_is_never_forked() -> None:
+    """Its locks would be held for ever by threads that are not there: such a process does its work itself."""
+    sandbox = ConnectorSandbox(packages=("tests.connectors.threaded",))
+    try:
+        for _ in range(2):
+            result = await sandbox.check("threaded", {}, {}, POLICY)
+            assert (result.status, result.server) == ("passed", {"threads": "2"})
+        await until(lambda: not sandbox.pids | sandbox.template_pids)
+    finally:
+        await sandbox.close()
 
 
 async def test_close_leaves_no_process() -> None:
@@ -259,14 +311,14 @@ async def test_close_leaves_no_process() -> None:
     await check(sandbox, "well")
     task = asyncio.create_task(check(sandbox, "hang"))
     await asyncio.sleep(0.5)
-    pids = sandbox.pids
+    pids = sandbox.pids | sandbox.template_pids
     await sandbox.close()
-    assert pids
+    assert len(pids) == 2
     assert not any(is_alive(pid) for pid in pids)
     with pytest.raises(SandboxClosed):
         await check(sandbox, "well")
     assert (await task).status == "failed"
-    assert not sandbox.pids
+    assert not sandbox.pids | sandbox.template_pids
 
 
 def test_connector_processes_end_with_a_hub_that_is_killed() -> None:
@@ -279,7 +331,7 @@ def test_connector_processes_end_with_a_hub_that_is_killed() -> None:
         "    task = asyncio.create_task(sandbox.check('misbehaving', {'way': 'hang'}, {}, EgressPolicy()))\n"
         "    while not sandbox.pids: await asyncio.sleep(0.01)\n"
         "    await asyncio.sleep(1)\n"
-        "    print(*sandbox.pids, flush=True)\n"
+        "    print(*sandbox.pids, *sandbox.template_pids, flush=True)\n"
         "    await task\n"
         "asyncio.run(main())\n"
     )

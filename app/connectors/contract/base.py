@@ -48,7 +48,7 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
     driver: ClassVar[str | None] = None
     """The module that has to be importable, or None if the hub's own dependencies are enough."""
     warm_modules: ClassVar[tuple[str, ...]] = ()
-    """Further modules that take long to import; a spare process has them ready."""
+    """Further modules that take long to import; a template (`processes`) has them ready."""
     opens_files: ClassVar[bool] = False
     """Whether it opens files of this machine. To the processes of all others, the hub's folder for files is closed."""
     extra: ClassVar[str | None] = None

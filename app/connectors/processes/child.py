@@ -1,7 +1,7 @@
-"""The process in which one piece of connector work runs: `python -I -c "... main()"`, started by the sandbox.
+"""The process in which one piece of connector work runs: forked from a template of its type, used once.
 
-It limits itself first, reads its work from standard input, answers on standard output and ends. Whatever a driver
-prints goes to standard error. An audit hook is the second wall around the network: no connection goes to an address
+It limits itself first, reads its work, answers and ends. Whatever a driver prints goes to a file that the hub looks
+into only where the process broke. An audit hook is the second wall around the network: no connection goes to an address
 that the egress policy did not hand out, no name is looked up elsewhere, no other process is started. The kernel is the
 second wall around the file system (`confinement.py`).
 """
@@ -13,11 +13,8 @@ import contextlib
 import gc
 import ipaddress
 import os
-import resource
-import signal
 import sys
 import time
-from importlib import import_module
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -29,69 +26,32 @@ from app.connectors.contract.steps import OUT_OF_MEMORY, Steps, unexpected
 from app.connectors.processes import frames
 from app.connectors.processes.confinement import confine
 
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-MAX_OPEN_FILES: Final = 256
 GC_THRESHOLD: Final = 10_000
 """Objects until a collection. Those that discovery makes are gone with their batch, and few are in cycles."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
-def main(parent: int, memory_bytes: int) -> None:
-    """`parent` is the hub's process id; this process ends when that one does."""
-    _die_with(parent)
-    _limit(memory_bytes)
-    questions, answers = _take_pipes()
-    guard = DialGuard()
-    while (question := _read(questions)) is not None:
-        _warm(question)
-        if isinstance(question, frames.Warm):
-            continue
-        sys.addaudithook(guard)
-        gc.freeze()  # What was imported stays: the collector need not walk through it.
-        gc.set_threshold(GC_THRESHOLD)
-        _work(question, guard, answers)
-        answers.flush()
-        os._exit(0)  # A driver's threads and exit handlers have nothing more to say.
+def do_one_piece_of_work(channel: int, complaints: int) -> None:
+    """Never returns. `channel` is a stream to the hub in both directions, `complaints` takes what is printed."""
+    _print_into(complaints)
+    with os.fdopen(channel, "rb", closefd=False) as questions, os.fdopen(os.dup(channel), "wb") as answers:
+        if (work := _read_work(questions)) is not None:
+            guard = DialGuard()
+            sys.addaudithook(guard)
+            gc.enable()
+            gc.set_threshold(GC_THRESHOLD)
+            _do(work, guard, answers)
+            answers.flush()
+    os._exit(0)  # A driver's threads and exit handlers have nothing more to say.
 
 
-# Limits ---------------------------------------------------------------------------------------------------------------
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-            score.write("1000")  # Where memory runs out, the kernel is to take this process first.
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def _limit(memory_bytes: int) -> None:
-    """RLIMIT_DATA counts what is really written to; RLIMIT_AS would also count the address space that drivers merely
-    reserve for their threads."""
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_DATA, memory_bytes)
-    _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
-    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _lower(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (value, value))
-
-
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Moves the pipes away from descriptors 0 and 1, where a driver could read or print into them."""
-    questions, answers = os.dup(0), os.dup(1)
+def _print_into(complaints: int) -> None:
+    """Nothing is to be read from descriptor 0, and what is printed to 1 and 2 is not for the hub's terminal."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)
+    os.dup2(complaints, 1)
+    os.dup2(complaints, 2)
     os.close(nothing)
-    return os.fdopen(questions, "rb"), os.fdopen(answers, "wb")
+    os.close(complaints)
 
 
 class DialGuard:
@@ -129,27 +89,15 @@ class DialGuard:
 # Work -----------------------------------------------------------------------------------------------------------------
 
 
-def _read(questions: BinaryIO) -> frames.Question | None:
+def _read_work(questions: BinaryIO) -> frames.Work | None:
     header = questions.read(frames.HEADER.size)
     if len(header) < frames.HEADER.size:
         return None
-    body = questions.read(frames.HEADER.unpack(header)[0])
-    question: frames.Question = frames.question_decoder.decode(body)
-    return question
+    work: frames.Work = frames.work_decoder.decode(questions.read(frames.HEADER.unpack(header)[0]))
+    return work
 
 
-def _warm(question: frames.Question) -> None:
-    """Imports what the type needs before the guard is up: libraries look for others, with `ldconfig` for one, while
-    they are imported. No word of the source has been read by then."""
-    sys.modules.setdefault("trio", None)  # type: ignore[arg-type]  # httpcore would import it wherever it is installed
-    connector = registry.one(question.type, question.packages)
-    for module in (connector.driver, *connector.warm_modules) if connector else ():
-        if module:
-            with contextlib.suppress(Exception):  # The work says what is missing, if it is needed then.
-                import_module(module)
-
-
-def _work(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
+def _do(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
     def send(frame: frames.Answer) -> None:
         answers.write(frames.encode(frame))
         answers.flush()

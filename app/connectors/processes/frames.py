@@ -1,8 +1,12 @@
-"""What the hub and a connector process say to each other: frames of a 4-byte big-endian length and a MessagePack map.
+"""What the hub and its connector processes say to each other.
 
-The hub sends one `Warm` or none, then one `Work`. The process answers with `StepStarted` and `StepEnded` as a check
-goes on, `Batch` for each batch of a discovery, and ends with exactly one of `Checked`, `Previewed`, `Discovered` or
-`Failed`.
+To a template the hub sends datagrams of one MessagePack map: one `Warm`, then a `Fork` for each piece of work, together
+with the two descriptors that the new process gets, and a `Kill` where it is to end early. The template answers each
+`Fork` with `Forked`, and tells of each end with `Ended`.
+
+To the process of one piece of work it sends frames of a 4-byte big-endian length and a MessagePack map: one `Work`. The
+process answers with `StepStarted` and `StepEnded` as a check goes on, `Batch` for each batch of a discovery, and ends
+with exactly one of `Checked`, `Previewed`, `Discovered` or `Failed`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,26 @@ class Warm(msgspec.Struct, frozen=True, tag_field="frame", tag="warm"):
 
     type: str
     packages: tuple[str, ...]
+
+
+class Fork(msgspec.Struct, frozen=True, tag_field="frame", tag="fork"):
+    """Begin a process for one piece of work."""
+
+
+class Kill(msgspec.Struct, frozen=True, tag_field="frame", tag="kill"):
+    pid: int
+
+
+class Forked(msgspec.Struct, frozen=True, tag_field="frame", tag="forked"):
+    pid: int
+    is_itself: bool = False
+    """The template could not be forked and does the work itself: it is no template any more."""
+
+
+class Ended(msgspec.Struct, frozen=True, tag_field="frame", tag="ended"):
+    pid: int
+    status: int
+    """As `os.waitstatus_to_exitcode` has it: negative for a signal."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame", tag="work"):
@@ -74,14 +98,21 @@ class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):
     unknown_columns: tuple[str, ...] = ()
 
 
-Question = Warm | Work
+Order = Warm | Fork | Kill
+News = Forked | Ended
 Answer = StepStarted | StepEnded | Batch | Checked | Previewed | Discovered | Failed
 
 _encoder: Final = msgspec.msgpack.Encoder()
-question_decoder: Final = msgspec.msgpack.Decoder(Question)
+order_decoder: Final = msgspec.msgpack.Decoder(Order)
+news_decoder: Final = msgspec.msgpack.Decoder(News)
+work_decoder: Final = msgspec.msgpack.Decoder(Work)
 answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
 
 
-def encode(frame: Question | Answer) -> bytes:
+def encode(frame: Work | Answer) -> bytes:
     body = _encoder.encode(frame)
     return HEADER.pack(len(body)) + body
+
+
+def datagram(frame: Order | News) -> bytes:
+    return _encoder.encode(frame)

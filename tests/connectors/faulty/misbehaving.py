@@ -107,6 +107,14 @@ class Misbehaving(Connector[MisbehavingConfig, MisbehavingSecrets]):
             found = sorted(name for name in os.environ if name.startswith(("HUB_", "PG", "AWS_", "PYTHONPATH")))
             if found or os.getcwd() != "/":
                 raise AssertionError(found)
+        elif way == "poison":
+            if hasattr(socket, "poisoned"):
+                raise AssertionError("another one was here")
+            socket.poisoned = True  # type: ignore[attr-defined]
+        elif way == "descriptors":
+            opened = os.listdir("/proc/self/fd")
+            if len(opened) > int(self.config.target):
+                raise AssertionError([os.readlink(f"/proc/self/fd/{name}") for name in opened])
         elif way in _BREAKS:
             self._break_out(way)
 

@@ -1,0 +1,1 @@
+"""A type whose driver starts a thread as it is imported."""
