@@ -5,7 +5,7 @@ ours, only looks at `core`; `core` never imports it (values come in as parameter
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -148,3 +148,35 @@ def _strings_given_to_environ(path: Path) -> Iterator[str]:
                 for inner in ast.walk(node)
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
             )
+
+
+KNOW_EACH_OTHER = {("auth", "parts"), ("auth", "users"), ("auth", "work"), ("roles", "users")}
+"""Another pair is a decision (openspec/decisions/0001)."""
+
+
+def test_slices_that_know_each_other_both_ways_are_named() -> None:
+    crossings = {
+        (one.split(".")[2], other.split(".")[2]) for one, other in pairs() if _in_domain(one) and _in_domain(other)
+    }
+    both_ways = {(one, other) for one, other in crossings if one < other and (other, one) in crossings}
+    assert both_ways == KNOW_EACH_OTHER
+
+
+def _in_domain(module: str) -> bool:
+    return module.startswith("app.domain.")
+
+
+def test_no_file_of_the_domain_imports_in_a_circle() -> None:
+    modules_of_domain = {name_of(path): path for path in modules() if _in_domain(name_of(path))}
+    imported = {
+        name: {found for one in imports_of(path) if (found := _module_of(one, modules_of_domain.keys()))} - {name}
+        for name, path in modules_of_domain.items()
+    }
+    while leaves := [name for name, others in imported.items() if not others & imported.keys()]:
+        for name in leaves:
+            del imported[name]
+    assert imported == {}
+
+
+def _module_of(imported: str, names: Set[str]) -> str | None:
+    return next((name for name in (imported, imported.rpartition(".")[0]) if name in names), None)
