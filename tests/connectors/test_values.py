@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.connectors.values.values import read_json
+from app.connectors.values.json_text import read_json
 
 
 @pytest.mark.parametrize(

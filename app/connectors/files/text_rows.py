@@ -19,6 +19,7 @@ from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.files.table import Table, format_of
 from app.connectors.files.text import decoded, inflated
 from app.connectors.values.json_rows import fields_of, rows_in
+from app.connectors.values.json_text import decode_json
 from app.connectors.values.values import json_safe
 
 SAMPLE_BYTES: Final = 256 * 1024
@@ -58,7 +59,7 @@ def _of_json(text: str, is_whole: bool) -> Table:
         return Table((), [], True)
     if is_whole:
         try:
-            return _of_objects(rows_in(msgspec.json.decode(text), None), is_whole)
+            return _of_objects(rows_in(decode_json(text), None), is_whole)
         except (msgspec.DecodeError, RecursionError):
             pass
     if _has_lines(text):
@@ -72,7 +73,7 @@ def _has_lines(text: str) -> bool:
     """Whether the first line is an object by itself."""
     first, end, _ = text.lstrip().partition("\n")
     try:
-        return bool(end) and isinstance(msgspec.json.decode(first), dict)
+        return bool(end) and isinstance(decode_json(first), dict)
     except (msgspec.DecodeError, RecursionError):
         return False
 
@@ -82,7 +83,7 @@ def _of_lines(text: str, is_whole: bool) -> Table:
     if not is_whole and not text.endswith("\n"):
         lines = lines[:-1]
     try:
-        values = [msgspec.json.decode(line) for line in lines[:_MAX_ROWS]]
+        values = [decode_json(line) for line in lines[:_MAX_ROWS]]
     except (msgspec.DecodeError, RecursionError):
         raise ConnectorError("response_invalid", "The file has a line that is not JSON.") from None
     return _of_objects([value if isinstance(value, dict) else {"value": value} for value in values], is_whole)

@@ -34,8 +34,9 @@ from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, MutualTlsConfig, Stream, origin_of
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.batches import batches
+from app.connectors.values.json_text import exact_number
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import exact_number, json_safe
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]

@@ -36,8 +36,9 @@ from app.connectors.contract.objects import (
 from app.connectors.contract.steps import Steps
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
+from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, read_json
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:

@@ -37,8 +37,9 @@ from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
+from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, read_json
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:

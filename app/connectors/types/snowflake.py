@@ -41,8 +41,9 @@ from app.connectors.network.http import HttpClient, Origin, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
+from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, read_json
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredField, PortableType
+from app.connectors.values.json_text import read_json
 from app.connectors.values.values import json_safe
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ def _uuid(raw: bytes) -> Any:
 def _document(text: Any) -> Any:
     """The text itself where it is no JSON."""
     try:
-        return json_safe(msgspec.json.decode(text))
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError, TypeError):
         return json_safe(text)
 

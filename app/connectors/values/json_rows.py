@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
+from app.connectors.values.json_text import Digits
 
 ITEM_KEYS: Final = ("items", "data", "results", "value", "records", "content", "rows")
 """Names under which servers put the list of an answer, in the order in which they are looked for."""
@@ -14,6 +15,7 @@ BY_JSON_TYPE: Final[dict[str, PortableType]] = {
     "boolean": "boolean",
     "integer": "integer",
     "number": "number",
+    "decimal": "decimal",
     "string": "string",
     "array": "array",
     "object": "object",
@@ -70,18 +72,28 @@ def _kind(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "boolean"
-    names = {int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
+    return _KINDS[type(value)]
+
+
+_KINDS: Final[dict[type, str]] = {
+    int: "integer",
+    float: "number",
+    Digits: "decimal",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 
 
 def _merged(kinds: set[str]) -> PortableType:
     kinds = kinds - {"null"}
     if not kinds:
         return "unknown"
-    if kinds == {"integer", "number"}:
-        return "number"
+    if kinds <= {"integer", "number", "decimal"} and len(kinds) > 1:
+        return "decimal" if "decimal" in kinds else "number"
     return BY_JSON_TYPE[kinds.pop()] if len(kinds) == 1 else "json"
 
 
 def _native(kinds: set[str]) -> str:
-    return "|".join(sorted(kinds - {"null"})) or "null"
+    """As JSON has it, where a number of many digits is a number."""
+    return "|".join(sorted({"number" if kind == "decimal" else kind for kind in kinds - {"null"}})) or "null"

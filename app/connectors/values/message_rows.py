@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_rows import fields_of
+from app.connectors.values.json_text import decode_json
 from app.connectors.values.values import json_safe
 
 MAX_MEMBERS: Final = 100
@@ -80,8 +81,8 @@ def _document(payload: bytes) -> Any:
     if payload.lstrip()[:1] not in {b"{", b"["}:
         return None
     try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return decode_json(payload)
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

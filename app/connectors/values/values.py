@@ -20,7 +20,7 @@ import datetime as dt
 import math
 import uuid
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -44,23 +44,6 @@ def json_safe(value: Any, depth: int = 0) -> Any:
     if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
         return [json_safe(item, depth + 1) for item in value]
     return _as_text(value)
-
-
-def read_json(text: str | bytes) -> Any:
-    """What a JSON text stands for, as above. Raises `msgspec.DecodeError` or `RecursionError` for what is none."""
-    return json_safe(_decoder.decode(text))
-
-
-def exact_number(digits: str) -> float | str:
-    """The floating point number that says just that, or the digits themselves."""
-    value = float(digits)
-    try:
-        return value if Decimal(repr(value)) == Decimal(digits) else digits
-    except InvalidOperation:  # Not even a Decimal takes an exponent like this one.
-        return digits
-
-
-_decoder: Final = msgspec.json.Decoder(float_hook=exact_number)
 
 
 def _as_text(value: Any) -> str:

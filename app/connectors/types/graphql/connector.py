@@ -38,6 +38,7 @@ from app.connectors.network.http_auth import (
 )
 from app.connectors.types.graphql.schema import Listing, listings, query_for, rows_at, schema_of
 from app.connectors.values.batches import slices
+from app.connectors.values.json_text import decode_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
@@ -184,7 +185,7 @@ class Session:
         from graphql import get_introspection_query
 
         response = await self.ask(get_introspection_query(descriptions=False), max_bytes=_MAX_SCHEMA_BYTES)
-        return [one for one in listings(schema_of(response.json()["data"])) if self._config.shows(one.name)]
+        return [one for one in listings(schema_of(response.json(decode_json)["data"])) if self._config.shows(one.name)]
 
     async def rows(self, listing: Listing, columns: Sequence[str], wanted: int) -> Rows:
         """Goes from page to page where the field can be asked for the next one."""
@@ -205,7 +206,7 @@ class Session:
 
     async def _page(self, listing: Listing, columns: Sequence[str], variables: Mapping[str, Any]) -> _Page:
         response = await self.ask(query_for(listing, columns, list(variables)), variables)
-        value = response.json()["data"].get(listing.name)
+        value = response.json(decode_json)["data"].get(listing.name)
         found = [] if value is None else rows_at(value, listing.row_path)
         if listing.value is not None:
             return _Page([{"value": item} for item in found], None)
@@ -306,7 +307,7 @@ def _refuse_without_data(response: Response) -> None:
 def _answer(response: Response) -> dict[str, Any] | None:
     """The body, if it is one of GraphQL."""
     try:
-        answer = response.json()
+        answer = response.json(decode_json)
     except ConnectorError:
         return None
     is_graphql = isinstance(answer, dict) and (isinstance(answer.get("errors"), list) or "data" in answer)

@@ -51,8 +51,9 @@ from app.connectors.types.mysql.catalog import (
 )
 from app.connectors.types.mysql.connection import NO_KEY, connection_class, under_way
 from app.connectors.values.batches import batches
+from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, read_json
+from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]

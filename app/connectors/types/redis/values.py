@@ -26,7 +26,8 @@ import msgspec
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.redis.session import MAX_REPLY_BYTES, Command, Session, TooLong
-from app.connectors.values.values import json_safe, read_json
+from app.connectors.values.json_text import read_json
+from app.connectors.values.values import json_safe
 
 MAX_COLUMNS: Final = 100
 """A hash of more fields is a table of fields, not one of columns."""

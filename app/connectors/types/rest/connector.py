@@ -41,6 +41,7 @@ from app.connectors.types.rest.openapi import Document, as_document, described_l
 from app.connectors.types.rest.pages import PaginationMode, Paging, Rows, first_page, read_rows
 from app.connectors.values.batches import batches
 from app.connectors.values.json_rows import fields_of
+from app.connectors.values.json_text import decode_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 
@@ -152,7 +153,7 @@ class Rest(Connector[RestConfig, RestSecrets]):
                 return
             with steps.step("list", f"{len(endpoints)} resources are known."):
                 refuse_unless_ok(response)
-                response.json()
+                response.json(decode_json)
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._client() as client:

@@ -13,6 +13,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.network.http import Response, origin_of
 from app.connectors.network.http_auth import refuse_unless_ok, refuse_unless_signed_in, with_query
 from app.connectors.values.json_rows import at_pointer, rows_in
+from app.connectors.values.json_text import decode_json
 
 PaginationMode = Literal["none", "page", "offset", "cursor", "link_header"]
 Fetch = Callable[[str], Awaitable[Response]]
@@ -99,7 +100,7 @@ async def _pages(fetch: Fetch, first: str, pointer: str | None, paging: Paging) 
 def _content(response: Response, pointer: str | None) -> tuple[list[dict[str, Any]], Any]:
     refuse_unless_signed_in(response)
     refuse_unless_ok(response)
-    answer = response.json()
+    answer = response.json(decode_json)
     return rows_in(answer, pointer), answer
 
 
