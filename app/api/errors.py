@@ -6,9 +6,9 @@ from typing import Any
 
 from litestar import Request
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Receive, Scope
 
-from app.core.answers import Answer, error_answer
+from app.core.answers import Answer, AnySend, error_answer
 from app.core.database import explain
 from app.core.errors import (
     BadRequest,
@@ -22,6 +22,8 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.core.exchange import Exchange
+from app.domain.parts import Parts
+from app.domain.refusals import reason_of, record_refusal
 
 log = logging.getLogger("hub.errors")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
@@ -29,7 +31,25 @@ _BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: To
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Answer[ErrorBody]:
-    return error_answer(Exchange.of(request.scope), as_hub_error(error))
+    exchange, found = Exchange.of(request.scope), as_hub_error(error)
+    reason = reason_of(found) if exchange.principal is not None else None
+    return error_answer(exchange, found) if reason is None else Refusal(request.app.state.parts, found, reason)
+
+
+class Refusal(Answer[ErrorBody]):
+    """An answer that is sent once what it refuses is on record; where that cannot be, the answer says so instead."""
+
+    def __init__(self, parts: Parts, error: HubError, reason: str) -> None:
+        super().__init__(error.status, [], b"")
+        self._parts, self._error, self._reason = parts, error, reason
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
+        exchange, error = Exchange.of(scope), self._error
+        try:
+            await record_refusal(self._parts, exchange, self._reason)
+        except Exception as failure:
+            error = as_hub_error(failure)
+        await error_answer(exchange, error)(scope, receive, send)
 
 
 def as_hub_error(error: BaseException) -> HubError:

@@ -4,7 +4,7 @@
     ├── BadRequest 400
     ├── Unauthenticated 401
     ├── Forbidden 403
-    ├── NotFound 404
+    ├── NotFound 404 ───── Hidden (on record as a refusal)
     ├── MethodNotAllowed 405
     ├── Conflict 409
     ├── PreconditionFailed 412
@@ -119,6 +119,14 @@ class NotFound(HubError[codes.NotFoundCode]):
 
     status = 404
     sentences = codes.NOT_FOUND
+
+
+class Hidden(NotFound):
+    """Answers like NotFound, and is on record as a refusal: there or not, it is nothing that this caller may see."""
+
+    def __init__(self, reason: codes.ForbiddenCode = "permission_missing") -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class MethodNotAllowed(HubError[codes.MethodNotAllowedCode]):

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.answers import require_match
 from app.core.database import Base
-from app.core.errors import Forbidden, NotFound
+from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.rows import complete
 from app.core.security import Principal
@@ -177,33 +177,8 @@ async def unit_of_work(request: Request[Any, Any, Any]) -> AsyncGenerator[UnitOf
     try:
         yield work
         await work.commit()
-    except Forbidden as error:
-        await work.close()
-        await record_refusal(request.parts, request.exchange, error)
-        raise
     finally:
         await work.close()
-
-
-async def record_refusal(parts: Parts, exchange: Exchange, error: Forbidden) -> None:
-    """A refused call of a known principal is on record before its 403 is sent, in a transaction of its own."""
-    if exchange.principal is None:
-        return
-    row = audit_row(
-        f"{exchange.method.lower()} {exchange.scope['path']}"[:500],
-        "route",
-        None,
-        tenant_id=exchange.principal.tenant_id,
-        principal=exchange.principal,
-        exchange=exchange,
-        address=client_address(parts, exchange),
-        outcome="refused",
-        detail=error.code,
-    )
-    records = Records(CHANNEL)
-    records.audits.append(row)
-    async with parts.reads.connection() as connection:
-        await records.write(connection)
 
 
 def client_address(parts: Parts, exchange: Exchange | None) -> str | None:

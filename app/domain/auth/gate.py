@@ -13,11 +13,10 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.core.bodies import require_form
-from app.core.errors import BadRequest, Forbidden, InternalError, NotFound
+from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError
 from app.core.exchange import Exchange
 from app.core.security import Access, Principal, bearer_token
 from app.domain.parts import Parts
-from app.domain.work import record_refusal
 
 
 class Gate(ASGIMiddleware):
@@ -44,7 +43,7 @@ class Gate(ASGIMiddleware):
             parts: Parts = scope["litestar_app"].state.parts
             scope["user"] = principal = await authenticate(parts, exchange)
             if access.permission is not None and access.permission not in principal.permissions:
-                await _refuse(parts, exchange, principal, access.permission)
+                raise _refusal(exchange, principal, access.permission)
         if scope["query_string"] and not access.takes_query:
             raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
         if access.takes_form:
@@ -59,12 +58,12 @@ async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
     return signed.principal
 
 
-async def _refuse(parts: Parts, exchange: Exchange, principal: Principal, permission: str) -> None:
+def _refusal(exchange: Exchange, principal: Principal, permission: str) -> HubError:
     """A collection, or what one may see but not do, is a 403; a single thing that one may not see is not there."""
-    error = Forbidden(f"This needs the permission `{permission}`.", code="permission_missing")
-    await record_refusal(parts, exchange, error)
     is_seen = principal.may(f"{permission.partition(':')[0]}:read")
-    raise error if is_seen or not exchange.scope["path_params"] else NotFound
+    if not is_seen and exchange.scope["path_params"]:
+        return Hidden()
+    return Forbidden(f"This needs the permission `{permission}`.", code="permission_missing")
 
 
 def check_routes(app: Litestar, permissions: Iterable[str]) -> None:

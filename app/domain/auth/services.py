@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, selec
 from uuid_utils.compat import uuid7
 
 from app.core.answers import Answer, answer
-from app.core.errors import BadRequest, Fault, Forbidden, NotFound, TooManyRequests, Unauthenticated
+from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
 from app.domain.auth.models import Session
@@ -43,7 +43,7 @@ async def register(work: UnitOfWork, new: Register) -> UserOut:
     if work.parts.settings.registration == "closed":
         raise Forbidden(code="registration_closed")
     user = UserCreate(email=new.email, password=new.password, first_name=new.first_name, last_name=new.last_name)
-    return await UserService(work).create(user)
+    return await UserService(work).create(user, is_registration=True)
 
 
 async def login(request: HubRequest, given: Login) -> TokenPair:
@@ -205,6 +205,7 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
             if generation == session.generation:
                 return await _rotate(work, session, email)
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
+                _record_refresh(work, session, email, detail="repeated")
                 return _pair(work, session)
             await _end_reused(work, session, email)
     raise Unauthenticated("The refresh token is not valid any more. Sign in again.", code="invalid_refresh_token")
@@ -227,8 +228,12 @@ async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
     session.rotated_at = session.last_seen_at = session.updated_at = work.now
     session.idle_expires_at = work.now + IDLE_LIFETIME
     await SessionRepository(work.session).update(session)
-    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email)
+    _record_refresh(work, session, email)
     return _pair(work, session)
+
+
+def _record_refresh(work: UnitOfWork, session: Session, email: str, *, detail: str | None = None) -> None:
+    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email, detail=detail)
 
 
 async def _end_reused(work: UnitOfWork, session: Session, email: str) -> None:
@@ -288,7 +293,7 @@ async def logout(work: UnitOfWork, scope: str) -> None:
 
 
 async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
-    """Raises NotFound where it is not a live session of the actor's."""
+    """Raises NotFound for a session of the actor's that has ended, and Hidden for what is not theirs, there or not."""
     statement = (
         update(Session)
         .where(Session.id == session_id, Session.user_id == work.actor.id, Session.revoked_at.is_(None))
@@ -296,7 +301,7 @@ async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
         .returning(Session.id)
     )
     if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
-        raise NotFound
+        raise NotFound if await SessionRepository(work.session).exists(id=session_id, user_id=work.actor.id) else Hidden
     work.forget("session", session_id)
 
 

@@ -19,7 +19,7 @@ from app.core.outcomes import outcomes
 from app.core.security import Principal, bearer_token, requires, signed_in
 from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
-from app.domain.jobs.services import UNFINISHED, JobService, may_see
+from app.domain.jobs.services import UNFINISHED, JobService, require_right_to_see
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
@@ -74,8 +74,11 @@ class JobController(Controller):
 
 
 async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOut:
-    job = await request.parts.reads.one(JOB, JobOut, id=job_id, tenant_id=principal.tenant_id)
-    if not may_see(principal, job.created_by, "jobs:read"):
+    """Raises NotFound, or Hidden for somebody who may see their own only."""
+    found = await request.parts.reads.rows(JOB, {"id": job_id, "tenant_id": principal.tenant_id})
+    job = JobOut(*found[0]) if found else None
+    require_right_to_see(principal, None if job is None else job.created_by)
+    if job is None:
         raise NotFound
     return job
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from app.core.errors import Conflict, Forbidden, NotFound
+from app.core.errors import Conflict, Forbidden, Hidden
 from app.core.security import Principal
 from app.domain.jobs.models import Job
 from app.domain.jobs.repositories import JobRepository
@@ -44,10 +44,12 @@ class JobService:
     async def cancel(self, job_id: UUID) -> JobOut:
         """A waiting job ends at once, a running one as soon as its worker sees the wish.
 
-        Raises Conflict where it has ended, NotFound where it may not be seen, Forbidden where it may only be seen.
+        Raises Conflict where it has ended, NotFound or Hidden where it may not be seen, Forbidden where it may only be
+        seen.
         """
-        job = await self._jobs.get_one(id=job_id, with_for_update=True)
-        self._require_right_to_cancel(job)
+        found = await self._jobs.get_one_or_none(id=job_id, with_for_update=True)
+        self._require_right_to_cancel(found)
+        job = self._jobs.check_not_found(found)
         if job.status not in UNFINISHED:
             raise Conflict(code="job_ended")
         is_waiting = job.status == "queued"
@@ -61,13 +63,13 @@ class JobService:
         self._work.announce("job.cancelled" if is_waiting else "job.cancel_requested", f"jobs/{job_id}", shown)
         return shown
 
-    def _require_right_to_cancel(self, job: Job) -> None:
-        actor = self._work.actor
-        if may_see(actor, job.created_by, "jobs:write"):
+    def _require_right_to_cancel(self, job: Job | None) -> None:
+        actor, created_by = self._work.actor, None if job is None else job.created_by
+        if may_see(actor, created_by, "jobs:write"):
             return
-        if not actor.may("jobs:read"):
-            raise NotFound
-        raise Forbidden("This needs the permission `jobs:write`.", code="permission_missing")
+        require_right_to_see(actor, created_by)
+        if job is not None:
+            raise Forbidden("This needs the permission `jobs:write`.", code="permission_missing")
 
     async def _shown(self, job_id: UUID) -> JobOut:
         return await self._jobs.read(JobOut, id=job_id, tenant_id=self._work.tenant_id)
@@ -76,3 +78,11 @@ class JobService:
 def may_see(principal: Principal, created_by: UUID | None, permission: str) -> bool:
     """One's own jobs, and with the permission everybody's."""
     return created_by == principal.id or principal.may(permission)
+
+
+def require_right_to_see(principal: Principal, created_by: UUID | None) -> None:
+    """Raises Hidden. What is not there is nobody's own, so that it is refused alike to those who may see their own
+    only: neither the answer nor the time that it takes tells them what is there.
+    """
+    if not may_see(principal, created_by, "jobs:read"):
+        raise Hidden

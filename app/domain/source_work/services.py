@@ -1,14 +1,12 @@
 """Work at sources as requests ask for it. No transaction is open while a source is dialled: what is needed is read in
 one, what came of it is written in the next."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 from app.connectors import registry
 from app.connectors.contract.objects import PreviewResult
 from app.connectors.contract.steps import TestResult
-from app.core.errors import Conflict, Forbidden
+from app.core.errors import Conflict
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService
 from app.domain.requests import HubRequest
@@ -20,7 +18,7 @@ from app.domain.sources.reach import Reach, plain
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import NewDataSource, type_of
 from app.domain.sources.types import require_offered
-from app.domain.work import UnitOfWork, record_refusal, work_of_its_own
+from app.domain.work import UnitOfWork, work_of_its_own
 
 DISCOVER = "data_source.discover"
 
@@ -34,8 +32,7 @@ class SourceWorkService:
         """Raises BadRequest as registering it would."""
         connector = registry.get(type_of(given))
         require_offered(self._parts.settings, connector.type)
-        async with _refusals_recorded(self._request):
-            secrets = values_to_test(self._parts, self._request.principal, connector, given)
+        secrets = values_to_test(self._parts, self._request.principal, connector, given)
         reach = Reach(connector.type, plain(given.config), secrets)
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)
         async with work_of_its_own(self._request) as work:
@@ -45,7 +42,7 @@ class SourceWorkService:
 
     async def test(self, source_id: UUID, changes: ConnectionPatch | None) -> TestResult:
         """With changes nothing is kept in the history: they are not saved. Raises as an update with them would."""
-        async with _refusals_recorded(self._request), work_of_its_own(self._request) as work:
+        async with work_of_its_own(self._request) as work:
             reach = await reach_of(work, source_id, changes)
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)
         async with work_of_its_own(self._request) as work:
@@ -80,13 +77,3 @@ class DiscoveryService:
         job = await jobs.enqueue(DISCOVER, subject_id=source_id)
         self._work.audit("data_source.discover", "data_source", source_id, after={"job_id": str(job.id)})
         return job
-
-
-@asynccontextmanager
-async def _refusals_recorded(request: HubRequest) -> AsyncIterator[None]:
-    """What is refused outside of the request's own transaction is on record before its 403 is sent."""
-    try:
-        yield
-    except Forbidden as error:
-        await record_refusal(request.parts, request.exchange, error)
-        raise

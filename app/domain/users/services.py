@@ -47,8 +47,8 @@ class UserService:
         self._users = UserRepository(work.session, tenant_id=work.tenant_id)
         self._held = UserRoleRepository(work.session, tenant_id=work.tenant_id)
 
-    async def create(self, new: UserCreate, *, roles: Iterable[UUID] = ()) -> UserOut:
-        """A user who holds `public` and the given roles.
+    async def create(self, new: UserCreate, *, roles: Iterable[UUID] = (), is_registration: bool = False) -> UserOut:
+        """A user who holds `public` and the given roles; by registration they act themselves.
 
         Raises BadRequest for a weak password, Conflict for a taken address.
         """
@@ -58,7 +58,8 @@ class UserService:
         await self._users.add(user)
         await self._hold(user.id, (PUBLIC_ROLE_ID, *roles))
         shown = await self._shown(user.id)
-        self._work.audit("user.create", "user", user.id, after=shown)
+        actor = (user.id, user.email) if is_registration else (None, None)
+        self._work.audit("user.create", "user", user.id, after=shown, actor_id=actor[0], actor_name=actor[1])
         self._work.announce("user.created", f"users/{user.id}", shown)
         return shown
 
