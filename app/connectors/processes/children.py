@@ -86,7 +86,7 @@ class Children:
 
     @property
     def template_pids(self) -> frozenset[int]:
-        return frozenset(template.pid for template in self._templates if template.pid and not template.is_used_up)
+        return frozenset(template.pid for template in self._templates if template.pid)
 
     def _template(self, type_name: str) -> Template:
         template = self._by_type.pop(type_name, None)
