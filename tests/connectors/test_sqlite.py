@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.connectors.contract.failures import ConnectorError
@@ -250,8 +251,9 @@ async def test_rows_stop_where_the_bytes_are_used_up(
     made(root / "long.db", "CREATE TABLE t (a)").close()
     with closing(sqlite3.connect(root / "long.db")) as connection, connection:
         connection.executemany("INSERT INTO t VALUES (?)", [["x" * 500]] * 100)
-    result = await shown(sandbox, policy, "long.db", PreviewRequest(path=("t",), max_bytes=1024))
+    result = await shown(sandbox, policy, "long.db", PreviewRequest(path=("t",), max_bytes=1100))
     assert (len(result.rows), result.truncated) == (2, True)
+    assert len(msgspec.json.encode([result.columns, result.rows])) <= 1100
     result = await shown(sandbox, policy, "long.db", PreviewRequest(path=("t",), limit=0))
     assert (len(result.rows), result.truncated) == (0, True)
 
