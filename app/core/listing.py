@@ -270,12 +270,13 @@ def boolean_filter(column: Column, *, description: str = "") -> Filter:
 
 
 def parse_uuid(text: str) -> UUID:
-    if len(text) != 36:
-        raise ValueError("must be a UUID")
     try:
-        return UUID(text)
+        found = UUID(text)
     except ValueError:
         raise ValueError("must be a UUID") from None
+    if str(found) != text.lower():
+        raise ValueError("must be a UUID")
+    return found
 
 
 def uuid_filter(column: Column, *, description: str = "") -> Filter:

@@ -142,11 +142,33 @@ async def test_no_body_and_no_answer_lies_about_in_the_open(hub: Hub, records: R
     ).status_code == 422
 
 
-async def test_registering_twice_with_one_key_registers_once(hub: Hub) -> None:
-    key, body = uuid4().hex, {"email": f"{uuid4().hex}@example.org", "password": PASSWORD}
-    first = await create(hub.client(), key, body, "/api/v1/auth/register")
-    again = await create(hub.client(), key, body, "/api/v1/auth/register")
-    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+@pytest.mark.found("A7")
+async def test_people_whom_nobody_knows_share_no_key(hub: Hub) -> None:
+    key = uuid4().hex
+    bodies = [{"email": f"{uuid4().hex}@example.org", "password": PASSWORD} for _ in range(3)]
+    answers = [await create(hub.client(), key, body, "/api/v1/auth/register") for body in bodies]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    again = await create(hub.client(), key, bodies[0], "/api/v1/auth/register")
+    assert (again.status_code, again.json()["code"]) == (409, "email_taken")
+    assert "idempotency-replayed" not in again.headers
+
+
+@pytest.mark.found("A7")
+async def test_the_document_offers_keys_to_known_callers_only(hub: Hub) -> None:
+    paths = (await hub.client().get("/openapi.json")).json()["paths"]
+    for path, item in paths.items():
+        for operation in item.values():
+            named = [each for each in operation.get("parameters", ()) if "IdempotencyKey" in str(each)]
+            assert not (named and operation.get("security") == [{}]), path
+
+
+@pytest.mark.found("A8")
+async def test_a_path_with_more_slashes_is_the_same_path(hub: Hub) -> None:
+    key, body = uuid4().hex, {"name": uuid4().hex}
+    first = await create(hub.admin, key, body)
+    for path in (f"{ROLES}/", "/api//v1/roles", f"{ROLES}//"):
+        again = await create(hub.admin, key, body, path)
+        assert (again.status_code, again.content) == (201, first.content)
 
 
 async def test_an_answer_is_replayed_in_the_form_that_is_asked_for(hub: Hub) -> None:

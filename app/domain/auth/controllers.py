@@ -28,7 +28,6 @@ from app.domain.auth.schemas import (
     SessionOut,
     TokenPair,
 )
-from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
@@ -46,7 +45,6 @@ class AuthController(Controller):
     tags = ["auth"]
 
     @post("/register", opt=open_to_all() | REGISTERING, summary="Register")
-    @idempotent
     async def register(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Register]
     ) -> Tagged[UserOut]:

@@ -5,6 +5,7 @@ nothing is closed to all, and `check_routes` stops the start over it.
 """
 
 from collections.abc import Iterable
+from uuid import UUID
 
 from litestar import Litestar
 from litestar.enums import ScopeType
@@ -13,7 +14,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.core.bodies import require_form
-from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError
+from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound
 from app.core.exchange import Exchange
 from app.core.security import Access, Principal, bearer_token
 from app.domain.parts import Parts
@@ -30,6 +31,7 @@ class Gate(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for
         query parameters where the route takes none."""
+        _refuse_other_spellings(scope)
         access: Access | None = scope["route_handler"].opt.get("access")
         if access is not None:
             await self._admit(scope, access)
@@ -56,6 +58,15 @@ async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
     exchange.signed = signed = await parts.principals.of(claims)
     exchange.principal = signed.principal
     return signed.principal
+
+
+def _refuse_other_spellings(scope: Scope) -> None:
+    """Raises NotFound for an id in capitals, in braces, without dashes or as a URN, all of which the router takes: what
+    has several paths has several places in caches, logs, limits and records.
+    """
+    ids = [str(value) for value in scope["path_params"].values() if isinstance(value, UUID)]
+    if ids and [part for part in scope["path"].split("/") if part in ids] != ids:
+        raise NotFound
 
 
 def _refusal(exchange: Exchange, principal: Principal, permission: str) -> HubError:

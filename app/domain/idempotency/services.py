@@ -31,12 +31,16 @@ FIELD = "idempotency_keys.answer"
 
 
 def idempotent(handler: Handler) -> Handler:
-    """Wrap a handler that takes `request` and `work`; it runs inside of the transaction, around the handler."""
+    """Wrap a handler that takes `request` and `work`; it runs inside of the transaction, around the handler.
+
+    Keys are a space of each caller's own. Of somebody whom nobody knows there is no telling who else they are, so that
+    a key of theirs says nothing.
+    """
 
     @wraps(handler)
     async def replaying(*args: Any, request: HubRequest, work: UnitOfWork, **kwargs: Any) -> Answer[Any]:
         key = request.exchange.header(b"idempotency-key")
-        if key is None:
+        if key is None or work.principal is None:
             answer: Answer[Any] = await handler(*args, request=request, work=work, **kwargs)
             return answer
         record_id, body = _identify(request, work, key), await request.body()
@@ -51,7 +55,9 @@ def idempotent(handler: Handler) -> Handler:
 
 
 def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
-    """Raises BadRequest for a key that is empty, too long or not printable ASCII."""
+    """Raises BadRequest for a key that is empty, too long or not printable ASCII. The path names a thing in one way
+    only: the gate lets no other spelling of an id through, and the router has taken superfluous slashes away.
+    """
     if not KEY_FORM.fullmatch(key):
         raise BadRequest(code="invalid_idempotency_key")
     return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
