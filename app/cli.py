@@ -67,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the main job, end to end, on real data")
     demo.set_defaults(run=_demo)
 
+    backup = commands.add_parser("backup", help="write the schema and all data to a file; the keys are not in it")
+    backup.add_argument("file", type=Path, metavar="FILE")
+    backup.set_defaults(run=_backup)
+
+    restore = commands.add_parser("restore", help="put a backup into an empty database")
+    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.add_argument("--replace", action="store_true", help="delete what is in the database first")
+    restore.set_defaults(run=_restore)
+
     keys = commands.add_parser("keys", help="the keys for stored secrets and access tokens")
     keys.add_argument("action", choices=("generate", "list", "rotate"))
     keys.set_defaults(run=_keys)
@@ -142,6 +151,18 @@ def _demo(asked: argparse.Namespace) -> int:
     from app.commands.demo import demo
 
     return demo(_settings())
+
+
+def _backup(asked: argparse.Namespace) -> int:
+    from app.commands.backup import back_up
+
+    return back_up(_settings(), asked.file)
+
+
+def _restore(asked: argparse.Namespace) -> int:
+    from app.commands.backup import restore
+
+    return restore(_settings(), asked.file, replace=asked.replace)
 
 
 def _keys(asked: argparse.Namespace) -> int:

@@ -63,7 +63,7 @@ async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", targe
     lock = await asyncpg.connect(owner_url, timeout=5)
     try:
         await lock.execute("SELECT pg_advisory_lock($1)", LOCK)
-        await _ensure_roles(lock)
+        await ensure_roles(lock)
         await asyncio.to_thread(_run_alembic, owner_url, direction, target)
         if await revision_of(lock) == head():
             await _seed(lock)
@@ -71,7 +71,7 @@ async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", targe
         await lock.close()
 
 
-async def _ensure_roles(connection: Any) -> None:
+async def ensure_roles(connection: Any) -> None:
     """Both roles exist, and whoever migrates is a member of them.
 
     Where they were made beforehand no right is needed.
