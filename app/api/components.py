@@ -37,10 +37,10 @@ class Components:
         )
         for (_, info), reference in zip(structs, found[len(asked) :], strict=True):
             _complete(info, schemas[reference["$ref"].removeprefix(PLACE)])
-        self._references = {wanted: _renamed(reference) for wanted, reference in zip(asked, found, strict=False)}
-        self.schemas: dict[str, Schema] = _with_named_choices(
-            {_page_name(name): _renamed(schema) for name, schema in sorted(schemas.items())}
-        )
+        naming = _Naming()
+        self._references = {wanted: naming.tidied(reference) for wanted, reference in zip(asked, found, strict=False)}
+        own = {_page_name(name): naming.named_schema(_page_name(name), schema) for name, schema in schemas.items()}
+        self.schemas: dict[str, Schema] = dict(sorted((own | naming.named).items()))
 
     def of(self, wanted: Any) -> Schema:
         """The schema of one of the types, most often a reference."""
@@ -173,43 +173,64 @@ def _page_name(name: str) -> str:
     return _PAGE.sub(r"PageOf\1", name)
 
 
-def _renamed(value: Any) -> Any:
-    """The same schema with readable names of generic types in its references; enumerations of texts say their type."""
-    if isinstance(value, dict):
-        if _is_of_texts(value.get("enum")):
-            value = {"type": "string"} | value
-        return {key: _page_name(item) if key == "$ref" else _renamed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_renamed(item) for item in value]
-    return value
+class _Naming:
+    """Says what msgspec leaves unsaid, and gives names: to pages, to closed lists of texts, and to unions by type, so
+    that a generated client has one type for each.
+    """
+
+    def __init__(self) -> None:
+        self.named: dict[str, Schema] = {}
+        """What got a name of its own."""
+
+    def named_schema(self, name: str, schema: Schema) -> Schema:
+        """Of a Struct; the lists of texts in it are named by their `Meta(title=...)`, else after Struct and field."""
+        properties = {
+            field: self.tidied(described, name + "".join(word.capitalize() for word in field.split("_")))
+            for field, described in schema.get("properties", {}).items()
+        }
+        rest = {key: value for key, value in schema.items() if key != "properties"}
+        return self.tidied(rest) | ({"properties": properties} if properties else {})
+
+    def tidied(self, schema: Schema, name: str = "") -> Schema:
+        found = {key: self._inner(key, value, name) for key, value in schema.items()}
+        if "$ref" in found:
+            return found | {"$ref": _page_name(found["$ref"])}
+        if "discriminator" in found:
+            return self._union(found)
+        if _is_of_texts(found.get("enum")):
+            return self._choice({"type": "string"} | found, name)
+        return {"items": {}} | found if found.get("type") == "array" else found
+
+    def _inner(self, key: str, value: Any, name: str) -> Any:
+        if key in ("items", "additionalProperties") and isinstance(value, dict):
+            return self.tidied(value, name)
+        return [self.tidied(variant, name) for variant in value] if key in ("anyOf", "prefixItems") else value
+
+    def _union(self, schema: Schema) -> Schema:
+        """One variant only can fit, since each has its own tag. Named after what their names end with."""
+        variants = [variant["$ref"].removeprefix(PLACE) for variant in schema["anyOf"]]
+        return self._reference(
+            f"Any{_common_ending(variants)}", {"oneOf": schema["anyOf"], "discriminator": schema["discriminator"]}
+        )
+
+    def _choice(self, schema: Schema, name: str) -> Schema:
+        if len(schema["enum"]) == 1 or not (name := schema.get("title", name)):
+            return schema
+        rest = {key: value for key, value in schema.items() if key not in ("enum", "title", "type")}
+        return self._reference(name, {"type": "string", "enum": schema["enum"]}) | rest
+
+    def _reference(self, name: str, schema: Schema) -> Schema:
+        """Raises ValueError where two different schemas have one name."""
+        if self.named.setdefault(name, schema) != schema:
+            raise ValueError(f"there are two schemas named {name}")
+        return {"$ref": PLACE + name}
+
+
+def _common_ending(names: list[str]) -> str:
+    first = names[0]
+    endings = (first[start:] for start in range(len(first)))
+    return next(ending for ending in endings if all(name.endswith(ending) for name in names))
 
 
 def _is_of_texts(choices: Any) -> bool:
     return isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
-
-
-def _with_named_choices(schemas: dict[str, Schema]) -> dict[str, Schema]:
-    """Each closed list of texts as a schema of its own, so that a generated client has one type for it: named by its
-    `Meta(title=...)`, else after the Struct and the field.
-    """
-    choices: dict[str, Schema] = {}
-    for struct, schema in schemas.items():
-        for field, described in schema.get("properties", {}).items():
-            name = struct + "".join(word.capitalize() for word in field.split("_"))
-            schema["properties"][field] = _by_name(described, name, choices)
-    return dict(sorted((schemas | choices).items()))
-
-
-def _by_name(schema: Schema, name: str, choices: dict[str, Schema]) -> Schema:
-    """Raises ValueError where two different lists have one name."""
-    if _is_of_texts(schema.get("enum")) and len(schema["enum"]) > 1:
-        name, found = schema.get("title", name), {"type": "string", "enum": schema["enum"]}
-        if choices.setdefault(name, found) != found:
-            raise ValueError(f"there are two lists of choices named {name}")
-        return {"$ref": PLACE + name} | {key: schema[key] for key in schema if key not in ("enum", "title", "type")}
-    for inner in ("items", "additionalProperties"):
-        if isinstance(schema.get(inner), dict):
-            schema[inner] = _by_name(schema[inner], name, choices)
-    if "anyOf" in schema:
-        schema["anyOf"] = [_by_name(variant, name, choices) for variant in schema["anyOf"]]
-    return schema

@@ -60,7 +60,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     # Nothing of this is imported before a document is wanted: start-up time is part of the product.
     from app.api.components import Components
     from app.api.examples import Examples
-    from app.api.operations import Operations, error_responses
+    from app.api.operations import Operations, describe_codes, error_responses
     from app.api.route_table import documented_routes
     from app.core.migrations import permissions
 
@@ -71,6 +71,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     components = Components(kind for kind in spoken if kind not in (None, type(None), str, bytes))
     examples = Examples(components.schemas, _fits_in(components.schemas))
     operations = Operations(routes, components, examples, permissions())
+    components.schemas["ErrorCode"]["description"] = describe_codes()
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)

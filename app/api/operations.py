@@ -10,6 +10,7 @@ from litestar.enums import RequestEncodingType
 from app.api.components import WITHOUT_NUL, Components, Schema
 from app.api.endings import endings_of
 from app.api.examples import PATH_PARAMETERS, Examples
+from app.api.links import Links
 from app.api.route_table import Route
 from app.core.bodies import MERGE_PATCH
 from app.core.errors import (
@@ -37,6 +38,7 @@ class Operations:
         self._components = components
         self._examples = examples
         self._permissions = permissions
+        self._links = Links(routes)
         self._tagged = {route.path for route in routes if route.method == "GET" and route.sends_entity_tag}
 
     def of(self, route: Route) -> dict[str, Any]:
@@ -46,7 +48,7 @@ class Operations:
             "tags": [route.tag],
             "summary": handler.summary,
             "description": self._description(route),
-            "security": [{}] if access.is_open else [{"bearer": []}],
+            "security": [] if access.is_open else [{"bearer": []}],
         }
         if access.permission:
             operation["x-permission"] = access.permission
@@ -97,12 +99,12 @@ class Operations:
         media_type = getattr(field.kwarg_definition, "media_type", JSON)
         schema = self._components.of(route.body_type)
         if media_type == RequestEncodingType.URL_ENCODED:
-            content = {str(RequestEncodingType.URL_ENCODED.value): {"schema": schema, **self._example_of(schema)}}
+            media_types = [str(RequestEncodingType.URL_ENCODED.value)]
         else:
-            content = self._in_both_forms(schema)
-        if route.method == "PATCH":
-            content |= {MERGE_PATCH: content[JSON]}
-        return {"required": not field.has_default, "content": content}
+            media_types = [JSON, MERGE_PATCH] if route.method == "PATCH" else [JSON]
+        content = {media_type: {"schema": schema, **self._example_of(schema)} for media_type in media_types}
+        also = {} if JSON not in content else {"x-also-as": [MSGPACK]}
+        return {"required": not field.has_default, "content": content} | also
 
     def _responses(self, route: Route) -> dict[str, Any]:
         status = route.handler.status_code
@@ -128,10 +130,15 @@ class Operations:
         return endings_of(route, is_conditional=self._takes_if_match(route))
 
     def _success(self, route: Route, status: int) -> dict[str, Any]:
+        """MessagePack is named among the answers, where a generated client takes what it knows; among the forms of a
+        body it would be one that the client cannot write (`x-also-as`).
+        """
         names = ["ETag"] if route.sends_entity_tag else []
         names += ["Location"] if status in (201, 202) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
-        answer = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
+        answer: dict[str, Any] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
+        if links := self._links.of(route):
+            answer["links"] = links
         return answer if status == 204 else answer | {"content": self._content(route)}
 
     def _content(self, route: Route) -> dict[str, Any]:
@@ -238,5 +245,14 @@ def _place_of(error: type[HubError]) -> str:
 
 
 def _told_apart(error: type[HubError], codes: list[str]) -> str:
-    """Each code with its sentence."""
-    return "\n".join(f"- `{code}`: {error.sentences[code]}" for code in codes)
+    """What the schema `ErrorCode` explains."""
+    return f"{error().detail} Codes: {', '.join(f'`{code}`' for code in codes)}."
+
+
+def describe_codes() -> str:
+    """Each code of an error with its sentences, as a list in Markdown."""
+    sentences: dict[str, list[str]] = {}
+    for error in ERRORS:
+        for code, sentence in error.sentences.items():
+            sentences.setdefault(code, []).append(f"{sentence} ({error.status})")
+    return "\n".join(f"- `{code}`: {' '.join(each)}" for code, each in sorted(sentences.items()))

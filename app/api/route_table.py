@@ -2,6 +2,9 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from litestar import Litestar
@@ -35,9 +38,12 @@ class Route(Struct, frozen=True):
 
     @property
     def body_type(self) -> Any:
-        """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one."""
+        """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one.
+
+        A body that may be left out is of the type that it has where it is there.
+        """
         field = self.handler.parsed_data_field
-        return None if field is None else self.handler.opt.get("body_as", field.annotation)
+        return None if field is None else _present(self.handler.opt.get("body_as", field.annotation))
 
     @property
     def answer_type(self) -> Any:
@@ -81,6 +87,13 @@ class Route(Struct, frozen=True):
     def line(self) -> int:
         """Where its module declares it: what one needs first stands first, as in any reference that is read."""
         return int(inspect.unwrap(self.handler.fn).__code__.co_firstlineno)
+
+
+def _present(annotation: Any) -> Any:
+    """`Logout` for `Logout | None`."""
+    members = get_args(annotation) if isinstance(annotation, UnionType) else ()
+    present = [member for member in members if member is not type(None)]
+    return reduce(or_, present) if present else annotation
 
 
 def all_routes(app: Litestar) -> list[Route]:

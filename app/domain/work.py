@@ -18,7 +18,8 @@ from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.rows import complete
 from app.core.security import Principal
-from app.domain.audit.services import Outcome, audit_row
+from app.domain.audit.schemas import Outcome
+from app.domain.audit.services import audit_row
 from app.domain.auth.principals import CHANNEL
 from app.domain.events.services import event_row
 from app.domain.parts import Parts

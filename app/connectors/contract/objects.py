@@ -70,14 +70,14 @@ class PreviewRequest(Struct, frozen=True, kw_only=True):
 
 class PreviewColumn(Struct, frozen=True):
     name: str
-    type: PortableType
+    type: Annotated[PortableType, Meta(title="PortableType")]
 
 
 class PreviewResult(Struct, frozen=True):
-    """Values are JSON-safe, see `app.connectors.values.values`."""
+    """A sample of the rows of an object."""
 
     columns: tuple[PreviewColumn, ...]
-    rows: list[list[Any]]
+    rows: list[list[Annotated[Any, Meta(description="A value in the JSON form of its column's type, or null.")]]]
     truncated: bool
     """More rows or columns exist, or a value was cut."""
     duration_ms: float

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Final, Literal, get_args
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from app.connectors.contract.failures import EXPLANATIONS, Code, ConnectorError, Fault
 
@@ -33,7 +33,7 @@ class TestResult(Struct, frozen=True):
 
     __test__: ClassVar[bool] = False  # Not a test class, whatever its name makes pytest believe.
 
-    status: TestStatus
+    status: Annotated[TestStatus, Meta(title="TestStatus")]
     steps: tuple[Step, ...]
     server: dict[str, str]
     """What the server said of itself: `product`, `version` and the like. Empty if it was not reached."""

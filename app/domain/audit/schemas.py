@@ -1,10 +1,14 @@
 """The audit log on the wire."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from msgspec import Meta
+
 from app.core.schemas import Output
+
+Outcome = Annotated[Literal["success", "failure", "refused"], Meta(title="AuditOutcome")]
 
 
 class AuditEventOut(Output):
@@ -16,8 +20,7 @@ class AuditEventOut(Output):
     action: str
     resource_type: str
     resource_id: UUID | None
-    outcome: str
-    """success, failure or refused."""
+    outcome: Outcome
     address: str | None
     request_id: str | None
     detail: str | None

@@ -1,7 +1,7 @@
 """Rows of the audit log: one per write, login and refusal, written in the transaction of what they record."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -10,8 +10,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.exchange import Exchange
 from app.core.security import Principal
-
-Outcome = Literal["success", "failure", "refused"]
+from app.domain.audit.schemas import Outcome
 
 NEVER_RECORDED = frozenset(
     ("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token")

@@ -46,7 +46,7 @@ class ChangePassword(Input):
 
 class TokenPair(Output):
     access_token: str
-    token_type: str
+    token_type: Literal["bearer"]
     expires_in: int
     """Seconds."""
     refresh_token: str

@@ -22,8 +22,9 @@ from app.core.database import DATABASE_ERRORS, explain
 from app.core.errors import HubError
 from app.core.log_context import LogContext, bound_to
 from app.core.notifications import Listener
-from app.domain.audit.services import Outcome
+from app.domain.audit.schemas import Outcome
 from app.domain.jobs.models import Job
+from app.domain.jobs.schemas import JobErrorCode
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
 from app.domain.work import unit_of_work_of
@@ -244,5 +245,5 @@ def _is_away(error: Exception) -> bool:
     return meaning is not None and meaning.status == 503
 
 
-def _error(code: str, message: str, can_retry: bool) -> dict[str, Any]:
+def _error(code: JobErrorCode, message: str, can_retry: bool) -> dict[str, Any]:
     return {"code": code, "message": message, "can_retry": can_retry}

@@ -1,9 +1,13 @@
 """Jobs on the wire."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from msgspec import Meta
+
+from app.connectors.contract import failures
+from app.core.error_codes import Code
 from app.core.schemas import EntityOut, Output
 
 
@@ -13,16 +17,23 @@ class Progress(Output):
     """Null while it is not known."""
 
 
+JobStatus = Annotated[
+    Literal["queued", "running", "succeeded", "failed", "cancelled"],
+    Meta(title="JobStatus"),
+]
+JobErrorCode = Annotated[Literal[Code, failures.Code, "worker_lost"], Meta(title="JobErrorCode")]
+"""Of the hub, or of the connector that did the work."""
+
+
 class JobError(Output):
-    code: str
+    code: JobErrorCode
     message: str
     can_retry: bool
 
 
 class JobOut(EntityOut):
     kind: str
-    status: str
-    """queued, running, succeeded, failed or cancelled."""
+    status: JobStatus
     subject_id: UUID | None
     """What the job is about, such as the data source it discovers."""
     progress: Progress

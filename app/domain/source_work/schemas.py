@@ -6,6 +6,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
 
+from app.connectors.contract.objects import PortableType
+from app.connectors.contract.steps import Step, TestStatus
 from app.core.schemas import Input, Output
 from app.domain.sources.schemas import ConfigPatch, SecretPatches, variants_of
 from app.domain.sources.secrets.masks import no_masks
@@ -33,8 +35,8 @@ class TestOut(Output):
     __test__ = False  # not a test class, whatever its name makes pytest believe
 
     id: UUID
-    status: str
-    steps: list[dict[str, Any]]
+    status: Annotated[TestStatus, Meta(title="TestStatus")]
+    steps: list[Step]
     server: dict[str, Any]
     duration_ms: float
     secret_versions: dict[str, int]
@@ -45,7 +47,7 @@ class TestOut(Output):
 
 class FieldOut(Output):
     name: str
-    type: str
+    type: Annotated[PortableType, Meta(title="PortableType")]
     """From one small vocabulary, the same for every type of source."""
     native_type: str
     """As the source calls it."""

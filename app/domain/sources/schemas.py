@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import fields as fields_of
 
 from app.connectors import registry
-from app.connectors.contract.base import Capabilities
+from app.connectors.contract.base import Capabilities, Category
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, patch_of, visible
@@ -77,11 +77,21 @@ class GivenSecrets(ConnectorSecrets, frozen=True, kw_only=True):
     """Base of every type's secrets in a request."""
 
 
+SourceCategory = Annotated[Category, Meta(title="SourceCategory")]
+SourceStatus = Annotated[Literal["untested", "passed", "failed", "unsupported"], Meta(title="SourceStatus")]
+if TYPE_CHECKING:
+    TypeName = str
+else:
+    TypeName = Annotated[
+        Literal[tuple(connector.type for connector in registry.all())], Meta(title="DataSourceTypeName")
+    ]
+
+
 class DataSourceOut(EntityOut):
     name: str
     description: str | None
-    type: str
-    category: str
+    type: TypeName
+    category: SourceCategory
     config: dict[str, Any]
     secrets: dict[str, SecretState]
     tags: list[str]
@@ -91,8 +101,8 @@ class DataSourceOut(EntityOut):
     """Nothing is done with the source on a schedule while it is paused."""
     test_interval_s: int | None
     """Seconds between the tests that the hub makes by itself; null: it makes none."""
-    status: str
-    """How the last saved test ended: untested, passed, failed or unsupported. Not counted in `version`."""
+    status: SourceStatus
+    """How the last saved test ended. Not counted in `version`."""
     status_since: datetime | None
     last_tested_at: datetime | None
 
@@ -220,9 +230,9 @@ def type_of(variant: msgspec.Struct) -> str:
 
 
 class TypeOut(Output):
-    type: str
+    type: TypeName
     label: str
-    category: str
+    category: SourceCategory
     description: str
     config_schema: dict[str, Any]
     """JSON Schema 2020-12."""
