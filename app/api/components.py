@@ -29,14 +29,16 @@ _PAGE = re.compile(r"Page_(\w+?)_")
 class Components:
     """The schemas of all types that an API speaks of; equal types share one."""
 
-    def __init__(self, wanted: Iterable[Any]) -> None:
-        asked = list(dict.fromkeys([*wanted, *(error.body_type for error in ERRORS)]))
+    def __init__(self, bodies: Iterable[Any], answers: Iterable[Any]) -> None:
+        sent = list(dict.fromkeys(bodies))
+        asked = list(dict.fromkeys([*sent, *answers, *(error.body_type for error in ERRORS)]))
         structs = list({info.cls: info for info in _structs(types.multi_type_info(asked))}.items())
+        taken = {info.cls for info in _structs(types.multi_type_info(sent))}
         found, schemas = msgspec.json.schema_components(
             [*asked, *(cls for cls, _ in structs)], ref_template=PLACE + "{name}"
         )
-        for (_, info), reference in zip(structs, found[len(asked) :], strict=True):
-            _complete(info, schemas[reference["$ref"].removeprefix(PLACE)])
+        for (cls, info), reference in zip(structs, found[len(asked) :], strict=True):
+            _complete(info, schemas[reference["$ref"].removeprefix(PLACE)], is_taken=cls in taken)
         naming = _Naming()
         self._references = {wanted: naming.tidied(reference) for wanted, reference in zip(asked, found, strict=False)}
         own = {_page_name(name): naming.named_schema(_page_name(name), schema) for name, schema in schemas.items()}
@@ -81,7 +83,8 @@ def _inner(info: types.Type) -> list[types.Type]:
     return []
 
 
-def _complete(info: types.StructType, schema: Schema) -> None:
+def _complete(info: types.StructType, schema: Schema, *, is_taken: bool) -> None:
+    """`is_taken`: in a body that comes in. What goes out has all its fields, but for those that are left unset."""
     sentences = _field_sentences(_plain_class(info.cls))
     for field in info.fields:
         described = schema["properties"][field.encode_name]
@@ -90,12 +93,32 @@ def _complete(info: types.StructType, schema: Schema) -> None:
             _forbid_nul(described)
         if "description" not in described and field.name in sentences:
             described["description"] = sentences[field.name]
+        _tell_default(described, is_taken=is_taken)
+    if not is_taken and not _plain_class(info.cls).__struct_config__.omit_defaults:
+        schema["required"] = [field.encode_name for field in info.fields if not _may_be_unset(field)]
+    if "description" in schema:
+        schema["description"] = inspect.cleandoc(schema["description"]).replace("\n", " ")
     if _plain_class(info.cls) is Page:
         schema["description"] = "One page of a list."
 
 
-def _plain_class(cls: Any) -> type:
-    plain: type = getattr(cls, "__origin__", cls)
+def _may_be_unset(field: types.Field) -> bool:
+    """msgspec tells neither the type nor the default of such a field, only that it may be missing."""
+    return not field.required and field.default is field.default_factory is msgspec.NODEFAULT
+
+
+def _tell_default(schema: Schema, *, is_taken: bool) -> None:
+    """In words. As a keyword it would make some generators ask for what may be left out, and others send today's
+    default for ever.
+    """
+    default = schema.pop("default", None)
+    if is_taken and default not in (None, "", [], {}):
+        sentence = f"Default: `{msgspec.json.encode(default).decode()}`."
+        schema["description"] = " ".join(filter(None, (schema.get("description"), sentence)))
+
+
+def _plain_class(cls: Any) -> type[msgspec.Struct]:
+    plain: type[msgspec.Struct] = getattr(cls, "__origin__", cls)
     return plain
 
 
@@ -189,7 +212,7 @@ class _Naming:
             for field, described in schema.get("properties", {}).items()
         }
         rest = {key: value for key, value in schema.items() if key != "properties"}
-        return self.tidied(rest) | ({"properties": properties} if properties else {})
+        return self.tidied(rest) | {"title": name} | ({"properties": properties} if properties else {})
 
     def tidied(self, schema: Schema, name: str = "") -> Schema:
         found = {key: self._inner(key, value, name) for key, value in schema.items()}

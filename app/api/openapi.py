@@ -65,10 +65,10 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     from app.core.migrations import permissions
 
     routes = documented_routes(app, tuple(TAGS))
-    spoken = [
-        kind for route in routes for kind in (route.body_type, route.answer_type, *route.outcomes.by_status.values())
-    ]
-    components = Components(kind for kind in spoken if kind not in (None, type(None), str, bytes))
+    components = Components(
+        (route.body_type for route in routes if route.body_type is not None),
+        (kind for route in routes for kind in route.answer_types if kind not in (type(None), str, bytes)),
+    )
     examples = Examples(components.schemas, _fits_in(components.schemas))
     operations = Operations(routes, components, examples, permissions())
     components.schemas["ErrorCode"]["description"] = describe_codes()

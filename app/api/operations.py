@@ -103,7 +103,9 @@ class Operations:
         else:
             media_types = [JSON, MERGE_PATCH] if route.method == "PATCH" else [JSON]
         content = {media_type: {"schema": schema, **self._example_of(schema)} for media_type in media_types}
-        also = {} if JSON not in content else {"x-also-as": [MSGPACK]}
+        also: dict[str, Any] = {"x-also-as": [MSGPACK]} if JSON in content else {}
+        if field.has_default:
+            also |= {"description": "May be left out; `null` is the same."}
         return {"required": not field.has_default, "content": content} | also
 
     def _responses(self, route: Route) -> dict[str, Any]:

@@ -52,9 +52,9 @@ class Route(Struct, frozen=True):
         return get_args(annotation)[0] if get_origin(annotation) in (Answer, Tagged, Stream) else annotation
 
     @property
-    def spoken_types(self) -> tuple[Any, ...]:
-        """Of every body that comes in or goes out, but for errors."""
-        return (self.body_type, self.answer_type, *self.outcomes.by_status.values())
+    def answer_types(self) -> tuple[Any, ...]:
+        """Of every body that goes out, but for errors."""
+        return (self.answer_type, *self.outcomes.by_status.values())
 
     @property
     def sends_entity_tag(self) -> bool:

@@ -150,8 +150,14 @@ def before_load_schema(ctx: Any, raw_schema: dict[str, Any]) -> None:
                 body["content"][media_type] = {"schema": body["content"]["application/json"]["schema"]}
 
 
+NO_BODY_IS_NULL = frozenset(("/api/v1/auth/logout", "/api/v1/data-sources/{source_id}/test"))
+"""A body that may be left out may be null: the document says so in words, since generators trip over it in a schema."""
+
+
 @schemathesis.hook
 def filter_case(ctx: Any, case: Any) -> bool:
+    if case.body is None and case.path in NO_BODY_IS_NULL:
+        return False
     one_of = ONE_OF.get(case.path, 1) if IS_SAMPLED and case.method == "POST" else 1
     if case.meta.phase.name is not TestPhase.COVERAGE:
         return True
