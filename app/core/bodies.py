@@ -20,7 +20,7 @@ import msgspec
 from app.core.body_limits import MAX_DUPLICATES, duplicates, refuse_oversized
 from app.core.errors import BadRequest, Fault, UnsupportedMediaType
 from app.core.exchange import JSON, MSGPACK_NAMES
-from app.core.faults import FORBIDDEN, joined, schema_faults, shown_key
+from app.core.faults import FORBIDDEN, joined, schema_faults, shown_name
 
 FORM = "application/x-www-form-urlencoded"
 MERGE_PATCH = "application/merge-patch+json"
@@ -144,7 +144,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if name in seen and len(twice) < MAX_DUPLICATES:
                 twice.add(name)
             seen.add(name)
-        raise duplicates([shown_key(name) for name in twice])
+        raise duplicates([shown_name(name) for name in twice])
     return found
 
 
@@ -181,19 +181,20 @@ def _unstorable(value: Any, path: str) -> Iterator[Fault]:
         if not math.isfinite(value):
             yield Fault(path, "not_finite", "must be a finite number")
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _unstorable_key(key, path)
-            yield from _unstorable(item, joined(path, shown_key(key)))
+        for place, (key, item) in enumerate(value.items(), 1):
+            below = joined(path, shown_name(key, place))
+            yield from _unstorable_key(key, path, below)
+            yield from _unstorable(item, below)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _unstorable(item, f"{path}[{index}]")
 
 
-def _unstorable_key(key: Any, path: str) -> Iterator[Fault]:
+def _unstorable_key(key: Any, path: str, below: str) -> Iterator[Fault]:
     if not isinstance(key, str):
         yield Fault(path, "wrong_type", "must have text as keys")
     elif FORBIDDEN.search(key):
-        yield Fault(joined(path, shown_key(key)), "forbidden_character", "holds a character that no text may hold")
+        yield Fault(below, "forbidden_character", "holds a character that no text may hold")
 
 
 def _plain(body: bytes, media_type: str) -> Any:

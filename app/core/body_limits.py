@@ -7,7 +7,7 @@ operations on bytes that run in C, MessagePack by its headers, and the walk ends
 from itertools import accumulate
 
 from app.core.errors import BadRequest, Fault
-from app.core.faults import shown_key
+from app.core.faults import shown_name
 
 MAX_VALUES = 50_000
 """Of one body: items, and values of fields, and what holds them; the names of fields do not count. Five hundred data
@@ -134,7 +134,7 @@ def _end_walk(body: bytes, position: int, twice: set[bytes]) -> None:
     if position != len(body):
         raise ValueError("the body is cut off, or goes on behind its end")
     if twice:
-        raise duplicates([shown_key(name.decode(errors="replace")) for name in twice])
+        raise duplicates([shown_name(name.decode(errors="replace")) for name in twice])
 
 
 def _key(body: bytes, position: int) -> tuple[int, int]:

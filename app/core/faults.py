@@ -17,13 +17,18 @@ import msgspec
 from app.core.error_codes import FaultCode
 from app.core.errors import Fault
 
-MAX_SHOWN_KEY = 200
-"""Characters of a key that an answer repeats."""
 MAX_SHOWN_PATH = 1000
+KNOWN_NAMES: set[str] = set()
+"""Of fields that a map of free keys may hold: an answer may repeat them."""
+_PLAIN = re.compile(r"[A-Za-z_']{1,14}")
+"""A name that an answer may repeat though nothing has it: shorter than any password that the hub takes, and without a
+digit."""
 FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 Schema = Mapping[str, Any]
-Path = tuple[Any, ...] | None
+Free = tuple[int, Any]
+"""A key that no schema names, with its place in the map, from 1."""
+Path = tuple[Any, str | int | Free] | None
 """The way to a value: what it stands in, and its key or index there. None is the whole."""
 Check = Callable[[Any, Path, "Found"], None]
 
@@ -81,17 +86,26 @@ def joined(path: str, below: str) -> str:
     return f"{path}.{below}" if path and below and below[0] != "[" else path + below
 
 
-def shown_key(key: Any) -> str:
-    """A key as an answer can show it."""
-    return FORBIDDEN.sub("?", str(key)[:MAX_SHOWN_KEY])
+def shown_name(name: Any, place: int | str = "") -> str:
+    """A key that the caller made up, as an answer may show it: a secret is put into the wrong place at times. In its
+    stead stands a question mark, and which one of its map it is.
+    """
+    is_plain = isinstance(name, str) and (name in KNOWN_NAMES or _PLAIN.fullmatch(name) is not None)
+    return str(name) if is_plain else f"?{place}"
 
 
 def shown_path(path: Path) -> str:
     steps = []
     while path is not None:
         path, step = path
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{shown_key(step)}")
+        steps.append(_shown_step(step))
     return "".join(reversed(steps)).removeprefix(".")[:MAX_SHOWN_PATH]
+
+
+def _shown_step(step: str | int | Free) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step}" if isinstance(step, str) else f".{shown_name(step[1], step[0])}"
 
 
 @cache
@@ -105,6 +119,7 @@ class _Compiler:
 
     def __init__(self, named: Mapping[str, Schema]) -> None:
         self._named = named
+        self._names = {name for schema in named.values() for name in schema.get("properties", ())}
         self._made: dict[str, Check] = {}
 
     def check(self, schema: Schema) -> Check:
@@ -220,13 +235,14 @@ class _Compiler:
             for name in required:
                 if name not in value:
                     found.add((path, name), "required", "is required")
-            for name, item in value.items():
+            for place, (name, item) in enumerate(value.items(), 1):
+                step: str | Free = name if name in self._names else (place, name)
                 if names is not None:
-                    names(name, (path, name), found)
+                    names(name, (path, step), found)
                 if (each := known.get(name, other)) is not None:
-                    each(item, (path, name), found)
+                    each(item, (path, step), found)
                 elif others is False:
-                    found.add((path, name), "unknown_field", "is not known here")
+                    found.add((path, step), "unknown_field", "is not known here")
 
         return check
 

@@ -59,8 +59,8 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
             pair = await _open_session(work, user)
             await _rehash(work, user, given.password)
             return pair
-        await _count_failure(work, user.id if user and not fits else NOBODY)
-        _record_login(work, user, outcome="failure", name=given.email)
+        await _count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
+        _record_login(work, user, outcome="failure")
     raise Unauthenticated(code="invalid_credentials")
 
 
@@ -69,11 +69,12 @@ class Candidate(Struct, frozen=True):
 
     id: UUID
     email: str
-    password_hash: str
+    password_hash: str | None
+    """None where no password lets them in now."""
 
 
 async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | None]:
-    """The tenant that was named, or else the default one, and the user who may sign in there with a password now."""
+    """The tenant that was named, or else the default one, and the user there who has that address."""
     statement = _IN_DEFAULT_TENANT if given.tenant is None else _IN_NAMED_TENANT
     rows = await request.parts.reads.rows(statement, {"email_key": email_key(given.email), "slug": given.tenant})
     if not rows:
@@ -87,9 +88,9 @@ _UNLOCKED = func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
 
 def _candidates(tenant: ColumnElement[bool]) -> Select[Any]:
     is_meant = (User.tenant_id == Tenant.id, User.email_key == bindparam("email_key", type_=User.email_key.type))
-    may_sign_in = and_(*is_meant, User.is_active, User.password_hash.is_not(None), _UNLOCKED)
-    columns = (Tenant.id, User.id, User.email, User.password_hash)
-    return select(*columns).select_from(Tenant).outerjoin(User, may_sign_in).where(tenant, Tenant.is_active)
+    password_hash = case((and_(User.is_active, _UNLOCKED), User.password_hash), else_=None)
+    columns = (Tenant.id, User.id, User.email, password_hash)
+    return select(*columns).select_from(Tenant).outerjoin(User, and_(*is_meant)).where(tenant, Tenant.is_active)
 
 
 _IN_DEFAULT_TENANT = _candidates(Tenant.id == DEFAULT_TENANT_ID)
@@ -163,23 +164,22 @@ async def _open_session(work: UnitOfWork, user: Candidate) -> TokenPair:
     return _pair(work, session)
 
 
-def _record_login(
-    work: UnitOfWork, user: Candidate | None, *, outcome: Any, name: str | None = None, session_id: UUID | None = None
-) -> None:
+def _record_login(work: UnitOfWork, user: Candidate | None, *, outcome: Any, session_id: UUID | None = None) -> None:
+    """What was typed as an address is not repeated where nobody has it: at times it is a password."""
     work.audit(
         "auth.login",
         "session",
         session_id,
         outcome=outcome,
         actor_id=user.id if user else None,
-        actor_name=user.email if user else (name or "")[:254].replace("\x00", ""),
+        actor_name=user.email if user else None,
     )
 
 
 async def _rehash(work: UnitOfWork, user: Candidate, password: str) -> None:
     """A hash made with weaker parameters than today's is replaced while the password is at hand; at the next login,
     where too many wait for a hash now."""
-    if not work.parts.passwords.needs_rehash(user.password_hash):
+    if user.password_hash is None or not work.parts.passwords.needs_rehash(user.password_hash):
         return
     with suppress(TooManyRequests):
         stronger = await work.parts.passwords.hash(password)

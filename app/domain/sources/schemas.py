@@ -18,6 +18,7 @@ from app.connectors import registry
 from app.connectors.contract.base import Capabilities, Category
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
+from app.core.faults import KNOWN_NAMES
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, patch_of, visible
 from app.domain.sources.secrets.masks import no_masks
 
@@ -152,6 +153,7 @@ def variants_of(base: type[Input], suffix: str) -> Any:
 
 def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
     secrets_type = given_secrets_type(connector.secrets_type)
+    KNOWN_NAMES.update(field.name for of in (connector.config_type, secrets_type) for field in fields_of(of))
     fields: list[Any] = [("config", connector.config_type), ("secrets", secrets_type, secrets_type())]
     name = connector.config_type.__name__.removesuffix("Config") + suffix
     return msgspec.defstruct(

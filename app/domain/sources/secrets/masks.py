@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.core.errors import Fault
+from app.core.faults import shown_name
 
 _SIGN = r"[*\u00b7\u2022\u2219\u25cf\u25e6\u25cb\u25a0\u25aa\u2588\u26ab\u2026\u2010-\u2015#._\- ]"
 SIGNS = re.compile(rf"{_SIGN}+|x+", re.IGNORECASE)
@@ -26,11 +27,10 @@ such as `<hidden>` in brackets, stars or underscores. A secret that only holds s
 
 def no_masks(secrets: Mapping[str, Any], path: str) -> Iterator[Fault]:
     """Rule: none of the secrets is a mask."""
-    for name, value in secrets.items():
+    for place, (name, value) in enumerate(secrets.items(), 1):
         if isinstance(value, str) and _is_mask(value):
-            yield Fault(
-                f"{path}.{name}", "masked_secret", "is a mask, not a secret; leave it out to keep the stored one"
-            )
+            below = f"{path}.{shown_name(name, place)}"
+            yield Fault(below, "masked_secret", "is a mask, not a secret; leave it out to keep the stored one")
 
 
 def _is_mask(text: str) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 
 from app.connectors import registry
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.faults import shown_name
 from app.core.security import Principal
 from app.domain.sources.schemas import SecretReference, Value, Values
 from app.domain.work import UnitOfWork
@@ -63,7 +64,7 @@ def judge_given(work: UnitOfWork, values: Values) -> None:
 def refuse_foreign(settings: Settings, values: Values, below: str = "") -> None:
     """Raises BadRequest naming each reference that this hub's settings do not allow. Nothing is looked up."""
     faults = [
-        Fault(f"{below}secrets.{name}.ref", "reference_not_allowed", why)
+        Fault(f"{below}secrets.{shown_name(name)}.ref", "reference_not_allowed", why)
         for name, ref in referred(values).items()
         if (why := _not_allowed(settings, ref))
     ]
