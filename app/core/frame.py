@@ -6,6 +6,7 @@ never reaches a route.
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
@@ -35,6 +36,16 @@ MOST_UNDER_WAY = 1024
 """Requests of this process, probes excepted; a quarter of the connections that it takes."""
 VARY = (b"vary", b"Accept")
 VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")
+
+
+_LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    """`*.example.org` stands for whatever is below it, which has a name of its own: `.example.org` is nobody's."""
+    if pattern.startswith("*."):
+        return name.endswith(pattern[1:]) and _LABELS.fullmatch(name.removesuffix(pattern[1:])) is not None
+    return name == pattern
 
 
 def _is_address(host: str) -> bool:
@@ -146,8 +157,9 @@ class Frame:
         if not allowed:
             return
         host = (exchange.header(b"host") or "").lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if any(name == pattern or (pattern[:2] == "*." and name.endswith(pattern[1:])) for pattern in allowed):
+        before, _, port = host.rpartition(":")
+        name = before if port.isascii() and port.isdigit() else host
+        if any(_is_named(name, pattern) for pattern in allowed):
             return
         if not (exchange.scope["path"] in PROBES and _is_address(name)):
             raise BadRequest(code="unknown_host")
