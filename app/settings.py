@@ -55,6 +55,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     broker_url: str | None = None
     egress_allow: tuple[str, ...] = ()
     egress_deny: tuple[str, ...] = ()
+    egress_loopback: bool = True
+    """Whether data sources may be on this machine: for development, and where everything runs on one machine."""
     files_root: Path = Path(".hub/files")
     secret_env_prefixes: tuple[str, ...] = ()
     """Beginnings of the variables that a data source's secret may refer to; empty: none."""
@@ -128,6 +130,7 @@ def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
     return {
         "env": env,
         "registration": "closed" if env == "production" else "open",
+        "egress_loopback": env != "production",
         "files_root": Path(given.get("HUB_DATA_DIR", ".hub")) / "files",
         "log_format": "console" if tty else "json",
     }
@@ -142,7 +145,19 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         ]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
-    return problems + list(_exposed_secrets(values))
+    return problems + list(_exposed_secrets(values)) + list(_idle_allowances(values))
+
+
+def _idle_allowances(values: Mapping[str, Any]) -> Iterator[str]:
+    """What HUB_EGRESS_ALLOW cannot open would be believed to be open."""
+    from app.core.egress import closed_whole
+
+    for entry in values.get("egress_allow", ()):
+        address_class, phrase = closed_whole(entry) or ("", "")
+        if address_class == "never":
+            yield f"HUB_EGRESS_ALLOW: `{entry}` is {phrase}, which is never dialled, whatever is allowed"
+        elif address_class == "loopback" and not values["egress_loopback"]:
+            yield f"HUB_EGRESS_ALLOW: `{entry}` is {phrase}; HUB_EGRESS_LOOPBACK=true opens this machine"
 
 
 def _exposed_secrets(values: Mapping[str, Any]) -> Iterator[str]:
@@ -236,11 +251,9 @@ def _origins(values: tuple[str, ...]) -> None:
 
 
 def _egress(values: tuple[str, ...]) -> None:
-    for value in values:
-        if re.fullmatch(r"[0-9a-fA-F:.]+/\d+", value):
-            _networks((value,))
-        elif not re.fullmatch(r"[\w.*:-]+", value):
-            raise ValueError(f"`{value}` is neither a CIDR range nor a host pattern such as *.example.org")
+    from app.core.egress import EgressPolicy
+
+    EgressPolicy(allow=values)
 
 
 def _key_ring(value: str) -> None:

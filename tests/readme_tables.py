@@ -15,7 +15,7 @@ MEANINGS = {
     "data_dir": "embedded PostgreSQL and generated keys",
     "database_url": "PostgreSQL 15 or newer, as the application's role; unset: the embedded one",
     "owner_database_url": "the same database as the role that migrates; unset: `HUB_DATABASE_URL`",
-    "env": "`development` or `production`: in production keys must be given and loopback is not dialled",
+    "env": "`development` or `production`: in production keys must be given, and loopback is not dialled unless told",
     "secret_keys": "keys for stored secrets, `id:base64,...`, the first one seals; needed in production",
     "signing_keys_file": "PEM private keys for access tokens (Ed25519, P-256), the first signs; needed in production",
     "admin_email": "the first admin of an empty database",
@@ -26,6 +26,7 @@ MEANINGS = {
     "broker_url": "where events are published",
     "egress_allow": "private addresses that data sources may have: CIDR ranges, host names, `*.example.org`",
     "egress_deny": "addresses that are never dialled; wins over every allowance",
+    "egress_loopback": "whether data sources may be on this machine; for development, and for all on one machine",
     "files_root": "folder that file sources may read",
     "secret_env_prefixes": "beginnings of variables that secrets may refer to (`env:SHOP_PASSWORD`); empty: none",
     "secret_files_root": "folder of files that secrets may refer to (`file:shop/password`); unset: none",
@@ -47,6 +48,7 @@ MEANINGS = {
 DEPENDENT = {
     "env": "`production` with a database URL, else `development`",
     "registration": "`open` in development, else `closed`",
+    "egress_loopback": "`true` in development, else `false`",
     "files_root": "`HUB_DATA_DIR/files`",
     "log_format": "`console` on a terminal, else `json`",
 }

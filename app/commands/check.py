@@ -228,7 +228,7 @@ def _signing_keys(settings: Settings) -> Finding:
 def _about_egress(settings: Settings) -> Finding:
     from app.core.egress import EgressPolicy
 
-    loopback = settings.is_development
+    loopback = settings.egress_loopback
     try:
         EgressPolicy(allow=settings.egress_allow, deny=settings.egress_deny, loopback_allowed=loopback)
     except ValueError as error:

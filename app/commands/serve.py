@@ -280,6 +280,7 @@ class _Announcement:
             email, password = self._admin
             lines += ["", "  The first admin (shown this once):", f"    email     {email}", f"    password  {password}"]
         if self._settings.is_development:
-            lines += ["", "  Development mode: keys are generated, loopback may be dialled, anyone may register."]
+            dialled = "loopback may be dialled, " if self._settings.egress_loopback else ""
+            lines += ["", f"  Development mode: keys are generated, {dialled}anyone may register."]
         lines += ["", "  Stop with Ctrl-C.", ""]
         print("\n".join(lines), flush=True)

@@ -172,6 +172,23 @@ def classify(address: Address) -> tuple[AddressClass, str]:
     return _classify_ipv6(address)
 
 
+def closed_whole(entry: str) -> tuple[AddressClass, str] | None:
+    """The class and a phrase of an entry for `allow` that opens nothing, because all of it lies where an allowance does
+    not reach: `loopback` or `never`. None for all others."""
+    rule = _rule(entry)
+    if rule.network is None:
+        is_local = rule.name == "localhost" or rule.name.endswith(".localhost")
+        return ("loopback", "a name of this machine (RFC 6761)") if is_local else None
+    for network, address_class, phrase in _TABLE:
+        if network.version == rule.network.version and _is_within(rule.network, network):
+            return (address_class, phrase) if address_class in ("loopback", "never") else None
+    return None
+
+
+def _is_within(inner: Network, outer: Network) -> bool:
+    return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
+
+
 def _classify_ipv6(address: IPv6Address) -> tuple[AddressClass, str]:
     """What the table does not name: NAT64 and ISATAP are as good as the IPv4 address inside, and outside of 2000::/3
     nothing is assigned to be dialled (RFC 4291, section 4)."""
@@ -239,7 +256,7 @@ def _rule(entry: str) -> _Rule:
         return _Rule(network, "", False)
     name = entry.removeprefix("*.")
     if (canonical := _name_or_none(name)) is None:
-        raise ValueError(f"{entry!r} is neither a CIDR nor a host name.")
+        raise ValueError(f"`{entry}` is neither a CIDR range nor a host pattern such as *.example.org")
     return _Rule(None, canonical, entry != name)
 
 

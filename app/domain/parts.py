@@ -35,7 +35,7 @@ class Parts:
         self.egress = EgressPolicy(
             allow=settings.egress_allow,
             deny=settings.egress_deny,
-            loopback_allowed=settings.is_development,
+            loopback_allowed=settings.egress_loopback,
             files_root=str(settings.files_root.absolute()),
         )
 

@@ -197,7 +197,7 @@ async def test_a_name_without_an_answer_is_not_resolved() -> None:
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/33", "*", "a b", "http://x", "10.0.0.0/8/8", "", "*.*.example"])
 def test_an_entry_that_means_nothing_is_refused(entry: str) -> None:
-    with pytest.raises(ValueError, match="neither a CIDR nor a host name"):
+    with pytest.raises(ValueError, match="neither a CIDR range nor a host"):
         EgressPolicy(allow=(entry,))
 
 

@@ -130,3 +130,52 @@ def test_a_signing_file_without_a_usable_key_stops_the_start(tmp_path: Path, con
     path.write_text(content)
     with pytest.raises(SettingsError):
         load_signing_keys(load({"HUB_SIGNING_KEYS_FILE": str(path)}, env_file=None))
+
+
+def production(tmp_path: Path, **variables: str) -> dict[str, str]:
+    (tmp_path / "keys.pem").touch()
+    keys = {"HUB_SECRET_KEYS": KeyRing.generate(), "HUB_SIGNING_KEYS_FILE": str(tmp_path / "keys.pem")}
+    return {"HUB_ENV": "production", **keys, **variables}
+
+
+@pytest.mark.found("U4")
+@pytest.mark.parametrize(
+    "entry",
+    ["127.0.0.1/32", "127.0.0.0/8", "::1", "::1/128", "localhost", "*.localhost", "::ffff:127.0.0.1", "127.1.2.3"],
+)
+def test_an_allowance_of_this_machine_needs_its_own_setting_in_production(tmp_path: Path, entry: str) -> None:
+    (problem,) = problems_of(**production(tmp_path, HUB_EGRESS_ALLOW=f"10.0.0.0/8,{entry}"))
+    assert problem.startswith(f"HUB_EGRESS_ALLOW: `{entry}` is ")
+    assert "HUB_EGRESS_LOOPBACK=true" in problem
+    opened = load(production(tmp_path, HUB_EGRESS_ALLOW=entry, HUB_EGRESS_LOOPBACK="true"), env_file=None)
+    assert opened.egress_loopback
+    assert load({"HUB_EGRESS_ALLOW": entry}, env_file=None).egress_loopback
+
+
+@pytest.mark.found("U4")
+@pytest.mark.parametrize(
+    "entry", ["169.254.169.254", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/4", "fe80::/10", "2002::/16", "2001::/32"]
+)
+def test_an_allowance_of_what_is_never_dialled_stops_the_start_everywhere(tmp_path: Path, entry: str) -> None:
+    for environ in (production(tmp_path, HUB_EGRESS_ALLOW=entry), {"HUB_EGRESS_ALLOW": entry}):
+        (problem,) = problems_of(**environ)
+        assert "never dialled" in problem
+
+
+@pytest.mark.parametrize(
+    "entry", ["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00::/8", "db.internal", "*.example.org", "8.8.8.8"]
+)
+def test_allowances_that_open_something_are_taken(tmp_path: Path, entry: str) -> None:
+    assert load(production(tmp_path, HUB_EGRESS_ALLOW=entry), env_file=None).egress_allow == (entry,)
+
+
+@pytest.mark.parametrize("entry", ["a..b", "*", "*.*.example.org", "10.0.0.0/33", "http://x", "-x-.example"])
+def test_what_is_no_allowance_is_one_line(entry: str) -> None:
+    (problem,) = problems_of(HUB_EGRESS_ALLOW=entry)
+    assert problem.startswith(f"HUB_EGRESS_ALLOW: `{entry}` is neither")
+
+
+def test_loopback_is_dialled_where_it_is_said(tmp_path: Path) -> None:
+    assert load({}, env_file=None).egress_loopback
+    assert not load(production(tmp_path), env_file=None).egress_loopback
+    assert not load({"HUB_EGRESS_LOOPBACK": "false"}, env_file=None).egress_loopback
