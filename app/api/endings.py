@@ -39,7 +39,10 @@ SIGNED_IN: Endings = {
 }
 GUARDED: Endings = {Forbidden: ("permission_missing",)}
 OF_ONE_THING: Endings = {NotFound: ("not_found",)}
-WITH_PARAMETERS: Endings = {BadRequest: ("invalid_cursor", "repeated_parameter")}
+WITH_PARAMETERS: Endings = {
+    BadRequest: ("invalid_cursor", "repeated_parameter"),
+    Unavailable: ("search_busy",),
+}
 WITH_BODY: Endings = {
     BadRequest: (
         "invalid_request",

@@ -24,6 +24,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.util import identity_key
 
 from app.core import rows
+from app.core.change_pool import ChangePool
 from app.core.error_codes import TakenCode
 from app.core.errors import (
     BadRequest,
@@ -45,6 +46,10 @@ DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceErro
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
+READ_LOCK_TIMEOUT_S = 2.0
+"""Reads wait for nobody but for whoever changes or locks a whole table."""
+CHANGE_LOCK_TIMEOUT_S = 10.0
+GOODBYE_S = 2.0
 
 
 class Base(CommonTableAttributes, AdvancedDeclarativeBase):
@@ -144,7 +149,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
         return struct(**row._mapping)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """Says goodbye without keeping anybody waiting."""
 
     _goodbyes: ClassVar[set[asyncio.Task[None]]] = set()
@@ -154,13 +159,17 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
         whose own time is over, and a server that has fallen silent would use all of it."""
         if timeout is None:
             await super().close()
-            return
-        goodbye = asyncio.create_task(self._say_goodbye(timeout))
+        else:
+            self.abandon(timeout)
+
+    def abandon(self, timeout_s: float = GOODBYE_S) -> None:
+        """In whatever it is in the middle of: a statement that nobody waits for any more is ended on the server too."""
+        goodbye = asyncio.create_task(self._say_goodbye(timeout_s))
         self._goodbyes.add(goodbye)
         goodbye.add_done_callback(self._goodbyes.discard)
 
     async def _say_goodbye(self, timeout_s: float) -> None:
-        """So that the server ends the statement; asyncpg drops the connection if it does not answer."""
+        """asyncpg drops the connection if the server does not answer."""
         with suppress(*DATABASE_ERRORS):
             await super().close(timeout=timeout_s)
 
@@ -169,6 +178,7 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
     """The engine for changes. A statement ends after `timeout_s`, waiting for a connection after five seconds."""
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
+        poolclass=ChangePool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
@@ -176,10 +186,10 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
         connect_args={
-            "connection_class": _Connection,
+            "connection_class": Connection,
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": timeout_s,
-            "server_settings": server_settings("hub", timeout_s),
+            "server_settings": server_settings("hub", timeout_s, lock_timeout_s=CHANGE_LOCK_TIMEOUT_S),
         },
     )
     event.listen(engine.sync_engine, "handle_error", _forget_broken_pool)
@@ -193,12 +203,12 @@ def _forget_broken_pool(context: Any) -> None:
         context.invalidate_pool_on_disconnect = False
 
 
-def server_settings(name: str, timeout_s: float) -> dict[str, str]:
-    milliseconds = str(int(timeout_s * 1000))
+def server_settings(name: str, timeout_s: float, *, lock_timeout_s: float) -> dict[str, str]:
+    """Of a connection: how long a statement may take, and how long of that it may wait for somebody else's lock."""
     return {
         "application_name": name,
-        "statement_timeout": milliseconds,
-        "lock_timeout": milliseconds,
+        "statement_timeout": str(int(timeout_s * 1000)),
+        "lock_timeout": str(int(min(timeout_s, lock_timeout_s) * 1000)),
         "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
         "timezone": "UTC",
     }

@@ -102,6 +102,7 @@ UnavailableCode = Literal[
     "database_timeout",
     "database_unavailable",
     "deadline_exceeded",
+    "search_busy",
     "server_busy",
     "stopping",
 ]
@@ -269,6 +270,7 @@ UNAVAILABLE: Final[dict[UnavailableCode, str]] = {
     "database_timeout": "The database took too long. Try again in a moment.",
     "database_unavailable": "The database is away. Try again in a moment.",
     "deadline_exceeded": "The answer took too long. Try again in a moment.",
+    "search_busy": "Too many people search or count at this moment. Try again shortly.",
     "server_busy": "Too much is asked of this server at this moment. Try again shortly.",
     "stopping": "The hub stops. Send it again.",
 }

@@ -61,6 +61,11 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     filters: Mapping[str, Any] = {}
     count: bool = False
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether it may have to look at every row."""
+        return self.count or "q" in self.filters
+
 
 class Listing:
     """What one list takes, and the selects that it becomes.
@@ -80,7 +85,7 @@ class Listing:
         default_sort: str,
         filters: Mapping[str, Filter] | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self.selection = selection
         self.sorts = sorts
         self.default_sort = default_sort
@@ -114,7 +119,7 @@ class Listing:
 
     def cursor_after(self, query: ListQuery, row: Sequence[Any]) -> str:
         """For the page behind this row of `statement(query)`."""
-        mark = mark_of(self._name, query.sort, query.filters)
+        mark = mark_of(self.name, query.sort, query.filters)
         packed = msgspec.msgpack.encode((mark, row[self.sort_position(query.sort)], row[0].bytes))
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
@@ -172,7 +177,7 @@ class Listing:
         try:
             packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             mark, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (bytes, kind, bytes)))
-            if mark != mark_of(self._name, sort, filters) or (isinstance(value, str) and "\x00" in value):
+            if mark != mark_of(self.name, sort, filters) or (isinstance(value, str) and "\x00" in value):
                 raise ValueError("another list's cursor")
             return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)
         except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError):

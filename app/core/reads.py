@@ -9,28 +9,51 @@ test runs every resource through both.
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
-from sqlalchemy import Select
+from sqlalchemy import Join, Select, Table
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from app.core.database import CONNECT_TIMEOUT_S, POOL_TIMEOUT_S, server_settings
+from app.core.database import CONNECT_TIMEOUT_S, POOL_TIMEOUT_S, READ_LOCK_TIMEOUT_S, Connection, server_settings
 from app.core.deadlines import Deadlines
-from app.core.errors import NotFound
+from app.core.errors import NotFound, Unavailable
 from app.core.listing import Listing, ListQuery, Page
+from app.core.places import Places
 from app.core.read_pool import ReadPool
 
 S = TypeVar("S", bound=msgspec.Struct)
+SEARCH_WAIT_S = 2.0
+LONGEST_QUEUE = 16
+"""Searches and counts of one list that wait for a place."""
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
+class Compiled(NamedTuple):
+    sql: str
+    names: tuple[str, ...]
+    """Of the parameters, in the order of `$1`, `$2` ..."""
+    own: Mapping[str, Any]
+    """The values that the statement itself carries."""
+    table: str
+    """The one that it is about: whoever waits for the same one shares places with it."""
+
+
 @lru_cache(4096)
-def compiled(statement: Select[Any]) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """SQL with `$1` parameters, their names in order, and the values that the statement itself carries."""
+def compiled(statement: Select[Any]) -> Compiled:
     sql = statement.compile(dialect=_DIALECT)
-    return str(sql), tuple(sql.positiontup or ()), sql.params
+    return Compiled(str(sql), tuple(sql.positiontup or ()), sql.params, _table_of(statement))
+
+
+def _table_of(source: Any) -> str:
+    """The first one that it reads from."""
+    while not isinstance(source, Table):
+        if isinstance(source, Select):
+            source = source.get_final_froms()[0]
+        else:
+            source = source.left if isinstance(source, Join) else source.element
+    return source.name
 
 
 class Reads:
@@ -41,7 +64,8 @@ class Reads:
             connection = await asyncpg.connect(
                 url.replace("postgresql+asyncpg://", "postgresql://"),
                 timeout=CONNECT_TIMEOUT_S,
-                server_settings=server_settings("hub reads", timeout_s),
+                connection_class=Connection,
+                server_settings=server_settings("hub reads", timeout_s, lock_timeout_s=READ_LOCK_TIMEOUT_S),
             )
             try:
                 await _decode_json_columns(connection)
@@ -52,29 +76,40 @@ class Reads:
 
         self._deadlines = Deadlines(timeout_s)  # asyncpg's own `command_timeout` is a timer for each query
         self._pool = ReadPool(connect, size=pool_size, wait_s=POOL_TIMEOUT_S)
+        self._searches = Places(
+            max(1, pool_size // 3), wait_s=SEARCH_WAIT_S, longest_queue=LONGEST_QUEUE, refusal="search_busy"
+        )
+
+    @property
+    def places(self) -> Places:
+        return self._pool.places
 
     def close(self) -> None:
         self._pool.close()
 
-    def connection(self) -> contextlib.AbstractAsyncContextManager[Any]:
-        """A bare connection, for what is not a select of one repository."""
-        return self._pool.connection()
+    def connection(self, kind: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A bare connection, for what is not a select of one repository. `kind` shares places as a table does."""
+        return self._pool.connection(kind)
 
     async def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Any]:
-        """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds."""
-        sql, names, own = compiled(statement)
+        """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds, or
+        somebody else has locked the table."""
+        sql, names, own, table = compiled(statement)
         arguments = [values[name] if name in values else own[name] for name in names]
-        connection = await self._pool.acquire()
+        connection = await self._pool.acquire(table)
         try:
             async with self._deadlines.start():
                 found: list[Any] = await _fetch(connection, sql, arguments)
+        except asyncpg.LockNotAvailableError:
+            self._pool.release(connection, table)
+            raise Unavailable(code="database_timeout") from None
         except asyncpg.PostgresError:
-            self._pool.release(connection)
+            self._pool.release(connection, table)
             raise
         except BaseException:
-            self._pool.discard(connection)
+            self._pool.discard(connection, table)
             raise
-        self._pool.release(connection)
+        self._pool.release(connection, table)
         return found
 
     async def one(self, statement: Select[Any], struct: type[S], **values: Any) -> S:
@@ -85,7 +120,16 @@ class Reads:
         return struct(*found[0])
 
     async def page(self, listing: Listing, query: ListQuery, struct: type[S], **values: Any) -> Page[S]:
-        """One page of a list, with the exact count where the query asks for it."""
+        """One page of a list, with the exact count where the query asks for it.
+
+        Raises Unavailable where too many search and count at this moment.
+        """
+        if query.is_costly:
+            async with self._searches.place(listing.name):
+                return await self._page(listing, query, struct, values)
+        return await self._page(listing, query, struct, values)
+
+    async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, Any]) -> Page[S]:
         found = await self.rows(listing.statement(query), {**values, **listing.parameters(query)})
         width = len(struct.__struct_fields__)
         shown = found[: query.limit]

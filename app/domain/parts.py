@@ -3,9 +3,12 @@
 from ipaddress import ip_network
 
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.core.change_pool import ChangePool
 from app.core.database import create_engine, create_sessions
 from app.core.egress import EgressPolicy
 from app.core.passwords import PasswordHasher
+from app.core.places import Places
+from app.core.probe import DatabaseProbe
 from app.core.reads import Reads
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
@@ -27,6 +30,7 @@ class Parts:
         self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.sessions = create_sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
+        self.probe = DatabaseProbe(database_url)
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
         self.tokens = Tokens(signing_keys, issuer=settings.public_url)
@@ -39,6 +43,12 @@ class Parts:
             files_root=str(settings.files_root.absolute()),
         )
 
+    @property
+    def change_places(self) -> Places:
+        pool = self.engine.pool
+        assert isinstance(pool, ChangePool)
+        return pool.places
+
     async def open(self) -> None:
         """Connect. A database that is away does not stop the start: readiness says so, and requests answer 503."""
         self.principals.start()
@@ -46,6 +56,7 @@ class Parts:
     async def close(self) -> None:
         await self.principals.stop()
         await self.sandbox.close()
+        await self.probe.close()
         self.reads.close()
         await self.engine.dispose()
         self.passwords.close()

@@ -17,6 +17,9 @@ change what is built in."""
 REFUSED_FAULTS: Final[frozenset[FaultCode]] = frozenset(("reference_not_allowed",))
 """Of a field: to read by reference what the operator did not allow."""
 
+KIND: Final = "refusals"
+"""Of work, where database connections are shared out."""
+
 
 def reason_of(error: HubError) -> str | None:
     """Why the caller was refused; None where the error is no refusal but says that something does not fit, or is not
@@ -48,7 +51,7 @@ async def record_refusal(parts: Parts, exchange: Exchange, reason: str) -> None:
     )
     records = Records(CHANNEL)
     records.audits.append(row)
-    async with parts.reads.connection() as connection:
+    async with parts.reads.connection(KIND) as connection:
         await records.write(connection)
 
 

@@ -3,9 +3,10 @@
 It is the only generator dependency of the application. A failed COMMIT is the request's failure: nothing was sent yet.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from litestar import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.answers import require_match
+from app.core.change_pool import KIND_OF_CHANGE
 from app.core.database import Base
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
@@ -138,7 +140,7 @@ class UnitOfWork:
                 await self._records.write_in(self._session)
             await self._session.commit()
         elif self._records:
-            async with self.parts.reads.connection() as connection:
+            async with self.parts.reads.connection(KIND_OF_CHANGE.get()) as connection:
                 await self._records.write(connection)
         for kind, row_id in self._forgotten:
             self.parts.principals.drop(kind, row_id)
@@ -166,20 +168,40 @@ async def unit_of_work_of(
         await work.close()
 
 
-def work_of_its_own(request: HubRequest) -> AbstractAsyncContextManager[UnitOfWork]:
+@asynccontextmanager
+async def work_of_its_own(request: HubRequest) -> AsyncIterator[UnitOfWork]:
     """A transaction that commits whatever the request's answer will be: failed logins, refusals, lock-out counts."""
-    return unit_of_work_of(request.parts, request.exchange, request.exchange.principal)
+    with _counted_as_change_of(request):
+        async with unit_of_work_of(request.parts, request.exchange, request.exchange.principal) as work:
+            yield work
 
 
 async def unit_of_work(request: Request[Any, Any, Any]) -> AsyncGenerator[UnitOfWork, None]:
     """The dependency `work` of a handler."""
     assert isinstance(request, HubRequest)
     work = UnitOfWork(request.parts, request.exchange, request.exchange.principal)
+    with _counted_as_change_of(request):
+        try:
+            yield work
+            await work.commit()
+        finally:
+            await work.close()
+
+
+@contextmanager
+def _counted_as_change_of(request: HubRequest) -> Iterator[None]:
+    """Its statements share the places for changes of the same resource."""
+    KIND_OF_CHANGE.set(_kind_of_change(request.scope["path_template"]))
     try:
-        yield work
-        await work.commit()
+        yield
     finally:
-        await work.close()
+        KIND_OF_CHANGE.set(None)
+
+
+@cache
+def _kind_of_change(path_template: str) -> str:
+    """Of `/api/v1/roles/{id}/members`: `changes of roles`."""
+    return "changes of " + path_template.removeprefix("/api/v1/").partition("/")[0]
 
 
 def client_address(parts: Parts, exchange: Exchange | None) -> str | None:

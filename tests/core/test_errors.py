@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.change_pool import ChangePool
 from app.core.database import create_engine, explain
+from app.core.deadlines import Deadlines
 from app.core.embedded import EmbeddedPostgres
 from app.core.errors import HubError, InternalError
 from tests.postgres import create_database, drop_database
@@ -169,7 +171,8 @@ async def test_a_serialization_failure_asks_to_try_again(database: Database) -> 
 
 async def test_a_pool_that_stays_empty_is_a_503(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine(database.url, pool_size=1, timeout_s=1)
-    monkeypatch.setattr(engine.sync_engine.pool, "_timeout", 0.05)
+    assert isinstance(engine.pool, ChangePool)
+    monkeypatch.setattr(engine.pool.places, "_waits", Deadlines(0.05))
     async with engine.connect():
         with pytest.raises(Exception) as caught:  # noqa: PT011
             async with engine.connect():

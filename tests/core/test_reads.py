@@ -75,7 +75,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
     source = await hub.admin.post("/api/v1/data-sources", json=body)
     assert source.status_code == 201, source.text
     source_id = UUID(source.json()["id"])
-    async with hub.parts.reads.connection() as connection:
+    async with hub.parts.reads.connection("test") as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
     return {
@@ -117,7 +117,7 @@ async def table_ids(hub: Hub, statement: Select[Any]) -> list[UUID]:
     table: Any = statement.get_final_froms()[0]
     while hasattr(table, "left"):
         table = table.left
-    async with hub.parts.reads.connection() as connection:
+    async with hub.parts.reads.connection("test") as connection:
         return [row[0] for row in await connection.fetch(f'SELECT id FROM "{table.name}" LIMIT 3')]
 
 
@@ -163,7 +163,7 @@ PREDICATE = re.compile(r"\b(\w+)\.tenant_id = \$\d+")
 
 
 def assert_bound_to_a_tenant(statement: Select[Any]) -> None:
-    sql, names, _ = compiled(statement)
+    sql, names, *_ = compiled(statement)
     assert PREDICATE.search(sql.partition("WHERE")[2]), sql
     assert "tenant_id" in names
 

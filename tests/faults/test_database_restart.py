@@ -186,7 +186,7 @@ async def test_what_was_acknowledged_before_a_crash_is_there_afterwards(hub: Hub
         stored |= {role["name"] for role in page["items"]}
         cursor = page["next_cursor"]
     assert set(acknowledged) <= stored
-    async with hub.parts.reads.connection() as connection:
+    async with hub.parts.reads.connection(None) as connection:
         for table in ("audit_events", "outbox_events"):
             kind = "action = 'role.create'" if table == "audit_events" else "type LIKE '%role.created'"
             recorded = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {kind}")
@@ -211,15 +211,16 @@ async def test_a_hub_starts_without_its_database_and_finds_it_later(hub: Hub, ow
 
 
 async def test_pools_that_are_in_use_are_a_503_and_then_free_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub.parts.engine.sync_engine.pool, "_timeout", 0.1)
-    monkeypatch.setattr(hub.parts.reads._pool, "_waits", Deadlines(0.1))
+    for places in (hub.parts.change_places, hub.parts.reads.places):
+        monkeypatch.setattr(places, "_waits", Deadlines(0.1))
     assert await is_back(hub)
     async with AsyncExitStack() as held:
         for _ in range(hub.settings.pool_size):
             await held.enter_async_context(hub.parts.engine.connect())
-            await held.enter_async_context(hub.parts.reads.connection())
-        answers = await every_kind_of_request(hub)
+            await held.enter_async_context(hub.parts.reads.connection(None))
+        *answers, ready = await every_kind_of_request(hub)
         assert_unavailable(answers)
+        assert ready.status_code == 200, "it asks beside the pools"
         assert "database_busy" in {answer.json().get("code") for answer in answers}
     assert await is_back(hub)
 

@@ -53,11 +53,13 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     """
     tenant_id, user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
+    stronger = await _stronger_hash(request, user, given.password) if user is not None and fits else None
     async with work_of_its_own(request) as work:
         work.tenant_id = tenant_id  # its audit log, not the default tenant's
         if user is not None and fits and await _is_admitted(work, user, given.password):
             pair = await _open_session(work, user)
-            await _rehash(work, user, given.password)
+            if stronger is not None:
+                await _replace_hash(work, user, stronger)
             return pair
         await _count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
         _record_login(work, user, outcome="failure")
@@ -176,19 +178,21 @@ def _record_login(work: UnitOfWork, user: Candidate | None, *, outcome: Any, ses
     )
 
 
-async def _rehash(work: UnitOfWork, user: Candidate, password: str) -> None:
-    """A hash made with weaker parameters than today's is replaced while the password is at hand; at the next login,
-    where too many wait for a hash now."""
-    if user.password_hash is None or not work.parts.passwords.needs_rehash(user.password_hash):
-        return
-    with suppress(TooManyRequests):
-        stronger = await work.parts.passwords.hash(password)
-        await work.session.execute(
-            update(User)
-            .where(User.id == user.id, User.password_hash == user.password_hash)
-            .values(password_hash=stronger),
-            execution_options=_NO_SYNC,
-        )
+async def _stronger_hash(request: HubRequest, user: Candidate, password: str) -> str | None:
+    """In place of one made with weaker parameters than today's, while the password is at hand. None where there is no
+    need, and where too many wait for a hash now: then at the next login."""
+    passwords = request.parts.passwords
+    if user.password_hash is not None and passwords.needs_rehash(user.password_hash):
+        with suppress(TooManyRequests):
+            return await passwords.hash(password)
+    return None
+
+
+async def _replace_hash(work: UnitOfWork, user: Candidate, stronger: str) -> None:
+    await work.session.execute(
+        update(User).where(User.id == user.id, User.password_hash == user.password_hash).values(password_hash=stronger),
+        execution_options=_NO_SYNC,
+    )
 
 
 async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:

@@ -41,8 +41,7 @@ async def get_ready(request: HubRequest) -> Answer[Health]:
 
 async def _problem(request: HubRequest) -> str | None:
     try:
-        async with request.parts.reads.connection() as connection:
-            found = await migrations.revision_of(connection)
+        found = await request.parts.probe.ask(migrations.revision_of)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, INTERRUPTED):
         return "The database is away."
     if found != migrations.head():
