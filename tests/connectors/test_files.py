@@ -138,6 +138,43 @@ def test_a_root_that_holds_the_system_opens_nothing_of_it(root: str) -> None:
     assert code(policy, "/proc/self/environ" if root != "/dev" else "/dev/null") == "egress_refused"
 
 
+@pytest.mark.found("A12")
+@pytest.mark.parametrize("name", ["hard.db", "sub/hard.db", "to-hard"])
+def test_a_file_of_several_names_is_refused(policy: EgressPolicy, root: Path, outside: Path, name: str) -> None:
+    os.link(outside / "secret.db", root / "hard.db")
+    os.link(outside / "secret.db", root / "sub" / "hard.db")
+    (root / "to-hard").symlink_to("hard.db")
+    assert code(policy, name) == "egress_refused"
+    with local_folder(policy, ".") as folder, pytest.raises(ConnectorError) as caught:
+        folder.judge(name)
+    assert caught.value.code == "egress_refused"
+    assert "hard link" in caught.value.message
+
+
+@pytest.mark.found("A12")
+def test_a_companion_of_several_names_is_refused(policy: EgressPolicy, root: Path, outside: Path) -> None:
+    os.link(outside / "secret.db", root / "shop.db-wal")
+    with local_file(policy, "shop.db") as file, pytest.raises(ConnectorError) as caught:
+        file.companion("-wal")
+    assert caught.value.code == "egress_refused"
+
+
+@pytest.mark.found("A12")
+def test_a_file_that_gets_another_name_meanwhile_is_refused(policy: EgressPolicy, root: Path, outside: Path) -> None:
+    with local_file(policy, "shop.db") as file:
+        os.link(root / "shop.db", outside / "shop.db")
+        with pytest.raises(ConnectorError) as caught:
+            file.read_start(10)
+        assert caught.value.code == "egress_refused"
+        with pytest.raises(ConnectorError) as caught, file.watched(), ExitStack() as held:
+            held.enter_context(open(file.path, "rb"))
+            kept = os.open(file.path, os.O_RDONLY)
+        os.close(kept)
+        assert caught.value.code == "egress_refused"
+    (outside / "shop.db").unlink()
+    assert content(policy, "shop.db") == b"shop"
+
+
 def test_a_root_that_is_a_link_is_followed(root: Path) -> None:
     link = root.with_name("link")
     link.symlink_to(root)

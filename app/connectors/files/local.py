@@ -67,19 +67,26 @@ class LocalFile(msgspec.Struct, frozen=True):
         """The first bytes, fewer if the file is shorter. Raises `permission_denied`."""
         try:
             with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-                if _identity(os.fstat(file.fileno())) != self.identity:
+                facts = os.fstat(file.fileno())
+                if _identity(facts) != self.identity:
                     raise _outside(self.typed)
+                if _has_other_names(facts):
+                    raise _hard_link(self.typed)
                 return file.read(length)
         except OSError as error:
             raise _explain(error, self.typed) from None
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around a driver's opening. Raises `egress_refused` if it opened a plain file outside of the root."""
+        """Around a driver's opening. Raises `egress_refused` if it opened a plain file outside of the root, or one that
+        has other names."""
         before = set(_plain_files())
         yield
-        if any(not _is_inside(path, self.root) for path, _ in set(_plain_files()) - before):
+        opened = set(_plain_files()) - before
+        if any(not _is_inside(path, self.root) for path, _ in opened):
             raise _outside(self.typed)
+        if any(_has_other_names(os.fstat(descriptor)) for _, descriptor in opened):
+            raise _hard_link(self.typed)
 
 
 class LocalFolder(msgspec.Struct, frozen=True):
@@ -207,10 +214,25 @@ def _refuse_kind(facts: os.stat_result, typed: str, what: What | None) -> None:
     is_file, is_folder = stat.S_ISREG(facts.st_mode), stat.S_ISDIR(facts.st_mode)
     if not (is_file or is_folder) or facts.st_dev in _kernel_devices():
         raise ConnectorError("egress_refused", f"{typed} is neither a file nor a folder, but a thing of the system.")
+    if is_file and _has_other_names(facts):
+        raise _hard_link(typed)
     if what == "file" and is_folder:
         raise ConnectorError("invalid_configuration", f"{typed} is a folder; a file is wanted.")
     if what == "folder" and is_file:
         raise ConnectorError("invalid_configuration", f"{typed} is a file; a folder is wanted.")
+
+
+def _has_other_names(facts: os.stat_result) -> bool:
+    """A hard link: the kernel tells one name of a file only, and the others may lie outside of the root."""
+    return facts.st_nlink > 1
+
+
+def _hard_link(typed: str) -> ConnectorError:
+    return ConnectorError(
+        "egress_refused",
+        f"{typed} has more than one name in its file system (a hard link), and the others may lie elsewhere. "
+        "A copy of it can be read.",
+    )
 
 
 def _kernel_devices() -> set[int]:
