@@ -13,6 +13,7 @@ from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.rabbitmq.amqp import take_names_as_they_are
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 from app.connectors.types.rabbitmq.connector import Rabbitmq
 from app.core.egress import EgressPolicy
@@ -324,3 +325,29 @@ async def test_an_answer_that_does_not_count_its_pages_is_no_list(loopback: Egre
         with pytest.raises(ConnectorError) as caught:
             _ = [batch async for batch in source.discover()]
     assert caught.value.code == "response_invalid"
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+ODD_NAMES = ("ü", "a?b=c&d", "100%", "with space", "a/b#c", "日本語", "%41", "{x}", "+plus+", "semi;colon", "é" * 100)
+
+
+@pytest.mark.found("D7")
+async def test_streams_of_any_name_are_listed_and_read(
+    server: Server, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    take_names_as_they_are()
+    async with writing(server, SPARE_VHOST) as channel:
+        for name in ODD_NAMES:
+            await channel.queue_declare(name, durable=True, arguments={"x-queue-type": "stream"})
+            await publish(channel, "", name, b'{"n": 1}')
+        try:
+            values = config(server)
+            found = [item async for page in sandbox.discover("rabbitmq", values, SECRETS, loopback) for item in page]
+            assert {item.path[1] for item in found} >= set(ODD_NAMES)
+            for name in ODD_NAMES:
+                shown = await preview(sandbox, values, loopback, name, columns=("offset", "payload.n"))
+                assert shown.rows == [[0, 1]], name
+        finally:
+            for name in ODD_NAMES:
+                await channel.queue_delete(name)

@@ -10,6 +10,7 @@ keeps no trace of the reader (RabbitMQ documentation, "Streams", "Consuming"). N
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
@@ -242,6 +243,8 @@ def _connection_class() -> Any:
     import aiormq
     from pamqp import commands
 
+    take_names_as_they_are()
+
     class Watchful:
         def __init__(self, request: str, receiver: Any) -> None:
             self._request = request
@@ -270,6 +273,17 @@ def _connection_class() -> Any:
             return await aiormq.Connection._rpc(request, writer, watchful, wait_response)
 
     return Connection
+
+
+def take_names_as_they_are() -> None:
+    """The specification lets a queue's name be any short string, and RabbitMQ does; pamqp refuses to write one with
+    letters beyond ASCII, or with `? = & %` in it (AMQP 0-9-1, section 1.1 `queue-name`; RabbitMQ's guide of queues).
+
+    For this process, which works for one source."""
+    from pamqp import constants
+
+    for domain in ("queue-name", "exchange-name"):
+        constants.DOMAIN_REGEX[domain] = re.compile(".*", re.DOTALL)
 
 
 async def _closed(what: Any) -> None:
