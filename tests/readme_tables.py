@@ -1,5 +1,6 @@
 """What the code knows better than the README: `python -m tests.readme_tables` writes its tables and its example into it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,25 @@ def example() -> Iterator[str]:
 TABLES = {"types": types_table, "settings": settings_table, "example": example}
 
 
+COUNTED = re.compile(r"\[[a-z-]+ types\]\(#data-source-types\)")
+NUMBERS = (
+    "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
+
+
+def number_of_types() -> str:
+    """Those that were proven against something, as a word."""
+    count = sum(bool(connector.verified_with) for connector in registry.all())
+    words = [*NUMBERS.split(), "eighteen", "nineteen"]
+    if count < 20:
+        return words[count]
+    return TENS[count // 10 * 10] + (f"-{words[count % 10]}" if count % 10 else "")
+
+
 def with_tables(text: str) -> str:
-    """The text with each table, and the example, as the code has it, between its two marks."""
+    """The text with the number of types, and each table and the example between its two marks, as the code has it."""
+    text = COUNTED.sub(f"[{number_of_types()} types](#data-source-types)", text)
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: written by `just docs` -->\n", f"<!-- /{name} -->\n"
         before, _, rest = text.partition(begin)
