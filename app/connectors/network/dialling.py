@@ -85,16 +85,6 @@ async def ask(sock: socket.socket, question: bytes, pinned: Pinned, port: int, t
     return answer
 
 
-async def speaks_http(pinned: Pinned, port: int, timeout_s: float) -> bool:
-    """Whether a server that said nothing to another protocol does to this one: it waits for the end of a request."""
-    try:
-        async with dialled(pinned, port, timeout_s) as sock:
-            answer = await ask(sock, b"HEAD / HTTP/1.0\r\n\r\n", pinned, port, timeout_s)
-    except ConnectorError:
-        return False
-    return answer.startswith(b"HTTP/")
-
-
 @contextlib.asynccontextmanager
 async def dialled(pinned: Pinned, port: int, timeout_s: float) -> AsyncIterator[socket.socket]:
     """A socket as from `dial`, closed at the end."""

@@ -24,6 +24,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled, hung_up, silent, unreachable
+from app.connectors.network.recognising import Protocol, met, mismatch, refuse_other, what_answers
 from app.connectors.network.tls import handshake, tls_context, tls_failure
 from app.connectors.network.tls_fields import ClientCertificate, ClientKeySecrets, TlsConfig
 from app.core.egress import EgressRefused, Pinned, canonical_host
@@ -169,10 +170,8 @@ class HttpClient:
             await self._reach_encrypted(steps, url, origin, pinned)
             return
         with steps.step("connect", f"HTTP is spoken on port {origin.port}."):
-            async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
-                answer = await ask(sock, _greeting(url), pinned, origin.port, self._read_timeout_s)
-            if not answer.startswith(b"HTTP/"):
-                raise _not_http(origin)
+            greeted = self._greeted(url, origin, pinned)
+            await met(greeted, Protocol.HTTP, "HTTP", pinned, origin.port, "not_set")
         steps.server["encryption"] = "none"
         steps.skip("tls", "The URL starts with http; the connection is not encrypted.")
 
@@ -181,27 +180,23 @@ class HttpClient:
             async with dialled(pinned, origin.port, self._connect_timeout_s):
                 pass
         with steps.step("tls", "The connection is encrypted."):
-            try:
-                async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
-                    steps.server["encryption"] = await handshake(
-                        sock, self._context(origin.host), pinned, origin.port, self._connect_timeout_s
-                    )
-            except ConnectorError as error:
-                if error.code == "tls_failed" and await self._is_plain(url, origin, pinned):
-                    raise ConnectorError(
-                        "tls_unavailable", f"{origin.host} does not speak TLS on port {origin.port}."
-                    ) from None
-                raise
+            encrypted = self._encrypted(origin, pinned)
+            steps.server["encryption"] = await met(encrypted, Protocol.HTTP, "HTTP", pinned, origin.port, "now")
 
-    async def _is_plain(self, url: str, origin: Origin, pinned: Pinned) -> bool:
-        """Whether a server that hung up on a TLS greeting answers one without: some hang up so fast that what they said
-        is lost."""
-        try:
-            async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
-                answer = await ask(sock, _greeting(url), pinned, origin.port, self._connect_timeout_s)
-        except ConnectorError:
-            return False
-        return answer.startswith(b"HTTP/")
+    async def _greeted(self, url: str, origin: Origin, pinned: Pinned) -> None:
+        async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+            answer = await ask(sock, _greeting(url), pinned, origin.port, self._read_timeout_s)
+        if not answer.startswith(b"HTTP/"):
+            raise mismatch("HTTP", origin.host, origin.port, answer)
+        if answer[8:13] == b" 400 ":  # So says a server with TLS, in a body that the answer to HEAD does not have.
+            found = await what_answers(pinned, origin.port)
+            refuse_other(found, Protocol.HTTP, "HTTP", pinned, origin.port, "not_set")
+
+    async def _encrypted(self, origin: Origin, pinned: Pinned) -> str:
+        """The version of TLS."""
+        async with dialled(pinned, origin.port, self._connect_timeout_s) as sock:
+            context = self._context(origin.host)
+            return await handshake(sock, context, pinned, origin.port, self._connect_timeout_s)
 
     async def get(
         self,
@@ -354,7 +349,7 @@ class HttpClient:
         if isinstance(cause, ssl.SSLError):
             return tls_failure(cause, origin.host, origin.port, self._connect_timeout_s)
         if isinstance(error, httpx.RemoteProtocolError) and not _HUNG_UP.search(str(error)):
-            return _not_http(origin)
+            return mismatch("HTTP", origin.host, origin.port)
         if isinstance(error, httpx.ConnectError) and isinstance(cause, OSError):
             return unreachable(cause, origin.host, origin.port)
         return hung_up(origin.host, origin.port)
@@ -430,10 +425,6 @@ def _greeting(url: str) -> bytes:
     named = _named(url, origin_of(url))
     path, _, _ = named.raw_path.partition(b"?")
     return b"HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (path, named.netloc)
-
-
-def _not_http(origin: Origin) -> ConnectorError:
-    return ConnectorError("protocol_mismatch", f"What answers on {origin.host}, port {origin.port}, is not HTTP.")
 
 
 # Answers --------------------------------------------------------------------------------------------------------------

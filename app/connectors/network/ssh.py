@@ -28,6 +28,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dial, hung_up, silent
+from app.connectors.network.recognising import Protocol, met, mismatch
 from app.core.egress import Pinned
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ async def ssh_session(network: Network, target: SshTarget, steps: Steps) -> Asyn
         pinned = await network.resolve(target.host, target.port, target.connect_timeout_s)
     dialler = _Dialler(target, pinned)
     with steps.step("connect", f"SSH is spoken on port {target.port}."):
-        await dialler.meet(steps)
+        await met(dialler.meet(steps), Protocol.SSH, "SSH 2", pinned, target.port, "never")
     with steps.step("tls", "The connection is encrypted, and the server has the pinned key."):
         visit = await dialler.verified()
     try:
@@ -297,9 +298,7 @@ def _identification(greeting: bytes, target: SshTarget) -> str:
         return found[1].decode("ascii")
     if greeting.startswith(_CROWDED):
         raise _crowded(target)
-    raise ConnectorError(
-        "protocol_mismatch", f"What answers on {target.host}, port {target.port}, does not speak SSH 2."
-    )
+    raise mismatch("SSH 2", target.host, target.port, greeting)
 
 
 def _crowded(target: SshTarget) -> ConnectorError:

@@ -35,6 +35,7 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled, hung_up, silent
+from app.connectors.network.recognising import Protocol, met, mismatch
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.values.json_text import read_json
@@ -160,7 +161,8 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         async with AsyncExitStack() as until_reached:
             with steps.step("connect", f"PostgreSQL answers on port {config.port}."):
                 sock = await until_reached.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
-                self._is_tls_offered = await self._offers_tls(sock, pinned)
+                asked = self._offers_tls(sock, pinned)
+                self._is_tls_offered = await met(asked, Protocol.POSTGRESQL, "PostgreSQL", pinned, config.port, "never")
             if not self._is_tls_offered or config.tls_mode == "disable":
                 self._without_tls(steps)
                 return pinned, None
@@ -183,9 +185,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     async def _offers_tls(self, sock: Any, pinned: Pinned) -> bool:
         answer = await ask(sock, _SSL_REQUEST, pinned, self.config.port, self.config.connect_timeout_s)
         if answer not in {b"S", b"N"}:
-            raise ConnectorError(
-                "protocol_mismatch", f"What answers on {self.config.host}, port {self.config.port}, is not PostgreSQL."
-            )
+            raise mismatch("PostgreSQL", self.config.host, self.config.port, answer)
         return answer == b"S"
 
     async def _sign_in(self, pinned: Pinned, tls: ssl.SSLContext | None) -> asyncpg.Connection[Any]:

@@ -21,9 +21,10 @@ from msgspec import Struct
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import ask, dialled, hung_up, silent, speaks_http
+from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.http import HttpClient
-from app.connectors.network.tls import handshake, tls_context, tls_failure
+from app.connectors.network.recognising import Protocol, met, mismatch
+from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets, host_and_port
 from app.core.egress import EgressRefused, canonical_host
 
@@ -100,58 +101,26 @@ class Dialler:
 
     async def _answering(self, server: Server) -> Server:
         """Without TLS a listener is greeted, so that credentials go only to what speaks Kafka."""
+        pinned = await self._network.resolve(server.host, server.port, self._config.connect_timeout_s)
         if self._config.requires_tls:
-            pinned = await self._network.resolve(server.host, server.port, self._config.connect_timeout_s)
             async with dialled(pinned, server.port, self._config.connect_timeout_s):
                 return server
-        try:
-            is_kafka = await self._greets(server)
-        except ConnectorError as error:
-            if error.code == "connection_lost" and await self._speaks_tls(server):
-                raise _wants_tls(server) from None
-            if error.code == "timeout" and await self._speaks_http(server):
-                raise _not_kafka(server) from None
-            raise
-        if not is_kafka:
-            raise _not_kafka(server)
+        await met(self._greeted(server), Protocol.KAFKA, "Kafka", pinned, server.port, "not_set")
         return server
 
-    async def _greets(self, server: Server) -> bool:
+    async def _greeted(self, server: Server) -> None:
         """Asks for the protocol's versions (ApiVersions), which every listener answers before any sign-in."""
         timeout_s = self._config.connect_timeout_s
         pinned = await self._network.resolve(server.host, server.port, timeout_s)
         async with dialled(pinned, server.port, timeout_s) as sock:
             answer = await ask(sock, _greeting(), pinned, server.port, timeout_s)
-        if answer[:2] == b"\x15\x03":  # A TLS alert.
-            raise _wants_tls(server)
-        return len(answer) >= 8 and answer[0] == 0 and struct.unpack(">i", answer[4:8]) == (_GREETING_ID,)
-
-    async def _speaks_tls(self, server: Server) -> bool:
-        try:
-            await self._shake_hands(server, tls_context(server.host, verify_certificate=False))
-        except ConnectorError:
-            return False
-        return True
-
-    async def _speaks_http(self, server: Server) -> bool:
-        """A schema registry and a REST proxy are easily taken for the brokers beside them."""
-        timeout_s = min(1.0, self._config.connect_timeout_s)
-        pinned = await self._network.resolve(server.host, server.port, timeout_s)
-        return await speaks_http(pinned, server.port, timeout_s)
+        if len(answer) < 8 or answer[0] != 0 or struct.unpack(">i", answer[4:8]) != (_GREETING_ID,):
+            raise mismatch("Kafka", server.host, server.port, answer)
 
     async def _encrypted(self, server: Server) -> str:
-        try:
-            return await self._shake_hands(server, self._tls_context(server.host))
-        except ConnectorError as error:
-            if error.code == "tls_failed" and await self._speaks_plainly(server):
-                raise ConnectorError("tls_unavailable", f"{server} speaks Kafka without TLS.") from None
-            raise
-
-    async def _speaks_plainly(self, server: Server) -> bool:
-        try:
-            return await self._greets(server)
-        except ConnectorError:
-            return False
+        pinned = await self._network.resolve(server.host, server.port, self._config.connect_timeout_s)
+        encrypted = self._shake_hands(server, self._tls_context(server.host))
+        return await met(encrypted, Protocol.KAFKA, "Kafka", pinned, server.port, "now")
 
     async def _shake_hands(self, server: Server, context: ssl.SSLContext) -> str:
         timeout_s = self._config.connect_timeout_s
@@ -296,7 +265,7 @@ class Dialler:
         if isinstance(cause, TimeoutError | errors.RequestTimedOutError):
             return silent(server.host, server.port, timeout_s)
         if isinstance(cause, asyncio.IncompleteReadError) and cause.partial:
-            return _not_kafka(server)
+            return mismatch("Kafka", server.host, server.port)
         if isinstance(cause, errors.IncompatibleBrokerVersion | NotImplementedError):
             return ConnectorError("unsupported", f"{server} runs a Kafka that is too old, or too new, for the hub.")
         if isinstance(cause, OSError | EOFError | errors.KafkaConnectionError):
@@ -359,18 +328,10 @@ def _greeting() -> bytes:
     return struct.pack(">i", len(message)) + message
 
 
-def _wants_tls(server: Server) -> ConnectorError:
-    return ConnectorError("tls_required", f"{server} speaks TLS: choose SSL or SASL_SSL.")
-
-
 def _wants_certificate(server: Server) -> ConnectorError:
     return ConnectorError(
         "tls_failed", f"{server} hung up after the TLS handshake; it may ask for a client certificate."
     )
-
-
-def _not_kafka(server: Server) -> ConnectorError:
-    return ConnectorError("protocol_mismatch", f"What answers on {server} is not Kafka.")
 
 
 def _no_name() -> ConnectorError:

@@ -20,6 +20,7 @@ import msgspec
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.network.dialling import dialled, hung_up, silent
+from app.connectors.network.recognising import OverTls, Protocol, met, mismatch
 from app.connectors.network.tls import tls_context, tls_failure
 from app.connectors.network.tls_fields import TlsMode
 from app.core.egress import Pinned
@@ -139,6 +140,10 @@ class Members:
         return member
 
     async def _knock(self, member: Member) -> Member:
+        over_tls: OverTls = "not_set" if self._tls_mode == "disable" else "either"
+        return await met(self._heard_of(member), Protocol.MONGODB, "MongoDB", member.pinned, member.port, over_tls)
+
+    async def _heard_of(self, member: Member) -> Member:
         if self._tls_mode != "disable" and await self._speaks_tls(member):
             return member
         try:
@@ -257,18 +262,18 @@ async def greet(
     except ssl.SSLError as error:  # With TLS 1.3 a server refuses a client's certificate only now.
         raise tls_failure(error, pinned.host, port, timeout_s) from None
     except TimeoutError:
-        raise _mismatch(pinned, port) if heard else silent(pinned.host, port, timeout_s) from None
+        raise _mismatch(pinned, port, heard) if heard else silent(pinned.host, port, timeout_s) from None
     except (OSError, EOFError):
-        raise _mismatch(pinned, port) if heard else _left(pinned, port, context) from None
+        raise _mismatch(pinned, port, heard) if heard else _left(pinned, port, context) from None
     except ValueError:
-        raise _mismatch(pinned, port) from None
+        raise _mismatch(pinned, port, heard) from None
     finally:
         writer.transport.abort()
     return _greeting(document, str(writer.get_extra_info("ssl_object").version()) if context else "none")
 
 
-def _mismatch(pinned: Pinned, port: int) -> ConnectorError:
-    return ConnectorError("protocol_mismatch", f"What answers on {pinned.host}, port {port}, is not MongoDB.")
+def _mismatch(pinned: Pinned, port: int, heard: bytearray) -> ConnectorError:
+    return mismatch("MongoDB", pinned.host, port, bytes(heard))
 
 
 def _left(pinned: Pinned, port: int, context: ssl.SSLContext | None) -> ConnectorError:

@@ -39,6 +39,7 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import dialled, hung_up, silent
+from app.connectors.network.recognising import Protocol, met
 from app.connectors.network.tls import tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.mysql.catalog import (
@@ -172,7 +173,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                 sock = await stack.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
                 connection = self._connection(sock)
                 signing_in = await stack.enter_async_context(under_way(connection))
-                await self._until(connection.greeted, signing_in)
+                await met(self._greeted(connection, signing_in), Protocol.MYSQL, "MySQL", pinned, config.port, "never")
             if connection.is_plain and config.tls_mode in {"disable", "prefer"}:
                 self._without_tls(steps)
             else:
@@ -210,6 +211,10 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             steps.skip("tls", "TLS is turned off in the configuration.")
         else:
             steps.skip("tls", "The server offers no TLS; the connection is not encrypted.")
+
+    async def _greeted(self, connection: Any, signing_in: asyncio.Task[Any]) -> None:
+        with self._explained():
+            await self._until(connection.greeted, signing_in)
 
     async def _until(self, stage: asyncio.Event | None, signing_in: asyncio.Task[Any]) -> None:
         """Waits for a stage of signing in, or for its end. Raises what ended it before the stage was reached."""

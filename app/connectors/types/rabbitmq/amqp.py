@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import ask, dialled, hung_up, silent, speaks_http
-from app.connectors.network.tls import handshake, tls_context, tls_failure
+from app.connectors.network.dialling import ask, dialled, hung_up, silent
+from app.connectors.network.recognising import Protocol, met, mismatch
+from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
 
 if TYPE_CHECKING:
     import aiormq
+
+    from app.core.egress import Pinned
 
 _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _START: Final = b"\x00\x0a\x00\x0a"  # Class and method of Connection.Start, the first frame of a server.
@@ -65,57 +68,40 @@ class Amqp:
             await self._network.resolve(config.host, config.port, config.connect_timeout_s)
         if config.tls_mode == "disable":
             with steps.step("connect", f"AMQP is spoken on port {config.port}."):
-                await self._greet()
+                pinned = await self._pinned()
+                await met(self._greeted(pinned), Protocol.AMQP, "AMQP 0-9-1", pinned, config.port, "not_set")
             steps.server["encryption"] = "none"
             steps.skip("tls", "TLS is turned off in the configuration.")
             return
         with steps.step("connect", f"Port {config.port} is open."):
             await self._address()
         with steps.step("tls", "The connection is encrypted."):
-            steps.server["encryption"] = await self._shake_hands(self._tls_context())
+            pinned = await self._pinned()
+            steps.server["encryption"] = await met(
+                self._encrypted(pinned), Protocol.AMQP, "AMQP 0-9-1", pinned, config.port, "now"
+            )
 
     async def _address(self) -> str:
         """The first of the pinned addresses that answers."""
         config = self._config
-        pinned = await self._network.resolve(config.host, config.port, config.connect_timeout_s)
-        async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
+        async with dialled(await self._pinned(), config.port, config.connect_timeout_s) as sock:
             return str(sock.getpeername()[0])
 
-    async def _greet(self) -> None:
+    async def _pinned(self) -> Pinned:
+        return await self._network.resolve(self._config.host, self._config.port, self._config.connect_timeout_s)
+
+    async def _greeted(self, pinned: Pinned) -> None:
         config = self._config
-        pinned = await self._network.resolve(config.host, config.port, config.connect_timeout_s)
-        try:
-            async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
-                answer = await ask(sock, _PROTOCOL_HEADER, pinned, config.port, config.connect_timeout_s)
-        except ConnectorError as error:
-            if error.code == "connection_lost" and await self._speaks_tls():
-                raise self._wants_tls() from None
-            if error.code == "timeout" and await self._speaks_http():
-                raise self._not_amqp() from None
-            raise
-        if answer[:2] == b"\x15\x03":  # A TLS alert.
-            raise self._wants_tls()
-        if answer[:1] != b"\x01" or answer[7:11] != _START:
-            raise self._not_amqp()
-
-    async def _speaks_tls(self) -> bool:
-        try:
-            await self._shake_hands(tls_context(self._config.host, verify_certificate=False))
-        except ConnectorError:
-            return False
-        return True
-
-    async def _speaks_http(self) -> bool:
-        """The management API's port is easily taken for AMQP's."""
-        config, timeout_s = self._config, min(1.0, self._config.connect_timeout_s)
-        pinned = await self._network.resolve(config.host, config.port, timeout_s)
-        return await speaks_http(pinned, config.port, timeout_s)
-
-    async def _shake_hands(self, context: ssl.SSLContext) -> str:
-        config = self._config
-        pinned = await self._network.resolve(config.host, config.port, config.connect_timeout_s)
         async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
-            return await handshake(sock, context, pinned, config.port, config.connect_timeout_s)
+            answer = await ask(sock, _PROTOCOL_HEADER, pinned, config.port, config.connect_timeout_s)
+        if answer[:1] != b"\x01" or answer[7:11] != _START:
+            raise mismatch("AMQP 0-9-1", config.host, config.port, answer)
+
+    async def _encrypted(self, pinned: Pinned) -> str:
+        """The version of TLS."""
+        config = self._config
+        async with dialled(pinned, config.port, config.connect_timeout_s) as sock:
+            return await handshake(sock, self._tls_context(), pinned, config.port, config.connect_timeout_s)
 
     def _tls_context(self) -> ssl.SSLContext:
         return self._config.tls_context(self._config.host, self._secrets)
@@ -208,13 +194,8 @@ class Amqp:
             )
         return ConnectorError("server_error", f"{config.host} ended the connection with code {closed.code}.")
 
-    def _wants_tls(self) -> ConnectorError:
-        return ConnectorError("tls_required", f"{self._config.host} speaks TLS on port {self._config.port}.")
-
     def _not_amqp(self) -> ConnectorError:
-        return ConnectorError(
-            "protocol_mismatch", f"What answers on {self._config.host}, port {self._config.port}, is not AMQP 0-9-1."
-        )
+        return mismatch("AMQP 0-9-1", self._config.host, self._config.port)
 
 
 class Credentials:

@@ -33,6 +33,7 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled
+from app.connectors.network.recognising import OverTls, Protocol, met
 from app.connectors.network.tls import handshake, tls_context
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.redis.key_patterns import (
@@ -208,7 +209,8 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         with steps.step("resolve", f"{config.host} is known."):
             pinned = await self.network.resolve(config.host, config.port, config.connect_timeout_s)
         with steps.step("connect", f"Port {config.port} takes connections."):
-            is_plain = await self._is_plain(pinned)
+            over_tls: OverTls = "not_set" if config.tls_mode == "disable" else "either"
+            is_plain = await met(self._is_plain(pinned), Protocol.REDIS, "Redis", pinned, config.port, over_tls)
         if is_plain and config.tls_mode in {"disable", "prefer"}:
             steps.server["encryption"] = "none"
             off = config.tls_mode == "disable"

@@ -18,6 +18,7 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.network.dialling import dial, hung_up, silent
+from app.connectors.network.recognising import mismatch
 from app.connectors.network.tls import tls_failure
 from app.core.egress import Pinned
 
@@ -195,7 +196,7 @@ def judge_greeting(answer: bytes, host: str, port: int) -> None:
     if answer.startswith(b"-ERR max number of clients"):
         raise ConnectorError("rate_limited", f"{host} takes no more clients for now.")
     if not answer.startswith((b"+PONG\r\n", b"-")):
-        raise ConnectorError("protocol_mismatch", f"What answers on {host}, port {port}, is not Redis.")
+        raise mismatch("Redis", host, port, answer)
 
 
 @contextlib.contextmanager
