@@ -266,10 +266,11 @@ def _add_best(checks: list[Check], value: Any, path: Path, found: Found) -> None
 def _text_check(schema: Schema) -> Check:
     length = _length_check(schema, "Length")
     pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
+    complaint = schema.get("patternErrorMessage", "does not have the form that is wanted here")
 
     def check(value: str, path: Path, found: Found) -> None:
         if length(value, path, found) and pattern is not None and not pattern.search(value):
-            found.add(path, "wrong_form", "does not have the form that is wanted here")
+            found.add(path, "wrong_form", complaint)
 
     return check
 

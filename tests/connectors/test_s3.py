@@ -15,7 +15,8 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.contract.steps import Steps
 from app.connectors.processes.sandbox import ConnectorSandbox
-from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
+from app.connectors.types.s3.access import S3Secrets
+from app.connectors.types.s3.connector import S3, S3Config
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.servers.certificates import authority

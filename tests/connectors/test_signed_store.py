@@ -21,7 +21,8 @@ from app.connectors.files.object_store import ObjectStore
 from app.connectors.files.signed_store import Listing
 from app.connectors.network.http import MAX_BODY_BYTES
 from app.connectors.types.azure_blob import AzureBlob, AzureBlobConfig, AzureBlobSecrets, to_sign
-from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
+from app.connectors.types.s3.access import S3Secrets
+from app.connectors.types.s3.connector import S3, S3Config
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
 from tests.connectors.servers.starting import scripted_server

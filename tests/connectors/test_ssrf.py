@@ -19,7 +19,8 @@ from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
-from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
+from app.connectors.types.s3.access import S3Secrets
+from app.connectors.types.s3.connector import S3, S3Config
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
 from tests.connectors.servers.shop_bucket import BUCKET

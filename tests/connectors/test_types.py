@@ -12,7 +12,8 @@ from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.types.rest.connector import RestConfig
-from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
+from app.connectors.types.s3.access import S3Secrets
+from app.connectors.types.s3.connector import S3, S3Config
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY
 from tests.connectors.servers.certificates import Authority

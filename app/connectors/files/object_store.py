@@ -32,7 +32,7 @@ from app.connectors.files.datasets import (
     matches_path,
 )
 from app.connectors.files.tables import described, preview_of
-from app.connectors.network.http import HttpClient, HttpConfig, Response, origin_of
+from app.connectors.network.http import HttpClient, HttpConfig, Response, check_url, origin_of
 from app.connectors.values.preview import Preview
 
 PAGE: Final = 1000
@@ -49,7 +49,6 @@ _WAITS_S: Final = (0.2, 0.6, 1.8)
 """Before each further try: a bucket says SlowDown for a moment, and a long listing is not to end by that."""
 
 KeyPattern = Annotated[str, Meta(min_length=1, max_length=1024)]
-EndpointUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
 Told = tuple[Code, str]
 """What an error code of a provider means; `{place}` in the sentence is the store's name for itself."""
 
@@ -244,19 +243,11 @@ _TOLD_BY_STATUS: Final[dict[int, Told]] = {
 }
 
 
-def refuse_a_bad_url(name: str, url: str) -> None:
-    """Raises `InvalidField` for what cannot be dialled."""
-    try:
-        origin_of(url)
-    except ValueError as error:
-        raise InvalidField((name,), f"{name}: {error}.") from None
-
-
 def refuse_a_bad_endpoint(name: str, url: str | None, path: str = "") -> None:
     """The same, and for a URL with a query or a path other than `path`."""
     if url is None:
         return
-    refuse_a_bad_url(name, url)
+    check_url(name, url)
     parts = urlsplit(url)
     if parts.path.strip("/") not in {"", path} or parts.query or parts.fragment:
         raise InvalidField((name,), f"{name} has no query, and no path{f' but /{path}' if path else ''}.")
@@ -278,21 +269,6 @@ async def patiently(ask: Callable[[], Awaitable[Response]]) -> Response:
         await asyncio.sleep(wait_s)
         answer = await ask()
     return answer
-
-
-async def access_token(client: HttpClient, url: str, form: dict[str, str]) -> str:
-    """An OAuth 2.0 token (RFC 6749, section 5). Raises `authentication_failed` where the form is refused."""
-    response = await client.post_form(url, form, {})
-    host = origin_of(url).host
-    if response.status in {400, 401, 403}:
-        raise ConnectorError("authentication_failed", f"The sign-in server {host} did not accept the credentials.")
-    if response.status != 200:
-        raise ConnectorError("server_error", f"The sign-in server {host} answered with status {response.status}.")
-    answer = response.json()
-    token = answer.get("access_token") if isinstance(answer, dict) else None
-    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-        raise ConnectorError("response_invalid", f"The sign-in server {host} gave no access token.")
-    return token
 
 
 # Parts of files -------------------------------------------------------------------------------------------------------

@@ -6,15 +6,14 @@ They go out as they were signed, over `HttpClient`, at pinned addresses.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
-from xml.parsers import expat
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import PAGE, FoundKey, ObjectStore, most_bytes, part_of, patiently
+from app.connectors.files.xml import local_name, read_lax_xml
 from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
 
 
@@ -87,7 +86,7 @@ class SignedStore(ABC):
         answer = await self.get(path, query)
         try:
             return Listing(answer.body, root, item)
-        except (expat.ExpatError, ValueError):
+        except ValueError:
             raise self.no_listing() from None
 
     def found(self, key: str, size: str) -> FoundKey:
@@ -110,19 +109,9 @@ def _authority(url: str) -> str:
 
 # XML ------------------------------------------------------------------------------------------------------------------
 
-_PIECE: Final = 65_536
-_NO_XML: Final = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:x0*([01]?[0-9A-Fa-f])|0*([12]?[0-9]|3[01]));"
-)
-_STAND_INS: Final = {0xF000 + (code & 0xFF): code for code in (*range(32), 0xFFFE, 0xFFFF)}
-"""Private characters for those that XML has no place for, and that some servers write into it nevertheless."""
-
 
 class Listing:
-    """Texts of an XML answer by the names of their elements. Raises `ValueError` or expat's own error for what is none.
-
-    It is XML of somebody else: a document type declaration, which is what entities need, ends the reading. That is seen
-    piece by piece, because expat reads a piece to its end."""
+    """Texts of an XML answer by the names of their elements. Raises `ValueError` for what is none."""
 
     def __init__(self, body: bytes, root: str, item: str) -> None:
         self.told: dict[str, str] = {}
@@ -132,45 +121,23 @@ class Listing:
         self._item = item
         self._is_open = False
         self._is_encoded = False
-        self._text: list[str] = []
         self._current = self.told
-        parser = expat.ParserCreate("utf-8", " ")
-        parser.buffer_text = True
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text.append
-        parser.StartDoctypeDeclHandler = self._refuse
-        text, odd = _NO_XML.subn(_stand_in, body.decode("utf-8"))
-        self._stand_ins = _STAND_INS if odd else {}
-        for start in range(0, len(text), _PIECE):
-            parser.Parse(text[start : start + _PIECE], False)
-        parser.Parse(b"", True)
+        read_lax_xml(body, self._start, self._end)
 
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
-        local = name.rpartition(" ")[2]
+        local = local_name(name)
         if not self._is_open and local != self._root:
             raise ValueError("another document")
         self._is_open = True
         self._is_encoded = attributes.get("Encoded") == "true"  # Azure's, for names that XML cannot hold.
-        self._text.clear()
         if local == self._item:
             self._current = {}
 
-    def _end(self, name: str) -> None:
-        local, text = name.rpartition(" ")[2], "".join(self._text).translate(self._stand_ins)
+    def _end(self, name: str, text: str) -> None:
+        local = local_name(name)
         if local == self._item:
             self.items.append(self._current)
             self._current = self.told
         else:
             self._current[local] = unquote(text) if self._is_encoded else text
         self._is_encoded = False
-        self._text.clear()
-
-    def _refuse(self, *_: object) -> None:
-        raise ValueError("a document type declaration")
-
-
-def _stand_in(found: re.Match[str]) -> str:
-    hexadecimal, decimal = found.groups()
-    code = int(hexadecimal, 16) if hexadecimal else int(decimal) if decimal else ord(found[0])
-    return chr(0xF000 + (code & 0xFF))

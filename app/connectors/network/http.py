@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.config import TimeoutS
+from app.connectors.contract.config import InvalidField, TimeoutS
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
@@ -53,6 +53,17 @@ class MutualTlsConfig(HttpConfig, frozen=True, kw_only=True):
     client_certificate: ClientCertificate = None
 
 
+HttpUrl = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=2048,
+        pattern="^https?://",
+        extra_json_schema={"patternErrorMessage": "must start with http:// or https://"},
+    ),
+]
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Scheme, host and port: what credentials are bound to (RFC 6454)."""
 
@@ -69,7 +80,7 @@ def origin_of(url: str) -> Origin:
     """Raises `ValueError` for anything but an absolute http or https URL without user information."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
-        raise ValueError("only http and https URLs are used")
+        raise ValueError("a URL starts with http:// or https://")
     if parts.username is not None or parts.password is not None or "\\" in parts.netloc:
         raise ValueError("a URL holds no user information")
     if not parts.hostname:
@@ -81,6 +92,16 @@ def origin_of(url: str) -> Origin:
     except EgressRefused as error:
         raise ValueError(f"the host is refused: {error.reason}") from None
     return Origin(parts.scheme, host, parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def check_url(name: str, url: str | None) -> None:
+    """Raises `InvalidField` for a URL that no request is sent to."""
+    if url is None:
+        return
+    try:
+        origin_of(url)
+    except ValueError as error:
+        raise InvalidField((name,), f"{name}: {error}.") from None
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -6,21 +6,29 @@ secret and nothing of the rest. Every address is resolved and judged by `http.py
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from msgspec import Meta
 
 from app.connectors.contract.config import InvalidField, SecretText
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, MutualTlsConfig, Origin, Response, origin_of
+from app.connectors.network.http import (
+    MAX_BODY_BYTES,
+    HttpClient,
+    HttpUrl,
+    MutualTlsConfig,
+    Origin,
+    Response,
+    check_url,
+    origin_of,
+)
+from app.connectors.network.oauth import ClientAuth, ClientCredentials, basic, token_for_client
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 
 AuthMode = Literal["none", "basic", "bearer", "api_key_header", "api_key_query", "oauth2_client_credentials"]
-HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
 Word = Annotated[str, Meta(min_length=1, max_length=128)]
 LongWord = Annotated[str, Meta(min_length=1, max_length=1024)]
 
@@ -28,7 +36,6 @@ HTTP_DESTINATION_FIELDS: Final = frozenset(
     {"auth", "username", "api_key_name", "token_url", "client_auth", "client_id", "client_certificate"}
     | {"verify_tls", "ca_certificate"}
 )
-_MAX_TOKEN_BYTES: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OWN_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "host", "content-length", "transfer-encoding", "connection"}
@@ -57,7 +64,7 @@ class HttpSourceConfig(MutualTlsConfig, frozen=True, kw_only=True):
     api_key_name: Annotated[Word | None, Meta(description="Header or query parameter that carries the key.")] = None
     token_url: Annotated[HttpUrl | None, Meta(description="For OAuth2: where tokens are given out.")] = None
     client_auth: Annotated[
-        Literal["header", "body"],
+        ClientAuth,
         Meta(description="For OAuth2: where the token server looks for the client's id and secret."),
     ] = "header"
     client_id: Annotated[Word | None, Meta(description="For OAuth2.")] = None
@@ -107,16 +114,6 @@ class HttpSourceSecrets(ClientKeySecrets, frozen=True, kw_only=True):
                 raise InvalidField((name,), f"{name} holds a character that no header can carry.")
 
 
-def check_url(name: str, url: str | None) -> None:
-    """Raises `InvalidField` for a URL that `http.py` would not go to."""
-    if url is None:
-        return
-    try:
-        origin_of(url)
-    except ValueError as error:
-        raise InvalidField((name,), f"{name}: {error}.") from None
-
-
 def check_secrets(config: HttpSourceConfig, secrets: HttpSourceSecrets) -> None:
     """What settings and secrets ask of each other. Raises `InvalidField`."""
     needed = _SECRET_OF.get(config.auth)
@@ -143,7 +140,7 @@ class SignedIn:
         """Raises `authentication_failed` where a token server knows neither client nor secret."""
         config, secrets = self._config, self._secrets
         if config.auth == "basic":
-            self._headers["authorization"] = _basic(f"{config.username}:{secrets.password}")
+            self._headers["authorization"] = basic(f"{config.username}:{secrets.password}")
         elif config.auth == "bearer":
             self._headers["authorization"] = f"Bearer {secrets.token}"
         elif config.auth == "api_key_header":
@@ -194,44 +191,20 @@ class SignedIn:
         return response
 
     async def _token(self) -> str:
-        """RFC 6749, section 4.4. The client is identified as in section 2.3.1."""
-        config, secret = self._config, str(self._secrets.client_secret)
-        form = {"grant_type": "client_credentials"}
-        form |= {name: value for name in ("scope", "audience") if (value := getattr(config, name))}
-        headers = {"accept": "application/json"}
-        if config.client_auth == "body":
-            form |= {"client_id": str(config.client_id), "client_secret": secret}
-        else:
-            headers["authorization"] = _basic(f"{quote(str(config.client_id), safe='')}:{quote(secret, safe='')}")
-        response = await self._client.post_form(str(config.token_url), form, headers)
-        if response.status in {400, 401, 403}:
-            raise ConnectorError("authentication_failed", "The token server did not accept the client.")
-        refuse_unless_signed_in(response)
-        refuse_unless_ok(response)
-        return _access_token(response)
+        config = self._config
+        credentials = ClientCredentials(
+            token_url=str(config.token_url),
+            client_id=str(config.client_id),
+            client_secret=str(self._secrets.client_secret),
+            client_auth=config.client_auth,
+            scope=config.scope,
+            audience=config.audience,
+        )
+        return await token_for_client(self._client, credentials)
 
 
 def _without_unset(headers: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value is not None}
-
-
-def _basic(pair: str) -> str:
-    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-
-
-def _access_token(response: Response) -> str:
-    answer = response.json()
-    token = answer.get("access_token") if isinstance(answer, dict) else None
-    kind = answer.get("token_type", "bearer") if isinstance(answer, dict) else None
-    if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN_BYTES or not _is_visible(token):
-        raise ConnectorError("response_invalid", "The token server gave no access token.")
-    if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise ConnectorError("response_invalid", "The token server gave a token of another kind than bearer.")
-    return token
-
-
-def _is_visible(text: str) -> bool:
-    return all("\x21" <= character <= "\x7e" for character in text)
 
 
 def with_query(url: str, query: Mapping[str, str]) -> str:

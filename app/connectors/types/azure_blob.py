@@ -21,17 +21,16 @@ from app.connectors.contract.config import ConnectorSecrets, InvalidField, Secre
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import (
     PAGE,
-    EndpointUrl,
     FoundKey,
     ObjectStore,
     ObjectStoreConfig,
     Store,
-    access_token,
     refuse_a_bad_endpoint,
     refuse_a_readable_detour,
 )
 from app.connectors.files.signed_store import SignedStore
-from app.connectors.network.http import HttpClient
+from app.connectors.network.http import HttpClient, HttpUrl
+from app.connectors.network.oauth import token_for_form
 
 Auth = Literal["account_key", "sas_token", "client_secret", "none"]
 """Each but the last is the name of the secret that it takes."""
@@ -57,7 +56,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         ),
     ]
     endpoint_url: Annotated[
-        EndpointUrl | None,
+        HttpUrl | None,
         Meta(
             description="For sovereign clouds, private endpoints and emulators. Unset: "
             "https://<account_name>.blob.core.windows.net. The account stands in the path where the host is an address "
@@ -74,7 +73,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         Meta(description="Application id of the service principal, for client_secret."),
     ] = None
     authority_host: Annotated[
-        EndpointUrl, Meta(description="Where the service principal signs in; other clouds have their own.")
+        HttpUrl, Meta(description="Where the service principal signs in; other clouds have their own.")
     ] = "https://login.microsoftonline.com"
 
     def __post_init__(self) -> None:
@@ -202,7 +201,7 @@ class AzureBlob(ObjectStore[AzureBlobConfig, AzureBlobSecrets]):
         config = self.config
         url = f"{config.authority_host.rstrip('/')}/{config.tenant_id}/oauth2/v2.0/token"
         form = {"grant_type": "client_credentials", "client_id": str(config.client_id), "scope": _SCOPE}
-        return await access_token(client, url, {**form, "client_secret": str(self.secrets.client_secret)})
+        return await token_for_form(client, url, {**form, "client_secret": str(self.secrets.client_secret)})
 
 
 class Credentials(msgspec.Struct, frozen=True):

@@ -8,7 +8,6 @@ the server: it is asked for texts, and what they are is known from the columns' 
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -31,7 +30,8 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
-from app.connectors.network.http import HttpClient, MutualTlsConfig, Stream, origin_of
+from app.connectors.network.http import HttpClient, HttpUrl, MutualTlsConfig, Stream, check_url, origin_of
+from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import exact_number
@@ -40,7 +40,6 @@ from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
-HttpUrl = Annotated[str, Meta(min_length=8, max_length=2048, pattern="^https?://")]
 
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _MAX_NESTING: Final = 200
@@ -83,10 +82,7 @@ class ClickhouseConfig(MutualTlsConfig, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            origin_of(self.url)
-        except ValueError as error:
-            raise InvalidField(("url",), f"url: {error}.") from None
+        check_url("url", self.url)
         if "?" in self.url or "#" in self.url:
             raise InvalidField(("url",), "url has no query and no fragment.")
         if ":" in self.username:
@@ -279,7 +275,7 @@ def _credentials(username: str, password: str) -> dict[str, str]:
     """ClickHouse's own headers, which proxies leave alone; they carry ASCII only."""
     if (username + password).isascii() and (username + password).isprintable() and password == password.strip():
         return {"x-clickhouse-user": username, "x-clickhouse-key": password}
-    return {"authorization": "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")}
+    return {"authorization": basic(f"{username}:{password}")}
 
 
 def _with_parameters(url: str, parameters: Mapping[str, str]) -> str:

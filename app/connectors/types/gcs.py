@@ -20,20 +20,18 @@ from app.connectors.contract.config import ConnectorSecrets, InvalidField, Secre
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.object_store import (
     PAGE,
-    EndpointUrl,
     FoundKey,
     ObjectStore,
     ObjectStoreConfig,
     Store,
-    access_token,
     most_bytes,
     part_of,
     patiently,
     refuse_a_bad_endpoint,
-    refuse_a_bad_url,
     refuse_a_readable_detour,
 )
-from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response
+from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, HttpUrl, Response, check_url
+from app.connectors.network.oauth import token_for_form
 
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -46,7 +44,7 @@ class GcsConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         Meta(min_length=3, max_length=222, pattern="^[a-z0-9][a-z0-9._-]*[a-z0-9]$", description="Name of the bucket."),
     ]
     endpoint_url: Annotated[
-        EndpointUrl | None,
+        HttpUrl | None,
         Meta(description="For private endpoints and emulators. Unset: https://storage.googleapis.com."),
     ] = None
     auth: Annotated[
@@ -75,7 +73,7 @@ class ServiceAccount(msgspec.Struct, frozen=True):
     client_email: Annotated[str, Meta(min_length=3, max_length=320, pattern="^[!-~]+@[!-~]+$")]
     private_key: Annotated[str, Meta(max_length=8192)]
     private_key_id: Annotated[str, Meta(max_length=128)] | None = None
-    token_uri: EndpointUrl = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no secret
+    token_uri: HttpUrl = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no secret
     type: Literal["service_account"] = "service_account"
 
     @classmethod
@@ -91,7 +89,7 @@ class ServiceAccount(msgspec.Struct, frozen=True):
         if pem.labels(account.private_key).isdisjoint({"PRIVATE KEY", "RSA PRIVATE KEY"}):
             raise _bad_key("its private_key is no RSA key in PEM form")
         try:
-            refuse_a_bad_url("token_uri", account.token_uri)
+            check_url("token_uri", account.token_uri)
             refuse_a_readable_detour("token_uri", account.token_uri, config.endpoint_url)
         except InvalidField as error:
             raise _bad_key(error.message.rstrip(".")) from None
@@ -173,7 +171,7 @@ class Gcs(ObjectStore[GcsConfig, GcsSecrets]):
         except InvalidField as error:
             raise ConnectorError("invalid_configuration", error.message) from None
         form = {"grant_type": _GRANT, "assertion": account.assertion()}
-        return {"authorization": f"Bearer {await access_token(client, account.token_uri, form)}"}
+        return {"authorization": f"Bearer {await token_for_form(client, account.token_uri, form)}"}
 
 
 class _JsonApi:

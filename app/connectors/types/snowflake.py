@@ -37,7 +37,7 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
-from app.connectors.network.http import HttpClient, Origin, origin_of
+from app.connectors.network.http import HttpClient, Origin, check_url, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
@@ -102,10 +102,7 @@ class SnowflakeConfig(ConnectorConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if self.endpoint_url is None:
             return
-        try:
-            origin_of(self.endpoint_url)
-        except ValueError as error:
-            raise InvalidField(("endpoint_url",), f"endpoint_url: {error}.") from None
+        check_url("endpoint_url", self.endpoint_url)
         if urlsplit(self.endpoint_url).path.strip("/") or urlsplit(self.endpoint_url).query:
             raise InvalidField(("endpoint_url",), "endpoint_url has no path and no query.")
 

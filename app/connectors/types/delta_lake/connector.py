@@ -18,19 +18,20 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
+from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
 from app.connectors.files.local import LocalFolder, local_file, local_folder
-from app.connectors.files.object_store import PAGE, EndpointUrl, FoundKey, Store, refuse_a_bad_endpoint
+from app.connectors.files.object_store import PAGE, FoundKey, Store, refuse_a_bad_endpoint
 from app.connectors.files.parquet_rows import read_parquet
 from app.connectors.files.table import those_named
-from app.connectors.network.http import HttpClient, HttpConfig
+from app.connectors.network.http import HttpClient, HttpConfig, HttpUrl
 from app.connectors.types.delta_lake.deletions import ROWS_KNOWN, deleted_rows
 from app.connectors.types.delta_lake.log import Add, Snapshot, load, path_below
 from app.connectors.types.delta_lake.schema import Column, columns_of
-from app.connectors.types.s3.connector import S3, S3Config, S3Secrets
+from app.connectors.types.s3.access import AccessKeyId, PathStyle, Region, S3Secrets, refuse_half_a_key
+from app.connectors.types.s3.connector import S3, S3Config
 from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 
@@ -58,26 +59,12 @@ class DeltaLakeConfig(HttpConfig, frozen=True, kw_only=True):
         tuple[TableName, ...],
         Meta(max_length=200, description="Folders of tables below the location. Empty: the location is a table."),
     ] = ()
-    region: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=63,
-            pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-            description="Region of the bucket, for s3.",
-        ),
-    ] = "us-east-1"
+    region: Region = "us-east-1"
     endpoint_url: Annotated[
-        EndpointUrl | None, Meta(description="For compatible stores. Unset: Amazon's endpoint of the region.")
+        HttpUrl | None, Meta(description="For compatible stores. Unset: Amazon's endpoint of the region.")
     ] = None
-    path_style: Annotated[
-        bool | None,
-        Meta(description="Whether the bucket stands in the path. Unset: where an endpoint_url is given, it does."),
-    ] = None
-    access_key_id: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=128, pattern="^[!-~]+$")] | None,
-        Meta(description="For s3. Unset: the bucket is read without signing in."),
-    ] = None
+    path_style: PathStyle = None
+    access_key_id: AccessKeyId = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,11 +98,8 @@ class DeltaLakeConfig(HttpConfig, frozen=True, kw_only=True):
         return self.folder.rstrip("/").rpartition("/")[2] or self.bucket or self.location
 
 
-class DeltaLakeSecrets(ConnectorSecrets, frozen=True, kw_only=True):
-    secret_access_key: Annotated[SecretText | None, Meta(description="Belongs to the access_key_id.")] = None
-    session_token: Annotated[
-        Annotated[SecretText, Meta(pattern="^[!-~]+$")] | None, Meta(description="For temporary credentials.")
-    ] = None
+class DeltaLakeSecrets(S3Secrets, frozen=True, kw_only=True):
+    """Those of the bucket."""
 
 
 class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
@@ -136,10 +120,7 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
 
     @classmethod
     def validate(cls, config: DeltaLakeConfig, secrets: DeltaLakeSecrets) -> None:
-        if config.access_key_id is not None and secrets.secret_access_key is None:
-            raise InvalidField(("secrets", "secret_access_key"), "secret_access_key is needed for the access_key_id.")
-        if config.access_key_id is None and (secrets.secret_access_key or secrets.session_token):
-            raise InvalidField(("config", "access_key_id"), "access_key_id is needed for the secret_access_key.")
+        refuse_half_a_key(config.access_key_id, secrets)
 
     async def check(self, steps: Steps) -> None:
         steps.server["product"] = "Delta Lake"
@@ -253,7 +234,7 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
                 connect_timeout_s=config.connect_timeout_s,
                 read_timeout_s=config.read_timeout_s,
             ),
-            S3Secrets(secret_access_key=secrets.secret_access_key, session_token=secrets.session_token),
+            secrets,
             self.network.policy,
         )
         s3.network = self.network

@@ -23,16 +23,14 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
-from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, Response, origin_of
+from app.connectors.network.http import MAX_BODY_BYTES, HttpClient, HttpUrl, Response, check_url, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
     HttpSourceConfig,
     HttpSourceSecrets,
-    HttpUrl,
     SignedIn,
     Word,
     check_secrets,
-    check_url,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )

@@ -35,15 +35,13 @@ from app.connectors.files.datasets import (
 from app.connectors.files.object_store import FoundKey
 from app.connectors.files.table import Format, format_of
 from app.connectors.files.tables import UNREADABLE, preview_of, read_table
-from app.connectors.network.http import HttpClient, Response, origin_of
+from app.connectors.network.http import HttpClient, HttpUrl, Response, check_url, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
     HttpSourceConfig,
     HttpSourceSecrets,
-    HttpUrl,
     SignedIn,
     check_secrets,
-    check_url,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )

@@ -1,7 +1,4 @@
-"""Folders over HTTP: PROPFIND of WebDAV (RFC 4918), folder by folder and never with `Depth: infinity`.
-
-The answer is XML of somebody else: a document type declaration, which is what entities need, ends the reading.
-"""
+"""Folders over HTTP: PROPFIND of WebDAV (RFC 4918), folder by folder and never with `Depth: infinity`."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
-from xml.parsers import expat
 
 import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.datasets import is_data
 from app.connectors.files.object_store import FoundKey
+from app.connectors.files.xml import read_xml
 from app.connectors.network.http import Response, origin_of
 from app.connectors.network.http_auth import SignedIn, refuse_unless_ok, refuse_unless_signed_in
 
@@ -132,38 +129,25 @@ class _Multistatus:
     def __init__(self) -> None:
         self._found: list[_Resource] = []
         self._current = _Resource()
-        self._text: list[str] = []
-        parser = expat.ParserCreate(namespace_separator=" ")
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text.append
-        parser.StartDoctypeDeclHandler = self._refuse
-        self._parser = parser
 
     def read(self, body: bytes) -> list[_Resource]:
         """Raises `response_invalid`."""
         try:
-            self._parser.Parse(body, True)
-        except (expat.ExpatError, ValueError):
+            read_xml(body, self._start, self._end)
+        except ValueError:
             raise ConnectorError("response_invalid", "The server's list of files is no WebDAV answer.") from None
         return self._found
 
     def _start(self, name: str, attributes: object) -> None:
-        self._text.clear()
         if name == "DAV: response":
             self._current = _Resource()
         elif name == "DAV: collection":
             self._current.is_folder = True
 
-    def _end(self, name: str) -> None:
-        text = "".join(self._text)
-        self._text.clear()
+    def _end(self, name: str, text: str) -> None:
         if name == "DAV: href" and not self._current.href:
             self._current.href = text.strip()
         elif name == "DAV: getcontentlength":
             self._current.size = self._current.size or text
         elif name == "DAV: response":
             self._found.append(self._current)
-
-    def _refuse(self, *_: object) -> None:
-        raise ValueError("a document type declaration")

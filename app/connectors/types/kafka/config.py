@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from app.connectors.contract.config import InvalidField, Pem, SecretText, TimeoutS
-from app.connectors.network.http import origin_of
+from app.connectors.network.http import check_url
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -93,10 +93,7 @@ class KafkaConfig(TlsModeConfig, frozen=True, kw_only=True):
         if self.signs_in and self.sasl_mechanism != "OAUTHBEARER" and self.username is None:
             raise InvalidField(("username",), f"username is needed for {self.sasl_mechanism}.")
         if self.token_url is not None:
-            try:
-                origin_of(self.token_url)
-            except ValueError as error:
-                raise InvalidField(("token_url",), f"token_url: {error}.") from None
+            check_url("token_url", self.token_url)
             if self.client_id is None:
                 raise InvalidField(("client_id",), "client_id is needed for token_url.")
 

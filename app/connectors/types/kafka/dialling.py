@@ -7,14 +7,11 @@ and SASL, on addresses that are found here, with a `NamedContext` that checks ce
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
 import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -23,6 +20,7 @@ from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.http import HttpClient
+from app.connectors.network.oauth import ClientCredentials, token_for_client
 from app.connectors.network.recognising import Protocol, met, mismatch
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets, host_and_port
@@ -207,29 +205,23 @@ class Dialler:
         return answer.error_code == 0 or bool(answer.enabled_mechanisms)
 
     async def fetch_token(self) -> None:
-        """For OAUTHBEARER by client credentials: RFC 6749, section 4.4."""
+        """For OAUTHBEARER by client credentials."""
         config = self._config
         if config.sasl_mechanism != "OAUTHBEARER" or config.token_url is None:
             return
-        form = {"grant_type": "client_credentials", **({"scope": config.scope} if config.scope else {})}
-        pair = f"{quote(str(config.client_id), safe='')}:{quote(str(self._secrets.client_secret), safe='')}"
-        basic = {"authorization": "Basic " + base64.b64encode(pair.encode()).decode("ascii")}
+        credentials = ClientCredentials(
+            token_url=config.token_url,
+            client_id=str(config.client_id),
+            client_secret=str(self._secrets.client_secret),
+            scope=config.scope,
+        )
         async with HttpClient(
             self._network,
             ca_certificate=config.token_ca_certificate,
             connect_timeout_s=config.connect_timeout_s,
             read_timeout_s=config.read_timeout_s,
         ) as client:
-            response = await client.post_form(config.token_url, form, basic)
-        if response.status in {400, 401, 403}:
-            raise ConnectorError("authentication_failed", "The token server did not accept the client.")
-        if response.status != 200:
-            raise ConnectorError("server_error", f"The token server answered with status {response.status}.")
-        answer = response.json()
-        token = answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ConnectorError("response_invalid", "The token server gave no access token.")
-        self._bearer = token
+            self._bearer = await token_for_client(client, credentials)
 
     async def judge(self, broker: Server) -> None:
         """An advertised name is shown as it was told, if it is a name at all and holds no secret."""

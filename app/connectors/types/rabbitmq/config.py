@@ -14,7 +14,7 @@ from app.connectors.contract.config import (
     SecretText,
     TimeoutS,
 )
-from app.connectors.network.http import origin_of
+from app.connectors.network.http import check_url
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
 AmqpTlsMode = Literal["disable", "require", "verify-ca", "verify-full"]
@@ -73,10 +73,7 @@ class RabbitmqConfig(TlsModeConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if self.auth_mechanism == "EXTERNAL" and self.client_certificate is None:
             raise InvalidField(("client_certificate",), "client_certificate is needed for auth_mechanism EXTERNAL.")
-        try:
-            origin_of(self.management)
-        except ValueError as error:
-            raise InvalidField(("management_url",), f"management_url: {error}.") from None
+        check_url("management_url", self.management)
 
     @property
     def management(self) -> str:

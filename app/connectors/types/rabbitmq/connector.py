@@ -12,7 +12,6 @@ pins its host by itself.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +26,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, Response
+from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_of
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
@@ -190,8 +190,7 @@ class Management:
     """What it says of one virtual host."""
 
     def __init__(self, client: HttpClient, config: RabbitmqConfig, secrets: RabbitmqSecrets) -> None:
-        pair = f"{config.username}:{secrets.password or ''}".encode()
-        self._headers = {"authorization": "Basic " + base64.b64encode(pair).decode("ascii")}
+        self._headers = {"authorization": basic(f"{config.username}:{secrets.password or ''}")}
         self._client = client
         self._config = config
 

@@ -24,16 +24,14 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
-from app.connectors.network.http import HttpClient, Response, origin_of
+from app.connectors.network.http import HttpClient, HttpUrl, Response, check_url, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
     HttpSourceConfig,
     HttpSourceSecrets,
-    HttpUrl,
     SignedIn,
     Word,
     check_secrets,
-    check_url,
     refuse_unless_ok,
     refuse_unless_signed_in,
 )

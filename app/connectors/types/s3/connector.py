@@ -10,10 +10,9 @@ from urllib.parse import quote, unquote_plus, urlsplit
 
 from msgspec import Meta
 
-from app.connectors.contract.config import ConnectorSecrets, InvalidField, SecretText
+from app.connectors.contract.config import InvalidField
 from app.connectors.files.object_store import (
     PAGE,
-    EndpointUrl,
     FoundKey,
     ObjectStore,
     ObjectStoreConfig,
@@ -21,7 +20,8 @@ from app.connectors.files.object_store import (
     refuse_a_bad_endpoint,
 )
 from app.connectors.files.signed_store import SignedStore
-from app.connectors.network.http import HttpClient
+from app.connectors.network.http import HttpClient, HttpUrl
+from app.connectors.types.s3.access import AccessKeyId, PathStyle, Region, S3Secrets, refuse_half_a_key
 from app.connectors.types.s3.signature_v4 import AccessKey, signed
 
 
@@ -30,25 +30,13 @@ class S3Config(ObjectStoreConfig, frozen=True, kw_only=True):
         str,
         Meta(min_length=3, max_length=63, pattern="^[A-Za-z0-9][A-Za-z0-9._-]+$", description="Name of the bucket."),
     ]
-    region: Annotated[
-        str,
-        # A label of the endpoint's host name (RFC 1035 section 2.3.1).
-        Meta(
-            min_length=1, max_length=63, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", description="Region of the bucket."
-        ),
-    ] = "us-east-1"
+    region: Region = "us-east-1"
     endpoint_url: Annotated[
-        EndpointUrl | None,
+        HttpUrl | None,
         Meta(description="For compatible stores. Unset: Amazon's endpoint of the region."),
     ] = None
-    path_style: Annotated[
-        bool | None,
-        Meta(description="Whether the bucket stands in the path. Unset: where an endpoint_url is given, it does."),
-    ] = None
-    access_key_id: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=128, pattern="^[!-~]+$")] | None,
-        Meta(description="Unset: the bucket is read without signing in."),
-    ] = None
+    path_style: PathStyle = None
+    access_key_id: AccessKeyId = None
     requester_pays: Annotated[
         bool, Meta(description="Whether to pay for reading a bucket that asks its readers to.")
     ] = False
@@ -56,13 +44,6 @@ class S3Config(ObjectStoreConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_a_bad_endpoint("endpoint_url", self.endpoint_url)
-
-
-class S3Secrets(ConnectorSecrets, frozen=True, kw_only=True):
-    secret_access_key: Annotated[SecretText | None, Meta(description="Belongs to the access_key_id.")] = None
-    session_token: Annotated[
-        Annotated[SecretText, Meta(pattern="^[!-~]+$")] | None, Meta(description="For temporary credentials.")
-    ] = None
 
 
 class S3(ObjectStore[S3Config, S3Secrets]):
@@ -98,10 +79,7 @@ class S3(ObjectStore[S3Config, S3Secrets]):
 
     @classmethod
     def validate(cls, config: S3Config, secrets: S3Secrets) -> None:
-        if config.access_key_id is not None and secrets.secret_access_key is None:
-            raise InvalidField(("secrets", "secret_access_key"), "secret_access_key is needed for the access_key_id.")
-        if config.access_key_id is None and (secrets.secret_access_key or secrets.session_token):
-            raise InvalidField(("config", "access_key_id"), "access_key_id is needed for the secret_access_key.")
+        refuse_half_a_key(config.access_key_id, secrets)
         if config.access_key_id is None and config.requester_pays:
             raise InvalidField(("config", "access_key_id"), "access_key_id is needed: somebody has to pay.")
 
