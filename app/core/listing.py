@@ -1,15 +1,18 @@
 """Lists: allow-listed filters and sorts, keyset cursors, and the query string that asks for them.
 
-A page costs the same at any depth: the cursor carries the last row's sort value and id, and the next page starts behind
-it (`WHERE (sort, id) > (value, id)`), never at an OFFSET.
+A page costs the same at any depth and among any number of rows. The cursor carries the last row's sort value and id;
+the next page starts behind it (`WHERE (sort, id) > (value, id)`), never at an OFFSET. Every sort and every filter names
+the index in which its rows stand side by side in the list's order; `tests/core/test_list_plans.py` looks for it in the
+plans.
 """
 
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -17,7 +20,8 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, func, literal_column, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.errors import BadRequest, Fault
@@ -40,16 +44,42 @@ class Page(Struct, Generic[T], kw_only=True):
     """All rows that match, where `?count=exact` asked for it."""
 
 
+class Sort(Struct, frozen=True):
+    """One order of a list. Rows without a value come before all others, and last where it is descending."""
+
+    column: InstrumentedAttribute[Any]
+    index: str
+    """The index that has the list's rows in this order: what narrows every page of the list, then the column, then the
+    id. For a column that may be null it has `coalesce(column, LEAST_VALUES[type])` in the column's place."""
+
+
+class OrderOfFilter(Struct, frozen=True):
+    """The list's own order as it stands in another table's rows: an index cannot reach over to the list's table."""
+
+    columns: Mapping[str, InstrumentedAttribute[Any]]
+    """By the name of each sort the column that has the same values."""
+    id_column: InstrumentedAttribute[Any]
+
+
 class Filter(Struct, frozen=True, kw_only=True):
     """One query parameter that narrows a list."""
 
-    where: Callable[[Any], ColumnElement[bool]]
-    """From the bound value to the condition."""
+    where: Callable[[str], ColumnElement[bool]]
+    """From the name of the bound value to the condition."""
+    choose: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
+    """For a filter whose condition depends on the value: from the value to what to use as `where`."""
     parse: Callable[[str], Any]
     """From the text to the value. Raises ValueError with what is wanted."""
     schema: Mapping[str, Any]
     """JSON Schema of the parameter, for the OpenAPI document."""
+    index: str
+    """The index that has the matching rows in the list's order. `{sort}` stands for the sort's name, `{sort_index}` for
+    the sort's own index: for what only cuts a piece out of the order."""
     description: str = ""
+    order: OrderOfFilter | None = None
+    is_planned_by_value: bool = False
+    """Whether PostgreSQL should look at the value before it chooses between this filter's index and the sort's: where
+    the index has no order, a value that many rows have is found faster by the sort's."""
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):
@@ -73,6 +103,8 @@ class Listing:
     `selection` is the repository's own select; its first column is the row's id. `name` tells the list's cursors from
     those of others. Statements are built once per shape
     (which filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
+    `few_by` is for a list that is short for nearly everybody: the index that finds all of it, to be sorted then. Where
+    it is long, the sort's index has the order.
     """
 
     def __init__(
@@ -81,29 +113,58 @@ class Listing:
         *,
         name: str,
         id_column: Column,
-        sorts: Mapping[str, Column],
+        sorts: Mapping[str, Sort],
         default_sort: str,
         filters: Mapping[str, Filter] | None = None,
+        few_by: str | None = None,
     ) -> None:
         self.name = name
         self.selection = selection
         self.sorts = sorts
         self.default_sort = default_sort
         self.filters = dict(filters or {})
+        self._few_by = few_by
         self._id = id_column
         self._statements: dict[Any, Select[Any]] = {}
         self._columns = selection.selected_columns.keys()
         self.sort_position = lru_cache(64)(self._position_of)
         self.parse = lru_cache(1024)(self._parse)
+        self._check_definition()
+
+    def _check_definition(self) -> None:
+        """Raises TypeError where a page could not be found by an index, or rows would be lost between two pages."""
+        for name, sort in self.sorts.items():
+            if not sort.index or (_may_be_null(sort.column) and sort.column.type.python_type not in LEAST_VALUES):
+                raise TypeError(f"{self.name}: the sort {name} has no index, or nothing can stand for its nulls")
+        for name, filter_ in self.filters.items():
+            orders = [filter_.order.columns] if filter_.order else []
+            if not filter_.index or any(order.keys() != self.sorts.keys() for order in orders):
+                raise TypeError(f"{self.name}: the filter {name} has no index, or not one for each sort")
+
+    def is_planned_by_value(self, query: ListQuery) -> bool:
+        """Whether the plan for unknown values will not do. Of two filters the rarer one has to lead, and which one that
+        is only the values tell."""
+        return (
+            self._few_by is not None
+            or len(query.filters) > 1
+            or any(self.filters[name].is_planned_by_value for name in query.filters)
+        )
+
+    def indexes(self, query: ListQuery) -> set[str]:
+        """One of them finds the page: each filter's, and where there is none the sort's, or that of a short list."""
+        sort_name = query.sort.removeprefix("-")
+        sort_index = self.sorts[sort_name].index
+        found = {self.filters[name].index.format(sort=sort_name, sort_index=sort_index) for name in query.filters}
+        return found or {sort_index, self._few_by or sort_index}
 
     def statement(self, query: ListQuery) -> Select[Any]:
-        shape = (query.sort, query.after is not None, frozenset(query.filters))
+        shape = (query.sort, query.after is not None, self._conditions(query))
         if shape not in self._statements:
             self._statements[shape] = self._build(query)
         return self._statements[shape]
 
     def count_statement(self, query: ListQuery) -> Select[Any]:
-        shape = frozenset(query.filters)
+        shape = self._conditions(query)
         if shape not in self._statements:
             inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
@@ -124,25 +185,43 @@ class Listing:
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     def _build(self, query: ListQuery) -> Select[Any]:
-        column = self.sorts[query.sort.removeprefix("-")]
+        """The longest page, of which the asked one is the beginning: a limit that the planner does not know it takes
+        for a tenth of all rows, and sorts them all."""
+        column, row_id = self._order(query)
         descending = query.sort.startswith("-")
         statement = self._filtered(query)
         if self.sort_position(query.sort) == len(self._columns):
             statement = statement.add_columns(column.label("sort_value"))
         if query.after is not None:
-            row = tuple_(column, self._id)
-            last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=self._id.type))
+            row = tuple_(column, row_id)
+            last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=row_id.type))
             statement = statement.where(row < last if descending else row > last)
-        order = (column.desc(), self._id.desc()) if descending else (column, self._id)
-        return statement.order_by(*order).limit(bindparam("page_limit", type_=literal_column("1::int").type))
+        order = (column.desc(), row_id.desc()) if descending else (column, row_id)
+        longest = statement.order_by(*order).limit(literal_column(str(MAX_LIMIT + 1))).subquery("page")
+        return select(*longest.c).limit(bindparam("page_limit", type_=literal_column("1::int").type))
+
+    def _order(self, query: ListQuery) -> tuple[Column, Column]:
+        """The columns in whose order the rows come: those of the filter that has the order in rows of its own."""
+        name = query.sort.removeprefix("-")
+        for filter_ in (self.filters[name] for name in sorted(query.filters)):
+            if filter_.order is not None:
+                return filter_.order.columns[name], filter_.order.id_column
+        return _without_null(self.sorts[name].column), self._id
 
     def _position_of(self, sort: str) -> int:
         """Where a row has the value that it is sorted by: in a column of its own at the end, if nowhere else."""
-        name = self.sorts[sort.removeprefix("-")].key
-        return self._columns.index(name) if name in self._columns else len(self._columns)
+        column = self.sorts[sort.removeprefix("-")].column
+        is_shown = column.key in self._columns and not _may_be_null(column)
+        return self._columns.index(column.key) if is_shown else len(self._columns)
 
     def _filtered(self, query: ListQuery) -> Select[Any]:
-        return self.selection.where(*(self.filters[name].where(f"filter_{name}") for name in sorted(query.filters)))
+        return self.selection.where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
+
+    def _conditions(self, query: ListQuery) -> tuple[tuple[str, Callable[[str], ColumnElement[bool]]], ...]:
+        found = ((name, self.filters[name], value) for name, value in sorted(query.filters.items()))
+        return tuple(
+            (name, filter_.choose(value) if filter_.choose else filter_.where) for name, filter_, value in found
+        )
 
     def _parse(self, query_string: bytes) -> ListQuery:
         """Raises BadRequest naming every parameter at fault."""
@@ -173,7 +252,7 @@ class Listing:
             raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
 
     def _after(self, cursor: str, sort: str, filters: Mapping[str, Any]) -> tuple[Any, UUID]:
-        kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].type.python_type]
+        kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].column.type.python_type]
         try:
             packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             mark, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (bytes, kind, bytes)))
@@ -198,6 +277,25 @@ def _invalid_cursor() -> BadRequest:
 
 
 _CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: int, UUID: UUID}
+
+LEAST_VALUES: dict[type, str] = {str: "''::text", datetime: "'0002-01-01 00:00:00+00'::timestamptz"}
+"""What stands for null where a list is sorted: a row of values cannot be compared with one that holds a null, so that a
+page could not begin behind it. Part of the statement as it is part of the index, which would not be used otherwise.
+Not of the first year: asyncpg sends the first moment that Python knows as minus infinity."""
+
+
+def _may_be_null(column: Column) -> bool:
+    """Raises TypeError for an expression, of which nothing is known."""
+    columns = getattr(getattr(column, "property", None), "columns", None)
+    if not columns:
+        raise TypeError(f"a list is sorted by a column, not by {column}")
+    return bool(columns[0].nullable)
+
+
+def _without_null(column: Column) -> Column:
+    if not _may_be_null(column):
+        return column
+    return func.coalesce(column, literal_column(LEAST_VALUES[column.type.python_type], column.type), type_=column.type)
 
 
 def parse_parameters(query_string: bytes) -> dict[str, str]:
@@ -233,18 +331,19 @@ def _count(text: str) -> bool:
 _PLAIN: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count}
 
 
-def text_filter(column: Column, *, description: str = "", name_key: bool = False) -> Filter:
+def text_filter(column: Column, *, index: str, description: str = "", name_key: bool = False) -> Filter:
     """Equality; with `name_key` case-insensitively, against a column of canonical names."""
     parse = canonical_name if name_key else str
     return Filter(
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=parse,
         schema=STRING,
+        index=index,
         description=description,
     )
 
 
-def choice_filter(column: Column, choices: tuple[str, ...], *, description: str = "") -> Filter:
+def choice_filter(column: Column, choices: tuple[str, ...], *, index: str, description: str = "") -> Filter:
     def parse(text: str) -> str:
         if text not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
@@ -255,11 +354,12 @@ def choice_filter(column: Column, choices: tuple[str, ...], *, description: str 
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=parse,
         schema=schema,
+        index=index,
         description=description,
     )
 
 
-def boolean_filter(column: Column, *, description: str = "") -> Filter:
+def boolean_filter(column: Column, *, index: str, description: str = "") -> Filter:
     def parse(text: str) -> bool:
         if text not in ("true", "false"):
             raise ValueError("must be `true` or `false`")
@@ -270,6 +370,7 @@ def boolean_filter(column: Column, *, description: str = "") -> Filter:
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=parse,
         schema=schema,
+        index=index,
         description=description,
     )
 
@@ -284,11 +385,12 @@ def parse_uuid(text: str) -> UUID:
     return found
 
 
-def uuid_filter(column: Column, *, description: str = "") -> Filter:
+def uuid_filter(column: Column, *, index: str, description: str = "") -> Filter:
     return Filter(
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=parse_uuid,
         schema=UUID_SCHEMA,
+        index=index,
         description=description,
     )
 
@@ -301,7 +403,7 @@ def time_filter(column: Column, *, bound: Literal["from", "to"], description: st
         return column >= value if bound == "from" else column < value
 
     schema = {"type": "string", "format": "date-time"}
-    return Filter(where=where, parse=_time, schema=schema, description=description)
+    return Filter(where=where, parse=_time, schema=schema, index="{sort_index}", description=description)
 
 
 def _time(text: str) -> datetime:
@@ -312,20 +414,83 @@ def _time(text: str) -> datetime:
         raise ValueError("must be an RFC 3339 time such as 2025-11-22T14:53:59Z") from None
 
 
-def search_filter(*columns: Column) -> Filter:
-    """`?q=`: any of the columns holds the text, case-insensitively; `%` and `_` are plain characters."""
+def search_filter(*columns: Column, index: str) -> Filter:
+    """`?q=`: the columns, one behind the other, hold the text, case-insensitively; `%` and `_` are plain characters.
 
-    def where(name: str) -> ColumnElement[bool]:
-        pattern = func.concat("%", bindparam(name, type_=columns[0].type), "%")
-        return or_(*(column.ilike(pattern, escape="!") for column in columns))
+    `index` is a GIN index on the trigrams of `searched_text` and on its `symbols`. What is too short for a trigram is
+    looked for at the beginning of words, where pg_trgm sees two blanks before it (PostgreSQL manual, F: pg_trgm); what
+    has no letter or digit, and so no trigram either, among the texts that have these symbols.
+    """
+    text = searched_text(*columns)
 
-    return Filter(where=where, parse=_escaped, schema=STRING | {"minLength": 1}, description="Text to search for.")
+    def inside(name: str) -> ColumnElement[bool]:
+        return text.like(_pattern("%", name))
+
+    def at_the_beginning(name: str) -> ColumnElement[bool]:
+        return text.like(_pattern("% ", name))
+
+    def of_symbols(name: str) -> ColumnElement[bool]:
+        is_inside = func.strpos(text, _asked(name)) > literal_column("0")  # LIKE would be looked for in the index, too
+        return and_(symbols(text).contains(symbols(_asked(name))), is_inside)
+
+    def choose(asked: str) -> Callable[[str], ColumnElement[bool]]:
+        if not _WORD.search(asked):
+            return of_symbols
+        return inside if _has_trigram(asked) else at_the_beginning
+
+    description = "Text to search for. One or two letters are looked for at the beginning of words."
+    return Filter(
+        where=inside,
+        choose=choose,
+        parse=_not_empty,
+        schema=STRING | {"minLength": 1},
+        index=index,
+        description=description,
+        is_planned_by_value=True,
+    )
 
 
-def _escaped(text: str) -> str:
+def searched_text(*columns: Column) -> ColumnElement[str]:
+    """In lower case, with a space before each column as before each word in it."""
+    space: ColumnElement[str] = literal_column("' '", Text())
+    texts = [func.coalesce(column, literal_column("''")) if _may_be_null(column) else column for column in columns]
+    return func.lower(reduce(lambda whole, text: whole.concat(space).concat(text), texts[1:], space.concat(texts[0])))
+
+
+def symbols(text: ColumnElement[str]) -> ColumnElement[Any]:
+    """The characters that are neither letters, digits nor blanks."""
+    only = func.regexp_replace(
+        text, literal_column(r"'[[:alnum:][:space:]]+'"), literal_column("''"), literal_column("'g'")
+    )
+    return func.string_to_array(only, literal_column("NULL"), type_=ARRAY(Text))
+
+
+def _asked(name: str) -> ColumnElement[str]:
+    return func.lower(bindparam(name, type_=Text()))
+
+
+def _pattern(before: str, name: str) -> ColumnElement[str]:
+    """For LIKE, in which `%`, `_` and the backslash stand for themselves."""
+    plain = func.regexp_replace(
+        _asked(name), literal_column(r"'([%_\\])'"), literal_column(r"'\\\1'"), literal_column("'g'")
+    )
+    return literal_column(f"'{before}'", Text()).concat(plain).concat(literal_column("'%'"))
+
+
+def _not_empty(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return text
+
+
+def _has_trigram(text: str) -> bool:
+    """Whether pg_trgm finds one: it puts two blanks before a word and one behind, where the text shows its ends."""
+    runs = list(_WORD.finditer(text))
+    first = runs[0]
+    return len(runs) > 1 or first.start() > 0 or len(first[0]) + (first.end() < len(text)) >= 3
+
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 UUID_SCHEMA: dict[str, Any] = {"type": "string", "format": "uuid"}

@@ -7,6 +7,7 @@ an up-to-date database asks one question by asyncpg.
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,21 @@ OWNER_ROLE = "hub_owner"
 APP_ROLE = "hub_app"
 LOCK = 0x68756201
 """Advisory lock: hubs that start together migrate one after the other."""
+TURN_POLL_S = 0.1
+LOCK_PATIENCE_S = 300.0
+"""For a table that others hold on to: as long is a migration begun again and again."""
+LOCK_PAUSE_S = 1.0
+EXTENSIONS = ("pg_trgm",)
+"""Trusted ones, so that the owner of the database may create them (PostgreSQL manual, F: contrib)."""
+CANNOT_CREATE = (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFileError)
+
+
+class ExtensionMissing(Exception):
+    """The database lacks an extension, and this role may not create it."""
+
+
+class TablesBusy(Exception):
+    """A migration did not get the lock that it needs for as long as it tried."""
 
 
 def db_folder() -> Path:
@@ -58,17 +74,55 @@ async def revision_of(connection: Any) -> str | None:
 async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", target: str | None = None) -> None:
     """Bring the database to `target` (default: the head, or one revision down) and write the seeds.
 
-    Raises asyncpg's and Alembic's errors; each migration runs in a transaction of its own.
+    Raises ExtensionMissing, TablesBusy, and asyncpg's and Alembic's errors; each migration runs in a transaction of its
+    own.
     """
     lock = await asyncpg.connect(owner_url, timeout=5)
     try:
-        await lock.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await _wait_for_turn(lock)
+        await _ensure_extensions(lock)
         await ensure_roles(lock)
-        await asyncio.to_thread(_run_alembic, owner_url, direction, target)
+        await _run_patiently(owner_url, direction, target)
         if await revision_of(lock) == head():
             await _seed(lock)
     finally:
         await lock.close()
+
+
+async def _wait_for_turn(connection: Any) -> None:
+    """By asking again: a statement that waits for the lock would be a transaction, for whose end the concurrent index
+    builds of the one who has the lock would wait."""
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110 - of other processes
+        await asyncio.sleep(TURN_POLL_S)
+
+
+async def _run_patiently(owner_url: str, direction: Literal["up", "down"], target: str | None) -> None:
+    """What has run stays; the migration that did not get its lock in time is begun again."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            await asyncio.to_thread(_run_alembic, owner_url, direction, target)
+            return
+        except Exception as error:
+            if getattr(getattr(error, "orig", None), "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
+                raise
+            if time.monotonic() > deadline:
+                raise TablesBusy(str(error)) from error
+        await asyncio.sleep(LOCK_PAUSE_S)
+
+
+async def _ensure_extensions(connection: Any) -> None:
+    """As whoever migrates, before the owner role is taken on: that one need not own the database."""
+    for name in EXTENSIONS:
+        if await connection.fetchval("SELECT 1 FROM pg_extension WHERE extname = $1", name):
+            continue
+        try:
+            await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {name}")
+        except CANNOT_CREATE as error:
+            raise ExtensionMissing(
+                f"The database needs the extension {name}, which this role cannot create ({error}). "
+                f"Have somebody who may run `CREATE EXTENSION {name}` in it, once."
+            ) from None
 
 
 async def ensure_roles(connection: Any) -> None:
@@ -99,7 +153,13 @@ async def _upgrade_or_downgrade(owner_url: str, direction: Literal["up", "down"]
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    settings = {"role": OWNER_ROLE, "application_name": "hub migrate"}
+    from app.core.schema_changes import LOCK_TIMEOUT_MS
+
+    settings = {
+        "role": OWNER_ROLE,
+        "application_name": "hub migrate",
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+    }
     url = make_url(owner_url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
     run = command.upgrade if direction == "up" else command.downgrade
@@ -109,9 +169,12 @@ async def _upgrade_or_downgrade(owner_url: str, direction: Literal["up", "down"]
         config.attributes["connection"] = connection
         run(config, target or ("head" if direction == "up" else "-1"))
 
-    async with engine.begin() as connection:
-        await connection.run_sync(with_connection)
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(with_connection)
+            await connection.commit()
+    finally:
+        await engine.dispose()
 
 
 def alembic_config() -> Any:

@@ -56,6 +56,17 @@ def _table_of(source: Any) -> str:
     return source.name
 
 
+PLANNING = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "random_page_cost": "1.1",
+}
+"""A statement is planned once on each connection, for whatever values come: planning is half of what a plain read would
+cost otherwise, and no statistics of the values can lead it astray. Where one plan cannot do for all values, see
+`is_planned_by_value`. A page that is wanted is in memory more often than not, and one read takes one processor."""
+
+
 class Reads:
     """The one function that reads on connections of its own: as one row, as rows, or as a page."""
 
@@ -65,7 +76,7 @@ class Reads:
                 url.replace("postgresql+asyncpg://", "postgresql://"),
                 timeout=CONNECT_TIMEOUT_S,
                 connection_class=Connection,
-                server_settings=server_settings("hub reads", timeout_s, lock_timeout_s=READ_LOCK_TIMEOUT_S),
+                server_settings=server_settings("hub reads", timeout_s, lock_timeout_s=READ_LOCK_TIMEOUT_S) | PLANNING,
             )
             try:
                 await _decode_json_columns(connection)
@@ -91,15 +102,21 @@ class Reads:
         """A bare connection, for what is not a select of one repository. `kind` shares places as a table does."""
         return self._pool.connection(kind)
 
-    async def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Any]:
+    async def rows(
+        self, statement: Select[Any], values: Mapping[str, Any], *, is_planned_by_value: bool = False
+    ) -> list[Any]:
         """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds, or
-        somebody else has locked the table."""
+        somebody else has locked the table.
+
+        `is_planned_by_value` is for a statement of which one plan cannot do for rare and common values alike.
+        """
         sql, names, own, table = compiled(statement)
         arguments = [values[name] if name in values else own[name] for name in names]
         connection = await self._pool.acquire(table)
         try:
             async with self._deadlines.start():
-                found: list[Any] = await _fetch(connection, sql, arguments)
+                fetch = _fetch_planned if is_planned_by_value else _fetch
+                found: list[Any] = await fetch(connection, sql, arguments)
         except asyncpg.LockNotAvailableError:
             self._pool.release(connection, table)
             raise Unavailable(code="database_timeout") from None
@@ -130,7 +147,9 @@ class Reads:
         return await self._page(listing, query, struct, values)
 
     async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, Any]) -> Page[S]:
-        found = await self.rows(listing.statement(query), {**values, **listing.parameters(query)})
+        bound = {**values, **listing.parameters(query)}
+        by_value = listing.is_planned_by_value(query)
+        found = await self.rows(listing.statement(query), bound, is_planned_by_value=by_value)
         width = len(struct.__struct_fields__)
         shown = found[: query.limit]
         if shown and len(shown[0]) > width:
@@ -138,12 +157,13 @@ class Reads:
         else:
             items = [struct(*row) for row in shown]
         cursor = listing.cursor_after(query, shown[-1]) if len(found) > query.limit else None
-        return Page(items=items, next_cursor=cursor, total=await self._total(listing, query, values))
+        return Page(items=items, next_cursor=cursor, total=await self._total(listing, query, bound))
 
     async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int | None:
         if not query.count:
             return None
-        (row,) = await self.rows(listing.count_statement(query), {**values, **listing.parameters(query)})
+        by_value = listing.is_planned_by_value(query)
+        (row,) = await self.rows(listing.count_statement(query), values, is_planned_by_value=by_value)
         total: int = row[0]
         return total
 
@@ -153,6 +173,17 @@ async def _fetch(connection: Any, sql: str, arguments: list[Any]) -> Any:
         return await connection.fetch(sql, *arguments)
     except asyncpg.InvalidCachedStatementError:  # a migration changed the table under a prepared statement
         return await connection.fetch(sql, *arguments)
+
+
+async def _fetch_planned(connection: Any, sql: str, arguments: list[Any]) -> Any:
+    await connection.execute("SET plan_cache_mode = force_custom_plan")
+    try:
+        found = await _fetch(connection, sql, arguments)
+    except asyncpg.PostgresError:
+        await connection.execute("RESET plan_cache_mode")
+        raise
+    await connection.execute("RESET plan_cache_mode")
+    return found  # what ends otherwise ends the connection
 
 
 async def _decode_json_columns(connection: Any) -> None:

@@ -6,7 +6,9 @@ from alembic import context
 def run() -> None:
     connection = context.config.attributes["connection"]
     metadata = context.config.attributes.get("metadata")
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_type=True, transaction_per_migration=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 

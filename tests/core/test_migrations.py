@@ -21,6 +21,10 @@ from tests.postgres import create_database, drop_database
 pytestmark = pytest.mark.anyio
 
 
+OF_THE_SCHEMA = {"alembic_version", "schema_breaks"}
+"""Tables about the schema itself: nobody's data, written by migrations and read by hubs."""
+
+
 class Database:
     def __init__(self, server: EmbeddedPostgres, name: str) -> None:
         self.owner_url = server.url("hub_owner", name)
@@ -35,7 +39,7 @@ class Database:
 
     async def tables(self) -> set[str]:
         rows = await self.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        return {row[0] for row in rows} - {"alembic_version"}
+        return {row[0] for row in rows} - OF_THE_SCHEMA
 
     async def schema(self) -> list[Any]:
         columns = await self.fetch(
@@ -117,7 +121,7 @@ def _types_differ(context: Any, in_table: Any, in_model: Any, table_type: Any, m
 
 def _is_compared(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Indexes live in the migrations only: models do not need to know them."""
-    return kind != "index" and name != "alembic_version"
+    return kind != "index" and name not in OF_THE_SCHEMA
 
 
 # --- what the application role may not ---

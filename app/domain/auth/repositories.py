@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository
-from app.core.listing import Listing
+from app.core.listing import Listing, Sort
 from app.domain.auth.models import Session
 from app.domain.auth.schemas import SessionOut
 
@@ -24,12 +24,17 @@ SESSIONS = Listing(
     SessionRepository.selection(SessionOut).where(
         Session.user_id == bindparam("user_id", type_=Session.user_id.type),
         Session.revoked_at.is_(None),
-        func.least(Session.expires_at, Session.idle_expires_at) > func.now(),
+        Session.expires_at > func.now(),
+        Session.idle_expires_at > func.now(),
     ),
     name="sessions",
     id_column=Session.id,
-    sorts={"created_at": Session.created_at, "last_seen_at": Session.last_seen_at},
+    sorts={
+        "created_at": Sort(Session.created_at, "sessions_live_created_at_idx"),
+        "last_seen_at": Sort(Session.last_seen_at, "sessions_live_last_seen_at_idx"),
+    },
     default_sort="-created_at",
+    few_by="sessions_live_idx",
 )
 
 

@@ -1,7 +1,7 @@
 """Which rows make jobs on the wire, and which lists of jobs there are."""
 
 from app.core.database import Repository, json_object
-from app.core.listing import Listing, choice_filter, text_filter, uuid_filter
+from app.core.listing import Listing, Sort, choice_filter, text_filter, uuid_filter
 from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobOut
 
@@ -18,11 +18,13 @@ JOBS = Listing(
     JobRepository.selection(JobOut),
     name="jobs",
     id_column=Job.id,
-    sorts={"created_at": Job.created_at},
+    sorts={"created_at": Sort(Job.created_at, "jobs_tenant_id_created_at_id_idx")},
     default_sort="-created_at",
     filters={
-        "status": choice_filter(Job.status, STATUSES),
-        "kind": text_filter(Job.kind),
-        "subject_id": uuid_filter(Job.subject_id, description="Jobs about this resource."),
+        "status": choice_filter(Job.status, STATUSES, index="jobs_status_{sort}_idx"),
+        "kind": text_filter(Job.kind, index="jobs_kind_{sort}_idx"),
+        "subject_id": uuid_filter(
+            Job.subject_id, index="jobs_subject_id_{sort}_idx", description="Jobs about this resource."
+        ),
     },
 )

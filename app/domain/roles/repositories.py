@@ -1,7 +1,7 @@
 """Which rows make a role on the wire, and which lists of roles there are."""
 
 from app.core.database import Repository
-from app.core.listing import Listing, boolean_filter, search_filter, text_filter, uuid_filter
+from app.core.listing import Listing, Sort, boolean_filter, search_filter, text_filter, uuid_filter
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.schemas import RoleOut
 
@@ -19,12 +19,18 @@ ROLES = Listing(
     RoleRepository.selection(RoleOut),
     name="roles",
     id_column=Role.id,
-    sorts={"created_at": Role.created_at, "updated_at": Role.updated_at, "name": Role.name_key},
+    sorts={
+        "created_at": Sort(Role.created_at, "roles_tenant_id_created_at_id_idx"),
+        "updated_at": Sort(Role.updated_at, "roles_tenant_id_updated_at_id_idx"),
+        "name": Sort(Role.name_key, "roles_tenant_id_name_key_id_idx"),
+    },
     default_sort="created_at",
     filters={
-        "name": text_filter(Role.name_key, name_key=True, description="This name, in any case."),
-        "is_system": boolean_filter(Role.is_system),
-        "owner_role_id": uuid_filter(Role.owner_role_id),
-        "q": search_filter(Role.name, Role.description),
+        "name": text_filter(
+            Role.name_key, name_key=True, index="roles_tenant_id_name_key_id_idx", description="This name, in any case."
+        ),
+        "is_system": boolean_filter(Role.is_system, index="roles_is_system_{sort}_idx"),
+        "owner_role_id": uuid_filter(Role.owner_role_id, index="roles_owner_role_id_{sort}_idx"),
+        "q": search_filter(Role.name, Role.description, index="roles_search_idx"),
     },
 )

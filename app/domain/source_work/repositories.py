@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import bindparam
 
 from app.core.database import Repository
-from app.core.listing import Listing, boolean_filter, choice_filter, search_filter, text_filter
+from app.core.listing import Listing, Sort, boolean_filter, choice_filter, search_filter, text_filter
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.source_work.schemas import ObjectOut, TestOut
 from app.domain.sources.models import DataSource
@@ -32,20 +32,23 @@ TESTS = Listing(
     _of_source(TestRepository, TestOut),
     name="tests",
     id_column=DataSourceTest.id,
-    sorts={"created_at": DataSourceTest.created_at},
+    sorts={"created_at": Sort(DataSourceTest.created_at, "data_source_tests_data_source_id_created_at_id_idx")},
     default_sort="-created_at",
-    filters={"status": choice_filter(DataSourceTest.status, STATUSES[1:])},
+    filters={"status": choice_filter(DataSourceTest.status, STATUSES[1:], index="data_source_tests_status_{sort}_idx")},
 )
 OBJECT = _of_source(ObjectRepository, ObjectOut).where(SourceObject.id == bindparam("id", type_=SourceObject.id.type))
 OBJECTS = Listing(
     _of_source(ObjectRepository, ObjectOut),
     name="objects",
     id_column=SourceObject.id,
-    sorts={"qualified_name": SourceObject.qualified_name, "discovered_at": SourceObject.discovered_at},
+    sorts={
+        "qualified_name": Sort(SourceObject.qualified_name, "source_objects_data_source_id_qualified_name_id_idx"),
+        "discovered_at": Sort(SourceObject.discovered_at, "source_objects_discovered_at_idx"),
+    },
     default_sort="qualified_name",
     filters={
-        "kind": text_filter(SourceObject.kind),
-        "is_active": boolean_filter(SourceObject.is_active),
-        "q": search_filter(SourceObject.qualified_name),
+        "kind": text_filter(SourceObject.kind, index="source_objects_kind_{sort}_idx"),
+        "is_active": boolean_filter(SourceObject.is_active, index="source_objects_is_active_{sort}_idx"),
+        "q": search_filter(SourceObject.name, SourceObject.qualified_name, index="source_objects_search_idx"),
     },
 )

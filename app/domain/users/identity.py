@@ -42,10 +42,11 @@ def is_email(value: str, path: str) -> Iterator[Fault]:
         yield from error.errors
 
 
-def email_filter(column: Column) -> Filter:
+def email_filter(column: Column, *, index: str) -> Filter:
     return Filter(
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=email_key,
         schema=STRING,
+        index=index,
         description="This address, in any spelling.",
     )

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey, UniqueConstraint
+from sqlalchemy import DateTime, FetchedValue, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
@@ -29,7 +29,8 @@ class User(Tenanted, Entity):
 
 
 class UserRole(Tenanted, Base):
-    """A user holds a role."""
+    """A user holds a role. The copies of the user's columns are kept by triggers of the database: the members of a role
+    are sorted by them, and an index cannot reach over to `users`."""
 
     __tablename__ = "user_roles"
 
@@ -37,6 +38,9 @@ class UserRole(Tenanted, Base):
     role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_by: Mapped[UUID | None]
+    user_email_key: Mapped[str] = mapped_column(server_default=FetchedValue())
+    user_created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
+    user_updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
 
 
 UNIQUE_SENTENCES["users_email_key"] = ("email", "email_taken", "Somebody already uses this email address.")

@@ -1,0 +1,175 @@
+"""Rows for every list, as many as asked for, written straight into the tables of one tenant.
+
+The distributions are lopsided on purpose: most rows share one value, some values are rare, some have no row at all, and
+what is rare stands together at one end, as after an import. A list that walks along in the hope of soon finding what it
+looks for is found out by them.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+TENANT = UUID("00000000-0000-7000-8000-000000000001")
+PUBLIC_ROLE = UUID("00000000-0000-7000-8000-000000000102")
+FEW = 20
+"""Rows that have the rare values: the first ones, whatever comes after them."""
+_TABLES = ("users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions")
+
+
+def row_id(table: str, number: int) -> UUID:
+    """Counts upwards, as UUIDs of version 7 do."""
+    return UUID(f"0190{_TABLES.index(table):04x}-0000-7000-8000-{number:012x}")
+
+
+CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE = (row_id("roles", 0xF00000000000 + number) for number in (1, 2, 3))
+"""A tenth of the users, the first ones, hold one; `FEW` hold another; the third is held by nobody."""
+CROWDED_SOURCE = row_id("sources", 0xF00000000001)
+"""All tests and objects are of this one."""
+
+_AT = "('2025-01-01Z'::timestamptz + i * interval '1 second')"
+_CHANGED = "('2026-01-01Z'::timestamptz + (i::bigint * 7919 % 1000003) * interval '1 second')"
+"""In another order than that of their creation."""
+_FIRST_NAMES = "(ARRAY['Ada','Grace','Alan','Edsger','Barbara','Donald','Tony','Margaret','Dennis','Ken'])[1 + i % 10]"
+_WORDS = (
+    "(ARRAY['orders','payments','stock','parcels','visits','returns','prices','shops','fares','bills'])[1 + i % 10]"
+)
+
+
+def _id(table: str) -> str:
+    return f"('0190{_TABLES.index(table):04x}-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
+
+
+def _rare_or(rare: str, common: str) -> str:
+    return f"CASE WHEN i <= {FEW} THEN {rare} ELSE {common} END"
+
+
+async def make_places(connection: Any) -> None:
+    """The roles and the source that many rows hang on."""
+    for name, role_id in {"crowded": CROWDED_ROLE, "small": SMALL_ROLE, "empty": EMPTY_ROLE}.items():
+        await connection.execute(
+            """INSERT INTO roles (id, tenant_id, name, name_key, permissions, is_system, created_at, updated_at)
+               VALUES ($1, $2, $3, $3, '{}', false, now(), now())""",
+            role_id,
+            TENANT,
+            name,
+        )
+    await connection.execute(
+        """INSERT INTO data_sources (id, tenant_id, name, name_key, type, category, config, tags, is_paused, status,
+                                     created_at, updated_at)
+           VALUES ($1, $2, 'crowded', 'crowded', 'postgresql', 'database', '{}', '{}', false, 'untested', now(),
+                   now())""",
+        CROWDED_SOURCE,
+        TENANT,
+    )
+
+
+async def grow(connection: Any, first: int, last: int, *, user_id: UUID) -> None:
+    """Rows of these numbers for every list, on a connection of the owner's. The sessions are all of one user."""
+    for statement in _statements(first, last, user_id):
+        await connection.execute(statement)
+    await connection.execute("ANALYZE")
+
+
+def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
+    numbers = f"generate_series({first}, {last}) AS i"
+    owner = f"CASE WHEN i <= {FEW} THEN '{SMALL_ROLE}'::uuid WHEN i % 100 = 0 THEN '{CROWDED_ROLE}' END"
+    yield f"""
+        INSERT INTO users (id, tenant_id, email, email_key, first_name, last_name, is_active, created_at, updated_at)
+        SELECT {_id("users")}, '{TENANT}', email, email, {_FIRST_NAMES}, 'Of ' || substr(md5(i::text), 1, 8), i > {FEW},
+          {_AT}, {_CHANGED}
+        FROM (SELECT i, 'person.' || substr(md5('u' || i), 1, 12) || '@example.org' AS email FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, owner_role_id, is_system,
+                           created_at, updated_at)
+        SELECT {_id("roles")}, '{TENANT}', name, name, 'People who look at ' || {_WORDS}, '{{roles:read}}', {owner},
+          false, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || ' ' || substr(md5('r' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    memberships = {
+        PUBLIC_ROLE: (first, last),
+        CROWDED_ROLE: ((first - 1) // 10 + 1, last // 10),
+        SMALL_ROLE: (first, min(last, FEW)),
+    }
+    for role_id, (low, high) in memberships.items():
+        yield f"""
+            INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
+            SELECT {_id("users")}, '{role_id}', '{TENANT}', {_AT} FROM generate_series({low}, {high}) AS i
+        """
+    yield f"""
+        INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
+                                  owner_role_id, is_paused, status, created_at, updated_at)
+        SELECT {_id("sources")}, '{TENANT}', name, name, 'Rows of ' || {_WORDS},
+          CASE WHEN i <= {FEW} THEN 'redis' WHEN i % 3 = 0 THEN 'mysql' ELSE 'postgresql' END,
+          {_rare_or("'cache'", "'database'")}, '{{"host": "db.example.org"}}',
+          {_rare_or("'{old,shop}'::text[]", "'{shop}'")}, {owner}, i <= {FEW},
+          CASE WHEN i <= {FEW} THEN 'failed' WHEN i % 4 = 0 THEN 'passed' ELSE 'untested' END, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || '-' || substr(md5('s' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO data_source_secrets (data_source_id, name, tenant_id, sealed, key_id, version, updated_at)
+        SELECT {_id("sources")}, 'password', '{TENANT}', '\\x00', 'of before', 1, {_AT} FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO data_source_tests (id, tenant_id, data_source_id, status, steps, server, duration_ms, created_at)
+        SELECT {_id("tests")}, '{TENANT}', '{CROWDED_SOURCE}', {_rare_or("'failed'", "'passed'")}, '[]', '{{}}', 1.5,
+          {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO source_objects (id, tenant_id, data_source_id, name, path, qualified_name, kind, is_active, fields,
+                                    discovered_at)
+        SELECT {_id("objects")}, '{TENANT}', '{CROWDED_SOURCE}', name, ARRAY['shop', name], 'shop.' || name,
+          {_rare_or("'view'", "'table'")}, i > {FEW}, '[]', {_CHANGED}
+        FROM (SELECT i, {_WORDS} || '_' || substr(md5('o' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO jobs (id, tenant_id, kind, status, subject_id, arguments, created_at, updated_at, finished_at)
+        SELECT {_id("jobs")}, '{TENANT}', {_rare_or("'tidy'", "'discover'")}, {_rare_or("'failed'", "'succeeded'")},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{CROWDED_SOURCE}'::uuid END")}, '{{}}', {_AT},
+          {_AT}, {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, action, resource_type, resource_id, outcome)
+        SELECT {_id("audit events")}, '{TENANT}', {_AT},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{user_id}'::uuid END")},
+          {_rare_or("'tenant.create'", "'data_source.test'")}, {_rare_or("'tenant'", "'data_source'")},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'::uuid")}, {_rare_or("'refused'", "'success'")}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO sessions (id, tenant_id, user_id, key_id, generation, rotated_at, idle_expires_at, expires_at,
+                              last_seen_at, created_at, updated_at)
+        SELECT {_id("sessions")}, '{TENANT}', '{user_id}', 'of before', 1, {_AT},
+          now() + {_rare_or("interval '1 day'", "interval '-1 day'")}, now() + interval '2 days', {_CHANGED}, {_AT},
+          {_AT}
+        FROM {numbers}
+    """
+
+
+@asynccontextmanager
+async def without_indexes(connection: Any) -> AsyncIterator[None]:
+    """For a million rows: indexes that hold no constraint are built anew at the end, which takes a third of the time.
+    The trigger that copies users into memberships is left out too, and its work done at once."""
+    found = await connection.fetch(
+        """SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
+           FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+           WHERE relnamespace = 'public'::regnamespace AND NOT indisunique"""
+    )
+    samples = await connection.fetch(
+        """SELECT attrelid::regclass::text AS name, attnum, attstattarget FROM pg_attribute
+           JOIN pg_class ON pg_class.oid = attrelid WHERE relkind = 'i' AND attstattarget > 0"""
+    )
+    for row in found:
+        await connection.execute(f"DROP INDEX {row['name']}")
+    yield
+    await connection.execute("SET maintenance_work_mem = '512MB'")
+    for row in found:
+        await connection.execute(row["definition"])
+    for row in samples:
+        await connection.execute(
+            f"ALTER INDEX {row['name']} ALTER COLUMN {row['attnum']} SET STATISTICS {row['attstattarget']}"
+        )
+    await connection.execute("ANALYZE")

@@ -1,0 +1,485 @@
+"""Every list finds every page by an index: looked for in PostgreSQL's own plans, over tables that are filled (MA3).
+
+Lists are found, not named: one that is new, or has a new sort or filter, is held to this from its first commit, and
+whoever forgets its index reads here which one.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import Text, bindparam, literal_column, select
+
+from app.commands.openapi import routes_alone
+from app.core.database import server_settings
+from app.core.embedded import EmbeddedPostgres
+from app.core.listing import LEAST_VALUES, Filter, Listing, ListQuery, Sort, search_filter, text_filter
+from app.core.reads import PLANNING, compiled
+from app.domain.roles.models import Role
+from app.domain.roles.repositories import ROLES
+from app.domain.sources.models import DataSource
+from app.domain.users.models import User
+from app.domain.users.repositories import USERS
+from bench import crowd
+from tests.core.test_reads import LISTINGS
+from tests.postgres import create_database, drop_database
+
+pytestmark = [pytest.mark.anyio, pytest.mark.found("L9", "L5")]
+
+ROWS = 3_000
+BUSY_USER = UUID("00000000-0000-7000-8000-0000000000aa")
+NOBODY = uuid4()
+SHOWN = 51
+"""A page of fifty, and the row that tells whether there is another."""
+
+PLACES = {
+    "tenant_id": crowd.TENANT,
+    "user_id": BUSY_USER,
+    "member_role_id": crowd.CROWDED_ROLE,
+    "data_source_id": crowd.CROWDED_SOURCE,
+    "current_session_id": NOBODY,
+}
+OTHER_PLACES = {
+    "users.MEMBERS": [{"member_role_id": crowd.SMALL_ROLE}, {"member_role_id": crowd.EMPTY_ROLE}],
+    "users.ROLES_OF_USER": [{"user_id": crowd.row_id("users", 5)}, {"user_id": NOBODY}],
+    "auth.SESSIONS": [{"user_id": NOBODY}],
+    "source_work.TESTS": [{"data_source_id": NOBODY}],
+    "source_work.OBJECTS": [{"data_source_id": NOBODY}],
+}
+"""A list that is about one thing is asked about small and empty ones, too."""
+
+VALUES: dict[str, list[str]] = {
+    # What most rows have, what few have, what none has.
+    "users.email": ["person.5e5ed2d7a6e1@example.org", "nobody@example.org"],
+    "users.is_active": ["true", "false"],
+    "users.role_id": [
+        str(role) for role in (crowd.PUBLIC_ROLE, crowd.CROWDED_ROLE, crowd.SMALL_ROLE, crowd.EMPTY_ROLE)
+    ],
+    "users.q": ["example.org", "barbara of", "p", "zz", "no such text", "%", "~", "李明"],
+    "roles.name": ["crowded", "no such name"],
+    "roles.is_system": ["true", "false"],
+    "roles.owner_role_id": [str(role) for role in (crowd.CROWDED_ROLE, crowd.SMALL_ROLE, crowd.EMPTY_ROLE)],
+    "roles.q": ["people", "parcels", "p", "zz", "no such text", "_", "~"],
+    "data sources.name": ["crowded", "no such name"],
+    "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
+    "data sources.category": ["database", "cache", "file"],
+    "data sources.status": ["untested", "passed", "failed", "unsupported"],
+    "data sources.tag": ["shop", "old", "no such tag"],
+    "data sources.owner_role_id": [str(role) for role in (crowd.CROWDED_ROLE, crowd.SMALL_ROLE, crowd.EMPTY_ROLE)],
+    "data sources.is_paused": ["false", "true"],
+    "data sources.q": ["rows of", "parcels", "r", "zz", "no such text", "-", "~"],
+    "tests.status": ["passed", "failed", "unsupported"],
+    "objects.kind": ["table", "view", "topic"],
+    "objects.is_active": ["true", "false"],
+    "objects.q": ["shop", "parcels", "s", "zz", "no such text", ".", "~"],
+    "jobs.status": ["succeeded", "failed", "queued"],
+    "jobs.kind": ["discover", "tidy", "nothing"],
+    "jobs.subject_id": [str(crowd.CROWDED_SOURCE), str(crowd.SMALL_ROLE), str(NOBODY)],
+    "audit events.actor_id": [str(BUSY_USER), str(crowd.SMALL_ROLE), str(NOBODY)],
+    "audit events.action": ["data_source.test", "tenant.create", "nothing.at_all"],
+    "audit events.resource_type": ["data_source", "tenant", "nothing"],
+    "audit events.resource_id": [str(crowd.CROWDED_SOURCE), str(crowd.SMALL_ROLE), str(NOBODY)],
+    "audit events.outcome": ["success", "refused", "failure"],
+    "audit events.from": ["2025-01-01T00:30:00Z", "2030-01-01T00:00:00Z"],
+    "audit events.to": ["2025-01-01T00:30:00Z", "2020-01-01T00:00:00Z"],
+}
+TOGETHER: dict[str, list[dict[str, str]]] = {
+    # As clients ask: a table with two columns narrowed, a search within what is narrowed, a piece of the past.
+    "users": [
+        {"is_active": "false", "role_id": str(crowd.CROWDED_ROLE)},
+        {"q": "no such text", "is_active": "true"},
+        {"q": "barbara", "role_id": str(crowd.SMALL_ROLE)},
+    ],
+    "roles": [{"is_system": "false", "q": "no such text"}],
+    "data sources": [
+        {"type": "redis", "status": "failed"},
+        {"type": "kafka", "is_paused": "true"},
+        {"category": "cache", "q": "no such text"},
+        {"status": "failed", "tag": "shop"},
+    ],
+    "objects": [{"kind": "view", "is_active": "false"}, {"q": "no such text", "is_active": "true"}],
+    "jobs": [{"kind": "tidy", "status": "failed"}, {"subject_id": str(crowd.SMALL_ROLE), "status": "failed"}],
+    "audit events": [
+        {"resource_type": "tenant", "resource_id": str(crowd.SMALL_ROLE)},
+        {"actor_id": str(BUSY_USER), "from": "2025-01-01T00:30:00Z", "to": "2025-01-01T00:40:00Z"},
+        {"outcome": "refused", "from": "2025-01-01T00:00:00Z"},
+    ],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What PostgreSQL would do, or did, for one page."""
+
+    root: Mapping[str, Any]
+
+    def nodes(self) -> Iterator[Mapping[str, Any]]:
+        """Those that find the rows of the list: what is asked for each row shown stands in subplans."""
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += [child for child in node.get("Plans", ()) if child.get("Parent Relationship") != "SubPlan"]
+
+    @property
+    def indexes(self) -> set[str]:
+        return {node["Index Name"] for node in self.nodes() if "Index Name" in node}
+
+    @property
+    def walks(self) -> list[str]:
+        return [node["Relation Name"] for node in self.nodes() if node["Node Type"] == "Seq Scan"]
+
+    @property
+    def rows_in_vain(self) -> float:
+        """Rows that were fetched and did not match."""
+        kinds = ("Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter")
+        return sum(float(node.get(kind, 0)) * float(node["Actual Loops"]) for node in self.nodes() for kind in kinds)
+
+    @property
+    def rows_sorted(self) -> float:
+        children = [child for node in self.nodes() if "Sort" in node["Node Type"] for child in node["Plans"]]
+        return sum(float(child.get("Actual Rows", 0)) for child in children)
+
+
+class Filled:
+    """A database with `ROWS` rows for each list, asked as the fast read path asks."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]", owner_url: str) -> None:
+        self._connection = connection
+        self._owner_url = owner_url
+
+    async def as_owner(self, *statements: str) -> list[Any]:
+        """The rows of the last one."""
+        owner = await asyncpg.connect(self._owner_url)
+        try:
+            found = [await owner.fetch(statement) for statement in statements]
+        finally:
+            await owner.close()
+        return list(found[-1])
+
+    async def plan(self, statement: Any, values: Mapping[str, Any], *, by_value: bool = True) -> Plan:
+        """Carried out, with the plan for these values, or with the one for any."""
+        sql, names, own, _ = compiled(statement)
+        arguments = [values[name] if name in values else own[name] for name in names]
+        mode = "force_custom_plan" if by_value else "force_generic_plan"
+        await self._connection.execute(f"SET plan_cache_mode = {mode}")
+        prepared = await self._connection.prepare(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}" if by_value else sql)
+        if by_value:
+            return Plan(json.loads(await prepared.fetchval(*arguments))[0]["Plan"])
+        return await self._generic(sql, arguments)
+
+    async def _generic(self, sql: str, arguments: list[Any]) -> Plan:
+        """EXPLAIN itself is planned with its values, so the statement is prepared by name."""
+        await self._connection.execute(f"PREPARE asked AS {sql}")
+        try:
+            given = ", ".join(
+                [await self._connection.fetchval("SELECT quote_nullable($1)", _text(a)) for a in arguments]
+            )
+            explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked ({given})" if given else "EXECUTE asked"
+            return Plan(json.loads(await self._connection.fetchval(explain))[0]["Plan"])
+        finally:
+            await self._connection.execute("DEALLOCATE asked")
+
+    async def rows(self, statement: Any, values: Mapping[str, Any]) -> list[Any]:
+        sql, names, own, _ = compiled(statement)
+        found: list[Any] = await self._connection.fetch(
+            sql, *[values[name] if name in values else own[name] for name in names]
+        )
+        return found
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@pytest.fixture(scope="module")
+async def filled(cluster: EmbeddedPostgres, migrated: str) -> AsyncIterator[Filled]:
+    name = await create_database(cluster, migrated)
+    owner = await asyncpg.connect(cluster.url("hub_owner", name))
+    await owner.execute(
+        """INSERT INTO users (id, tenant_id, email, email_key, first_name, last_name, is_active, created_at, updated_at)
+           VALUES ($1, $2, 'busy@example.org', 'busy@example.org', '', '', true, now(), now())""",
+        BUSY_USER,
+        crowd.TENANT,
+    )
+    await crowd.make_places(owner)
+    async with crowd.without_indexes(owner):
+        await crowd.grow(owner, 1, ROWS, user_id=BUSY_USER)
+    await owner.execute("VACUUM ANALYZE")
+    await owner.close()
+    connection = await asyncpg.connect(
+        cluster.url("hub_app", name), server_settings=server_settings("hub reads", 30.0, lock_timeout_s=30.0) | PLANNING
+    )
+    yield Filled(connection, cluster.url("hub_owner", name))
+    await connection.close()
+    await drop_database(cluster, name)
+
+
+def sorts_of(listing: Listing) -> list[str]:
+    return [*listing.sorts, *(f"-{name}" for name in listing.sorts)]
+
+
+def cases() -> Iterator[Any]:
+    """Every sort in both directions, alone, with every value of every filter, and with the filters that go together."""
+    for name, listing in LISTINGS.items():
+        asked: list[dict[str, str]] = [{}]
+        asked += [{key: value} for key in listing.filters for value in VALUES.get(f"{listing.name}.{key}", ())]
+        asked += TOGETHER.get(listing.name, [])
+        for filters in asked:
+            shown = " ".join(f"{key}={value}" for key, value in filters.items())
+            yield pytest.param(name, filters, id=f"{name} {shown}".strip())
+
+
+def parsed(listing: Listing, sort: str, filters: Mapping[str, str], after: Any = None) -> ListQuery:
+    values = {name: listing.filters[name].parse(value) for name, value in filters.items()}
+    return ListQuery(sort=sort, filters=values, after=after)
+
+
+async def fault_of(filled: Filled, listing: Listing, query: ListQuery, bound: Mapping[str, Any]) -> str:
+    """What is wrong with how the page is found; empty where nothing is."""
+    values = {**bound, **listing.parameters(query)}
+    plan = await filled.plan(listing.statement(query), values, by_value=listing.is_planned_by_value(query))
+    fault = _fault_of_plan(listing, query, plan)
+    return fault and f"{listing.name}, sort {query.sort}, filters {dict(query.filters)}: {fault}"
+
+
+def _fault_of_plan(listing: Listing, query: ListQuery, plan: Plan) -> str:
+    """A page that is planned by value may be found by the sort's index instead: where many rows match, or where there
+    are few at all."""
+    wanted = listing.indexes(query)
+    is_common = listing.is_planned_by_value(query) and plan.root["Actual Rows"] == SHOWN
+    if listing.is_planned_by_value(query):
+        wanted |= {listing.sorts[query.sort.removeprefix("-")].index}
+    if plan.walks:
+        return f"walks through the whole of {plan.walks}"
+    if not wanted & plan.indexes:
+        return f"none of {sorted(wanted)} finds it, but {sorted(plan.indexes)}"
+    if plan.rows_in_vain > IN_VAIN and not is_common:
+        return f"{plan.rows_in_vain:.0f} rows are fetched in vain by {sorted(plan.indexes)}"
+    if plan.rows_sorted > SORTED and not is_common:
+        return f"{plan.rows_sorted:.0f} rows are sorted, found by {sorted(plan.indexes)}"
+    return ""
+
+
+IN_VAIN = 4 * SHOWN
+"""Trigrams and pairs of filters find some rows too many; what has an order of its own finds none."""
+SORTED = 4 * SHOWN
+
+
+@pytest.mark.parametrize(("name", "filters"), list(cases()))
+async def test_a_page_is_found_by_the_index_that_its_list_declares(
+    filled: Filled, name: str, filters: dict[str, str]
+) -> None:
+    listing = LISTINGS[name]
+    for places in [{}, *OTHER_PLACES.get(name, [])]:
+        bound = PLACES | places
+        for sort in sorts_of(listing):
+            query = parsed(listing, sort, filters)
+            assert await fault_of(filled, listing, query, bound) == ""
+            deep = await at_depth(filled, listing, query, bound)
+            if deep is not None:
+                assert await fault_of(filled, listing, deep, bound) == ""
+
+
+async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Mapping[str, Any]) -> ListQuery | None:
+    """The page nine tenths into the list; None where all of it is on the first."""
+    values = {**bound, **listing.parameters(query), "page_limit": ROWS}
+    rows = await filled.rows(listing.statement(query), values)
+    if len(rows) <= SHOWN:
+        return None
+    row = rows[len(rows) * 9 // 10]
+    after = (row[listing.sort_position(query.sort)], row[0])
+    return ListQuery(sort=query.sort, filters=query.filters, after=after)
+
+
+# --- what forgets its index is named ---
+
+
+def test_every_list_of_a_route_is_held_to_this() -> None:
+    asked = {handler.opt["access"].listing for handler in handlers()} - {None}
+    assert len(asked) >= 10
+    assert {listing.name for listing in asked} <= {listing.name for listing in LISTINGS.values()}
+
+
+UNLISTED = {
+    "set_approvers": "answers what it was told",
+    "list_permissions": "in memory",
+    "list_types": "in memory",
+    "get_approvers": "at most fifty ids, in one row each",
+}
+
+
+def test_every_route_that_answers_a_page_has_a_list() -> None:
+    """A select of one's own would have neither cursor nor index."""
+    pages = {
+        handler.handler_name: handler.opt["access"].listing
+        for handler in handlers()
+        if "Page[" in str(handler.parsed_fn_signature.return_type.raw)
+    }
+    assert len(pages) >= len(LISTINGS)
+    assert {name for name, listing in pages.items() if listing is None} == set(UNLISTED)
+
+
+def handlers() -> Iterator[Any]:
+    for route in routes_alone().routes:
+        yield from (handler for handler in getattr(route, "route_handlers", ()) if "access" in handler.opt)
+
+
+def test_every_filter_is_asked_for_values_that_many_few_and_no_rows_have() -> None:
+    declared = {f"{listing.name}.{name}" for listing in LISTINGS.values() for name in listing.filters}
+    assert declared == set(VALUES)
+    assert all(len(values) >= 2 for values in VALUES.values())
+
+
+def roles_with(**filters: Filter) -> Listing:
+    return Listing(
+        ROLES.selection, name="roles", id_column=Role.id, sorts=ROLES.sorts, default_sort="name", filters=filters
+    )
+
+
+FORGOTTEN = {
+    "an index that there is not": text_filter(Role.description, index="roles_description_{sort}_idx"),
+    "the index of something else": text_filter(Role.description, index="roles_tenant_id_name_key_id_idx"),
+    "no order behind the filter": text_filter(Role.description, index="roles_owner_role_id_idx"),
+    "a search without trigrams": search_filter(Role.description, index="roles_name_key"),
+    "a filter by hand": Filter(
+        where=lambda name: Role.permissions.any(bindparam(name, type_=Text())),  # type: ignore[arg-type]
+        parse=str,
+        schema={"type": "string"},
+        index="roles_pkey",
+    ),
+}
+
+
+@pytest.mark.parametrize("given", FORGOTTEN)
+async def test_a_filter_that_no_index_serves_is_named(filled: Filled, given: str) -> None:
+    listing = roles_with(description=FORGOTTEN[given])
+    faults = [
+        await fault_of(filled, listing, parsed(listing, sort, {"description": "no such text"}), PLACES)
+        for sort in sorts_of(listing)
+    ]
+    assert all(faults), faults
+    assert all("roles, sort" in fault and "'description'" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("index", ["users_first_name_idx", "users_tenant_id_email_key_id_idx", "users_pkey"])
+async def test_a_sort_that_no_index_serves_is_named(filled: Filled, index: str) -> None:
+    listing = Listing(
+        USERS.selection,
+        name="users",
+        id_column=User.id,
+        sorts={"first_name": Sort(User.first_name, index)},
+        default_sort="first_name",
+    )
+    for sort in sorts_of(listing):
+        assert "users, sort" in await fault_of(filled, listing, ListQuery(sort=sort), PLACES)
+
+
+def test_a_filter_or_sort_without_an_index_is_no_definition() -> None:
+    for forgetful in (
+        lambda: text_filter(Role.description),  # type: ignore[call-arg]
+        lambda: Filter(where=lambda name: Role.id == name, parse=str, schema={}),  # type: ignore[call-arg]
+        lambda: Sort(Role.description),  # type: ignore[call-arg]
+        lambda: roles_with(description=text_filter(Role.description, index="")),
+        lambda: Listing(
+            ROLES.selection,
+            name="roles",
+            id_column=Role.id,
+            sorts={"name": Role.name_key},  # type: ignore[dict-item]
+            default_sort="name",
+        ),
+    ):
+        with pytest.raises((TypeError, AttributeError)):
+            forgetful()
+
+
+# --- rows without a value ---
+
+
+TESTED = Listing(
+    select(DataSource.id, DataSource.last_tested_at).where(DataSource.tenant_id == bindparam("tenant_id")),
+    name="tested",
+    id_column=DataSource.id,
+    sorts={"last_tested_at": Sort(DataSource.last_tested_at, "data_sources_last_tested_idx")},
+    default_sort="-last_tested_at",
+    filters={"status": text_filter(DataSource.status, index="data_sources_status_{sort}_idx")},
+)
+
+
+@pytest.fixture(scope="module")
+async def partly_tested(filled: Filled) -> None:
+    """Two of three sources were never tested, and some of the others at one moment."""
+    never = LEAST_VALUES[datetime]
+    await filled.as_owner(
+        "UPDATE data_sources SET last_tested_at = '2025-06-01Z'::timestamptz + get_byte(uuid_send(id), 15) / 4 * interval '1 day'"
+        " WHERE get_byte(uuid_send(id), 15) % 3 = 0",
+        f"CREATE INDEX data_sources_last_tested_idx ON data_sources (tenant_id, coalesce(last_tested_at, {never}), id)",
+        "CREATE INDEX data_sources_status_last_tested_at_idx ON data_sources"
+        f" (tenant_id, status, coalesce(last_tested_at, {never}), id)",
+        "VACUUM ANALYZE data_sources",
+    )
+
+
+@pytest.mark.usefixtures("partly_tested")
+@pytest.mark.parametrize("asked", [b"", b"sort=last_tested_at", b"status=passed", b"status=passed&sort=last_tested_at"])
+async def test_a_list_sorted_by_what_may_be_null_shows_every_row_once(filled: Filled, asked: bytes) -> None:
+    """From cursor to cursor, as a client does; what was never tested comes last where it is descending."""
+    narrowed = " WHERE status = 'passed'" if b"status" in asked else ""
+    wanted = await filled.as_owner(f"SELECT id, last_tested_at FROM data_sources{narrowed}")
+    shown: list[Any] = []
+    cursor = b""
+    while True:
+        query = TESTED.parse(b"&".join(filter(None, (asked, b"limit=200", cursor))))
+        rows = await filled.rows(TESTED.statement(query), PLACES | TESTED.parameters(query))
+        shown += rows[:200]
+        if len(rows) <= 200:
+            break
+        cursor = b"cursor=" + TESTED.cursor_after(query, rows[199]).encode()
+    assert len(shown) == len(wanted) > 500
+    assert {row[0]: row[1] for row in shown} == {row["id"]: row["last_tested_at"] for row in wanted}
+    moments = [row[1] for row in shown if row[1] is not None]
+    nulls = [None] * (len(shown) - len(moments))
+    is_descending = b"sort" not in asked
+    assert min(len(moments), len(nulls)) > 200
+    assert [row[1] for row in shown] == (moments + nulls if is_descending else nulls + moments)
+    assert moments == sorted(moments, reverse=is_descending)
+
+
+@pytest.mark.usefixtures("partly_tested")
+@pytest.mark.parametrize("sort", ["last_tested_at", "-last_tested_at"])
+@pytest.mark.parametrize("filters", [{}, {"status": "passed"}, {"status": "nothing"}])
+async def test_a_list_sorted_by_what_may_be_null_is_found_by_its_index(
+    filled: Filled, sort: str, filters: dict[str, str]
+) -> None:
+    query = parsed(TESTED, sort, filters)
+    assert await fault_of(filled, TESTED, query, PLACES) == ""
+    deep = await at_depth(filled, TESTED, query, PLACES)
+    assert deep is None or await fault_of(filled, TESTED, deep, PLACES) == ""
+
+
+def test_a_sort_whose_nulls_nothing_can_stand_for_is_no_definition() -> None:
+    with pytest.raises(TypeError, match="nothing can stand for its nulls"):
+        Listing(
+            select(DataSource.id),
+            name="sources",
+            id_column=DataSource.id,
+            sorts={"fingerprint": Sort(DataSource.fingerprint, "data_sources_fingerprint_idx")},
+            default_sort="fingerprint",
+        )
+
+
+def test_a_sort_by_an_expression_is_no_definition() -> None:
+    """Nobody could say whether it may be null."""
+    with pytest.raises(TypeError, match="sorted by a column"):
+        Listing(
+            select(Role.id),
+            name="roles",
+            id_column=Role.id,
+            sorts={"name": Sort(literal_column("1"), "roles_pkey")},
+            default_sort="name",
+        )
