@@ -499,3 +499,52 @@ def test_tables_whose_names_the_server_takes_for_one_stay_two() -> None:
         (("s", "A"), "table", "string"),
         (("s", "a"), "view", "json"),
     ]
+
+
+# What the server sets -------------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "SET GLOBAL sql_select_limit = 2",
+    "SET GLOBAL sql_mode = 'ANSI_QUOTES,PAD_CHAR_TO_FULL_LENGTH,NO_BACKSLASH_ESCAPES'",
+    "SET GLOBAL time_zone = '+09:00'",
+    "SET GLOBAL sql_auto_is_null = 1",
+    "SET GLOBAL max_join_size = 1",
+    "SET GLOBAL group_concat_max_len = 4",
+    "SET GLOBAL lc_time_names = 'de_DE'",
+    "SET GLOBAL character_set_results = latin1",
+    "SET GLOBAL init_connect = 'SET sql_select_limit = 1, autocommit = 0, sql_big_selects = 0, sql_safe_updates = 1'",
+)
+
+
+@pytest.mark.found("D8")
+async def test_what_the_server_sets_for_its_sessions_changes_nothing(
+    mariadb: MariadbServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    values, secrets = config(mariadb.port), {"password": PASSWORD}
+
+    async def all_there_is() -> tuple[list[Any], list[Any]]:
+        found = [item async for page in sandbox.discover("mysql", values, secrets, loopback) for item in page]
+        tables = [item for item in found if item.kind == "table"]
+        requests = [PreviewRequest(path=item.path) for item in tables]
+        return found, [(await sandbox.preview("mysql", values, secrets, loopback, one)).rows for one in requests]
+
+    before = await all_there_is()
+    names = [statement.split()[2] for statement in HOSTILE]
+    kept = dict(
+        zip(
+            names,
+            mariadb.run(f"SELECT {', '.join(f'@@GLOBAL.{name}' for name in names)}").splitlines()[1].split("\t"),
+            strict=True,
+        )
+    )
+    mariadb.run("; ".join(HOSTILE))
+    try:
+        after = await all_there_is()
+    finally:
+        mariadb.run("; ".join(f"SET GLOBAL {name} = {_as_value(value)}" for name, value in kept.items()))
+    assert len(before[0]) > 2
+    assert after == before
+
+
+def _as_value(text: str) -> str:
+    return text if text.isdigit() else "'" + text.replace("'", "''") + "'"

@@ -32,6 +32,17 @@ CREATE ROLE plain LOGIN PASSWORD 'pw-{CANARY}';
 CREATE ROLE own_settings LOGIN PASSWORD 'pw-{CANARY}' IN ROLE plain;
 ALTER ROLE own_settings SET extra_float_digits = -5;
 ALTER ROLE own_settings SET search_path = 'app';
+ALTER ROLE own_settings SET quote_all_identifiers = on;
+ALTER ROLE own_settings SET standard_conforming_strings = off;
+ALTER ROLE own_settings SET row_security = off;
+ALTER ROLE own_settings SET xmlbinary = 'hex';
+ALTER ROLE own_settings SET lock_timeout = 1;
+ALTER ROLE own_settings SET DateStyle = 'German, DMY';
+ALTER ROLE own_settings SET TimeZone = 'Asia/Kathmandu';
+ALTER ROLE own_settings SET IntervalStyle = 'sql_standard';
+ALTER ROLE own_settings SET bytea_output = 'escape';
+ALTER ROLE own_settings SET transform_null_equals = on;
+ALTER ROLE own_settings SET default_transaction_isolation = 'serializable';
 CREATE ROLE expired LOGIN PASSWORD 'pw-{CANARY}' VALID UNTIL '2001-01-01';
 CREATE ROLE cannot_log_in PASSWORD 'pw-{CANARY}';
 CREATE ROLE has_no_connection LOGIN PASSWORD 'pw-{CANARY}' CONNECTION LIMIT 0;
@@ -110,6 +121,7 @@ def failure(result: TestResult) -> tuple[str, str]:
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.found("D8")
 @pytest.mark.parametrize("username", ["plain", "own_settings"])
 async def test_no_value_loses_anything(
     username: str, odd: dict[str, Any], sandbox: ConnectorSandbox, loopback: EgressPolicy
@@ -271,3 +283,16 @@ def error_response(sqlstate: str, text: str) -> bytes:
     """PostgreSQL documentation, "ErrorResponse"."""
     fields = b"SFATAL\x00C%b\x00M%b\x00" % (sqlstate.encode(), text.encode())
     return b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\x00"
+
+
+@pytest.mark.found("D8")
+async def test_what_is_set_for_the_role_changes_nothing_that_is_discovered(
+    odd: dict[str, Any], sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    async def found_as(username: str) -> list[Any]:
+        pages = sandbox.discover("postgresql", {**odd, "username": username}, PASSWORD, loopback)
+        return sorted([item async for page in pages for item in page], key=lambda item: item.path)
+
+    plain = await found_as("plain")
+    assert plain
+    assert await found_as("own_settings") == plain

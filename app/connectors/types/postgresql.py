@@ -296,6 +296,11 @@ class _DatabaseRefused(ConnectorError):
 _BEGIN: Final = """
 BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601';
 SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 3; SET LOCAL search_path = '';
+SET LOCAL quote_all_identifiers = off; SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on;
+SET LOCAL transform_null_equals = off; SET LOCAL xmlbinary = 'base64'; SET LOCAL lock_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
+WHERE name IN ('transaction_timeout', 'idle_session_timeout');
 SET LOCAL statement_timeout ="""
 
 # Names of types are told whole while nothing is on the search path. The functions of a view want it as the user has it.

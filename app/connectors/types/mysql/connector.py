@@ -241,11 +241,11 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
         """Makes the session read only, and alike on every server."""
         for statement in _SESSION:
             await self._patiently(connection.query(statement))
-        for statement in _time_limits(self.config.statement_timeout_s):
+        for statement in (*_ALL_THAT_THERE_IS, *_time_limits(self.config.statement_timeout_s)):
             await self._try(connection, statement)
 
     async def _try(self, connection: Any, statement: str) -> None:
-        """MySQL and MariaDB have a variable of their own each, and do not know the other's."""
+        """MySQL and MariaDB have variables of their own each, and do not know the other's."""
         from asyncmy.errors import Error
 
         try:
@@ -364,6 +364,18 @@ _SESSION: Final = (
     "SET NAMES utf8mb4",
     "SET SESSION sql_mode = '', time_zone = '+00:00'",
     "SET SESSION TRANSACTION READ ONLY",
+)
+# Whatever a server, a user or an `init_connect` sets that would leave rows out, cut them or show them otherwise.
+_ALL_THAT_THERE_IS: Final = (
+    "SET SESSION sql_select_limit = 18446744073709551615",
+    "SET SESSION sql_big_selects = 1",
+    "SET SESSION max_join_size = 18446744073709551615",
+    "SET SESSION sql_safe_updates = 0",
+    "SET SESSION sql_auto_is_null = 0",
+    "SET SESSION autocommit = 1",
+    "SET SESSION group_concat_max_len = 1048576",
+    "SET SESSION lc_time_names = 'en_US'",
+    "SET SESSION old_mode = ''",
 )
 _UNKNOWN_VARIABLE: Final = 1193
 
