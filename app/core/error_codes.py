@@ -131,6 +131,7 @@ FaultCode = Literal[
     "invalid",
     "invalid_email",
     "masked_secret",
+    "mixed_scripts",
     "not_allowed",
     "not_finite",
     "reference_not_allowed",

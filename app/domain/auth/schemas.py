@@ -7,8 +7,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from app.core.schemas import Input, Output
-from app.domain.users.identity import is_email
-from app.domain.users.schemas import Email, Password, PersonName, RoleRef, UserOut
+from app.domain.users.schemas import RULES, Email, Password, PersonName, RoleRef, UserOut
 
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=4096, extra_json_schema={"writeOnly": True})]
 GivenPassword = Annotated[str, Meta(max_length=1024, extra_json_schema={"writeOnly": True, "format": "password"})]
@@ -16,7 +15,7 @@ GivenPassword = Annotated[str, Meta(max_length=1024, extra_json_schema={"writeOn
 
 
 class Register(Input):
-    rules = {"email": is_email}
+    rules = RULES
 
     email: Email
     password: Password

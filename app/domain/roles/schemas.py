@@ -8,7 +8,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.core import migrations
 from app.core.errors import Fault
-from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, visible
+from app.core.lookalikes import well_named
+from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text
 
 Permission = Annotated[str, Meta(max_length=100, examples=["data-sources:read"])]
 Permissions = Annotated[list[Permission], Meta(max_length=200)]
@@ -30,7 +31,7 @@ def known_permissions(names: list[str], path: str) -> Iterator[Fault]:
             yield Fault(f"{path}[{index}]", "unknown_permission", "is not a permission")
 
 
-RULES: Mapping[str, Rule] = {"name": visible, "permissions": known_permissions}
+RULES: Mapping[str, Rule] = {"name": well_named, "permissions": known_permissions}
 
 
 class RoleOut(EntityOut):

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, to_struct
 from app.domain.roles.models import Role, RoleApprover
@@ -46,6 +47,7 @@ class RoleService:
     async def create(self, new: RoleCreate) -> RoleOut:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
         self._check_held(new.permissions)
+        await self._refuse_lookalike(new.name)
         await self.check_reference(new.owner_role_id, "owner_role_id")
         role = Role(id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         self._work.add(role)
@@ -60,6 +62,8 @@ class RoleService:
         changes = COLUMNS.columns_of_changes(patch)
         if "permissions" in changes:
             self._check_held(changes["permissions"])
+        if "name" in changes:
+            await self._refuse_lookalike(changes["name"], but=role_id)
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if not self._work.apply(role, changes):
             return before
@@ -69,6 +73,13 @@ class RoleService:
         self._work.audit("role.update", "role", role.id, before=before, after=after)
         self._work.announce("role.updated", f"roles/{role.id}", after)
         return after
+
+    async def _refuse_lookalike(self, name: str, *, but: UUID | None = None) -> None:
+        """Raises Conflict for a name that is read as the one of another role."""
+        reading = latin_reading(name)
+        if reading != canonical_name(name) and await self._roles.exists(Role.id != but, name_key=reading):
+            fault = Fault("name", "name_taken", "looks like the name of another role")
+            raise Conflict("Another role has a name that looks the same.", code="name_taken", errors=[fault])
 
     async def delete(self, role_id: UUID) -> None:
         role = await self._changeable(role_id)

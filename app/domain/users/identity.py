@@ -10,6 +10,7 @@ from sqlalchemy import bindparam
 
 from app.core.errors import BadRequest, Fault
 from app.core.listing import STRING, Column, Filter
+from app.core.lookalikes import written_alike
 from app.core.schemas import folded
 
 
@@ -35,11 +36,13 @@ def checked_email(email: str, path: str = "email") -> str:
 
 
 def is_email(value: str, path: str) -> Iterator[Fault]:
-    """Rule: as `checked_email`."""
+    """Rule: as `checked_email`, and in letters that cannot be taken for another address."""
     try:
         checked_email(value, path)
     except BadRequest as error:
         yield from error.errors
+    else:
+        yield from written_alike(value, path)
 
 
 def email_filter(column: Column, *, index: str) -> Filter:

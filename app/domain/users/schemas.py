@@ -1,12 +1,14 @@
 """Users on the wire."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
 
-from app.core.schemas import EntityOut, Input, Output
+from app.core.lookalikes import written_alike
+from app.core.schemas import EntityOut, Input, Output, Rule
 from app.domain.users.identity import is_email
 
 Email = Annotated[
@@ -22,6 +24,9 @@ Password = Annotated[
         extra_json_schema={"writeOnly": True, "format": "password"},
     ),
 ]
+
+
+RULES: Mapping[str, Rule] = {"email": is_email, "first_name": written_alike, "last_name": written_alike}
 
 
 class RoleRef(Output):
@@ -42,7 +47,7 @@ class UserOut(EntityOut):
 
 
 class UserCreate(Input):
-    rules = {"email": is_email}
+    rules = RULES
 
     email: Email
     first_name: PersonName = ""
@@ -53,7 +58,7 @@ class UserCreate(Input):
 
 
 class UserPatch(Input):
-    rules = {"email": is_email}
+    rules = RULES
 
     email: Email | UnsetType = UNSET
     first_name: PersonName | UnsetType = UNSET
