@@ -26,6 +26,7 @@ from app.connectors.types.clickhouse import (
     _value,
     parse,
 )
+from app.connectors.values.bad_bytes import NOT_UTF8
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.servers.certificates import Authority
@@ -468,3 +469,27 @@ def test_a_wrong_field_is_named(values: dict[str, Any], field: str) -> None:
         assert caught.value.__cause__.path == (field,)
     else:
         assert f"$.{field}" in str(caught.value)
+
+
+@pytest.mark.found("D12")
+async def test_bytes_that_are_no_utf_8_are_shown_and_noted() -> None:
+    def answers(query: str, _: Any) -> bytes:
+        return http(
+            row("Memory", a="String") if "system.tables" in query else b'{"hub_0":"caf\xe9"}\n{"hub_0":"\xc3\xa9"}\n'
+        )
+
+    with answering(answers) as (port, _):
+        shown = await connector(port).preview(PreviewRequest(path=("shop", "t")))
+    assert (shown.rows, shown.notes) == ([["caf\\xe9"], ["é"]], (NOT_UTF8,))
+
+
+@pytest.mark.found("D12")
+async def test_a_character_that_the_server_cut_is_no_bad_byte() -> None:
+    def answers(query: str, _: Any) -> bytes:
+        text = ("x" * 63 + "€€€").encode()[:68]
+        return http(row("Memory", a="String") if "system.tables" in query else b'{"hub_0":"' + text + b'"}\n')
+
+    with answering(answers) as (port, heard):
+        shown = await connector(port).preview(PreviewRequest(path=("shop", "t"), max_value_bytes=64))
+    assert "substring(`a`, 1, 68)" in heard[-1]
+    assert (shown.rows, shown.truncated, shown.notes) == ([["x" * 63]], True, ())

@@ -10,8 +10,9 @@ import pytest
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.files.reading import read_file
+from app.connectors.files.sample import SAMPLE_BYTES
 from app.connectors.files.table import Table
-from app.connectors.files.text_rows import MAX_DOCUMENT_BYTES, SAMPLE_BYTES, read
+from app.connectors.files.text_rows import MAX_DOCUMENT_BYTES, read
 
 pytestmark = pytest.mark.anyio
 

@@ -16,6 +16,7 @@ from app.connectors.contract.objects import PreviewRequest
 from app.connectors.files.datasets import Dataset, Datasets, Scope, fixed_part, is_data, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.values.describing import Describer
 from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Ports, Start
@@ -97,9 +98,9 @@ async def test_without_its_driver_a_parquet_file_hides_no_other_file(monkeypatch
 
     size = len(shop_content()["orders/day=2024-01-02/0.parquet"])
     datasets = [Dataset(("a.csv",), "a.csv", 4), Dataset(("b.parquet",), "b.parquet", size)]
-    assert [bool(item.fields) for item in await described(Shelf(), datasets, 2)] == [True, True]
+    assert [bool(item.fields) for item in await described(Shelf(), datasets, Describer(2))] == [True, True]
     monkeypatch.setitem(sys.modules, "arro3.io", None)
-    assert [bool(item.fields) for item in await described(Shelf(), datasets, 2)] == [True, False]
+    assert [bool(item.fields) for item in await described(Shelf(), datasets, Describer(2))] == [True, False]
     with pytest.raises(ConnectorError) as caught:
         await preview_of(Shelf(), "b.parquet", size, Preview(PreviewRequest(path=("b.parquet",))))
     assert caught.value.code == "driver_missing"

@@ -22,6 +22,15 @@ from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
+from app.connectors.files.csv_settings import (
+    Comment,
+    Delimiter,
+    Header,
+    Quote,
+    SkipLines,
+    csv_settings,
+    refuse_bad_csv_settings,
+)
 from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,
     Datasets,
@@ -33,6 +42,8 @@ from app.connectors.files.datasets import (
 )
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.http import HttpClient, HttpConfig, Response, check_url, origin_of
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer
 from app.connectors.values.preview import Preview
 
 PAGE: Final = 1000
@@ -68,6 +79,15 @@ class ObjectStoreConfig(HttpConfig, frozen=True, kw_only=True):
     max_keys: Annotated[int, Meta(ge=1, le=5_000_000, description="Keys after which a discovery stops looking.")] = (
         200_000
     )
+    skip_lines: SkipLines = None
+    comment: Comment = None
+    delimiter: Delimiter = None
+    quote: Quote = None
+    header: Header = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_bad_csv_settings(self)
 
     @property
     def scope(self) -> Scope:
@@ -155,9 +175,9 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
                 yield []  # A sign of life: a large bucket is listed for minutes before its first dataset is known.
             if datasets.is_full:
                 self.stopped_because = TOO_MANY_DATASETS
-            found_datasets = list(datasets)
-            for start in range(0, len(found_datasets), _BATCH):
-                yield await described(store, found_datasets[start : start + _BATCH], _SAMPLERS)
+            describer, settings = Describer(_SAMPLERS), csv_settings(self.config)
+            for some in slices(list(datasets), _BATCH):
+                yield await described(store, some, describer, settings)
 
     async def _pages_to_show(self, store: Store) -> AsyncIterator[list[FoundKey]]:
         """What the source shows of the first `max_keys` keys."""
@@ -174,7 +194,7 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         preview = Preview(request)
         async with self._client() as client, self.opened(client) as store:
             sample = await self._sample(store, request.path)
-            return await preview_of(store, sample.key, sample.size, preview)
+            return await preview_of(store, sample.key, sample.size, preview, csv_settings(self.config))
 
     async def _sample(self, store: Store, path: Sequence[str]) -> FoundKey:
         """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only

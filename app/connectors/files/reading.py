@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from app.connectors.files.csv_settings import ALL_FOUND, CsvSettings
 from app.connectors.files.table import Choose, ReadRange, Table, every_column, format_of
 from app.connectors.files.text_rows import bytes_needed, read
 
 
 async def read_file(
-    name: str, size: int, read_range: ReadRange, choose: Choose = every_column, limit: int = 1000
+    name: str,
+    size: int,
+    read_range: ReadRange,
+    choose: Choose = every_column,
+    limit: int = 1000,
+    settings: CsvSettings = ALL_FOUND,
 ) -> Table:
     """The first rows of a file of this size, of any format; `read_range` is asked for the bytes that are needed.
 
@@ -19,7 +25,17 @@ async def read_file(
         from app.connectors.files.parquet_rows import read_parquet  # its driver is an extra
 
         return await read_parquet(size, read_range, choose, limit)
-    needed = bytes_needed(name, size)
-    beginning = await read_range(0, needed) if needed else b""
-    table = read(name, beginning, is_whole=needed >= size)
+    table = await _read_text(name, size, read_range, settings)
     return table.of(choose(table.fields))
+
+
+async def _read_text(name: str, size: int, read_range: ReadRange, settings: CsvSettings) -> Table:
+    """Further parts are read only where records are so long that the first one tells next to nothing."""
+    content = b""
+    while True:
+        needed = bytes_needed(name, size, len(content))
+        content += await read_range(len(content), needed) if needed > len(content) else b""
+        is_whole = len(content) < needed or needed >= size  # Not every server tells the size.
+        table = read(name, content, is_whole=is_whole, settings=settings)
+        if not table.is_short or is_whole or bytes_needed(name, size, needed) == needed:
+            return table

@@ -28,18 +28,28 @@ _FORMATS: Final[dict[str, Format]] = {
 }
 
 
+NO_ROWS: Final = "Files of this format are not looked into."
+MAX_ROWS: Final = 1001
+"""Of one file: as many as can be asked for, and one more to know of the rest."""
+
+
 class Table(msgspec.Struct, frozen=True):
     fields: tuple[DiscoveredField, ...]
     rows: list[list[Any]]
     """JSON-safe values, in the order of the fields."""
     is_whole: bool
     """Whether these are all rows of the file."""
+    notes: tuple[str, ...] = ()
+    """Of how it was read: what was guessed, what could not be shown as it is."""
+    is_short: bool = False
+    """Whether long records took most of what was read, so that more should be."""
 
     def of(self, wanted: Sequence[DiscoveredField]) -> Table:
         """Of its columns these."""
         places = {field.position: place for place, field in enumerate(self.fields)}
         chosen = [places[field.position] for field in wanted]
-        return Table(tuple(wanted), [[row[place] for place in chosen] for row in self.rows], self.is_whole)
+        rows = [[row[place] for place in chosen] for row in self.rows]
+        return msgspec.structs.replace(self, fields=tuple(wanted), rows=rows)
 
 
 def every_column(fields: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:

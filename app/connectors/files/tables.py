@@ -3,10 +3,11 @@ folders above it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
@@ -14,15 +15,12 @@ from app.connectors.contract.objects import (
     DiscoveredObject,
     PreviewResult,
 )
+from app.connectors.files.csv_settings import ALL_FOUND, CsvSettings
 from app.connectors.files.datasets import Dataset, is_pattern, partitions
 from app.connectors.files.reading import read_file
-from app.connectors.files.table import Choose, Table, every_column, format_of
+from app.connectors.files.table import NO_ROWS, Choose, Table, every_column, format_of
+from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
-
-UNREADABLE: Final = frozenset(
-    {"response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported", "driver_missing"}
-)
-"""What ends with one of these codes hides no other file."""
 
 
 class Reader(Protocol):
@@ -30,12 +28,14 @@ class Reader(Protocol):
         """From one offset of a file up to another, as far as it goes. Raises `ConnectorError`."""
 
 
-async def read_table(reader: Reader, key: str, size: int, limit: int, choose: Choose = every_column) -> Table:
+async def read_table(
+    reader: Reader, key: str, size: int, limit: int, choose: Choose = every_column, settings: CsvSettings = ALL_FOUND
+) -> Table:
     """As `read_file`, with the partitions behind the file's own columns."""
     if format_of(key)[0] is None:
-        raise ConnectorError("unsupported", "Files of this format have no preview.")
+        raise ConnectorError("unsupported", NO_ROWS)
     choice = _Choice(key, choose)
-    table = await read_file(key, size, partial(reader.read, key), choice.of_own, limit)
+    table = await read_file(key, size, partial(reader.read, key), choice.of_own, limit, settings)
     return choice.with_partitions(table)
 
 
@@ -62,42 +62,35 @@ class _Choice:
 
     def with_partitions(self, table: Table) -> Table:
         rows = [self._row(iter(row)) for row in table.rows]
-        return Table(tuple(self._chosen), rows, table.is_whole)
+        return msgspec.structs.replace(table, fields=tuple(self._chosen), rows=rows)
 
     def _row(self, own: Iterator[Any]) -> list[Any]:
         beside = self._beside
         return [beside[field.position] if field.position in beside else next(own) for field in self._chosen]
 
 
-async def described(reader: Reader, datasets: Sequence[Dataset], at_once: int) -> list[DiscoveredObject]:
-    """The datasets with the fields of their samples, of which `at_once` are read at a time."""
-    turns = asyncio.Semaphore(at_once)
+async def described(
+    reader: Reader, datasets: Iterable[Dataset], describer: Describer, settings: CsvSettings = ALL_FOUND
+) -> list[DiscoveredObject]:
+    """The datasets with the fields of their samples."""
 
-    async def describe(dataset: Dataset) -> DiscoveredObject:
-        async with turns:
-            return DiscoveredObject.at(dataset.path, dataset.kind, await _fields(reader, dataset))
+    async def look(dataset: Dataset) -> Description:
+        table = await read_table(reader, dataset.sample, dataset.sample_size, 0, settings=settings)
+        return Description(table.fields, table.notes)
 
-    return list(await asyncio.gather(*(describe(dataset) for dataset in datasets)))
-
-
-async def _fields(reader: Reader, dataset: Dataset) -> tuple[DiscoveredField, ...]:
-    """None for a file that cannot be read: the dataset is there nevertheless."""
-    try:
-        return (await read_table(reader, dataset.sample, dataset.sample_size, 0)).fields
-    except ConnectorError as error:
-        if error.code in UNREADABLE:
-            return ()
-        raise
+    return await together(describer.describe(one.path, one.kind, partial(look, one)) for one in datasets)
 
 
-async def preview_of(reader: Reader, key: str, size: int, preview: Preview) -> PreviewResult:
+async def preview_of(
+    reader: Reader, key: str, size: int, preview: Preview, settings: CsvSettings = ALL_FOUND
+) -> PreviewResult:
     """The first rows of one file. What stands for a pattern has more."""
 
     def choose(fields: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:
         return preview.choose(fields, "file")
 
-    table = await read_table(reader, key, size, preview.request.limit + 1, choose)
+    table = await read_table(reader, key, size, preview.request.limit + 1, choose, settings)
     for row in table.rows:
         if not preview.add(row):
             break
-    return preview.result(has_more=not table.is_whole or is_pattern(preview.request.path))
+    return preview.result(has_more=not table.is_whole or is_pattern(preview.request.path), notes=table.notes)

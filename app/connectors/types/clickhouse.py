@@ -33,6 +33,7 @@ from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, HttpUrl, MutualTlsConfig, Stream, check_url, origin_of
 from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
+from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import exact_number
 from app.connectors.values.preview import Preview
@@ -144,6 +145,8 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
                 async for row in rows:
                     if not preview.add(_understood(_values, types, row)):
                         break
+                    if session.texts.notes and _holds_bad_bytes(preview.rows[-1]):
+                        preview.note(NOT_UTF8)
         return preview.result()
 
     @asynccontextmanager
@@ -180,6 +183,7 @@ class Session:
 
     def __init__(self, client: HttpClient, config: ClickhouseConfig, password: str) -> None:
         self.client = client
+        self.texts = ByteTexts()
         self._config = config
         self._headers = _credentials(config.username, password)
         limits = {"max_execution_time": str(ceil(config.statement_timeout_s))}
@@ -193,7 +197,7 @@ class Session:
             aclosing(_lines(answer)) as lines,
         ):
             async for line in lines:
-                row = _row(line)
+                row = _row(line, self.texts)
                 if row is None:  # An error in the middle of an answer stands where a row should be.
                     raise self._explain(_number_in(line + await _rest(lines)), 200)
                 yield row
@@ -300,13 +304,13 @@ def _number_in(text: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _row(line: bytes, texts: ByteTexts) -> dict[str, Any] | None:
     """None for what is no row: damaged, or an exception. Texts may hold any bytes, those that are no UTF-8 too."""
     try:
         try:
             row = _decoder.decode(line)
         except UnicodeDecodeError:
-            row = _decoder.decode(line.decode("utf-8", "replace"))
+            row = _decoder.decode(texts.shown(line, in_json=True))
     except (msgspec.DecodeError, RecursionError):
         return None
     return row if isinstance(row, dict) and row.keys() != {"exception"} else None
@@ -484,12 +488,13 @@ def _portable(kind: Kind) -> PortableType:
 
 
 def _select(found: DiscoveredObject, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
-    """Long values are cut off by the server one byte after what will be shown."""
+    """Long values are cut off by the server a few bytes after what will be shown, so that none of a character is shown
+    that is cut itself."""
     prefix = "hub_"
     while any(field.name.startswith(prefix) for field in found.fields):
         prefix += "_"
     expressions = ", ".join(
-        f"{_expression(parse(column.native_type), _quoted(column.name), request.max_value_bytes + 1, prefix)}"
+        f"{_expression(parse(column.native_type), _quoted(column.name), request.max_value_bytes + 4, prefix)}"
         f" AS {prefix}{position}"
         for position, column in enumerate(columns)
     )
@@ -530,6 +535,13 @@ def _tuple_of(expressions: Iterable[str]) -> str:
 
 # Decimals as well: ClickHouse 18 makes zero bytes of some digits of a large one when it is asked for a text.
 _AS_JSON: Final = frozenset({"json", "geometry", "array", "object", "unknown", "decimal"})
+
+
+def _holds_bad_bytes(values: Any) -> bool:
+    """Once one of a row that was read: it may have been cut off."""
+    if isinstance(values, list | dict):
+        return any(map(_holds_bad_bytes, values.values() if isinstance(values, dict) else values))
+    return isinstance(values, str) and "\\x" in values
 
 
 def _values(kinds: Sequence[Kind], row: Mapping[str, Any]) -> list[Any]:

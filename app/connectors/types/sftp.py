@@ -29,10 +29,21 @@ from app.connectors.contract.config import (
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
+from app.connectors.files.csv_settings import (
+    Comment,
+    Delimiter,
+    Header,
+    Quote,
+    SkipLines,
+    csv_settings,
+    refuse_bad_csv_settings,
+)
 from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches_path
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up
 from app.connectors.network.ssh import HostKey, SshAuth, SshSession, SshTarget, ssh_session
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import matches
 
@@ -91,11 +102,17 @@ class SftpConfig(ConnectorConfig, frozen=True, kw_only=True):
     max_entries: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Files and folders after which a discovery stops looking.")
     ] = 100_000
+    skip_lines: SkipLines = None
+    comment: Comment = None
+    delimiter: Delimiter = None
+    quote: Quote = None
+    header: Header = True
     connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for opening the connection.")] = 5.0
     read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_bad_csv_settings(self)
         if self.host_key is not None:
             try:
                 HostKey.parse(self.host_key)
@@ -160,15 +177,15 @@ class Sftp(Connector[SftpConfig, SftpSecrets]):
                 self.stopped_because = (
                     f"There are more files and folders than max_entries ({self.config.max_entries:,})."
                 )
-            found = list(datasets)
-            for start in range(0, len(found), _BATCH):
-                yield await described(folder, found[start : start + _BATCH], _SAMPLERS)
+            describer, settings = Describer(_SAMPLERS), csv_settings(self.config)
+            for some in slices(list(datasets), _BATCH):
+                yield await described(folder, some, describer, settings)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
         async with self._folder() as folder:
             sample = await self._sample(folder, request.path)
-            return await preview_of(folder, sample.key, sample.size, preview)
+            return await preview_of(folder, sample.key, sample.size, preview, csv_settings(self.config))
 
     async def _sample(self, folder: Folder, path: Sequence[str]) -> File:
         """The file that is read for a path: the one it names, or the first that matches its pattern; an empty one only

@@ -35,11 +35,13 @@ from app.connectors.contract.objects import (
 )
 from app.connectors.contract.steps import Steps
 from app.connectors.files.local import FilePath, LocalFile, local_file
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
+from app.core.egress import EgressPolicy
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -88,6 +90,10 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
     _ends = math.inf
     """When the statement that runs has to end, on `time.monotonic`."""
 
+    def __init__(self, config: SqliteConfig, secrets: NoSecrets, policy: EgressPolicy) -> None:
+        super().__init__(config, secrets, policy)
+        self._texts = ByteTexts()
+
     async def check(self, steps: Steps) -> None:
         async with AsyncExitStack() as until_checked:
             with steps.step("resolve", f"{self.config.path} is in the hub's folder for files."):
@@ -111,6 +117,7 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
         async with self._reading() as database:
             columns = preview.choose((await self._find(database, request.path)).fields)
             chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
+            self._texts.notes = ()
             self._start_clock()
             async with database.execute(_select(request, columns)) as cursor:
                 has_room = True
@@ -118,7 +125,7 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
                     for row in rows:
                         if not (has_room := preview.add([_value(*cell) for cell in zip(columns, row, strict=False)])):
                             break
-        return preview.result()
+        return preview.result(notes=self._texts.notes)
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
@@ -139,7 +146,7 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
         def guarded(*args: Any, **options: Any) -> sqlite3.Connection:
             connection = sqlite3.Connection(*args, **options)
             connection.set_progress_handler(self._is_overdue, _STEPS_BETWEEN_LOOKS)
-            return _guarded(connection, opening)
+            return _guarded(connection, opening, self._texts)
 
         uri = f"file:{quote(file.path)}?{opening.parameters}"
         async with AsyncExitStack() as until_done:
@@ -311,13 +318,13 @@ def _opening(file: LocalFile) -> _Opening:
     return _Opening("mode=ro&vfs=unix-none", is_exclusive=True)
 
 
-def _guarded(connection: sqlite3.Connection, opening: _Opening) -> sqlite3.Connection:
+def _guarded(connection: sqlite3.Connection, opening: _Opening, texts: ByteTexts) -> sqlite3.Connection:
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
     for pragma in (*_PRAGMAS, *(("locking_mode = EXCLUSIVE",) if opening.is_exclusive else ())):
         connection.execute(f"PRAGMA {pragma}")
     connection.set_authorizer(_authorize)
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    connection.text_factory = texts.shown
     return connection
 
 

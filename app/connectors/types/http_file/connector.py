@@ -7,10 +7,10 @@ the connection is then hung up once there is enough, and Parquet files are read 
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -20,9 +20,19 @@ from msgspec import Meta
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
 from app.connectors.files import text_rows
+from app.connectors.files.csv_settings import (
+    Comment,
+    CsvSettings,
+    Delimiter,
+    Header,
+    Quote,
+    SkipLines,
+    csv_settings,
+    refuse_bad_csv_settings,
+)
 from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,
     Dataset,
@@ -33,8 +43,9 @@ from app.connectors.files.datasets import (
     matches_path,
 )
 from app.connectors.files.object_store import FoundKey
-from app.connectors.files.table import Format, format_of
-from app.connectors.files.tables import UNREADABLE, preview_of, read_table
+from app.connectors.files.sample import SAMPLE_BYTES
+from app.connectors.files.table import NO_ROWS, Format, Table, format_of
+from app.connectors.files.tables import preview_of, read_table
 from app.connectors.network.http import HttpClient, HttpUrl, Response, check_url, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -46,6 +57,8 @@ from app.connectors.network.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.types.http_file.webdav import MAX_FOLDERS, entries_of, url_below, walk
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import matches
 
@@ -53,10 +66,16 @@ RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 MAX_WHOLE_BYTES: Final = 32 * 1024 * 1024
 """Of a Parquet file whose server sends no ranges."""
+_UNKNOWN_SIZE: Final = 2**62
 _SAMPLERS: Final = 8
 _BATCH: Final = 100
 _MAX_FILES_OF_A_CHECK: Final = 20
-_ABOUT_THE_FILE: Final = frozenset({*UNREADABLE, "protocol_mismatch"})
+_ABOUT_THE_FILE: Final = frozenset(
+    {
+        *("response_invalid", "response_too_large", "permission_denied", "not_found", "unsupported"),
+        *("driver_missing", "protocol_mismatch"),
+    }
+)
 """Who is told this was recognised: the step of signing in has passed."""
 
 
@@ -94,8 +113,15 @@ class HttpFileConfig(HttpSourceConfig, frozen=True):
         int, Meta(ge=1, le=1_000_000, description="For listings: files after which a discovery stops looking.")
     ] = 50_000
 
+    skip_lines: SkipLines = None
+    comment: Comment = None
+    delimiter: Delimiter = None
+    quote: Quote = None
+    header: Header = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_bad_csv_settings(self)
         check_url("url", self.url)
         parts = urlsplit(self.url)
         if parts.fragment:
@@ -155,7 +181,7 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
                 if refused is not None:
                     raise refused
                 for file in [] if self._is_listed else self.config.files[1:_MAX_FILES_OF_A_CHECK]:
-                    await fields_of(signed, file)
+                    await table_of(signed, file, csv_settings(self.config))
 
     async def _look(self, signed: SignedIn, steps: Steps) -> None:
         """The least that tells whether the credentials are good."""
@@ -164,7 +190,7 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
             steps.server["product"] = "WebDAV"
         else:
             steps.server["product"] = "HTTP"
-            await fields_of(signed, self.config.files[0])
+            await table_of(signed, self.config.files[0], csv_settings(self.config))
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._session() as signed:
@@ -179,25 +205,25 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
                 if grouped.is_full:
                     self.stopped_because = TOO_MANY_DATASETS
                 datasets = list(grouped)
-            for start in range(0, len(datasets), _BATCH):
-                yield await self._described(signed, datasets[start : start + _BATCH])
+            describer = Describer(_SAMPLERS)
+            for some in slices(datasets, _BATCH):
+                yield await together(
+                    describer.describe(one.path, one.kind, partial(self._look_into, signed, self._file(one.sample)))
+                    for one in some
+                )
 
-    async def _described(self, signed: SignedIn, datasets: Sequence[Dataset]) -> list[DiscoveredObject]:
-        turns = asyncio.Semaphore(_SAMPLERS)
-
-        async def describe(dataset: Dataset) -> DiscoveredObject:
-            async with turns:
-                fields = await _fields_or_none(signed, self._file(dataset.sample))
-            return DiscoveredObject.at(dataset.path, dataset.kind, fields)
-
-        return list(await asyncio.gather(*(describe(dataset) for dataset in datasets)))
+    async def _look_into(self, signed: SignedIn, file: RemoteFile) -> Description:
+        if file.format is None and "." in file.key.rpartition("/")[2] and format_of(file.key)[0] is None:
+            return Description((), [NO_ROWS])
+        table = await table_of(signed, file, csv_settings(self.config))
+        return Description(table.fields, table.notes)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
         async with self._session() as signed:
             file = await self._find(signed, request.path)
             opened = await open_file(signed, file)
-            return await preview_of(opened, opened.key, opened.size, preview)
+            return await preview_of(opened, opened.key, opened.size, preview, csv_settings(self.config))
 
     async def _find(self, signed: SignedIn, path: tuple[str, ...]) -> RemoteFile:
         key = "/".join(path)
@@ -291,7 +317,7 @@ class Opened(msgspec.Struct):
     key: str
     """The file's, its end such that it says the format."""
     size: int
-    """Where the server does not tell: a little more than what is known of it."""
+    """Where the server does not tell: more than any file has."""
     url: str
     signed: SignedIn
     beginning: bytes
@@ -301,12 +327,15 @@ class Opened(msgspec.Struct):
         if end <= len(self.beginning):
             return self.beginning[start:end]
         response = await self.signed.request(
-            "GET", self.url, accept="*/*", byte_range=(start, end), max_bytes=end - start, may_cut=True
+            "GET", self.url, accept="*/*", byte_range=(start, end), max_bytes=end, may_cut=True
         )
+        if response.status == 416:
+            return b""
         refuse_unless_file(response)
-        if response.status != 206 or _range_of(response)[0] != start or response.headers.get("etag") != self.etag:
+        is_part = response.status == 206
+        if (is_part and _range_of(response)[0] != start) or response.headers.get("etag") != self.etag:
             raise ConnectorError("response_invalid", "The file has changed while it was read.")
-        return response.body
+        return response.body[: end - start] if is_part else response.body[start:end]
 
     async def all_of_it(self) -> bytes:
         response = await self.signed.request("GET", self.url, accept="*/*", max_bytes=MAX_WHOLE_BYTES + 1, may_cut=True)
@@ -329,7 +358,7 @@ async def open_file(signed: SignedIn, file: RemoteFile) -> Opened:
     response = await _first_bytes(signed, file.url, _bytes_to_ask_for(form))
     form = form or _FORMAT_BY_CONTENT_TYPE.get(_content_type(response))
     if form is None:
-        raise ConnectorError("unsupported", "Files of this format have no preview.")
+        raise ConnectorError("unsupported", NO_ROWS)
     if form == "json" and not response.is_whole and len(response.body) < _bytes_to_ask_for(form):
         response = await _first_bytes(signed, file.url, _bytes_to_ask_for(form))
     _refuse_page(response)
@@ -356,7 +385,7 @@ async def _first_bytes(signed: SignedIn, url: str, length: int) -> Response:
 
 def _opened(signed: SignedIn, file: RemoteFile, form: Format, response: Response) -> Opened:
     beginning = response.body
-    size = len(beginning) if response.is_whole else max(_size_of_parts(response), len(beginning) + 1)
+    size = len(beginning) if response.is_whole else (_size_of_parts(response) or _UNKNOWN_SIZE)
     return Opened(
         _named(file.key, form, is_compressed=beginning.startswith(_GZIP) and form != "parquet"),
         size,
@@ -367,22 +396,11 @@ def _opened(signed: SignedIn, file: RemoteFile, form: Format, response: Response
     )
 
 
-async def fields_of(signed: SignedIn, file: RemoteFile) -> tuple[DiscoveredField, ...]:
-    """As `open_file`, and `response_invalid` for a damaged file."""
+async def table_of(signed: SignedIn, file: RemoteFile, settings: CsvSettings) -> Table:
+    """Its columns, and rows that are read on the way. Raises as `open_file` does, and `response_invalid` for a damaged
+    file."""
     opened = await open_file(signed, file)
-    return (await read_table(opened, opened.key, opened.size, 0)).fields
-
-
-async def _fields_or_none(signed: SignedIn, file: RemoteFile) -> tuple[DiscoveredField, ...]:
-    """None for a file that cannot be read: it is there nevertheless."""
-    if file.format is None and "." in file.key.rpartition("/")[2] and format_of(file.key)[0] is None:
-        return ()
-    try:
-        return await fields_of(signed, file)
-    except ConnectorError as error:
-        if error.code in UNREADABLE:
-            return ()
-        raise
+    return await read_table(opened, opened.key, opened.size, 0, settings=settings)
 
 
 def refuse_unless_file(response: Response) -> None:
@@ -419,7 +437,7 @@ _FORMAT_BY_CONTENT_TYPE: Final[dict[str, Format]] = {
 def _bytes_to_ask_for(form: Format | None) -> int:
     if form == "parquet":
         return _PARQUET_START_BYTES
-    return text_rows.MAX_DOCUMENT_BYTES + 1 if form == "json" else text_rows.SAMPLE_BYTES
+    return text_rows.MAX_DOCUMENT_BYTES + 1 if form == "json" else SAMPLE_BYTES
 
 
 def _named(key: str, form: Format, *, is_compressed: bool) -> str:

@@ -158,6 +158,6 @@ def _date(value: Any) -> str:
 
 
 def _regex(value: Any) -> str:
-    pattern = value.pattern if isinstance(value.pattern, str) else value.pattern.decode("utf-8", "replace")
+    pattern = value.pattern if isinstance(value.pattern, str) else value.pattern.decode("utf-8", "backslashreplace")
     flags = {"i": re.I, "l": re.L, "m": re.M, "s": re.S, "u": re.U, "x": re.X}
     return f"/{pattern}/{''.join(letter for letter, flag in flags.items() if value.flags & flag)}"

@@ -39,6 +39,7 @@ from app.connectors.network.dialling import hung_up, silent
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
 from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage
 from app.connectors.types.mongodb.members import Member, Members, without_tls
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
@@ -212,15 +213,15 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
                 yield await self._described(client, batch)
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        preview = Preview(request)
+        preview, texts = Preview(request), ByteTexts()
         async with self._reading() as client:
             found = await self._find(client, request.path)
             columns = preview.choose(await self._fields(client, found))
             names = [column.name for column in columns]
-            async for document in self._documents(client, found, names, request.limit + 1):
+            async for document in self._documents(client, found, names, request.limit + 1, texts):
                 if not preview.add([plain(document.get(name)) for name in names]):
                     break
-        return preview.result()
+        return preview.result(notes=texts.notes)
 
     # Members ----------------------------------------------------------------------------------------------------------
 
@@ -464,7 +465,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
             types.add((str(field["k"]), str(field["t"])) for field in document["f"])
 
     async def _documents(
-        self, client: Client, found: Found, names: Sequence[str], limit: int
+        self, client: Client, found: Found, names: Sequence[str], limit: int, texts: ByteTexts
     ) -> AsyncIterator[dict[str, Any]]:
         """Decoded one by one out of the server's batches, which are of 16 MB at most."""
         import bson
@@ -475,7 +476,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
             document_class=dict,
             tz_aware=True,
             uuid_representation=UuidRepresentation.STANDARD,
-            unicode_decode_error_handler="replace",
+            unicode_decode_error_handler=texts.error_handler(),
             datetime_conversion=DatetimeConversion.DATETIME_MS,
         )
         cursor = client[found.path[0]][found.path[1]].find_raw_batches(

@@ -51,6 +51,7 @@ from app.connectors.types.mysql.catalog import (
     word,
 )
 from app.connectors.types.mysql.connection import NO_KEY, connection_class, under_way
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
@@ -151,14 +152,15 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                 yield batch
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        preview = Preview(request)
+        preview, texts = Preview(request), ByteTexts()
         async with self._reading() as connection:
             found = await self._find(connection, request.path)
             columns = preview.choose(found.fields)
             async for row in self._streamed(connection, _select(found.path, columns, request), rows_at_once=1):
-                if not preview.add([_value(column, cell, request) for column, cell in zip(columns, row, strict=True)]):
+                cells = zip(columns, row, strict=True)
+                if not preview.add([_value(column, cell, request, texts) for column, cell in cells]):
                     break
-        return preview.result()
+        return preview.result(notes=texts.notes)
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -460,13 +462,13 @@ def _expression(column: DiscoveredField, length: int) -> str:
     return name
 
 
-def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRequest) -> Any:
+def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRequest, texts: ByteTexts) -> Any:
     """A column's text as the JSON-safe value that it stands for."""
     if cell is None:
         return None
     if column.type == "binary":
         return base64.b64encode(cell if isinstance(cell, bytes) else cell.encode()).decode("ascii")
-    text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
+    text = texts.shown(cell) if isinstance(cell, bytes) else cell
     if column.type == "json":
         return _nested(text, request)
     if word(column.native_type) == "float":

@@ -1,0 +1,55 @@
+"""Bytes that are to be text and are no UTF-8: shown as `\\xNN`, so that nothing is lost, and said to be so."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final
+
+NOT_UTF8: Final = "Bytes that are no UTF-8 are shown as \\xNN."
+"""The note beside values that hold some."""
+
+_ESCAPED: Final = re.compile("[\udc80-\udcff]")
+"""What Python's `surrogateescape` makes of a byte that is no UTF-8."""
+
+
+def with_bad_bytes(content: bytes, *, is_whole: bool = True) -> str:
+    """UTF-8, with each other byte in the form of `surrogateescape`. Where the content goes on, the first half of a
+    character at its end is left out."""
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(content, final=is_whole)
+
+
+def bad_bytes_in(text: str) -> int:
+    """How many there are in a text of `with_bad_bytes`."""
+    return len(_ESCAPED.findall(text))
+
+
+def bad_bytes_shown(text: str, *, in_json: bool = False) -> str:
+    """A text of `with_bad_bytes` that anybody can read; `in_json` where it is JSON and goes on being so."""
+    slash = "\\\\" if in_json else "\\"
+    return _ESCAPED.sub(lambda found: f"{slash}x{ord(found[0]) - 0xDC00:02x}", text)
+
+
+class ByteTexts:
+    """Texts of a source that should be UTF-8, and whether one was not."""
+
+    def __init__(self) -> None:
+        self.notes: tuple[str, ...] = ()
+
+    def shown(self, content: bytes, *, in_json: bool = False) -> str:
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            self.notes = (NOT_UTF8,)
+            return bad_bytes_shown(with_bad_bytes(content), in_json=in_json)
+
+    def error_handler(self) -> str:
+        """The name of an error handler for codecs that does the same, for drivers that take no more than that."""
+
+        def show(error: UnicodeError) -> tuple[str, int]:
+            assert isinstance(error, UnicodeDecodeError)
+            self.notes = (NOT_UTF8,)
+            return "".join(f"\\x{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+
+        codecs.register_error("hub-shown-bytes", show)
+        return "hub-shown-bytes"
