@@ -1,5 +1,6 @@
 """The one place that wires everything: the parts, the application, the frame around it."""
 
+import asyncio
 import gc
 import os
 import sys
@@ -17,11 +18,12 @@ from app.core.connections import Connections
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
-from app.core.metrics import count_request
+from app.core.metrics import count_request, forget_dead_processes
 from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, end_with_parent
 from app.core.stopping import STOPPING, hear_signals
 from app.domain.auth.gate import Gate, check_routes
+from app.domain.health.gauges import measure_process
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
@@ -32,6 +34,8 @@ GC_THRESHOLDS = (10_000, 20, 50)
 """Allocations before a collection, and how many of a generation make one of the next (Python's own: 700, 10, 10).
 Requests leave no cycles, so that less eager is as good, and cheaper."""
 
+MEASURE_EVERY_S = 2.0
+
 
 def create_app(parts: Parts) -> Litestar:
     """The application around its parts; `lifespan` opens and closes them."""
@@ -39,9 +43,11 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         await parts.open()
+        measuring = asyncio.create_task(_measure_again_and_again(parts))
         try:
             yield
         finally:
+            measuring.cancel()
             await parts.close()
 
     app = Litestar(
@@ -61,6 +67,13 @@ def create_app(parts: Parts) -> Litestar:
     return app
 
 
+async def _measure_again_and_again(parts: Parts) -> None:
+    """A scrape asks one process, which knows of the others only what they have set."""
+    while True:
+        measure_process(parts)
+        await asyncio.sleep(MEASURE_EVERY_S)
+
+
 def framed(app: Litestar, settings: Settings) -> Frame:
     """What the server serves: the application inside of what holds for every request."""
     log_request = RequestLog(settings.log_format, settings.log_level)
@@ -78,6 +91,7 @@ def serve() -> Frame:
     """What granian's workers call. `hub serve` hands them the address of the database that it prepared."""
     end_with_parent()
     gc.disable()
+    forget_dead_processes()
     settings = load(tty=sys.stderr.isatty())
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, os.environ[HANDED_OVER])

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="migrate where it may, then serve the API")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=_number(1, 65535), default=8000, help="(default: %(default)s)")
-    serve.add_argument("--workers", type=_number(1, 256), default=1, help="server processes (default: %(default)s)")
+    serve.add_argument("--workers", type=_number(1, 256), help="server processes (default: HUB_WORKERS, or 1)")
     serve.add_argument("--no-worker", action="store_true", help=f"leave jobs to `{HUB} worker` processes")
     serve.set_defaults(run=_serve)
 
@@ -108,7 +108,9 @@ def _settings() -> Settings:
 def _serve(asked: argparse.Namespace) -> int:
     from app.commands.serve import serve
 
-    return serve(_settings(), asked.host, asked.port, workers=asked.workers, with_worker=not asked.no_worker)
+    settings = _settings()
+    workers = asked.workers or settings.workers
+    return serve(settings, asked.host, asked.port, workers=workers, with_worker=not asked.no_worker)
 
 
 def _worker(asked: argparse.Namespace) -> int:

@@ -73,13 +73,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What clients call the hub; the `iss` of its tokens."""
     request_timeout_s: float = 30.0
     max_body_bytes: int = 1_048_576
-    pool_size: int = 10
-    """Connections of each of a worker's two pools (changes, and fast reads)."""
+    workers: int = 1
+    """Server processes of `hub serve`, unless `--workers` says otherwise."""
+    pool_size: int = 8
+    """Connections of each of a process' two pools (changes, and fast reads)."""
     require_if_match: bool = False
     history_days: int = 90
     """Results of tests and ended jobs are kept for so long."""
     identity_providers: Mapping[str, str] = {}
     """HUB_OIDC_<NAME>_* and HUB_SAML_<NAME>_* as given."""
+
+    @property
+    def connections_of_process(self) -> int:
+        """To the database, at most, of a server or a worker: two pools, a listener, and a probe or another listener."""
+        return 2 * self.pool_size + 2
 
     @property
     def is_embedded(self) -> bool:
@@ -289,6 +296,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "public_url": _matching(r"https?://[^\s?#]+", "an address such as https://hub.example.org"),
     "request_timeout_s": _within(1, 600),
     "max_body_bytes": _within(1024, 1_073_741_824),
+    "workers": _within(1, 256),
     "pool_size": _within(1, 200),
     "history_days": _within(1, 3650),
 }

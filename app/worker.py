@@ -9,7 +9,7 @@ from app.domain.models import METADATA
 from app.domain.source_work.discovery import discover
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
-from app.domain.upkeep import keep_up
+from app.domain.upkeep.services import keep_up
 from app.runtime import prepare_parts
 from app.settings import Settings
 

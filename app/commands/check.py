@@ -94,6 +94,7 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
     connection = await asyncpg.connect(target.app_url, timeout=5)
     try:
         findings = [await _version(connection, target), await _revision(connection), await _role(connection, settings)]
+        findings.append(await _connections(connection, settings))
         if findings[1].verdict == "right":
             findings += await _keys_gone(connection, settings)
     finally:
@@ -147,6 +148,24 @@ async def _role(connection: Any, settings: Settings) -> Finding:
         f"{migrations.APP_ROLE} only, and HUB_OWNER_DATABASE_URL the one that migrates"
     )
     return Finding("note" if settings.is_development else "wrong", "database role", sentence)
+
+
+async def _connections(connection: Any, settings: Settings) -> Finding:
+    """What all processes may open together, against what the server lets this role have."""
+    allowed: int = await connection.fetchval(
+        """SELECT least(
+             current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+               - coalesce(current_setting('reserved_connections', true)::int, 0),
+             (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))"""
+    )
+    each, processes = settings.connections_of_process, settings.workers + 1
+    servers = "1 server" if settings.workers == 1 else f"{settings.workers} servers"
+    sentence = f"{servers} and 1 worker open {each} each, {processes * each} together; PostgreSQL allows {allowed}"
+    if processes * each <= allowed:
+        return Finding("right", "connections", sentence)
+    hint = "lower HUB_POOL_SIZE or HUB_WORKERS, or raise max_connections"
+    return Finding("wrong", "connections", f"{sentence}: {hint}")
 
 
 async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:

@@ -5,10 +5,21 @@ PROMETHEUS_MULTIPROC_DIR, which `hub serve` sets before anything is imported.
 """
 
 import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.registry import Collector
 
 from app.core.exchange import Exchange
 
@@ -46,10 +57,40 @@ def count_request(exchange: Exchange) -> float:
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
-def exposition() -> bytes:
-    """All metrics in the Prometheus text format."""
+class ProcessGauge:
+    """A figure of this process; several processes' are added up."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> None:
+        self._gauge = Gauge(name, help_text, labels, multiprocess_mode="livesum")
+
+    def set(self, value: float, *labels: str) -> None:
+        (self._gauge.labels(*labels) if labels else self._gauge).set(value)
+
+
+class _Gathered(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def forget_dead_processes() -> None:
+    """Gauges of a process that was killed are not added up any more."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def exposition(gathered: Sequence[Metric] = ()) -> bytes:
+    """All metrics in the Prometheus text format, with those that were gathered for this scrape."""
+    found = CollectorRegistry()
+    found.register(_Gathered(gathered))
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest()
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+        return generate_latest() + generate_latest(found)
+    multiprocess.MultiProcessCollector(found)  # type: ignore[no-untyped-call]
+    return generate_latest(found)

@@ -18,6 +18,10 @@ class OpenStreams:
     def __init__(self) -> None:
         self._open: Counter[UUID] = Counter()
 
+    @property
+    def count(self) -> int:
+        return self._open.total()
+
     def admit(self, exchange: Exchange) -> None:
         """Let the exchange go on for as long as it wants.
 
@@ -31,7 +35,7 @@ class OpenStreams:
                 code="too_many_streams",
                 retry_after_s=RETRY_AFTER_S,
             )
-        if self._open.total() >= OF_ONE_PROCESS:
+        if self.count >= OF_ONE_PROCESS:
             raise Unavailable(code="server_busy", retry_after_s=RETRY_AFTER_S)
         self._open[holder] += 1
         exchange.run_without_deadline(at_end=partial(self._release, holder))

@@ -74,6 +74,16 @@ def test_a_role_that_owns_the_tables_is_wrong_in_production(used_folder: Path, s
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["database role"])
 
 
+@pytest.mark.slow
+@pytest.mark.found("L10")
+def test_more_connections_than_the_server_allows_are_wrong(used_folder: Path, serve: Serve) -> None:
+    serve(used_folder)
+    assert "4 servers and 1 worker open 18 each, 90 together" in run(used_folder, "check", HUB_WORKERS="4").stdout
+    for too_many in ({"HUB_WORKERS": "6"}, {"HUB_POOL_SIZE": "30"}):
+        ended = run(used_folder, "check", **too_many)
+        assert (ended.returncode, _wrong(ended.stdout)) == (1, ["connections"])
+
+
 def test_keys_that_others_can_read_are_wrong(data_dir: Path) -> None:
     data_dir.mkdir()
     data_dir.chmod(0o711)

@@ -14,7 +14,7 @@ import pytest
 from app.connectors.processes.sandbox import TooManyConnectorRuns
 from app.core.embedded import EmbeddedPostgres
 from app.domain.source_work import schedule
-from app.domain.upkeep import remove_history
+from app.domain.upkeep.services import remove_due
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, Shop, faults, open_shop, post_source, registered, registered_shop
@@ -201,5 +201,5 @@ async def test_history_is_kept_for_its_days(hub: Hub, shop: Shop, records: Recor
     await records.run(
         "UPDATE data_source_tests SET created_at = created_at - interval '91 days' WHERE id <> $1", newest["id"]
     )
-    await remove_history(hub.parts, datetime.now(UTC))
+    await remove_due(hub.parts, datetime.now(UTC))
     assert [test["id"] for test in (await hub.admin.get(f"{path}/tests")).json()["items"]] == [newest["id"]]

@@ -134,6 +134,11 @@ class Principals:
         """Counts changes of what a load cannot know yet that it rests on: roles, and gaps."""
         self._listener = Listener(database_url, CHANNEL, on_message=self._drop_notified, on_gap=self._drop_all)
 
+    @property
+    def count(self) -> int:
+        """Of those in memory."""
+        return len(self._kept)
+
     def start(self) -> None:
         self._listener.start()
 

@@ -12,6 +12,7 @@ from app.core.metrics import CONTENT_TYPE, exposition
 from app.core.outcomes import outcomes
 from app.core.schemas import Output
 from app.core.security import open_to_all, requires
+from app.domain.health.gauges import measure_database, measure_process
 from app.domain.requests import HubRequest
 
 
@@ -52,4 +53,6 @@ async def _problem(request: HubRequest) -> str | None:
 @get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")
 async def get_metrics(request: HubRequest) -> Answer[str]:
     """Prometheus text format. Needs the permission `metrics:read`: scrape with a bearer token."""
-    return Answer(200, [(b"content-type", CONTENT_TYPE)], exposition())
+    measure_process(request.parts)
+    found = exposition(await measure_database(request.parts))
+    return Answer(200, [(b"content-type", CONTENT_TYPE)], found)

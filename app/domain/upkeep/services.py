@@ -1,0 +1,133 @@
+"""What is removed once it is of no more use, and what rows of an earlier release lack, filled in.
+
+Each kind goes by itself and some rows at a time: one that fails keeps no other from going on, is tried again soon, and
+then with fewer rows, so that what once took too long is done in the end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, cast
+
+from msgspec import Struct
+from sqlalchemy import CursorResult, text
+
+from app.core.database import DATABASE_ERRORS
+from app.domain.parts import Parts
+from app.domain.sources.duplicates import fill_in
+
+log = logging.getLogger("hub.upkeep")
+
+EVERY_S = 600.0
+RETRY_S = 60.0
+"""After a failure."""
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+ENDED_SESSIONS_KEPT = timedelta(days=30)
+ROWS_AT_ONCE = 5000
+FEWEST_AT_ONCE = 50
+
+Step = Callable[[Parts, datetime, int], Awaitable[int]]
+"""From the present and how many rows at most to how many rows were done: fewer than that, and nothing is left."""
+
+
+class Kind(Struct, frozen=True):
+    name: str
+    step: Step
+
+
+def _removal(table: str, is_over: str, order: str, kept: Callable[[Parts], timedelta]) -> Step:
+    statement = text(
+        f"""DELETE FROM {table} WHERE id = ANY (ARRAY(
+              SELECT id FROM {table} WHERE {is_over} ORDER BY {order} LIMIT :most FOR UPDATE SKIP LOCKED))"""  # noqa: S608 - ours
+    )
+
+    async def remove(parts: Parts, now: datetime, most: int) -> int:
+        async with parts.sessions.begin() as session:
+            result = await session.execute(statement, {"before": now - kept(parts), "most": most})
+        return cast(CursorResult[Any], result).rowcount
+
+    return remove
+
+
+async def _fill_in_fingerprints(parts: Parts, now: datetime, most: int) -> int:
+    done = 0
+    while done < most and (filled := await fill_in(parts)):
+        done += filled
+    return done
+
+
+def _history(parts: Parts) -> timedelta:
+    return timedelta(days=parts.settings.history_days)
+
+
+SESSION_ENDED = "least(expires_at, idle_expires_at, coalesce(revoked_at, expires_at))"
+"""As its index has it."""
+KINDS = (
+    Kind(
+        "idempotency_keys",
+        _removal("idempotency_keys", "created_at < :before", "created_at", lambda _: IDEMPOTENCY_KEPT),
+    ),
+    Kind("sessions", _removal("sessions", f"{SESSION_ENDED} < :before", SESSION_ENDED, lambda _: ENDED_SESSIONS_KEPT)),
+    Kind("data_source_tests", _removal("data_source_tests", "created_at < :before", "created_at", _history)),
+    Kind("jobs", _removal("jobs", "finished_at < :before", "finished_at", _history)),
+    Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),
+    Kind("fingerprints", _fill_in_fingerprints),
+)
+
+
+async def keep_up(parts: Parts) -> None:
+    """Until cancelled."""
+    rows_at_once = {kind.name: ROWS_AT_ONCE for kind in KINDS}
+    due_at = {kind.name: 0.0 for kind in KINDS}
+    while True:
+        for kind in KINDS:
+            if due_at[kind.name] <= monotonic():
+                is_done = await _do(parts, kind, rows_at_once[kind.name])
+                fewer = max(rows_at_once[kind.name] // 4, FEWEST_AT_ONCE)
+                rows_at_once[kind.name] = ROWS_AT_ONCE if is_done else fewer
+                due_at[kind.name] = monotonic() + (EVERY_S if is_done else RETRY_S)
+        await asyncio.sleep(max(min(due_at.values()) - monotonic(), 0.0))
+
+
+async def remove_due(parts: Parts, now: datetime) -> None:
+    """Everything of every kind, once. Raises what fails."""
+    for kind in KINDS:
+        await _finish(parts, kind, now, ROWS_AT_ONCE)
+
+
+async def _do(parts: Parts, kind: Kind, most: int) -> bool:
+    """Whether the kind is done, for the time being."""
+    try:
+        await _finish(parts, kind, datetime.now(UTC), most)
+    except DATABASE_ERRORS as error:
+        log.warning("upkeep of %s is put off: %s", kind.name, type(error).__name__)
+        with suppress(*DATABASE_ERRORS):
+            await _note(parts, kind, failures=1)
+        return False
+    return True
+
+
+async def _finish(parts: Parts, kind: Kind, now: datetime, most: int) -> None:
+    """Noted after each step: what was done before a failure counts too."""
+    done = most
+    while done >= most:
+        done = await kind.step(parts, now, most)
+        await _note(parts, kind, rows=done, has_succeeded=done < most)
+
+
+_NOTE = text(
+    """INSERT INTO upkeep (kind, rows_done, failures, last_success_at)
+       VALUES (:kind, :rows, :failures, CASE WHEN :has_succeeded THEN now() END)
+       ON CONFLICT (kind) DO UPDATE SET
+         rows_done = upkeep.rows_done + excluded.rows_done, failures = upkeep.failures + excluded.failures,
+         last_success_at = coalesce(excluded.last_success_at, upkeep.last_success_at)"""
+)
+
+
+async def _note(parts: Parts, kind: Kind, *, rows: int = 0, failures: int = 0, has_succeeded: bool = False) -> None:
+    values = {"kind": kind.name, "rows": rows, "failures": failures, "has_succeeded": has_succeeded}
+    async with parts.sessions.begin() as session:
+        await session.execute(_NOTE, values)
