@@ -132,6 +132,10 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
             rows = session.rows(_catalog_query(self._scope()))
             async for batch in batches(_understood(_object, row) async for row in rows):
                 yield batch
+            if kept := await session.cutting_settings():
+                self.stopped_because = (
+                    f"What is set for {self.config.username} may leave objects out: {', '.join(kept)}."
+                )
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
@@ -187,8 +191,17 @@ class Session:
         self._config = config
         self._headers = _credentials(config.username, password)
         limits = {"max_execution_time": str(ceil(config.statement_timeout_s))}
-        self._settings: list[dict[str, str]] = [{"readonly": "1", **limits}, limits, {}]
-        """From all that is wanted to none: accounts that are read only refuse to have settings changed."""
+        reading = {"readonly": "1", **limits}
+        self._settings: list[dict[str, str]] = [
+            {**reading, **_AS_THE_HUB_READS, **_SINCE_LATER},
+            {**reading, **_AS_THE_HUB_READS},
+            {**limits, **_AS_THE_HUB_READS, **_SINCE_LATER},
+            {**limits, **_AS_THE_HUB_READS},
+            limits,
+            {},
+        ]
+        """From all that is wanted to none: older servers do not know some, and accounts that are read only refuse to
+        have any changed."""
 
     async def rows(self, query: str, limits: Mapping[str, str] | None = None) -> AsyncGenerator[dict[str, Any], None]:
         """Rows by the names of their columns, as they come."""
@@ -201,6 +214,15 @@ class Session:
                 if row is None:  # An error in the middle of an answer stands where a row should be.
                     raise self._explain(_number_in(line + await _rest(lines)), 200)
                 yield row
+
+    async def cutting_settings(self) -> list[str]:
+        """What is set for an account that lets nothing be changed, and may leave rows out without a word. The names
+        come in one row, because the rows of this answer may be limited, too."""
+        if self._settings[0]:
+            return []
+        names = ", ".join(map(_literal, _CUTTING))
+        asked = f"SELECT groupArray(name) AS names FROM system.settings WHERE changed AND name IN ({names})"  # noqa: S608
+        return sorted([name async for row in self.rows(asked) for name in row["names"]])
 
     async def enter(self, database: str) -> None:
         """Raises `not_found` or `permission_denied` if the server does not let the user do that."""
@@ -234,6 +256,25 @@ class Session:
             )
         where = database or config.database or "the database"
         return ConnectorError(code, sentence.format(host=host, user=config.username, where=where, number=number))
+
+
+_OVERFLOWS: Final = (*("distinct", "group_by", "join", "read", "result", "set", "sort", "timeout", "transfer"),)
+_AS_THE_HUB_READS: Final[dict[str, str]] = {
+    **{f"{what}_overflow_mode": "throw" for what in _OVERFLOWS},
+    **dict.fromkeys(("extremes", "join_use_nulls", "max_result_bytes", "max_result_rows"), "0"),
+    **dict.fromkeys(("output_format_json_quote_64bit_integers", "output_format_json_quote_denormals"), "1"),
+}
+"""Whatever a profile, a user or the server sets that would leave rows out without a word, or write them otherwise."""
+_SINCE_LATER: Final[dict[str, str]] = {
+    **dict.fromkeys(("final", "limit", "offset", "use_query_cache"), "0"),
+    **dict.fromkeys(("output_format_json_named_tuples_as_objects", "output_format_json_quote_decimals"), "0"),
+    "additional_table_filters": "{}",
+    "date_time_output_format": "simple",
+    "read_overflow_mode_leaf": "throw",
+    "session_timezone": "",
+}
+"""The same, for servers that have learnt them since 18.16 (all of them: 23.6)."""
+_CUTTING: Final = (*(f"{what}_overflow_mode" for what in _OVERFLOWS), "limit", "offset", "additional_table_filters")
 
 
 _Meaning = TypeVar("_Meaning")

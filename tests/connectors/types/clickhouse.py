@@ -37,6 +37,10 @@ _USERS = """<yandex>
   <profiles>
     <default><allow_experimental_low_cardinality_type>1</allow_experimental_low_cardinality_type></default>
     <reads><readonly>1</readonly></reads><sets><readonly>2</readonly></sets>
+    <cutting><max_result_rows>1</max_result_rows><result_overflow_mode>break</result_overflow_mode>
+      <output_format_json_quote_64bit_integers>0</output_format_json_quote_64bit_integers>
+      <extremes>1</extremes></cutting>
+    <held><profile>cutting</profile><readonly>1</readonly></held>
     <hasty><max_rows_to_read>1</max_rows_to_read></hasty>
   </profiles>
   <quotas><default/><none><interval><duration>3600</duration><queries>1</queries></interval></none></quotas>
@@ -120,6 +124,7 @@ def clickhouse() -> Iterator[ClickhouseServer]:
 
 def _files(folder: Path, port: int) -> dict[str, str]:
     profiles = {"reader": "reads", "setter": "sets", "writer": "default", "hasty": "hasty", "stranger": "default"}
+    profiles |= {"cut": "cutting", "held": "held"}
     users = "".join(
         _USER.format(
             name=name, password=PASSWORD, profile=profile, network="10.9.8.7" if name == "stranger" else "127.0.0.1"
