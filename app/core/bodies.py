@@ -70,13 +70,7 @@ def decode(body: bytes, wanted: Any, media_type: str) -> Any:
     """The body as the wanted type. Raises BadRequest with all faulty fields."""
     with _malformed_is_refused():
         refuse_oversized(body, media_type)
-        return _decode_strictly(body, wanted, media_type, MAX_FAULTS)
-
-
-def decode_part(body: bytes, wanted: Any, media_type: str, *, most: int) -> Any:
-    """A part of a body that was decoded as a whole already, with at most so many faults. Raises BadRequest."""
-    with _malformed_is_refused():
-        return _decode_strictly(body, wanted, media_type, most)
+        return _decode_strictly(body, wanted, media_type)
 
 
 @contextmanager
@@ -87,13 +81,12 @@ def _malformed_is_refused() -> Iterator[None]:
         raise BadRequest(_unreadable(error), code="malformed_body") from None
 
 
-def _decode_strictly(body: bytes, wanted: Any, media_type: str, most: int) -> Any:
+def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
     try:
         value, plain = _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
     except msgspec.ValidationError as error:  # what follows the first fault was not read yet: it may be malformed
-        _refuse_each_fault(_plain(body, media_type), wanted, error, most)
-    if broken := list(islice(_broken_rules(plain, type(value)), most)):
-        raise BadRequest(errors=broken)
+        _refuse_each_fault(_plain(body, media_type), wanted, error, MAX_FAULTS)
+    _refuse_broken_rules(plain, type(value), MAX_FAULTS)
     return value
 
 
@@ -106,6 +99,30 @@ def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
         _refuse_each_fault(value, wanted, error, MAX_FAULTS, path)
+
+
+def decode_part(raw: bytes, wanted: Any, media_type: str, *, path: str, most: int) -> Any:
+    """A part of a body whose whole was decoded already, so that it is neither malformed nor too much.
+
+    Raises BadRequest with at most so many faulty fields, their paths below `path`.
+    """
+    decoder, decode_plain = (
+        (_json_decoder(wanted), msgspec.json.decode)
+        if media_type == "json"
+        else (_msgpack_decoder(wanted), msgspec.msgpack.decode)
+    )
+    plain = decode_plain(raw)
+    try:
+        value = decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        _refuse_each_fault(plain, wanted, error, most, path)
+    _refuse_broken_rules(plain, type(value), most, path)
+    return value
+
+
+def _refuse_broken_rules(value: Any, wanted: Any, most: int, below: str = "") -> None:
+    if broken := list(islice(_broken_rules(value, wanted, below), most)):
+        raise BadRequest(errors=broken)
 
 
 @cache

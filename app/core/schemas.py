@@ -104,13 +104,18 @@ def canonical_name(name: str) -> str:
 
 def visible(value: str, path: str) -> Iterator[Fault]:
     """Rule: at least one character can be seen."""
-    if not INVISIBLE.sub("", value).strip():
+    if not _is_visible(value):
         yield Fault(path, "blank", "must have at least one visible character")
 
 
 def each_visible(values: list[str], path: str) -> Iterator[Fault]:
     for index, value in enumerate(values):
-        yield from visible(value, f"{path}[{index}]")
+        if not _is_visible(value):  # a path for each of ten thousand tags would cost more than all else
+            yield from visible(value, f"{path}[{index}]")
+
+
+def _is_visible(value: str) -> bool:
+    return bool((value if value.isascii() else INVISIBLE.sub("", value)).strip())
 
 
 def to_struct(source: object, struct: type[T]) -> T:

@@ -248,3 +248,14 @@ async def test_a_dry_run_ends_as_the_real_one_would(hub: Hub) -> None:
     good = item()
     assert (await post(hub.admin, good, dry_run=True)).status_code == 200
     assert (await post(hub.admin, good)).status_code == 201
+
+
+@pytest.mark.found("A2")
+async def test_faults_of_a_bulk_are_bounded_and_every_item_at_fault_is_told(hub: Hub) -> None:
+    """Twenty of an item, and one of each item behind two thousand."""
+    items = [item() | {f"k{index}": 1 for index in range(80)} for _ in range(500)]
+    answer = await post(hub.admin, *items)
+    assert answer.status_code == 400
+    told = [fault["path"].partition("]")[0].removeprefix("data_sources[") for fault in answer.json()["errors"]]
+    assert [told.count(str(index)) for index in (0, 99, 100, 499)] == [20, 20, 1, 1]
+    assert set(told) == set(map(str, range(500)))

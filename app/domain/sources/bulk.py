@@ -28,6 +28,8 @@ from app.domain.sources.secrets.stored import new_secret, store_secrets
 from app.domain.work import UnitOfWork
 
 MAX_FAULTS_OF_AN_ITEM = 20
+MAX_FAULTS = 2000
+"""Of one request. Behind them each item at fault still has one, so that the answer tells all that are."""
 NAME_TAKEN = "A data source of this name exists already."
 
 _INSERT = text(insertion(DataSource, ":rows")).bindparams(bindparam("rows", type_=JSONB))
@@ -57,7 +59,7 @@ class BulkRegistration:
         """Raises BadRequest or Conflict with every fault of every item where nothing can be saved: in an atomic request
         for one faulty item, in another where all are. A dry run goes the same way and saves nothing.
         """
-        items = [self._item(index, bytes(raw), media_type) for index, raw in enumerate(bulk.data_sources)]
+        items = self._items(bulk, media_type)
         await self._find_unknown_roles(items)
         await self._find_taken_names(items)
         good, faults = _good(items), [fault for item in items for fault in item.faults]
@@ -67,13 +69,23 @@ class BulkRegistration:
         shown = {} if bulk.dry_run else {each.id: each for each in await self._save(draft for _, draft in good)}
         return _report(items, shown, dry_run=bulk.dry_run)
 
-    def _item(self, index: int, raw: bytes, media_type: str) -> Item:
+    def _items(self, bulk: UnreadBulk, media_type: str) -> list[Item]:
+        items, left = [], MAX_FAULTS
+        for index, raw in enumerate(bulk.data_sources):
+            item = self._item(index, bytes(raw), media_type, most=max(1, min(left, MAX_FAULTS_OF_AN_ITEM)))
+            left -= len(item.faults)
+            items.append(item)
+        return items
+
+    def _item(self, index: int, raw: bytes, media_type: str, *, most: int) -> Item:
         """Raises Forbidden for a reference without the permission: that is about the caller, not about the item."""
         item = Item(index)
         try:
-            item.draft = draft_of(self._work, _read(raw, media_type, item.below), item.below)
+            path = item.below.removesuffix(".")
+            new: NewDataSource = decode_part(raw, DataSourceCreate, media_type, path=path, most=most)
+            item.draft = draft_of(self._work, new, item.below)
         except BadRequest as error:
-            item.faults = error.errors[:MAX_FAULTS_OF_AN_ITEM]
+            item.faults = error.errors[:most]
         return item
 
     async def _find_unknown_roles(self, items: Sequence[Item]) -> None:
@@ -124,16 +136,6 @@ class BulkRegistration:
             self._work.audit("data_source.create", "data_source", each.id, after=each)
             self._work.announce("data_source.created", f"data-sources/{each.id}", each)
         return shown
-
-
-def _read(raw: bytes, media_type: str, below: str) -> NewDataSource:
-    """Raises BadRequest, its paths below this one."""
-    try:
-        new: NewDataSource = decode_part(raw, DataSourceCreate, media_type, most=MAX_FAULTS_OF_AN_ITEM)
-    except BadRequest as error:
-        faults = [Fault((below + fault.path).removesuffix("."), fault.code, fault.message) for fault in error.errors]
-        raise BadRequest(errors=faults or [Fault(below.removesuffix("."), error.code, error.detail)]) from None
-    return new
 
 
 def _good(items: Sequence[Item]) -> list[tuple[Item, Draft]]:
