@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
+from app.connectors.values.grouping import Groups
 from app.connectors.values.wildcards import is_shown, matches
 
 MAX_DATASETS: Final = 5_000
@@ -22,7 +24,9 @@ MAX_NAMES_IN_A_FOLDER: Final = 20
 _VARYING: Final = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[0-9]+(?:[-_.:T][0-9]+)*", re.I
 )
-_PARTITION: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)=(.*)")
+_PARTITION: Final = re.compile(r"([^\W\d][^=]*)=(.*)", re.DOTALL)
+NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Hive's name for the folder of the rows that have none."""
 _COMPRESSIONS: Final = frozenset({"gz", "zst", "bz2", "snappy"})
 
 
@@ -48,10 +52,10 @@ class Dataset(msgspec.Struct):
     sample_size: int
     files: int = 1
 
-    def take(self, sample: str, sample_size: int, files: int = 1) -> None:
-        if not self.sample_size:
-            self.sample, self.sample_size = sample, sample_size
-        self.files += files
+    def absorb(self, other: Dataset) -> None:
+        if (not other.sample_size, other.sample) < (not self.sample_size, self.sample):
+            self.sample, self.sample_size = other.sample, other.sample_size
+        self.files += other.files
 
     @property
     def kind(self) -> str:
@@ -59,53 +63,31 @@ class Dataset(msgspec.Struct):
 
 
 class Datasets:
-    """Groups keys as they come, in memory that the number of keys does not move."""
+    """Groups keys as they come, in any order."""
 
     def __init__(self) -> None:
-        self._folders: dict[tuple[tuple[str, ...], str], dict[str, Dataset]] = {}
-        self._count = 0
-        self.is_full = False
-        """Whether a dataset was left out."""
+        self._groups: Groups[Dataset] = Groups(MAX_DATASETS, lambda _: MAX_NAMES_IN_A_FOLDER)
 
     def add(self, key: str, size: int) -> None:
         if not is_data(key, size):
             return
-        *folders, name = key.split("/")
-        folder = tuple(_generalised_folder(part) for part in folders)
-        extension = _extension(name)
-        group = self._folders.get((folder, extension))
-        if group is None:
-            if self._count >= MAX_DATASETS:
-                self.is_full = True
-                return
-            group = self._folders.setdefault((folder, extension), {})
-        pattern = "*" + extension if "*" + extension in group else _generalised(name, extension)
-        if pattern in group:
-            group[pattern].take(key, size)
-        elif self._count < MAX_DATASETS:
-            group[pattern] = Dataset((*folder, pattern), key, size)
-            self._count += 1
-            if len(group) > MAX_NAMES_IN_A_FOLDER:
-                self._collapse(group, folder, extension)
-        else:
-            self.is_full = True
+        *folder, pattern = generalised(key)
+        self._groups.add((tuple(folder), _extension(key.rpartition("/")[2])), pattern, Dataset((), key, size))
 
-    def _collapse(self, group: dict[str, Dataset], folder: tuple[str, ...], extension: str) -> None:
-        whole, *others = group.values()
-        for other in others:
-            whole.take(other.sample, other.sample_size, other.files)
-        whole.path = (*folder, "*" + extension)
-        self._count -= len(group) - 1
-        group.clear()
-        group["*" + extension] = whole
+    @property
+    def is_full(self) -> bool:
+        """Whether a dataset is left out."""
+        return self._groups.is_full
 
     def __iter__(self) -> Iterator[Dataset]:
         """Sorted by path. A pattern that stands for one file only is that file."""
-        found = [dataset for group in self._folders.values() for dataset in group.values()]
-        for dataset in found:
+        found = []
+        for (folder, extension), pattern, dataset in self._groups:
+            dataset.path = (*folder, "*" + extension if pattern is None else pattern)
             if dataset.files == 1:
                 dataset.path = tuple(dataset.sample.split("/"))
-        return iter(sorted(found, key=lambda dataset: dataset.path))
+            found.append(dataset)
+        return iter(sorted(found, key=lambda dataset: (dataset.path, dataset.sample)))
 
 
 def is_data(key: str, size: int) -> bool:
@@ -121,10 +103,29 @@ def _is_a_tools_own(folder: str) -> bool:
     return folder.startswith(("_", ".")) and folder not in {".", ".."} and not _PARTITION.fullmatch(folder)
 
 
-def partitions(key: str) -> list[tuple[str, str]]:
+def partitions(key: str) -> list[tuple[str, str | None]]:
     """Names and values of the `name=value` folders above a file, from the outside in."""
     found = (_PARTITION.fullmatch(folder) for folder in key.split("/")[:-1])
-    return [(match[1], match[2]) for match in found if match]
+    return [(_unescaped(match[1]), partition_value(match[2])) for match in found if match]
+
+
+def partition_value(text: str) -> str | None:
+    """As Hive and Spark mean the name of a folder."""
+    return None if text == NO_VALUE else _unescaped(text)
+
+
+def _unescaped(text: str) -> str:
+    """What is no escape, or no character, is left as it is."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
+
+
+def generalised(key: str) -> tuple[str, ...]:
+    """The names of a key, with `*` for what tells it from its siblings."""
+    *folders, name = key.split("/")
+    return (*map(_generalised_folder, folders), _generalised(name, _extension(name)))
 
 
 def _generalised_folder(name: str) -> str:
@@ -167,3 +168,46 @@ def matches_path(key: str, path: Sequence[str]) -> bool:
     """Name by name: a star does not reach across folders."""
     names = key.split("/")
     return len(names) == len(path) and all(map(matches, names, path))
+
+
+class SampleSearch:
+    """Looks for the file that stands for a path with stars, among the keys of a listing.
+
+    Files whose own pattern the path is come first: beside `1.csv` and `2.csv`, which are `*.csv`, there may lie an
+    `orders.csv` of its own. Where none is, the path is that of a folder with very many names, and any of them will do.
+    """
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self.own: Dataset | None = None
+        self.other: Dataset | None = None
+        self._path = tuple(path)
+        self._patterns: set[tuple[str, ...]] = set()
+
+    def look_at(self, key: str, size: int) -> None:
+        if not matches_path(key, self._path) or not is_data(key, size):
+            return
+        found, pattern = Dataset((), key, size), generalised(key)
+        if pattern == self._path or key.split("/") == list(self._path):
+            self.own = self._better(self.own, found)
+        else:
+            if pattern[:-1] == self._path[:-1]:
+                self._patterns.add(pattern)
+            self.other = self._better(self.other, found)
+
+    @staticmethod
+    def _better(known: Dataset | None, found: Dataset) -> Dataset:
+        if known is not None:
+            known.absorb(found)
+        return known or found
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a further key would change nothing: there is a file that is not empty."""
+        if self.own is not None and self.own.sample_size:
+            return True
+        is_of_many = len(self._patterns) > MAX_NAMES_IN_A_FOLDER
+        return is_of_many and self.other is not None and bool(self.other.sample_size)
+
+    @property
+    def found(self) -> Dataset | None:
+        return self.own or self.other

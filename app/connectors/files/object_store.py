@@ -34,11 +34,10 @@ from app.connectors.files.csv_settings import (
 from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,
     Datasets,
+    SampleSearch,
     Scope,
     fixed_part,
-    is_data,
     is_pattern,
-    matches_path,
 )
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.http import HttpClient, HttpConfig, Response, check_url, origin_of
@@ -204,20 +203,18 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
             if "/" in "".join(path) or not scope.shows(key):
                 raise self._no_such_file()
             return FoundKey(key, await store.size(key))
-        looked_at, empty = 0, None
+        search, looked_at = SampleSearch(path), 0
         folder, _ = fixed_part(path)
         async for page in store.pages(folder or scope.folder, key.partition("*")[0]):
             for found in page:
-                if matches_path(found.key, path) and scope.shows(found.key) and is_data(found.key, found.size):
-                    if found.size:
-                        return found
-                    empty = empty or found
+                if scope.shows(found.key) and not search.is_over:
+                    search.look_at(found.key, found.size)
             looked_at += len(page)
-            if looked_at >= _MAX_KEYS_FOR_A_PREVIEW:
+            if search.is_over or looked_at >= _MAX_KEYS_FOR_A_PREVIEW:
                 break
-        if empty is None:
+        if search.found is None:
             raise self._no_such_file()
-        return empty
+        return FoundKey(search.found.sample, search.found.sample_size)
 
     def _no_such_file(self) -> ConnectorError:
         return ConnectorError("not_found", f"There is no such file in {self.place}.")

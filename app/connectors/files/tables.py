@@ -20,6 +20,7 @@ from app.connectors.files.datasets import Dataset, is_pattern, partitions
 from app.connectors.files.reading import read_file
 from app.connectors.files.table import NO_ROWS, Choose, Table, every_column, format_of
 from app.connectors.values.describing import Describer, Description, together
+from app.connectors.values.names import told_apart
 from app.connectors.values.preview import Preview
 
 
@@ -46,16 +47,17 @@ class _Choice:
         self._partitions = partitions(key)
         self._choose = choose
         self._chosen: Sequence[DiscoveredField] = ()
-        self._beside: dict[int, str] = {}
+        self._beside: dict[int, str | None] = {}
         """Values of the partitions by the positions of their fields."""
 
     def of_own(self, own: Sequence[DiscoveredField]) -> Sequence[DiscoveredField]:
         names = {field.name for field in own}
         extra = [(name, value) for name, value in self._partitions if name not in names]
         self._beside = {position: value for position, (_, value) in enumerate(extra, len(own) + 1)}
+        apart = told_apart([*(field.name for field in own), *(name for name, _ in extra)])[len(own) :]
         fields = [
-            DiscoveredField(name, "string", "partition", False, position)
-            for position, (name, _) in enumerate(extra, len(own) + 1)
+            DiscoveredField(name, "string", "partition", value is None, position)
+            for name, (position, value) in zip(apart, self._beside.items(), strict=True)
         ]
         self._chosen = self._choose((*own, *fields))
         return [field for field in self._chosen if field.position not in self._beside]

@@ -38,7 +38,7 @@ from app.connectors.files.csv_settings import (
     csv_settings,
     refuse_bad_csv_settings,
 )
-from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, Scope, is_data, is_pattern, matches_path
+from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, SampleSearch, Scope, is_pattern
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up
 from app.connectors.network.ssh import HostKey, SshAuth, SshSession, SshTarget, ssh_session
@@ -195,17 +195,17 @@ class Sftp(Connector[SftpConfig, SftpSecrets]):
             if not scope.shows(key) or not all(map(_is_plain, path)):
                 raise folder.no_such_file()
             return File(key, await folder.size(key))
-        empty = None
+        search = SampleSearch(path)
         async with aclosing(folder.walk(_MAX_ENTRIES_FOR_A_PREVIEW, len(path) - 1, path)) as pages:
             async for page in pages:
                 for file in page:
-                    if matches_path(file.key, path) and scope.shows(file.key) and is_data(file.key, file.size):
-                        if file.size:
-                            return file
-                        empty = empty or file
-        if empty is None:
+                    if scope.shows(file.key) and not search.is_over:
+                        search.look_at(file.key, file.size)
+                if search.is_over:
+                    break
+        if search.found is None:
             raise folder.no_such_file()
-        return empty
+        return File(search.found.sample, search.found.sample_size)
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[Folder]:

@@ -15,6 +15,7 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredField, PortableType
+from app.connectors.files.datasets import NO_VALUE
 from app.connectors.types.delta_lake.log import Metadata
 from app.connectors.values.arrow_values import MAX_NATIVE_TYPE
 from app.connectors.values.values import json_safe
@@ -59,9 +60,10 @@ class Column(msgspec.Struct, frozen=True):
         return _reader(self.type, 0)
 
     def partition_value(self, values: Mapping[str, str | None]) -> Any:
-        """Its value in all rows of a file. An empty text is null."""
+        """Its value in all rows of a file. An empty text is null, and so is Hive's name for none, which stands in logs
+        of tables that were folders before. Other texts are values as they are: only paths are escaped."""
         text = values.get(self.physical_name)
-        return _from_text(text, _name_of(self.type)) if text else None
+        return _from_text(text, _name_of(self.type)) if text and text != NO_VALUE else None
 
 
 def columns_of(metadata: Metadata) -> tuple[Column, ...]:

@@ -37,10 +37,9 @@ from app.connectors.files.datasets import (
     TOO_MANY_DATASETS,
     Dataset,
     Datasets,
+    SampleSearch,
     Scope,
-    is_data,
     is_pattern,
-    matches_path,
 )
 from app.connectors.files.object_store import FoundKey
 from app.connectors.files.sample import SAMPLE_BYTES
@@ -239,15 +238,15 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
         raise ConnectorError("not_found", "There is no such file.")
 
     async def _sample(self, signed: SignedIn, pattern: tuple[str, ...]) -> str | None:
-        """The first file that matches; an empty one, or one of an unknown size, only where no other does."""
-        empty = None
+        """The file that stands for it; an empty one, or one of an unknown size, only where no other does."""
+        search = SampleSearch(pattern)
         async for page in self._pages(signed, pattern):
             for found in page:
-                if matches_path(found.key, pattern) and is_data(found.key, found.size):
-                    if found.size:
-                        return found.key
-                    empty = empty or found.key
-        return empty
+                if not search.is_over:
+                    search.look_at(found.key, found.size)
+            if search.is_over:
+                break
+        return search.found.sample if search.found else None
 
     # Listings ---------------------------------------------------------------------------------------------------------
 

@@ -347,8 +347,8 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         found = own if own.keys else other
         if not found.keys:
             raise ConnectorError("not_found", "There are no such keys.")
-        pattern = Pattern((glob,), kind, separator)
-        pattern.take(len(found.keys), found.samples)
+        pattern = Pattern(kind, found.samples)
+        pattern.glob, pattern.keys = glob, len(found.keys)
         return pattern, sorted(found.keys)
 
 

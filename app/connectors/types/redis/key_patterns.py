@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from app.connectors.values.grouping import Groups
+
 MAX_PATTERNS: Final = 5_000
 MAX_NAMES: Final = 20
 """More names of one type in the last place of a key, under the same beginning, are taken for one pattern."""
@@ -29,56 +31,42 @@ _VARYING: Final = re.compile(
 class Pattern:
     """Keys of one type and one form."""
 
-    def __init__(self, parts: tuple[str, ...], kind: str, separator: str) -> None:
-        self.glob = separator.join(parts)
+    def __init__(self, kind: str, samples: Sequence[tuple[int, bytes]]) -> None:
+        self.glob = ""
         self.kind = kind
-        self.keys = 0
-        self.samples: list[tuple[int, bytes]] = []
-        """The first few, each with the number of the server that has it."""
+        self.keys = 1
+        self.samples = list(samples)
+        """The first few by server and name, each with the number of the server that has it."""
 
-    def take(self, keys: int, samples: Sequence[tuple[int, bytes]]) -> None:
-        self.keys += keys
-        self.samples = [*self.samples, *samples][:SAMPLES]
+    def absorb(self, other: Pattern) -> None:
+        self.keys += other.keys
+        if len(self.samples) < SAMPLES or (other.samples and other.samples[0] < self.samples[-1]):
+            self.samples = sorted({*self.samples, *other.samples})[:SAMPLES]
 
 
 class KeyPatterns:
-    """Takes keys one by one, and stays small however many there are."""
+    """Takes keys one by one, in any order."""
 
     def __init__(self, separator: str) -> None:
         self._separator = separator
-        self._groups: dict[tuple[tuple[str, ...], str], dict[str, Pattern]] = {}
-        self._count = 0
-        self.is_full = False
-        """Whether a pattern was left out."""
+        self._groups: Groups[Pattern] = Groups(MAX_PATTERNS, lambda place: MAX_NAMES if place[0] else MAX_SINGLE_NAMES)
 
     def add(self, key: bytes, kind: str, server: int = 0) -> None:
         *above, name = masked(key, self._separator)
-        place = (tuple(above), kind)
-        group = self._groups.get(place, {})
-        name = "*" if "*" in group else name
-        if name not in group:
-            if self._count >= MAX_PATTERNS:
-                self.is_full = True
-                return
-            self._count += 1
-            group[name] = Pattern((*above, name), kind, self._separator)
-            self._groups[place] = group
-        group[name].take(1, [(server, key)] if len(key) <= MAX_SAMPLE_BYTES else [])
-        if len(group) > (MAX_NAMES if above else MAX_SINGLE_NAMES):
-            self._merge(place)
+        samples = [(server, key)] if len(key) <= MAX_SAMPLE_BYTES else []
+        self._groups.add((tuple(above), kind), name, Pattern(kind, samples))
 
-    def _merge(self, place: tuple[tuple[str, ...], str]) -> None:
-        above, kind = place
-        group = self._groups[place]
-        merged = Pattern((*above, "*"), kind, self._separator)
-        for pattern in group.values():
-            merged.take(pattern.keys, pattern.samples)
-        self._count -= len(group) - 1
-        self._groups[place] = {"*": merged}
+    @property
+    def is_full(self) -> bool:
+        """Whether a pattern is left out."""
+        return self._groups.is_full
 
     def __iter__(self) -> Iterator[Pattern]:
         """Sorted by pattern and type."""
-        found = [pattern for group in self._groups.values() for pattern in group.values()]
+        found = []
+        for (above, _), name, pattern in self._groups:
+            pattern.glob = self._separator.join((*above, name or "*"))
+            found.append(pattern)
         return iter(sorted(found, key=lambda pattern: (pattern.glob, pattern.kind)))
 
 
