@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from app.core.bodies import decode_part
 from app.core.errors import BadRequest, Conflict, Fault, HubError
 from app.core.rows import insertion, values_of_row
+from app.core.slices import in_slices
 from app.domain.roles.models import Role
 from app.domain.sources import duplicates
 from app.domain.sources.drafts import Draft, draft_of
@@ -59,7 +60,7 @@ class BulkRegistration:
         """Raises BadRequest or Conflict with every fault of every item where nothing can be saved: in an atomic request
         for one faulty item, in another where all are. A dry run goes the same way and saves nothing.
         """
-        items = self._items(bulk, media_type)
+        items = await self._items(bulk, media_type)
         await self._find_unknown_roles(items)
         await self._find_taken_names(items)
         good, faults = _good(items), [fault for item in items for fault in item.faults]
@@ -67,11 +68,11 @@ class BulkRegistration:
             raise _refusal(faults)
         await self._find_duplicates(items, dry_run=bulk.dry_run)
         shown = {} if bulk.dry_run else {each.id: each for each in await self._save(draft for _, draft in good)}
-        return _report(items, shown, dry_run=bulk.dry_run)
+        return await _report(items, shown, dry_run=bulk.dry_run)
 
-    def _items(self, bulk: UnreadBulk, media_type: str) -> list[Item]:
+    async def _items(self, bulk: UnreadBulk, media_type: str) -> list[Item]:
         items, left = [], MAX_FAULTS
-        for index, raw in enumerate(bulk.data_sources):
+        async for index, raw in in_slices(enumerate(bulk.data_sources)):
             item = self._item(index, bytes(raw), media_type, most=max(1, min(left, MAX_FAULTS_OF_AN_ITEM)))
             left -= len(item.faults)
             items.append(item)
@@ -115,7 +116,7 @@ class BulkRegistration:
         alike: dict[bytes, list[Item]] = {}
         for item, draft in good:
             alike.setdefault(draft.fingerprint, []).append(item)
-        for item, draft in good:
+        async for item, draft in in_slices(good):
             if draft.fingerprint:
                 siblings = [
                     other for other in alike[draft.fingerprint][: duplicates.MAX_NAMED + 1] if other is not item
@@ -126,13 +127,16 @@ class BulkRegistration:
     async def _save(self, drafts: Iterable[Draft]) -> list[DataSourceOut]:
         """One statement for the sources, one for their secrets, one to read them back; one row on record for each."""
         session, made = self._work.session, list(drafts)
-        await session.execute(_INSERT, {"rows": [values_of_row(draft.source) for draft in made]})
-        new = [new_secret(self._work, draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
+        rows = [values_of_row(draft.source) async for draft in in_slices(made)]
+        await session.execute(_INSERT, {"rows": rows})
+        secrets = [(draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
+        new = [new_secret(self._work, *secret) async for secret in in_slices(secrets)]
         await store_secrets(self._work, new)
         values = {"ids": [draft.id for draft in made], "tenant_id": self._work.tenant_id}
-        found = {row.id: DataSourceOut(**row._mapping) for row in await session.execute(_SHOWN, values)}
+        read = in_slices(await session.execute(_SHOWN, values))
+        found = {row.id: DataSourceOut(**row._mapping) async for row in read}
         shown = [found[draft.id] for draft in made]
-        for each in shown:
+        async for each in in_slices(shown):
             self._work.audit("data_source.create", "data_source", each.id, after=each)
             self._work.announce("data_source.created", f"data-sources/{each.id}", each)
         return shown
@@ -155,8 +159,8 @@ def _of_sibling(other: Item, *, dry_run: bool) -> SourceWarning:
     return warned
 
 
-def _report(items: Sequence[Item], shown: dict[UUID, DataSourceOut], *, dry_run: bool) -> BulkOut:
-    report = [_reported(item, shown) for item in items]
+async def _report(items: Sequence[Item], shown: dict[UUID, DataSourceOut], *, dry_run: bool) -> BulkOut:
+    report = [_reported(item, shown) async for item in in_slices(items)]
     failed = sum(item.status == "failed" for item in report)
     return BulkOut(len(shown), failed, dry_run, report)
 
