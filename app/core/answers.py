@@ -110,12 +110,17 @@ def entity(
     exchange: Exchange, content: T, *, version: int | None = None, status: int = 200, changed: bool = False
 ) -> Tagged[T]:
     """A single entity with its entity tag, or 304 where a client that only reads already has this version."""
-    tag = b'"v%d"' % (content.version if version is None else version)  # type: ignore[attr-defined]
+    tag = b'"%s"' % (_tag_of(content) if version is None else f"v{version}").encode()
     known = exchange.headers.get(b"if-none-match")
     if known is not None and not changed and _matches(known, tag):
         return Tagged(304, [(b"etag", tag)], b"")
     media_type, body = _encode(exchange, content)
     return Tagged(status, [media_type, (b"etag", tag)], body)
+
+
+def _tag_of(content: Any) -> str:
+    tag: str = content.entity_tag()
+    return tag
 
 
 def created(exchange: Exchange, content: T, location: str) -> Tagged[T]:
@@ -144,21 +149,21 @@ def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
     return response
 
 
-def require_match(exchange: Exchange, version: int, *, always: bool = False) -> None:
+def require_match(exchange: Exchange, entity_tag: str, *, always: bool = False) -> None:
     """Hold a change against `If-Match`.
 
-    Raises PreconditionFailed (naming the current version) where the client's copy is stale, and PreconditionRequired
-    where the deployment asks for the header (`always`) and it is absent.
+    Raises PreconditionFailed (with the current tag) where the client's copy is stale, and PreconditionRequired where
+    the deployment asks for the header (`always`) and it is absent.
     """
     wanted = exchange.headers.get(b"if-match")
     if wanted is None:
         if always:
             raise PreconditionRequired
         return
-    tag = b'"v%d"' % version
+    tag = f'"{entity_tag}"'.encode()
     if not _matches(wanted, tag, weak=False):
         raise PreconditionFailed(
-            f"Your copy is stale: the current version is {version}. Read it again, then repeat your change.",
+            f"Your copy is stale: the current version is {entity_tag}. Read it again, then repeat your change.",
             headers={"ETag": tag.decode()},
         )
 

@@ -43,7 +43,11 @@ class EntityOut(Output, gc=False):
     """The acting principal's id; null for the system."""
     updated_by: UUID | None
     version: int
-    """Counts the changes of the representation; the entity tag is `"v<version>"`."""
+    """Counts the changes of the representation; the entity tag begins with `v<version>`."""
+
+    def entity_tag(self) -> str:
+        """The opaque part of the `ETag` (RFC 9110 section 8.8.3)."""
+        return f"v{self.version}"
 
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["analysts"])]

@@ -86,10 +86,12 @@ class UnitOfWork:
             self.touch(entity)
         return bool(different)
 
-    def require_match(self, version: int) -> None:
-        """Hold the request's `If-Match` against the version of what it changes. Raises PreconditionFailed."""
+    def require_match(self, current: int | str) -> None:
+        """Hold the request's `If-Match` against the version of what it changes, or the whole tag where that has more to
+        it. Raises PreconditionFailed."""
         if self.exchange is not None:
-            require_match(self.exchange, version, always=self.parts.settings.require_if_match)
+            tag = f"v{current}" if isinstance(current, int) else current
+            require_match(self.exchange, tag, always=self.parts.settings.require_if_match)
 
     def touch(self, entity: Any) -> None:
         """Note on an entity who changed it; its UPDATE counts the version up."""

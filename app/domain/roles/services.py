@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
@@ -14,7 +13,6 @@ from app.core.schemas import canonical_name, to_struct
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
-from app.domain.users.models import User, UserRole
 from app.domain.work import UnitOfWork
 
 ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
@@ -69,7 +67,7 @@ class RoleService:
             return before
         await self._roles.update(role)
         after = to_struct(role, RoleOut)
-        await self._announce_to_members(role.id, renamed=before.name != after.name)
+        self._work.forget("role", role.id)
         self._work.audit("role.update", "role", role.id, before=before, after=after)
         self._work.announce("role.updated", f"roles/{role.id}", after)
         return after
@@ -84,7 +82,7 @@ class RoleService:
     async def delete(self, role_id: UUID) -> None:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
-        await self._announce_to_members(role.id, renamed=True)
+        self._work.forget("role", role_id)
         await self._roles.delete(role_id)
         self._work.audit("role.delete", "role", role_id, before=before)
         self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
@@ -140,14 +138,3 @@ class RoleService:
     def _check_held(self, permissions: Iterable[str]) -> None:
         if not self._work.actor.holds_all(permissions):
             raise Forbidden("The role has permissions that you do not hold yourself.", code="exceeds_own_permissions")
-
-    async def _announce_to_members(self, role_id: UUID, *, renamed: bool) -> None:
-        """What members may do has changed; where the name did, so has what is shown of them."""
-        self._work.forget("role", role_id)
-        if renamed:
-            members = select(UserRole.user_id).where(UserRole.role_id == role_id)
-            counted = {"version": User.version + 1, "updated_at": self._work.now, "updated_by": self._work.actor_id}
-            await self._work.session.execute(
-                update(User).where(User.id.in_(members)).values(counted),
-                execution_options={"synchronize_session": False},
-            )

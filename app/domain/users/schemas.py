@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.core.lookalikes import written_alike
@@ -44,6 +46,11 @@ class UserOut(EntityOut):
     locked_until: datetime | None
     """When the account opens again by itself after too many failed logins; null for one that is not locked."""
     roles: list[RoleRef]
+
+    def entity_tag(self) -> str:
+        """With a hash of what changes without a change of the user: names of roles, and whether a lock has ended."""
+        changing = msgspec.json.encode((self.roles, self.locked_until))
+        return f"v{self.version}-{blake2b(changing, digest_size=6).hexdigest()}"
 
 
 class UserCreate(Input):

@@ -65,8 +65,7 @@ class UserService:
 
     async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
         await self._refuse_weak(changes_of(patch))
-        user = await self._changeable(user_id)
-        before = await self._shown(user_id)
+        user, before = await self._changeable(user_id)
         changes = await self._columns(user, patch)
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
@@ -95,9 +94,8 @@ class UserService:
 
     async def delete(self, user_id: UUID) -> None:
         """The audit log keeps the name under which the user acted."""
-        await self._changeable(user_id)
+        _, before = await self._changeable(user_id)
         await self._keep_an_admin(user_id)
-        before = await self._shown(user_id)
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
@@ -124,8 +122,7 @@ class UserService:
         """
         user = await self._users.get_one(id=user_id, with_for_update=True)
         await RoleService(self._work).grantable(role_id)
-        self._work.require_match(user.version)
-        before = await self._shown(user_id)
+        before = await self._matching(user_id)
         if await self._holds(user_id, role_id):
             return before
         await self._hold(user_id, (role_id,))
@@ -142,10 +139,9 @@ class UserService:
             raise Conflict("Everyone holds the role `public`.", code="system_role")
         if not await self._holds(user_id, role_id):
             raise NotFound("The user does not hold this role.")
-        self._work.require_match(user.version)
+        before = await self._matching(user_id)
         if role_id == ADMIN_ROLE_ID:
             await self._keep_an_admin(user_id)
-        before = await self._shown(user_id)
         await self._held.delete((user_id, role_id))
         await self._roles_changed(user, before, "user.unassign_role", role_id)
 
@@ -159,10 +155,16 @@ class UserService:
         self._work.announce("user.updated", f"users/{user.id}", after)
         return after
 
-    async def _changeable(self, user_id: UUID) -> User:
+    async def _changeable(self, user_id: UUID) -> tuple[User, UserOut]:
+        """The user, and how it is shown now."""
         user = await self._within_reach(user_id)
-        self._work.require_match(user.version)
-        return user
+        return user, await self._matching(user_id)
+
+    async def _matching(self, user_id: UUID) -> UserOut:
+        """How the user is shown now. Raises PreconditionFailed where the client has seen something else."""
+        shown = await self._shown(user_id)
+        self._work.require_match(shown.entity_tag())
+        return shown
 
     async def _within_reach(self, user_id: UUID) -> User:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""

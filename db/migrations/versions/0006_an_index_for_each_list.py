@@ -68,7 +68,9 @@ INDEXES = {
     "user_roles_created_at_idx": "user_roles (tenant_id, role_id, user_created_at, user_id)",
     "user_roles_updated_at_idx": "user_roles (tenant_id, role_id, user_updated_at, user_id)",
     "user_roles_email_idx": "user_roles (tenant_id, role_id, user_email_key, user_id)",
-    "data_source_secrets_key_id_idx": "data_source_secrets (key_id) WHERE sealed IS NOT NULL",
+    "data_source_secrets_key_id_idx": (
+        "data_source_secrets (key_id, updated_at, data_source_id, name) WHERE sealed IS NOT NULL"
+    ),
 }  # fmt: skip
 
 # Texts begin with a space, as each word in them does: so one letter can be looked for at the beginning of words.
@@ -94,11 +96,12 @@ VALUES = 20
 """What the planner is told that such a column has, whatever it finds in it. Where it has seen one value only, it would
 take the filter for no filter, and walk through all rows by the sort's index for a value that few of them have."""
 
+# Whoever gives a role holds the user's row: no change of it can come between.
 COPY_USER = """
     CREATE OR REPLACE FUNCTION copy_user_into_user_roles() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
       SELECT email_key, created_at, updated_at INTO NEW.user_email_key, NEW.user_created_at, NEW.user_updated_at
-      FROM public.users WHERE id = NEW.user_id FOR SHARE;
+      FROM public.users WHERE id = NEW.user_id;
       RETURN NEW;
     END $$
 """
