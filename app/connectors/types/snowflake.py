@@ -384,6 +384,10 @@ _QUIET: Final[Mapping[str, Any]] = {
         "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON",
         "CLIENT_TELEMETRY_ENABLED": False,
         "TIMEZONE": "UTC",
+        # What an account or a user sets of these would leave rows out, or take names for others.
+        "ROWS_PER_RESULTSET": 0,
+        "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
+        "BINARY_OUTPUT_FORMAT": "HEX",
         "QUERY_TAG": "data-fusion-hub",
     },
 }
