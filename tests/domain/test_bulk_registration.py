@@ -70,7 +70,7 @@ async def test_each_source_is_on_record(hub: Hub, records: Records) -> None:
 
 
 async def test_a_bulk_secret_opens(hub: Hub, records: Records) -> None:
-    made = (await post(hub.admin, item(secrets={"password": "pw", "client_key": "key"}))).json()["items"][0]
+    made = (await post(hub.admin, item(secrets={"password": "pw", "client_key_passphrase": "key"}))).json()["items"][0]
     rows = await records.run(
         "SELECT * FROM data_source_secrets WHERE data_source_id = $1::uuid", made["data_source"]["id"]
     )
@@ -83,7 +83,7 @@ async def test_a_bulk_secret_opens(hub: Hub, records: Records) -> None:
         )
         for row in rows
     }
-    assert opened == {"password": b"pw", "client_key": b"key"}
+    assert opened == {"password": b"pw", "client_key_passphrase": b"key"}
 
 
 async def test_five_hundred_are_made_in_as_many_statements_as_two(hub: Hub) -> None:

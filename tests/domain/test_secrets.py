@@ -48,13 +48,17 @@ async def sealed_row(records: Records, source_id: str, name: str = "password") -
 
 
 async def test_a_secret_is_sealed_to_its_tenant_row_and_field(hub: Hub, records: Records) -> None:
-    made = await registered(hub, secrets={"password": "sealed-canary", "client_key": "sealed-key"})
+    made = await registered(hub, secrets={"password": "sealed-canary", "client_key_passphrase": "sealed-key"})
     row, ring = await sealed_row(records, made["id"]), hub.parts.key_ring
     place = {"tenant_id": row["tenant_id"], "row_id": UUID(made["id"]), "field": "data_sources.secrets.password"}
     assert ring.open(row["sealed"], **place) == b"sealed-canary"
     assert b"canary" not in row["sealed"]
     assert row["key_id"] == ring.current_id
-    for elsewhere in ({"tenant_id": uuid4()}, {"row_id": uuid4()}, {"field": "data_sources.secrets.client_key"}):
+    for elsewhere in (
+        {"tenant_id": uuid4()},
+        {"row_id": uuid4()},
+        {"field": "data_sources.secrets.client_key_passphrase"},
+    ):
         with pytest.raises(SealingError):
             ring.open(row["sealed"], **(place | elsewhere))
 
@@ -85,16 +89,16 @@ async def test_each_time_a_secret_is_given_counts(hub: Hub) -> None:
     assert again["secrets"]["password"]["updated_at"] > made["secrets"]["password"]["updated_at"]
     kept = (await hub.admin.patch(path, json={"description": "x"})).json()
     assert kept["secrets"] == again["secrets"]
-    more = (await hub.admin.patch(path, json={"secrets": {"client_key": "k"}})).json()
+    more = (await hub.admin.patch(path, json={"secrets": {"client_key_passphrase": "k"}})).json()
     assert more["secrets"]["password"] == again["secrets"]["password"]
-    assert more["secrets"]["client_key"]["version"] == 1
+    assert more["secrets"]["client_key_passphrase"]["version"] == 1
 
 
 async def test_null_clears_a_secret(hub: Hub, records: Records) -> None:
-    made = await registered(hub, secrets={"password": "one", "client_key": "two"})
+    made = await registered(hub, secrets={"password": "one", "client_key_passphrase": "two"})
     path = f"{SOURCES}/{made['id']}"
     cleared = (await hub.admin.patch(path, json={"secrets": {"password": None}})).json()
-    assert (cleared["version"], list(cleared["secrets"])) == (2, ["client_key"])
+    assert (cleared["version"], list(cleared["secrets"])) == (2, ["client_key_passphrase"])
     emptied = (await hub.admin.patch(path, json={"secrets": None})).json()
     assert emptied["secrets"] == {}
     count = "SELECT count(*) FROM data_source_secrets WHERE data_source_id = $1::uuid"

@@ -24,7 +24,7 @@ Work = NamedDependency[UnitOfWork]
 CREATING = outcomes("email_taken", "login_busy", "weak_password")
 CHANGING = outcomes("email_taken", "exceeds_own_permissions", "last_admin", "login_busy", "weak_password")
 DELETING = outcomes("exceeds_own_permissions", "last_admin")
-GIVING = outcomes("exceeds_own_permissions")
+REACHING = outcomes("exceeds_own_permissions")
 TAKING = outcomes("exceeds_own_permissions", "last_admin", "system_role")
 
 
@@ -67,13 +67,23 @@ class UserController(Controller):
         await UserService(work).delete(user_id)
         return no_content()
 
-    @post("/{user_id:uuid}/unlock", opt=requires("users:write"), summary="Let a locked user try again", status_code=204)
+    @post(
+        "/{user_id:uuid}/unlock",
+        opt=requires("users:write") | REACHING,
+        summary="Let a locked user try again",
+        status_code=204,
+    )
     async def unlock_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
         """Ten failed logins in a row lock an account for up to 15 minutes (`locked_until`); this ends it at once."""
         await UserService(work).unlock(user_id)
         return no_content()
 
-    @post("/{user_id:uuid}/end-sessions", opt=requires("users:write"), summary="Sign a user out", status_code=204)
+    @post(
+        "/{user_id:uuid}/end-sessions",
+        opt=requires("users:write") | REACHING,
+        summary="Sign a user out",
+        status_code=204,
+    )
     async def end_user_sessions(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
         """Their tokens are dead on every worker within a second; they may sign in again."""
         await UserService(work).end_sessions(user_id)
@@ -89,7 +99,7 @@ class UserController(Controller):
             request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id)
         )
 
-    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | GIVING, summary="Give a user a role")
+    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | REACHING, summary="Give a user a role")
     async def assign_role(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
     ) -> Tagged[UserOut]:
