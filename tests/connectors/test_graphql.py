@@ -265,7 +265,8 @@ def test_every_query_is_valid_in_its_schema() -> None:
     [
         ([{"a": 1}, None], (), [{"a": 1}, None]),
         ({"nodes": [{"a": 1}, None]}, ("nodes",), [{"a": 1}, None]),
-        ({"edges": [{"node": {"a": 1}}, None, {"node": None}]}, ("edges", "node"), [{"a": 1}, None]),
+        ({"edges": [{"node": {"a": 1}}, None, {"node": None}]}, ("edges", "node"), [{"a": 1}, None, None]),
+        ({"shop": None}, ("shop",), []),
         ({"edges": None}, ("edges", "node"), []),
         ({"edges": 5}, ("edges", "node"), []),
         ("text", ("edges",), []),

@@ -9,7 +9,8 @@ server, because their texts may repeat a password, a DSN or a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import msgspec
@@ -99,15 +100,35 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
 }
 
 
+NOTHING_GIVEN: Final = "{host} did not let {user} sign in; no password is given."
+"""Nothing that was given is wrong: what is to be done is to give one."""
+
+
+@contextmanager
+def reading(kind: str) -> Iterator[None]:
+    """Around the reading of rows of an object of this kind: of a view that is there, what is gone lies behind it."""
+    try:
+        yield
+    except ConnectorError as error:
+        if error.code != "not_found" or "view" not in kind:
+            raise
+        message = "The view cannot be read: what it is made of is not there any more, or the user may not see it."
+        raise ConnectorError("not_found", message) from error
+
+
 class ConnectorError(Exception):
     """Why connector work ended, fit to be shown to any user who may see the source."""
 
-    def __init__(self, code: Code, message: str, *, unknown_columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, code: Code, message: str, *, unknown_columns: Sequence[str] = (), retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.code: Code = code
         self.message = message
         self.unknown_columns = tuple(unknown_columns)
         """Names that a preview was asked for and its object does not have."""
+        self.retry_after_s = retry_after_s
+        """How long the server asks to be left alone, if it does."""
 
     @property
     def fault(self) -> Fault:

@@ -237,13 +237,32 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         found = re.search(r"<Code>([A-Za-z]{1,64})</Code>", answer)
         return found[1] if found else None
 
-    def explain(self, status: int, code: str | None) -> ConnectorError:
+    def explain(self, answer: Response, code: str | None) -> ConnectorError:
         """What a refusal means, by the provider's own code where that one is known. None of its words is repeated."""
         host = origin_of(self.url).host
+        if code is None and answer.status in _SAID_BY_ANYBODY and not _is_of_a_store(answer):
+            return self.no_store()
         told = self.told_by_code.get(code or "")
         if told is None:
-            told = _TOLD_BY_STATUS.get(status, ("server_error", f"{host} answered with status {status}."))
-        return ConnectorError(told[0], told[1].format(host=host, place=self.place))
+            told = _TOLD_BY_STATUS.get(answer.status, ("server_error", f"{host} answered with status {answer.status}."))
+        message = told[1].format(host=host, place=self.place)
+        return ConnectorError(told[0], message, retry_after_s=answer.retry_after_s)
+
+    def no_store(self) -> ConnectorError:
+        origin = origin_of(self.url)
+        name = self.label.removesuffix(" and compatible")
+        return ConnectorError(
+            "protocol_mismatch", f"What answers on {origin.host}, port {origin.port}, is a web server and not {name}."
+        )
+
+
+_SAID_BY_ANYBODY: Final = frozenset({400, 404, 405, 410, 411, 501})
+"""What web servers say to what they do not know."""
+
+
+def _is_of_a_store(answer: Response) -> bool:
+    """Whether some header is one that only object stores send."""
+    return any(name.startswith(("x-amz-", "x-ms-", "x-goog-", "x-guploader-")) for name in answer.headers)
 
 
 _LED_ELSEWHERE: Final[Told] = ("egress_refused", "{host} leads to another address, which is not followed.")

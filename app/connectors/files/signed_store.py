@@ -63,7 +63,7 @@ class SignedStore(ABC):
         answer = await patiently(lambda: self._ask(path, query, byte_range))
         if answer.status not in {200, 206}:
             code = self._connector.code_in(answer.body.decode("utf-8", "replace"))
-            raise self._connector.explain(answer.status, code)
+            raise self._connector.explain(answer, code)
         return answer
 
     async def _ask(self, path: str, query: Mapping[str, str], byte_range: tuple[int, int] | None) -> Response:
@@ -87,6 +87,8 @@ class SignedStore(ABC):
         try:
             return Listing(answer.body, root, item)
         except ValueError:
+            if f"<{root}".encode() not in answer.body and not answer.body.startswith(b"<?xml"):
+                raise self._connector.no_store() from None
             raise self.no_listing() from None
 
     def found(self, key: str, size: str) -> FoundKey:

@@ -8,11 +8,14 @@ identifies the caller stays at the origin that it was given for.
 from __future__ import annotations
 
 import codecs
+import datetime as dt
 import re
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -36,6 +39,8 @@ MAX_REDIRECTS: Final = 5
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_PIECE_BYTES: Final = 256 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_PATIENCE_S: Final = 30 * 24 * 3600
+_CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9._:-]{1,40})""", re.IGNORECASE)
 _HUNG_UP: Final = re.compile("disconnected|peer closed")
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
@@ -116,13 +121,38 @@ class Response(msgspec.Struct, frozen=True):
     is_whole: bool = True
     """Whether `body` is all of it; see `HttpClient.request`."""
 
+    @property
+    def retry_after_s(self) -> int | None:
+        return retry_after_s(self.headers)
+
     def json(self, decode: Callable[[bytes], Any] = msgspec.json.decode) -> Any:
         """Raises `response_invalid`. A byte order mark is passed over (RFC 8259, section 8.1). Answers that hold rows
-        are decoded by `json_text.decode_json`, which loses no digit."""
-        try:
-            return decode(self.body.removeprefix(codecs.BOM_UTF8))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise ConnectorError("response_invalid", "The answer is not JSON.") from None
+        are decoded by `json_text.decode_json`, which loses no digit. What is no UTF-8 is read as it is declared."""
+        for body in self._in_utf8():
+            with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                return decode(body)
+        raise ConnectorError("response_invalid", "The answer is not JSON.")
+
+    def _in_utf8(self) -> Iterator[bytes]:
+        """First as it is: servers say ISO-8859-1 of whatever they send."""
+        yield self.body.removeprefix(codecs.BOM_UTF8)
+        declared = _CHARSET.search(self.headers.get("content-type", ""))
+        with suppress(LookupError, UnicodeError):
+            if declared and codecs.lookup(declared[1]).name != "utf-8":
+                yield self.body.decode(declared[1]).removeprefix("\ufeff").encode()
+
+
+def retry_after_s(headers: Mapping[str, str]) -> int | None:
+    """RFC 9110, section 10.2.3: seconds or a date; at most a month. None for what is neither."""
+    told = headers.get("retry-after", "").strip()
+    if told.isascii() and told.isdecimal() and len(told) < 8:
+        return min(int(told), _MAX_PATIENCE_S)
+    try:
+        moment = parsedate_to_datetime(told)
+    except (TypeError, ValueError):
+        return None
+    seconds = (moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
+    return max(0, min(ceil(seconds), _MAX_PATIENCE_S))
 
 
 class Stream(msgspec.Struct, frozen=True):

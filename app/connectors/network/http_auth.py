@@ -223,15 +223,14 @@ def refuse_unless_signed_in(response: Response) -> None:
     if response.status == 403:
         raise ConnectorError("permission_denied", "The server knows the credentials and does not let them read this.")
     if response.status == 429 or (response.status == 503 and "retry-after" in response.headers):
-        raise ConnectorError("rate_limited", f"The server takes no more requests for now{_patience(response)}.")
+        raise too_many_requests(response.retry_after_s)
     if response.status >= 500:
         raise ConnectorError("server_error", f"The server answered with status {response.status}.")
 
 
-def _patience(response: Response) -> str:
-    """RFC 9110, section 10.2.3; a date is not worth telling."""
-    seconds = response.headers.get("retry-after", "").strip()
-    return f" and asks to wait for {int(seconds)} s" if seconds.isdecimal() and len(seconds) <= 7 else ""
+def too_many_requests(wait_s: int | None) -> ConnectorError:
+    patience = "" if wait_s is None else f" and asks to wait for {wait_s} s"
+    return ConnectorError("rate_limited", f"The server takes no more requests for now{patience}.", retry_after_s=wait_s)
 
 
 def refuse_unless_ok(response: Response) -> None:

@@ -61,7 +61,8 @@ async def token_for_form(
     host = origin_of(url).host
     if response.status != 200:
         code, sentence = _REFUSALS.get(response.status, ("server_error", "answered with status {status}"))
-        raise ConnectorError(code, f"The token server {host} {sentence.format(status=response.status)}.")
+        message = f"The token server {host} {sentence.format(status=response.status)}."
+        raise ConnectorError(code, message, retry_after_s=response.retry_after_s)
     return _token_in(response, host)
 
 

@@ -108,7 +108,7 @@ def _do(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
         guard.connector = connector
         asyncio.run(_act(work, connector, send))
     except ConnectorError as error:
-        send(frames.Failed(error.code, error.message, error.unknown_columns))
+        send(frames.Failed(error.code, error.message, error.unknown_columns, error.retry_after_s))
     except MemoryError:
         send(frames.Failed("out_of_memory", OUT_OF_MEMORY))
     except Exception as error:

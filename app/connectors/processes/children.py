@@ -313,7 +313,12 @@ class Child:
             frame = _decoded(body)
             if isinstance(frame, frames.Failed):
                 self._report(frame.code)
-                raise ConnectorError(frame.code, frame.message, unknown_columns=frame.unknown_columns)
+                raise ConnectorError(
+                    frame.code,
+                    frame.message,
+                    unknown_columns=frame.unknown_columns,
+                    retry_after_s=frame.retry_after_s,
+                )
             yield frame
 
     async def end(self) -> None:

@@ -96,6 +96,7 @@ class Failed(msgspec.Struct, frozen=True, tag_field="frame", tag="failed"):
     code: Code
     message: str
     unknown_columns: tuple[str, ...] = ()
+    retry_after_s: int | None = None
 
 
 Order = Warm | Fork | Kill

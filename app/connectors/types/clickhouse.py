@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField, SecretText, TimeoutS
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError, reading
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
@@ -30,7 +30,15 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
-from app.connectors.network.http import HttpClient, HttpUrl, MutualTlsConfig, Stream, check_url, origin_of
+from app.connectors.network.http import (
+    HttpClient,
+    HttpUrl,
+    MutualTlsConfig,
+    Stream,
+    check_url,
+    origin_of,
+    retry_after_s,
+)
 from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
@@ -145,12 +153,13 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
             query = _select(found, columns, request)
             limits = {"max_result_rows": str(request.limit + 1), "result_overflow_mode": "break"}
             types = [parse(column.native_type) for column in columns]
-            async with aclosing(session.rows(query, limits)) as rows:
-                async for row in rows:
-                    if not preview.add(_understood(_values, types, row)):
-                        break
-                    if session.texts.notes and _holds_bad_bytes(preview.rows[-1]):
-                        preview.note(NOT_UTF8)
+            with reading(found.kind):
+                async with aclosing(session.rows(query, limits)) as rows:
+                    async for row in rows:
+                        if not preview.add(_understood(_values, types, row)):
+                            break
+                        if session.texts.notes and _holds_bad_bytes(preview.rows[-1]):
+                            preview.note(NOT_UTF8)
         return preview.result()
 
     @asynccontextmanager
@@ -189,6 +198,7 @@ class Session:
         self.client = client
         self.texts = ByteTexts()
         self._config = config
+        self._has_password = bool(password)
         self._headers = _credentials(config.username, password)
         limits = {"max_execution_time": str(ceil(config.statement_timeout_s))}
         reading = {"readonly": "1", **limits}
@@ -242,10 +252,12 @@ class Session:
                     return
                 number = await _error_number(answer)
             if number not in _NOT_TO_BE_SET or len(self._settings) == 1:
-                raise self._explain(number, answer.status, database)
+                raise self._explain(number, answer.status, database, retry_after_s(answer.headers))
             self._settings.pop(0)
 
-    def _explain(self, number: int, status: int, database: str | None = None) -> ConnectorError:
+    def _explain(
+        self, number: int, status: int, database: str | None = None, wait_s: int | None = None
+    ) -> ConnectorError:
         """Numbers from ClickHouse's ErrorCodes.cpp; 0 where there is none."""
         config = self._config
         host = origin_of(config.url).host
@@ -254,8 +266,11 @@ class Session:
             code, sentence = _WITHOUT_NUMBER.get(
                 status, ("protocol_mismatch", "What answers on {host} is not ClickHouse.")
             )
+        if code == "authentication_failed" and not self._has_password:
+            sentence = NOTHING_GIVEN
         where = database or config.database or "the database"
-        return ConnectorError(code, sentence.format(host=host, user=config.username, where=where, number=number))
+        message = sentence.format(host=host, user=config.username, where=where, number=number)
+        return ConnectorError(code, message, retry_after_s=wait_s)
 
 
 _OVERFLOWS: Final = (*("distinct", "group_by", "join", "read", "result", "set", "sort", "timeout", "transfer"),)

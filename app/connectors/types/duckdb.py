@@ -34,6 +34,7 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
+from app.connectors.files.kinds import kind_of_file
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
 from app.connectors.values.json_text import read_json
@@ -262,7 +263,10 @@ class _Header(msgspec.Struct, frozen=True):
 def _header(file: LocalFile) -> _Header:
     start = file.read_start(4096)
     if start[_MAGIC] != b"DUCK":
-        raise ConnectorError("protocol_mismatch", f"{file.typed} is no DuckDB database.")
+        kind = kind_of_file(start)
+        raise ConnectorError(
+            "protocol_mismatch", f"{file.typed} is no DuckDB database{f'; it is {kind}' if kind else ''}."
+        )
     if len(start) < 4096:
         raise ConnectorError("response_invalid", f"{file.typed} is cut off.")
     writer = re.match(rb"v\d{1,3}\.\d{1,3}\.\d{1,3}", start[_WRITTEN_BY])
@@ -294,6 +298,7 @@ _SHUT: Final = (
     "SET lock_configuration = true",
 )
 _TEXTS: Final = (
+    ("does not exist", "not_found", "The view cannot be read: what it is made of is not there any more."),
     ("encryption key", "authentication_failed", "encryption_key does not fit {path}."),
     ("storage version", "protocol_mismatch", "{path} was written by a version of DuckDB that the hub's cannot read."),
     ("version number", "protocol_mismatch", "{path} was written by a version of DuckDB that the hub's cannot read."),

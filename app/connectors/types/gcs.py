@@ -228,7 +228,7 @@ class _JsonApi:
             return answer
         if answer.status == 404 and is_file:
             raise ConnectorError("not_found", f"There is no such file in {self._connector.place}.")
-        raise self._connector.explain(answer.status, _reason(answer))
+        raise self._connector.explain(answer, _reason(answer))
 
 
 class _Item(msgspec.Struct):

@@ -25,7 +25,7 @@ from app.connectors.contract.config import (
     SecretText,
     TimeoutS,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
@@ -259,6 +259,8 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             code, sentence = "permission_denied", "No rule in pg_hba.conf lets {user} in from this hub's address."
         elif sqlstate == "08P01":
             code, sentence = next((known for part, known in _OF_POOLERS if part in text), (code, sentence))
+        if (code, sentence) == _NOT_LET_IN and self.secrets.password is None and config.client_certificate is None:
+            sentence = NOTHING_GIVEN
         where = {"host": config.host, "user": config.username, "database": config.database, "sqlstate": sqlstate}
         return ConnectorError(code, sentence.format(**where))
 

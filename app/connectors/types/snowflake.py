@@ -28,7 +28,7 @@ from msgspec import Meta
 from app.connectors.contract import pem
 from app.connectors.contract.base import Capabilities, Connector
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.failures import Code, ConnectorError, reading
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
@@ -182,12 +182,15 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
         async with self._signed_in() as session:
-            columns = preview.choose((await self._find(session, request.path)).fields)
+            found = await self._find(session, request.path)
+            columns = preview.choose(found.fields)
             source = ".".join((_name(self.config.database), *(_quoted(name) for name in request.path)))
             chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
-            async for rows in session.chunks(_select(source, columns, request), chunk):
-                if not all(preview.add([_value(*cell) for cell in zip(columns, row, strict=False)]) for row in rows):
-                    break
+            with reading(found.kind):
+                async for rows in session.chunks(_select(source, columns, request), chunk):
+                    values = ([_value(*cell) for cell in zip(columns, row, strict=False)] for row in rows)
+                    if not all(preview.add(row) for row in values):
+                        break
         return preview.result()
 
     # Signing in -------------------------------------------------------------------------------------------------------

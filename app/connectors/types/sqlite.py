@@ -34,6 +34,7 @@ from app.connectors.contract.objects import (
     PreviewResult,
 )
 from app.connectors.contract.steps import Steps
+from app.connectors.files.kinds import kind_of_file
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
@@ -307,7 +308,9 @@ class _Opening(msgspec.Struct, frozen=True):
 def _opening(file: LocalFile) -> _Opening:
     header = file.read_start(_HEADER_BYTES)
     if header and not header.startswith(_MAGIC):
-        raise ConnectorError("protocol_mismatch", f"{file.typed} is no SQLite database, or it is encrypted.")
+        kind = kind_of_file(header)
+        why = f"; it is {kind}" if kind else ", or it is encrypted"
+        raise ConnectorError("protocol_mismatch", f"{file.typed} is no SQLite database{why}.")
     wal, shm, _ = (file.companion(suffix) for suffix in ("-wal", "-shm", "-journal"))
     if header[18:20] != b"\x02\x02":
         return _Opening("mode=ro")

@@ -53,6 +53,16 @@ def at_pointer(answer: Any, pointer: str) -> Any:
     return answer
 
 
+def leads_somewhere(answer: Any, pointer: str) -> bool:
+    """Whether there is something at the pointer, were it null."""
+    above, _, last = pointer.rpartition("/")
+    if not pointer:
+        return True
+    holder = at_pointer(answer, above)
+    key = last.replace("~1", "/").replace("~0", "~")
+    return key in holder if isinstance(holder, dict) else at_pointer(answer, pointer) is not None
+
+
 def fields_of(rows: Sequence[Mapping[str, Any]]) -> tuple[DiscoveredField, ...]:
     """In the order in which they first appear. A field that a row lacks is nullable."""
     seen: dict[str, set[str]] = {}

@@ -31,7 +31,12 @@ def without_secrets(said: Said, secrets: Mapping[str, str | None]) -> Said:
 
 def failure_without_secrets(error: ConnectorError, secrets: Mapping[str, str | None]) -> ConnectorError:
     """A message may hold what the source said: the host to which it redirects, for one."""
-    return ConnectorError(error.code, without_secrets(error.message, secrets))
+    return ConnectorError(
+        error.code,
+        without_secrets(error.message, secrets),
+        unknown_columns=error.unknown_columns,
+        retry_after_s=error.retry_after_s,
+    )
 
 
 def _as_text(secret: str) -> bytes:

@@ -21,10 +21,15 @@ SOURCE_CODES: Mapping[Code, SourceCode] = {
 """By the connector's own code. Without one: codes of steps that did not fail, and `not_found`, which is a 404."""
 
 
+_WAIT_S = 5
+
+
 def as_error(error: ConnectorError) -> HubError:
-    """409 for a source that cannot be read as it is, not a 5xx: the hub is well. `Retry-After` where that may pass."""
+    """409 for a source that cannot be read as it is, not a 5xx: the hub is well. `Retry-After` where that may pass; a
+    server that says itself how long is taken at its word."""
     sentence = f"{error.message} {error.advice}"
     if error.code == "not_found":
         return NotFound(sentence, code="object_not_found")
-    headers = {"Retry-After": "5"} if error.can_retry else {}
+    wait_s = _WAIT_S if error.retry_after_s is None else error.retry_after_s
+    headers = {"Retry-After": str(wait_s)} if error.can_retry else {}
     return Conflict(sentence, code=SOURCE_CODES[error.code], headers=headers)

@@ -139,7 +139,7 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
         for row in found.rows:
             if not preview.add([json_safe(row.get(column.name)) for column in columns]):
                 break
-        return preview.result(has_more=found.has_more)
+        return preview.result(has_more=found.has_more, notes=found.notes)
 
     def _signed_in(self) -> str:
         return "The server answers without credentials." if self.config.auth == "none" else "The credentials are good."
@@ -152,12 +152,15 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
 class Rows(msgspec.Struct, frozen=True):
     rows: list[dict[str, Any]]
     has_more: bool
+    notes: tuple[str, ...]
 
 
 class _Page(msgspec.Struct, frozen=True):
     rows: list[dict[str, Any]]
     cursor: str | None
     """Where the next page starts, if the server says that there is one."""
+    has_next: bool
+    notes: tuple[str, ...]
 
 
 class Session:
@@ -191,24 +194,32 @@ class Session:
         size = min(self._config.page_size, wanted)
         can_go_on = listing.size_argument is not None and (listing.has_cursor or listing.offset_argument is not None)
         rows: list[dict[str, Any]] = []
+        notes: list[str] = []
         for _ in range(_MAX_PAGES):
             paging = _paging(listing, size, len(rows)) | variables
             page = await self._page(listing, columns, paging)
             rows += page.rows
-            is_last = page.cursor is None if listing.has_page_info else _is_short(listing, page, size)
-            if is_last or not can_go_on or len(rows) >= wanted:
+            notes += page.notes
+            has_more = page.has_next if listing.has_page_info else not _is_short(listing, page, size)
+            is_stuck = listing.has_page_info and page.cursor is None
+            if not has_more or is_stuck or not can_go_on or len(rows) >= wanted:
                 break
             if listing.has_cursor:
                 variables["after"] = page.cursor
-        return Rows(rows, not is_last)
+        return Rows(rows, has_more, tuple(dict.fromkeys(notes)))
 
     async def _page(self, listing: Listing, columns: Sequence[str], variables: Mapping[str, Any]) -> _Page:
         response = await self.ask(query_for(listing, columns, list(variables)), variables)
-        value = response.json(decode_json)["data"].get(listing.name)
+        answer = response.json(decode_json)
+        value = answer["data"].get(listing.name)
         found = [] if value is None else rows_at(value, listing.row_path)
+        notes: tuple[str, ...] = (_PARTIAL,) if answer.get("errors") else ()
         if listing.value is not None:
-            return _Page([{"value": item} for item in found], None)
-        return _Page([item for item in found if isinstance(item, dict)], _cursor(value))
+            return _Page([{"value": item} for item in found], None, False, notes)
+        if any(item is None for item in found):
+            notes += (_NULL_ROWS,)
+        rows = [item if isinstance(item, dict) else {} for item in found]
+        return _Page(rows, *_next_page(value), notes)
 
     def _variables(self, listing: Listing) -> dict[str, Any]:
         """What the configuration gives to the field. Raises `unsupported` if that is not all that it needs."""
@@ -239,10 +250,16 @@ def _is_short(listing: Listing, page: _Page, size: int) -> bool:
     return listing.size_argument is None or len(page.rows) < size
 
 
-def _cursor(value: Any) -> str | None:
+def _next_page(value: Any) -> tuple[str | None, bool]:
+    """Its cursor, and whether the server says that there is one: it may say so and give no cursor."""
     info = value.get("pageInfo") if isinstance(value, dict) else None
-    cursor = info.get("endCursor") if isinstance(info, dict) and info.get("hasNextPage") is True else None
-    return cursor if isinstance(cursor, str) else None
+    has_next = isinstance(info, dict) and info.get("hasNextPage") is True
+    cursor = info.get("endCursor") if isinstance(info, dict) and has_next else None
+    return (cursor if isinstance(cursor, str) else None), has_next
+
+
+_PARTIAL: Final = "The server told of errors beside its data: values that it could not give are null here."
+_NULL_ROWS: Final = "The server gave null in place of some rows; they are shown as rows of nulls."
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
@@ -289,7 +306,8 @@ def _refuse_without_data(response: Response) -> None:
     counts, errors beside it do not: they are of single values, which are null then."""
     answer = _answer(response)
     if answer is None:
-        refuse_unless_signed_in(response)
+        if response.status not in {405, 501}:
+            refuse_unless_signed_in(response)
         if response.status < 400 or response.status in {404, 410}:
             refuse_unless_ok(response)
         raise ConnectorError("protocol_mismatch", "What answers at the URL does not speak GraphQL.")

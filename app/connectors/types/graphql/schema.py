@@ -358,9 +358,14 @@ def _field(
 
 
 def rows_at(value: Any, row_path: Sequence[str]) -> list[Any]:
-    """The rows of an answer: lists on the way are gone through, what is null is no row of a list of objects."""
-    found = value if isinstance(value, list) else [value]
+    """The rows of an answer: lists on the way are gone through. An item that is null is a row that is null, and so is
+    one that holds null where the row should be; a list that is null has none."""
+    is_listed = isinstance(value, list)
+    found = value if is_listed else [value]
     for name in row_path:
-        inner = [item.get(name) for item in found if isinstance(item, dict)]
-        found = [item for one in inner for item in (one if isinstance(one, list) else [one])]
+        inner = [item.get(name) if isinstance(item, dict) else None for item in found]
+        if any(isinstance(one, list) for one in inner):
+            found, is_listed = [item for one in inner for item in (one if isinstance(one, list) else ())], True
+        else:
+            found = inner if is_listed else [one for one in inner if one is not None]
     return found

@@ -8,8 +8,8 @@ the connection is then hung up once there is enough, and Parquet files are read 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -180,7 +180,8 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
                 if refused is not None:
                     raise refused
                 for file in [] if self._is_listed else self.config.files[1:_MAX_FILES_OF_A_CHECK]:
-                    await table_of(signed, file, csv_settings(self.config))
+                    with self._said_of(file):
+                        await table_of(signed, file, csv_settings(self.config))
 
     async def _look(self, signed: SignedIn, steps: Steps) -> None:
         """The least that tells whether the credentials are good."""
@@ -189,7 +190,20 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
             steps.server["product"] = "WebDAV"
         else:
             steps.server["product"] = "HTTP"
-            await table_of(signed, self.config.files[0], csv_settings(self.config))
+            with self._said_of(self.config.files[0]):
+                await table_of(signed, self.config.files[0], csv_settings(self.config))
+
+    @contextmanager
+    def _said_of(self, file: RemoteFile) -> Iterator[None]:
+        """What goes wrong with one of several files says with which."""
+        try:
+            yield
+        except ConnectorError as error:
+            if len(self.config.files) == 1:
+                raise
+            raise ConnectorError(
+                error.code, f"{file.key}: {error.message}", retry_after_s=error.retry_after_s
+            ) from error
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._session() as signed:
@@ -356,6 +370,12 @@ async def open_file(signed: SignedIn, file: RemoteFile) -> Opened:
     form = file.format or format_of(file.key)[0]
     response = await _first_bytes(signed, file.url, _bytes_to_ask_for(form))
     form = form or _FORMAT_BY_CONTENT_TYPE.get(_content_type(response))
+    if form is None and (_is_page(response) or response.url.endswith("/")):
+        raise ConnectorError(
+            "invalid_configuration",
+            "The URL leads to a folder or a page, and to no file: name its files in paths, or let listing be webdav "
+            "where the server speaks that.",
+        )
     if form is None:
         raise ConnectorError("unsupported", NO_ROWS)
     if form == "json" and not response.is_whole and len(response.body) < _bytes_to_ask_for(form):
@@ -408,9 +428,14 @@ def refuse_unless_file(response: Response) -> None:
 
 
 def _refuse_page(response: Response) -> None:
-    start = response.body[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if _content_type(response) in {"text/html", "application/xhtml+xml"} or start.startswith((b"<!doctype", b"<html")):
+    if _is_page(response):
         raise ConnectorError("response_invalid", "The server sends a web page in place of the file.")
+
+
+def _is_page(response: Response) -> bool:
+    start = response.body[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    is_said = _content_type(response) in {"text/html", "application/xhtml+xml"}
+    return is_said or start.startswith((b"<!doctype", b"<html"))
 
 
 # Formats --------------------------------------------------------------------------------------------------------------

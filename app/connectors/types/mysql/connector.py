@@ -29,7 +29,7 @@ from app.connectors.contract.config import (
     SecretText,
     TimeoutS,
 )
-from app.connectors.contract.failures import Code, ConnectorError
+from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
@@ -302,6 +302,8 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
         if number == 1045 and self._is_signed_in:
             number = 1449  # MariaDB has one number for a user who may not sign in and for a view whose owner is gone.
         code, sentence = _ERRORS.get(number, ("server_error", "{host} answered with error {number}."))
+        if number == 1045 and self.secrets.password is None:
+            sentence = NOTHING_GIVEN
         where = config.database or "this server"
         return ConnectorError(code, sentence.format(host=config.host, user=config.username, where=where, number=number))
 

@@ -8,7 +8,8 @@ how the hub signs in in `http_auth.py`, how it goes from page to page in `http_p
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -36,10 +37,19 @@ from app.connectors.network.http_auth import (
     refuse_unless_signed_in,
 )
 from app.connectors.types.rest.openapi import Document, as_document, described_lists
-from app.connectors.types.rest.pages import PaginationMode, Paging, Rows, first_page, read_rows
+from app.connectors.types.rest.pages import (
+    NothingThere,
+    PaginationMode,
+    Paging,
+    Rows,
+    content_of,
+    first_page,
+    has_next,
+    read_rows,
+    refuse_nothing_at,
+)
 from app.connectors.values.batches import batches
 from app.connectors.values.json_rows import fields_of
-from app.connectors.values.json_text import decode_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 
@@ -48,8 +58,16 @@ Pointer = Annotated[str, Meta(max_length=512, pattern="^(/.*)?$")]
 _BATCH: Final = 100
 _SAMPLE_ROWS: Final = 100
 _MAX_RESOURCES: Final = 5_000
+_MAX_JUDGED: Final = 20
 _OF_ONE_LIST: Final = frozenset(
-    {"not_found", "permission_denied", "response_invalid", "response_too_large", "server_error"}
+    {
+        "invalid_configuration",
+        "not_found",
+        "permission_denied",
+        "response_invalid",
+        "response_too_large",
+        "server_error",
+    }
 )
 _DOCUMENT_PLACES: Final = ("openapi.json",)
 _POSITION_PARAMETERS: Final[dict[PaginationMode, str]] = {"page": "page", "offset": "offset", "cursor": "cursor"}
@@ -117,6 +135,7 @@ class Endpoint(Struct, frozen=True):
     pointer: str | None
     fields: tuple[DiscoveredField, ...] | None
     """None where only a sample can tell."""
+    is_configured: bool = False
 
 
 class Rest(Connector[RestConfig, RestSecrets]):
@@ -150,8 +169,7 @@ class Rest(Connector[RestConfig, RestSecrets]):
                 steps.skip("list", "No resources are configured, and no OpenAPI document was found.")
                 return
             with steps.step("list", f"{len(endpoints)} resources are known."):
-                refuse_unless_ok(response)
-                response.json(decode_json)
+                await session.judge(endpoints, response)
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._client() as client:
@@ -207,7 +225,7 @@ class Session:
     async def endpoints(self) -> list[Endpoint]:
         """What is configured, then what the document has beside it; each path once."""
         configured = [
-            Endpoint((resource.name,), self._below(resource.path), resource.items_pointer, None)
+            Endpoint((resource.name,), self._below(resource.path), resource.items_pointer, None, is_configured=True)
             for resource in self._config.resources
         ]
         document = None if configured and self._config.openapi_url is None else await self._document()
@@ -225,24 +243,50 @@ class Session:
             return await self._get(self._config.base_url)
         return await first_page(self._get, endpoint.url, self._paging, self._config.page_size)
 
+    async def judge(self, endpoints: Sequence[Endpoint], first: Response) -> None:
+        """Raises what the first list, and those whose `items_pointer` is configured, say against being read."""
+        for number, endpoint in enumerate(endpoints[:_MAX_JUDGED]):
+            if number and not (endpoint.is_configured and endpoint.pointer):
+                continue
+            answer = await self.first_answer(endpoint) if number else first
+            refuse_unless_signed_in(answer)
+            refuse_unless_ok(answer)
+            with _pointed_at(endpoint):
+                refuse_nothing_at(endpoint.pointer, answer)
+            await self._judge_next_pointer(endpoint, answer)
+
+    async def _judge_next_pointer(self, endpoint: Endpoint, answer: Response) -> None:
+        """A list of several rows that comes one by one has a next page, and a way to it."""
+        paging = self._paging
+        if paging.mode != "cursor" or not paging.size_parameter or has_next(answer, paging):
+            return
+        if len(content_of(answer, endpoint.pointer)[0]) < 2:
+            return
+        single = await first_page(self._get, endpoint.url, paging, 1)
+        if len(content_of(single, endpoint.pointer)[0]) == 1 and not has_next(single, paging):
+            raise ConnectorError(
+                "invalid_configuration",
+                f"There is nothing at {paging.next_pointer} (next_pointer) in an answer that has a next page.",
+            )
+
     async def rows(self, endpoint: Endpoint, wanted: int) -> Rows:
         """Where only a sample tells the fields, the first page has the same size whatever is wanted: the fields then
         are the same, too."""
         size = min(self._config.page_size, wanted) if endpoint.fields else self._config.page_size
-        return await read_rows(self._get, endpoint.url, endpoint.pointer, self._paging, size=size, wanted=wanted)
+        with _pointed_at(endpoint):
+            return await read_rows(self._get, endpoint.url, endpoint.pointer, self._paging, size=size, wanted=wanted)
 
     async def described(self, endpoint: Endpoint, *, is_only: bool) -> DiscoveredObject:
-        fields = endpoint.fields or await self.sampled(endpoint, is_only=is_only)
-        return DiscoveredObject.at(endpoint.path, "resource", fields)
-
-    async def sampled(self, endpoint: Endpoint, *, is_only: bool) -> tuple[DiscoveredField, ...]:
-        """None of a list that cannot be read beside others; if it is the only one, that is the failure."""
+        """Without fields and with the reason for a list that cannot be read beside others; if it is the only one, that
+        is the failure."""
+        fields, notes = endpoint.fields or (), list[str]()
         try:
-            return _sampled(await self.rows(endpoint, 1))
+            fields = fields or _sampled(await self.rows(endpoint, 1))
         except ConnectorError as error:
             if is_only or error.code not in _OF_ONE_LIST:
                 raise
-            return ()
+            notes.append(error.message)
+        return DiscoveredObject.at(endpoint.path, "resource", fields, notes)
 
     async def _get(self, url: str) -> Response:
         return await self._client.request("GET", url)
@@ -265,6 +309,18 @@ class Session:
     def _below(self, path: str) -> str:
         """Below base_url, always: a path cannot lead to another origin."""
         return self._config.base_url.rstrip("/") + "/" + path.lstrip("/")
+
+
+@contextmanager
+def _pointed_at(endpoint: Endpoint) -> Iterator[None]:
+    """A pointer that leads nowhere is a mistake of whoever configured it, or of the document."""
+    try:
+        yield
+    except NothingThere as error:
+        if not endpoint.is_configured:
+            raise
+        message = f"{error.message} See items_pointer of {endpoint.path[0]}."
+        raise ConnectorError("invalid_configuration", message) from error
 
 
 def _as_document(response: Response) -> Document | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal
@@ -12,12 +13,14 @@ import msgspec
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.network.http import Response, origin_of
 from app.connectors.network.http_auth import refuse_unless_ok, refuse_unless_signed_in, with_query
-from app.connectors.values.json_rows import at_pointer, rows_in
+from app.connectors.values.json_rows import at_pointer, leads_somewhere, rows_in
 from app.connectors.values.json_text import decode_json
 
 PaginationMode = Literal["none", "page", "offset", "cursor", "link_header"]
 Fetch = Callable[[str], Awaitable[Response]]
 
+_WITHOUT_CONTENT: Final = frozenset({204, 205})
+_ENDS: Final = frozenset({"", 0, "0", -1, "-1"})
 MAX_PAGES: Final = 50
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Of all pages of one list together."""
@@ -78,16 +81,19 @@ def _first(url: str, paging: Paging, size: int) -> str:
 async def _pages(fetch: Fetch, first: str, pointer: str | None, paging: Paging) -> AsyncIterator[_Page]:
     """Ends where a page is empty, shorter than one before it, or the same again: not every server says which is the
     last, and some do not know the parameter at all. A page behind the last one may be a 404."""
-    seen, longest, skipped, last_body = {first}, 0, 0, None
+    seen, longest, skipped, bodies = {first}, 0, 0, set[bytes]()
     url: str | None = first
     while url is not None:
         response = await fetch(url)
-        if response.status in {400, 404, 416} and last_body is not None and paging.mode in {"page", "offset"}:
+        if response.status in {400, 404, 416} and bodies and paging.mode in {"page", "offset"}:
             return
-        rows, answer = _content(response, pointer)
-        if response.body == last_body:
+        rows, answer = content_of(response, pointer)
+        if not bodies:
+            refuse_nothing_at(pointer, response)
+        if (digest := hashlib.sha256(response.body).digest()) in bodies:
             return
-        last_body, skipped = response.body, skipped + len(rows)
+        bodies.add(digest)
+        skipped += len(rows)
         is_last = paging.mode in {"page", "offset"} and (not rows or len(rows) < longest)
         longest = max(longest, len(rows))
         url = None if is_last else _following(first, paging, len(seen), skipped, response, answer)
@@ -97,11 +103,33 @@ async def _pages(fetch: Fetch, first: str, pointer: str | None, paging: Paging) 
         seen.add(url)
 
 
-def _content(response: Response, pointer: str | None) -> tuple[list[dict[str, Any]], Any]:
+def content_of(response: Response, pointer: str | None) -> tuple[list[dict[str, Any]], Any]:
     refuse_unless_signed_in(response)
     refuse_unless_ok(response)
+    if response.status in _WITHOUT_CONTENT:
+        return [], None
     answer = response.json(decode_json)
     return rows_in(answer, pointer), answer
+
+
+class NothingThere(ConnectorError):
+    """There is not even an empty list where the rows should be."""
+
+    def __init__(self, pointer: str | None) -> None:
+        super().__init__("response_invalid", f"There is nothing at {pointer} in the answer, where its rows should be.")
+
+
+def refuse_nothing_at(pointer: str | None, response: Response) -> None:
+    """Raises `NothingThere`."""
+    if response.status not in _WITHOUT_CONTENT and not leads_somewhere(response.json(decode_json), pointer or ""):
+        raise NothingThere(pointer)
+
+
+def has_next(response: Response, paging: Paging) -> bool:
+    """Whether the answer has anything, were it null, where the next cursor should be."""
+    if response.status in _WITHOUT_CONTENT:
+        return False
+    return leads_somewhere(response.json(decode_json), paging.next_pointer or "")
 
 
 def _following(first: str, paging: Paging, page: int, skipped: int, response: Response, answer: Any) -> str | None:
@@ -119,10 +147,10 @@ def _following(first: str, paging: Paging, page: int, skipped: int, response: Re
 
 
 def _at_cursor(first: str, paging: Paging, response: Response, cursor: Any) -> str | None:
-    """A cursor is a URL, or a value to be sent back."""
+    """A cursor is a URL, or a value to be sent back; some servers end with one that begins again."""
     if isinstance(cursor, str) and _is_url(first, cursor):
         return _joined(response.url, cursor)
-    if isinstance(cursor, bool) or not isinstance(cursor, str | int) or cursor == "":
+    if isinstance(cursor, bool) or not isinstance(cursor, str | int) or cursor in _ENDS:
         return None
     return with_query(first, {paging.position_parameter: str(cursor)})
 

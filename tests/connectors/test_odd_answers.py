@@ -1,0 +1,299 @@
+"""Answers over HTTP that are not as one would have them: no row is lost without a sign, none comes twice, and a
+server's own words are passed on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+
+from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.steps import Step, Steps
+from app.connectors.network.http import Response, retry_after_s
+from app.connectors.processes.sandbox import ConnectorSandbox
+from app.connectors.types.graphql.connector import Graphql, GraphqlConfig, GraphqlSecrets
+from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
+from app.core.egress import EgressPolicy
+from app.domain.source_work.failures import as_error
+
+pytestmark = [pytest.mark.anyio, pytest.mark.found("D15")]
+
+Answer = tuple[int, dict[str, str], bytes]
+Answerer = Callable[[dict[str, str], dict[str, Any]], Answer]
+"""By the query's parameters and the body, if that is JSON."""
+
+
+def as_json(content: Any, status: int = 200, **headers: str) -> Answer:
+    return status, {"content-type": "application/json", **headers}, json.dumps(content).encode()
+
+
+@contextmanager
+def answering(answer: Answerer) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            length = int(self.headers.get("content-length", 0))
+            status, headers, body = answer(asked, json.loads(self.rfile.read(length)) if length else {})
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def rest(port: int, policy: EgressPolicy, items_pointer: str | None = None, **more: Any) -> Rest:
+    resource = {"name": "x", "path": "x", **({"items_pointer": items_pointer} if items_pointer else {})}
+    values = {"base_url": f"http://localhost:{port}", "resources": [resource], **more}
+    return Rest(msgspec.convert(values, RestConfig), RestSecrets(), policy)
+
+
+async def shown(connector: Rest | Graphql, **more: Any) -> PreviewResult:
+    return await connector.preview(PreviewRequest(path=("x",), **more))
+
+
+async def checked(connector: Rest) -> Step | None:
+    """The failed step."""
+    steps = Steps()
+    try:
+        await connector.check(steps)
+    except ConnectorError:
+        return next(step for step in steps.done if step.status == "failed")
+    return None
+
+
+# Cursors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [0, "0", -1, "-1", "", None, False])
+async def test_a_cursor_that_begins_again_is_the_end(end: Any, loopback: EgressPolicy) -> None:
+    def answer(asked: dict[str, str], _: Any) -> Answer:
+        if asked.get("cursor") == "b":
+            return as_json({"items": [{"n": 2}], "next": end})
+        return as_json({"items": [{"n": 1}], "next": "b"})
+
+    with answering(answer) as port:
+        found = await shown(rest(port, loopback, pagination="cursor", next_pointer="/next"))
+    assert (found.rows, found.truncated) == ([[1], [2]], False)
+
+
+async def test_a_server_that_goes_round_shows_each_row_once(loopback: EgressPolicy) -> None:
+    pages = {"": ([1], "b"), "b": ([2], "c"), "c": ([3], "start"), "start": ([1], "b")}
+
+    def answer(asked: dict[str, str], _: Any) -> Answer:
+        rows, following = pages[asked.get("cursor", "")]
+        return as_json({"items": [{"n": n} for n in rows], "next": following})
+
+    with answering(answer) as port:
+        found = await shown(rest(port, loopback, pagination="cursor", next_pointer="/next"))
+    assert found.rows == [[1], [2], [3]]
+
+
+# Pointers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pointer", ["/rows", "/data/rows", "/data/0", "/items/1/x", "/a~1b"])
+async def test_a_pointer_to_nothing_fails_the_test_and_the_preview(pointer: str, loopback: EgressPolicy) -> None:
+    with answering(lambda *_: as_json({"items": [{"n": 1}], "data": {}})) as port:
+        failed = await checked(rest(port, loopback, pointer))
+        assert failed is not None
+        assert (failed.name, failed.code) == ("list", "invalid_configuration")
+        assert pointer in failed.message
+        assert "items_pointer of x" in failed.message
+        with pytest.raises(ConnectorError, match="items_pointer of x"):
+            await shown(rest(port, loopback, pointer))
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+async def test_a_pointer_to_an_empty_list_is_no_mistake(nothing: Any, loopback: EgressPolicy) -> None:
+    with answering(lambda *_: as_json({"data": {"rows": nothing}})) as port:
+        assert await checked(rest(port, loopback, "/data/rows")) is None
+        assert (await shown(rest(port, loopback, "/data/rows"))).rows == []
+
+
+async def test_pointers_of_further_resources_are_judged_too(loopback: EgressPolicy) -> None:
+    resources = [{"name": "x", "path": "x"}, {"name": "y", "path": "y", "items_pointer": "/nowhere"}]
+    with answering(lambda *_: as_json([{"n": 1}])) as port:
+        failed = await checked(rest(port, loopback, resources=resources))
+    assert failed is not None
+    assert "items_pointer of y" in failed.message
+
+
+async def test_a_next_pointer_to_nothing_fails_the_test_where_there_is_a_next_page(loopback: EgressPolicy) -> None:
+    def answer(asked: dict[str, str], _: Any) -> Answer:
+        return as_json({"items": [{"n": 1}, {"n": 2}][: int(asked.get("size", 9))], "following": "b"})
+
+    paging = {"pagination": "cursor", "page_size_parameter": "size"}
+    with answering(answer) as port:
+        failed = await checked(rest(port, loopback, **paging, next_pointer="/next"))
+        assert failed is not None
+        assert (failed.code, "next_pointer" in failed.message) == ("invalid_configuration", True)
+        assert await checked(rest(port, loopback, **paging, next_pointer="/following")) is None
+
+
+# Bodies --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [204, 205])
+async def test_no_content_is_no_rows(status: int, loopback: EgressPolicy) -> None:
+    with answering(lambda *_: (status, {}, b"")) as port:
+        assert await checked(rest(port, loopback)) is None
+        assert (await shown(rest(port, loopback))).rows == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("application/json; charset=ISO-8859-1", "latin-1"),
+        ('application/json;charset="windows-1252"', "cp1252"),
+        ("application/json; charset=UTF-16", "utf-16"),
+        ("application/json; charset=utf-16le", "utf-16-le"),
+        ("application/json; charset=shift_jis", "shift_jis"),
+        ("application/json; charset=ISO-8859-1", "utf-8"),
+        ("application/json; charset=no-such-thing", "utf-8"),
+        ("application/json", "utf-8-sig"),
+    ],
+)
+async def test_json_is_read_as_it_is_declared(declared: str, encoding: str, loopback: EgressPolicy) -> None:
+    text = "李" if encoding == "shift_jis" else "Zoë"
+    body = json.dumps([{"name": text}], ensure_ascii=False).encode(encoding)
+    with answering(lambda *_: (200, {"content-type": declared}, body)) as port:
+        assert (await shown(rest(port, loopback))).rows == [[text]]
+
+
+def test_what_is_declared_wrongly_is_no_json() -> None:
+    for charset in ("hex", "zlib", "undefined", "utf-8", "ascii"):
+        with pytest.raises(ConnectorError, match="not JSON"):
+            Response(200, {"content-type": f"application/json; charset={charset}"}, b'["\xe9"]', "http://x").json()
+
+
+# Patience ------------------------------------------------------------------------------------------------------------
+
+
+def test_seconds_and_dates_are_understood() -> None:
+    soon = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=90), usegmt=True)
+    assert retry_after_s({"retry-after": "3600"}) == 3600
+    assert retry_after_s({"retry-after": " 0 "}) == 0
+    assert 80 < (retry_after_s({"retry-after": soon}) or 0) <= 90
+    assert retry_after_s({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}) == 0
+    assert retry_after_s({"retry-after": "9999999"}) == retry_after_s({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"})
+    for nonsense in ("", "-1", "soon", "1.5", "1" * 99, "٣"):
+        assert retry_after_s({"retry-after": nonsense}) is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_a_server_asks_for_is_passed_on(
+    status: int, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    """Out of the process that asked, and into the answer of the API."""
+    with answering(lambda *_: as_json({}, status, **{"retry-after": "3600"})) as port:
+        config = {"base_url": f"http://localhost:{port}", "resources": [{"name": "x", "path": "x"}]}
+        with pytest.raises(ConnectorError) as caught:
+            await sandbox.preview("rest", config, {}, loopback, PreviewRequest(path=("x",)))
+    assert (caught.value.code, caught.value.retry_after_s) == ("rate_limited", 3600)
+    assert as_error(caught.value).headers == {"Retry-After": "3600"}
+    assert as_error(ConnectorError("timeout", "x")).headers == {"Retry-After": "5"}
+
+
+# GraphQL -------------------------------------------------------------------------------------------------------------
+
+SCHEMA = """
+type Item { n: Int }
+type Edge { node: Item }
+type PageInfo { hasNextPage: Boolean!, endCursor: String }
+type Connection { edges: [Edge], pageInfo: PageInfo! }
+type Query { x%s: %s }
+"""
+
+
+def graphql(kind: str, data: Any, errors: list[Any] | None = None) -> Answerer:
+    from graphql import build_schema, introspection_from_schema
+
+    arguments = "(first: Int, after: String)" if kind == "Connection" else ""
+    schema = introspection_from_schema(build_schema(SCHEMA % (arguments, kind)))
+
+    def answer(_: Any, body: dict[str, Any]) -> Answer:
+        if "__schema" in body.get("query", ""):
+            return as_json({"data": schema})
+        return as_json({"data": {"x": data}, **({"errors": errors} if errors else {})})
+
+    return answer
+
+
+def source(port: int, policy: EgressPolicy) -> Graphql:
+    return Graphql(GraphqlConfig(url=f"http://localhost:{port}/"), GraphqlSecrets(), policy)
+
+
+LAST = {"hasNextPage": False, "endCursor": None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "rows"),
+    [
+        ("[Item]", [{"n": 1}, None, {"n": 3}], [[1], [None], [3]]),
+        ("[Int]", [1, None, 3], [[1], [None], [3]]),
+        ("Connection", {"edges": [{"node": {"n": 1}}, None, {"node": None}], "pageInfo": LAST}, [[1], [None], [None]]),
+        ("Connection", {"edges": None, "pageInfo": LAST}, []),
+        ("Connection", None, []),
+        ("Item", None, []),
+    ],
+)
+async def test_a_null_is_shown_where_a_row_should_be(
+    kind: str, data: Any, rows: list[Any], loopback: EgressPolicy
+) -> None:
+    with answering(graphql(kind, data)) as port:
+        found = await shown(source(port, loopback))
+    assert found.rows == rows
+    assert bool(found.notes) == ([None] in rows and kind != "[Int]")
+
+
+async def test_errors_beside_data_are_told(loopback: EgressPolicy) -> None:
+    secret = "the server's own words"
+    with answering(graphql("[Item]", [{"n": None}], [{"message": secret, "path": ["x", 0, "n"]}])) as port:
+        found = await shown(source(port, loopback))
+    assert found.rows == [[None]]
+    (note,) = found.notes
+    assert "errors" in note
+    assert secret not in note
+
+
+async def test_a_next_page_without_a_cursor_is_still_more(loopback: EgressPolicy) -> None:
+    data = {"edges": [{"node": {"n": 1}}], "pageInfo": {"hasNextPage": True, "endCursor": None}}
+    with answering(graphql("Connection", data)) as port:
+        found = await shown(source(port, loopback))
+    assert (found.rows, found.truncated) == ([[1]], True)
+
+
+async def test_a_list_that_cannot_be_read_beside_others_says_why(loopback: EgressPolicy) -> None:
+    resources = [{"name": "x", "path": "x"}, {"name": "y", "path": "y", "items_pointer": "/nowhere"}]
+    with answering(lambda *_: as_json([{"n": 1}])) as port:
+        connector = rest(port, loopback, resources=resources)
+        found: list[DiscoveredObject] = [item async for batch in connector.discover() for item in batch]
+    assert [(item.name, len(item.fields), len(item.notes)) for item in found] == [("x", 1, 0), ("y", 0, 1)]
