@@ -53,7 +53,10 @@ class Footer(msgspec.Struct):
     schema: list[Fields]
     """Depth first, the root before its columns."""
     row_groups: list[Fields]
+    """Those that have rows: in others, writers leave chunks without a place."""
     has_all_row_groups: bool
+    has_left_some_out: bool = False
+    """Whether there are row groups without rows."""
 
     @classmethod
     def parse(cls, thrift: bytes, rows_wanted: int) -> Footer:
@@ -71,7 +74,7 @@ class Footer(msgspec.Struct):
         schema = [root, *(element for column in wanted for element in kept[column])]
         chosen = [leaf for column in wanted for leaf in leaves[column]]
         groups = [_with_chunks(group, chosen) for group in self.row_groups]
-        return Footer(self.rows, self.version, schema, groups, self.has_all_row_groups)
+        return msgspec.structs.replace(self, schema=schema, row_groups=groups)
 
     def extensions(self) -> list[str]:
         """For each column of the root what it is beyond its Arrow type, such as `arrow.uuid`; mostly empty."""
@@ -111,11 +114,14 @@ def _parse(reader: _Reader, rows_wanted: int) -> Footer:
         if field != _ROW_GROUPS:
             found[field] = (kind, reader.value(kind))
     item, count = reader.list_header()
-    rows = 0
-    while len(groups) < count and rows < rows_wanted:
-        groups.append(reader.value(item))
-        rows += groups[-1][_GROUP_ROWS][1]
-    footer = Footer(found[_NUM_ROWS][1], found[_VERSION], found[_SCHEMA][1][1], groups, len(groups) == count)
+    rows = read = 0
+    while read < count and rows < rows_wanted:
+        group, read = reader.value(item), read + 1
+        rows += group[_GROUP_ROWS][1]
+        if group[_GROUP_ROWS][1]:
+            groups.append(group)
+    is_all = read == len(groups)
+    footer = Footer(found[_NUM_ROWS][1], found[_VERSION], found[_SCHEMA][1][1], groups, read == count, not is_all)
     _refuse_odd(footer)
     return footer
 

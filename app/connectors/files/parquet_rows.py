@@ -71,7 +71,7 @@ async def read_parquet(
     found = _Rows([[] for _ in range(0 if is_sparse else wanted)], is_sparse or wanted == footer.rows)
     if chosen and wanted:
         footer = footer.only(chosen)
-        if len(chosen) < len(fields):
+        if len(chosen) < len(fields) or footer.has_left_some_out:
             source.end_with(footer.tail())
         await source.fetch_all(_first_pages(footer))
         decode = partial(_rows, source, _Columns(schema, shown, chosen), wanted, is_sparse=is_sparse)

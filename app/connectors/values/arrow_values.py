@@ -22,6 +22,7 @@ import msgspec
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_text import read_json
+from app.connectors.values.names import told_apart
 from app.connectors.values.values import json_safe
 
 if TYPE_CHECKING:
@@ -116,10 +117,11 @@ def _metadata(address: int | None) -> dict[bytes, bytes]:
 
 
 def discovered_fields(columns: Sequence[ArrowType]) -> tuple[DiscoveredField, ...]:
-    """The columns of a table as fields."""
+    """The columns of a table as fields, each with a name of its own."""
+    names = told_apart([column.name for column in columns])
     return tuple(
-        DiscoveredField(column.name, portable_type(column), native_type(column), column.is_nullable, position)
-        for position, column in enumerate(columns, 1)
+        DiscoveredField(name, portable_type(column), native_type(column), column.is_nullable, position)
+        for position, (name, column) in enumerate(zip(names, columns, strict=True), 1)
     )
 
 
@@ -232,8 +234,20 @@ def values_of(array: Array | ChunkedArray, column: ArrowType) -> list[Any]:
 
 def _is_cast(column: ArrowType) -> bool:
     kind = column.format
-    is_special = kind.startswith(("t", "+v", "+r", "+w")) or column.dictionary is not None
+    is_special = kind.startswith(("t", "+v", "+r", "+w")) or column.dictionary is not None or _repeats_a_name(column)
     return is_special or any(_is_cast(child) for child in column.children)
+
+
+def _repeats_a_name(column: ArrowType) -> bool:
+    """Whether Python's dictionaries would lose a member."""
+    return column.format == "+s" and len({child.name for child in column.children}) < len(column.children)
+
+
+def _member_names(column: ArrowType) -> list[str]:
+    """Of a struct, as arro3 gives them out: casts go by position where no name is the same."""
+    if _repeats_a_name(column):
+        return [f"# {place}" for place in range(len(column.children))]
+    return [child.name for child in column.children]
 
 
 def _plain_type(column: ArrowType) -> DataType:
@@ -248,9 +262,10 @@ def _plain_type(column: ArrowType) -> DataType:
         return DataType.int32()
     if kind.startswith("t"):
         return DataType.int64()
+    members = column.children[0] if kind == "+m" else column
     inner = [
-        Field(child.name, _plain_type(child), nullable=child.is_nullable)
-        for child in (column.children[0].children if kind == "+m" else column.children)
+        Field(name, _plain_type(child), nullable=child.is_nullable)
+        for name, child in zip(_member_names(members), members.children, strict=True)
     ]
     if kind == "+m":
         key, item = inner
@@ -292,19 +307,32 @@ def _reader(column: ArrowType) -> Reader:
         zone, per_second = "Z" if parameters else "", _PER_SECOND[kind[2:]]
         return lambda count: _timestamp(count, per_second) + zone
     if kind == "+s":
-        return _struct_reader(value.children)
+        return _struct_reader(value)
     if kind == "+m":
         key, item = map(_reader, value.children[0].children)
-        return lambda pairs: {_key(key(name)): _or_null(item, content) for name, content in pairs}
+        return lambda pairs: _object([(_key(key(name)), _or_null(item, content)) for name, content in pairs])
     if kind in {"+l", "+L", "+vl", "+vL", "+w"}:
         inner = _reader(value.children[0])
         return lambda items: [_or_null(inner, item) for item in items]
     return json_safe
 
 
-def _struct_reader(children: Sequence[ArrowType]) -> Reader:
-    readers = {child.name: _reader(child) for child in children}
-    return lambda content: {name: _or_null(read, content[name]) for name, read in readers.items()}
+def _struct_reader(column: ArrowType) -> Reader:
+    shown = told_apart([child.name for child in column.children]) if _repeats_a_name(column) else _member_names(column)
+    readers = [
+        (name, inner, _reader(child))
+        for name, inner, child in zip(shown, _member_names(column), column.children, strict=True)
+    ]
+    return lambda content: {name: _or_null(read, content[inner]) for name, inner, read in readers}
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a map, which may have a key twice."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = told_apart([name for name, _ in pairs])
+    return {name: value for name, (_, value) in zip(names, pairs, strict=True)}
 
 
 def _or_null(read: Reader, value: Any) -> Any:
