@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.core import embedded
 from bench import contestants, discovery, footprint, load, report, seeding, works
+from bench import sessions as session_crowds
 from bench.contestants import Server, StartFailed
 from bench.load import LoadFailed
 from bench.probe import WrongAnswer
@@ -30,6 +31,7 @@ _PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
     "mixed": works.reads_beside_logins,
 }
 _FOOTPRINT = ("start", "memory", "discover")
+_SESSIONS = "sessions"
 _PACKAGES = (
     "litestar",
     "granian",
@@ -46,13 +48,18 @@ _PACKAGES = (
 def main() -> int:
     chosen = _arguments()
     pace = Pace(chosen.rounds, chosen.seconds, chosen.connections)
-    parts = chosen.only or [*_PARTS, *_FOOTPRINT]
+    parts = chosen.only or [*_PARTS, _SESSIONS, *_FOOTPRINT]
     load_before = os.getloadavg()[0]
     measured: list[Work] = []
     bounds: list[Bound] = []
     problems: list[str] = []
     if any(part in _PARTS for part in parts):
         measured, problems = _compare(pace, [part for part in _PARTS if part in parts])
+    if _SESSIONS in parts:
+        bench = Bench(pace, None, _progress)
+        with _reported(bench, _SESSIONS):
+            measured += session_crowds.sessions(bench, chosen.sessions or session_crowds.COUNTS)
+        problems = [*problems, *bench.problems]
     if any(part in _FOOTPRINT for part in parts):
         found, broken = _footprint(pace, parts, chosen.memory_requests, chosen.tables)
         bounds, problems = found, [*problems, *broken]
@@ -65,17 +72,21 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=[*_PARTS, *_FOOTPRINT], help="may be given several times")
+    parser.add_argument(
+        "--only", action="append", choices=[*_PARTS, _SESSIONS, *_FOOTPRINT], help="may be given several times"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of load per contestant and round")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--memory-requests", type=int, default=100_000)
     parser.add_argument("--tables", type=int, default=10_000, help="of the database that is discovered")
+    parser.add_argument("--sessions", type=int, nargs="+", help="how many people are signed in, from few to many")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--out", help="where to write the table; a whole run writes bench/RESULTS.md by itself")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.memory_requests, chosen.tables = 1, 1.0, 5_000, 500
+        chosen.sessions = [100, 1_000]
     return chosen
 
 
