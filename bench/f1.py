@@ -30,11 +30,7 @@ _ROLE = """
 _SOURCE = """
     SELECT id, name, description, type, category, config, tags, owner_role_id, is_paused, test_interval_s, status,
            status_since, last_tested_at, created_at, updated_at, created_by, updated_by, version,
-           (SELECT coalesce(json_object_agg(name, json_build_object('set', true, 'version', version, 'updated_at',
-                       to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                       'updated_by', updated_by, 'ref', reference,
-                       'source', CASE WHEN reference IS NULL THEN 'stored' ELSE 'reference' END)), '{}')
-            FROM data_source_secrets WHERE data_source_id = data_sources.id)
+           secret_states
     FROM data_sources
 """
 _ROLE_BY_ID = f"{_ROLE} WHERE id = $1"

@@ -97,8 +97,8 @@ class Repository(SQLAlchemyAsyncRepository[M]):
     `selection` is the one place that says how rows become a Struct, whichever path runs it.
     """
 
-    computed: ClassVar[Mapping[str, ColumnElement[Any]]] = {}
-    """Struct fields that are not columns of the table."""
+    computed: ClassVar[Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]] = {}
+    """Struct fields that are not columns of the table, or columns of another name."""
 
     def __init__(self, session: AsyncSession, *, tenant_id: UUID | None = None) -> None:
         """`tenant_id` is left out by those who name it in each call (`read`), or learn it from the row."""
@@ -140,6 +140,21 @@ class Repository(SQLAlchemyAsyncRepository[M]):
     def selection_by_id(cls, struct: type[msgspec.Struct]) -> Select[Any]:
         model: Any = cls.model_type
         return cls.selection(struct).where(model.id == bindparam("id", type_=model.id.type))
+
+    @classmethod
+    def shown(cls, row: M, struct: type[S]) -> S:
+        """A row of this transaction as the Struct that `selection` would read: nothing is asked of the database."""
+        return struct(*(getattr(row, cls._attribute_of(name)) for name in struct.__struct_fields__))
+
+    @classmethod
+    def _attribute_of(cls, field: str) -> str:
+        """Raises TypeError for what only the database can compute."""
+        if field not in cls.computed:
+            return field
+        column = cls.computed[field]
+        if not isinstance(column, InstrumentedAttribute):
+            raise TypeError(f"{field} is computed by the database: use `read`.")
+        return column.key
 
     async def read(self, struct: type[S], **parameters: Any) -> S:
         """One row by `selection_by_id` inside the present transaction. Raises NotFound."""

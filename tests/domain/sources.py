@@ -22,6 +22,11 @@ from tests.postgres import create_database
 
 SOURCES = "/api/v1/data-sources"
 NOWHERE = {"host": "nowhere.invalid", "database": "shop", "username": "reader"}
+CERTIFIED = NOWHERE | {
+    "tls_mode": "require",
+    "client_certificate": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----",
+}
+"""Takes two secrets."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 SHOP = """

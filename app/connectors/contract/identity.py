@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -33,6 +34,17 @@ def place_of(config: Struct, destination_fields: frozenset[str]) -> dict[str, An
     where none does."""
     names = _places(type(config), destination_fields)
     return {name: _in_one_spelling(name, msgspec.to_builtins(getattr(config, name))) for name in names}
+
+
+def host_of(place: Mapping[str, Any]) -> str | None:
+    """The host of a place, or the first of several; None where it has none that its fields name."""
+    for name, value in place.items():
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str) and "://" in first:
+            return urlsplit(first).hostname
+        if isinstance(first, str) and first and not _HOSTS.isdisjoint(name.split("_")):
+            return first
+    return None
 
 
 @cache

@@ -29,7 +29,7 @@ async def reach_of(work: UnitOfWork, source_id: UUID, changes: ConnectionPatch |
     source = await _held(work, source_id)
     if not named:
         return await stored_reach(work, source)
-    given = await secrets_to_change(work, source, named)
+    given = secrets_to_change(source, named)
     return await changed_reach(work, source, named.get("config", {}), given)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import any_, bindparam, select, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import bindparam, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.bodies import decode_part
 from app.core.errors import BadRequest, Conflict, Fault, HubError
@@ -34,9 +34,6 @@ MAX_FAULTS = 2000
 NAME_TAKEN = "A data source of this name exists already."
 
 _INSERT = text(insertion(DataSource, ":rows")).bindparams(bindparam("rows", type_=JSONB))
-_SHOWN = DataSourceRepository.selection(DataSourceOut).where(
-    DataSource.id == any_(bindparam("ids", type_=ARRAY(DataSource.id.type)))
-)
 
 
 class Item(Struct):
@@ -125,17 +122,14 @@ class BulkRegistration:
                 item.warnings += [_of_sibling(other, dry_run=dry_run) for other in siblings]
 
     async def _save(self, drafts: Iterable[Draft]) -> list[DataSourceOut]:
-        """One statement for the sources, one for their secrets, one to read them back; one row on record for each."""
+        """One statement for the sources and one for their secrets; one row on record for each."""
         session, made = self._work.session, list(drafts)
         rows = [values_of_row(draft.source) async for draft in in_slices(made)]
         await session.execute(_INSERT, {"rows": rows})
         secrets = [(draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
         new = [new_secret(self._work, *secret) async for secret in in_slices(secrets)]
         await store_secrets(self._work, new)
-        values = {"ids": [draft.id for draft in made], "tenant_id": self._work.tenant_id}
-        read = in_slices(await session.execute(_SHOWN, values))
-        found = {row.id: DataSourceOut(**row._mapping) async for row in read}
-        shown = [found[draft.id] for draft in made]
+        shown = [DataSourceRepository.shown(draft.source, DataSourceOut) for draft in made]
         async for each in in_slices(shown):
             self._work.audit("data_source.create", "data_source", each.id, after=each)
             self._work.announce("data_source.created", f"data-sources/{each.id}", each)

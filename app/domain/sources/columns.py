@@ -1,19 +1,19 @@
 """From what somebody says of a source to its row: the one place for sources that are new, changed, or one of many."""
 
 import random
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from app.connectors.contract.config import ConnectorConfig
 from app.connectors.registry import AnyConnector
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name
-from app.domain.sources import duplicates
+from app.domain.sources.configs import columns_of_config
 from app.domain.sources.models import DataSource
-from app.domain.sources.reach import plain
-from app.domain.sources.schemas import DataSourceBase, DataSourceOut, DataSourcePatch, NewDataSource
+from app.domain.sources.schemas import DataSourceBase, DataSourceOut, DataSourcePatch, NewDataSource, Value
+from app.domain.sources.secrets.states import states_after
 from app.domain.work import UnitOfWork
 
 SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
@@ -38,20 +38,17 @@ COLUMNS = Normaliser(
 )
 
 
-def new_row(work: UnitOfWork, connector: AnyConnector, new: NewDataSource) -> DataSource:
+def new_row(work: UnitOfWork, connector: AnyConnector, new: NewDataSource, secrets: Mapping[str, Value]) -> DataSource:
     return DataSource(
         id=uuid7(),
         **work.stamp(),
         **COLUMNS.columns_of_new(new),
         **columns_of_config(connector, new.config),
+        secret_states=states_after(work, {}, secrets),
         type=connector.type,
         category=connector.category,
         next_test_at=first_test(work.now, new.test_interval_s),
     )
-
-
-def columns_of_config(connector: AnyConnector, config: ConnectorConfig) -> dict[str, Any]:
-    return {"config": plain(config), "fingerprint": duplicates.fingerprint(connector, config)}
 
 
 def first_test(now: datetime, interval_s: int | None) -> datetime | None:

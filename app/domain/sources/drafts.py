@@ -38,4 +38,4 @@ def draft_of(work: UnitOfWork, new: NewDataSource, below: str = "") -> Draft:
     require_offered(work.parts.settings, connector.type, below)
     references.refuse_foreign(work.parts.settings, values, below)
     check_together(connector, new.config, values, below)
-    return Draft(new_row(work, connector, new), values)
+    return Draft(new_row(work, connector, new, values), values)

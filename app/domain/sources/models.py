@@ -32,6 +32,12 @@ class DataSource(Tenanted, Entity):
     last_tested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     next_test_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When a worker tests the source; set with `test_interval_s`. Outside of `version`."""
+    test_failures: Mapped[int] = mapped_column(default=0)
+    """Saved tests that failed in a row; the pause before the next one grows with them. Outside of `version`."""
+    secret_states: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """By name, as `SecretState` shows them (`secrets/states.py`)."""
+    host: Mapped[str | None]
+    """That is dialled, in one spelling, where `config` names one: few of one host are tested at once."""
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)
     """Of the place that `config` means (`duplicates.fingerprint`); equal for sources of one server and database."""
 

@@ -1,12 +1,10 @@
 """Which rows make data sources, tests and objects on the wire, and which lists of them there are."""
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, Text, bindparam, case, cast, func, literal_column, select, text, true
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, aggregate_order_by, array
+from sqlalchemy import ColumnElement, Text, bindparam, cast
+from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from app.connectors import registry
-from app.core.database import Repository, json_object
+from app.core.database import Repository
 from app.core.listing import (
     STRING,
     Filter,
@@ -18,37 +16,15 @@ from app.core.listing import (
     text_filter,
     uuid_filter,
 )
-from app.domain.sources.models import DataSource, DataSourceSecret
+from app.domain.sources.models import DataSource
 from app.domain.sources.schemas import DataSourceOut
 
 STATUSES = ("untested", "passed", "failed", "unsupported")
-UTC_TEXT = """'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'"""
-
-
-def _secret_states() -> ColumnElement[Any]:
-    """`{name: SecretState}`: that a secret is there, since when and by whom, never what it is."""
-    moment = func.to_char(func.timezone(text("'UTC'"), DataSourceSecret.updated_at), text(UTC_TEXT))
-    is_stored = DataSourceSecret.reference.is_(None)
-    state = json_object(
-        {
-            "set": true(),
-            "version": DataSourceSecret.version,
-            "updated_at": moment,
-            "updated_by": DataSourceSecret.updated_by,
-            "source": case((is_stored, literal_column("'stored'")), else_=literal_column("'reference'")),
-            "ref": DataSourceSecret.reference,
-        }
-    )
-    in_order = aggregate_order_by(state, DataSourceSecret.name)
-    states = func.coalesce(func.json_object_agg(DataSourceSecret.name, in_order, type_=JSON), text("'{}'::json"))
-    return (
-        select(states).where(DataSourceSecret.data_source_id == DataSource.id).correlate(DataSource).scalar_subquery()
-    )
 
 
 class DataSourceRepository(Repository[DataSource]):
     model_type = DataSource
-    computed = {"secrets": _secret_states()}
+    computed = {"secrets": DataSource.secret_states}
 
 
 def _has_tag(name: str) -> ColumnElement[bool]:

@@ -1,5 +1,8 @@
 """The rules about data sources: registered with what their type takes, changed where their secrets may stay."""
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from app.core.schemas import changes_of
@@ -12,6 +15,7 @@ from app.domain.sources.reach import changed_reach, secrets_to_change
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import DataSourceOut, DataSourcePatch, DataSourceSaved, NewDataSource, SourceWarning
 from app.domain.sources.secrets import references, stored
+from app.domain.sources.secrets.states import states_after
 from app.domain.work import UnitOfWork
 
 
@@ -26,7 +30,7 @@ class DataSourceService:
         await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
         await self._sources.add(draft.source)
         await stored.change_secrets(self._work, draft.source, draft.secrets)
-        shown = await self._shown(draft.id)
+        shown = shown_source(draft.source)
         self._work.audit("data_source.create", "data_source", draft.id, after=shown)
         self._work.announce("data_source.created", f"data-sources/{draft.id}", shown)
         return _saved(shown, await self._warnings(draft.source))
@@ -37,22 +41,20 @@ class DataSourceService:
         references.judge_given(self._work, named.get("secrets") or {})
         source = await self._sources.get_one(id=source_id, with_for_update=True)
         self._work.require_match(source.version)
-        before = await self._shown(source_id)
-        changes, given = COLUMNS.columns_of_changes(patch), await secrets_to_change(self._work, source, named)
+        before, given = shown_source(source), secrets_to_change(source, named)
+        changes = COLUMNS.columns_of_changes(patch)
         if "config" in named or given:
-            reach = await changed_reach(self._work, source, named.get("config", {}), given)
-            changes |= {"config": reach.config, "fingerprint": reach.fingerprint}
-        if changes.get("test_interval_s", source.test_interval_s) != source.test_interval_s:
-            changes["next_test_at"] = first_test(self._work.now, changes["test_interval_s"])
+            changes |= (await changed_reach(self._work, source, named.get("config", {}), given)).columns
+        if given:
+            changes["secret_states"] = states_after(self._work, source.secret_states, given)
         await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
         is_reconfigured = changes.get("config", source.config) != source.config
-        removed_only = all(value is None and name not in before.secrets for name, value in given.items())
-        if not self._work.apply(source, changes) and removed_only:
+        changes |= _tested_soon(self._work.now, source, changes, is_reconfigured=is_reconfigured)
+        if not self._work.apply(source, changes):
             return _saved(before, [])
-        self._work.touch(source)
         await self._sources.update(source)
         await stored.change_secrets(self._work, source, given)
-        after = await self._shown(source_id)
+        after = shown_source(source)
         self._work.audit("data_source.update", "data_source", source_id, before=before, after=after)
         self._work.announce("data_source.updated", f"data-sources/{source_id}", after)
         return _saved(after, await self._warnings(source) if is_reconfigured else [])
@@ -60,7 +62,7 @@ class DataSourceService:
     async def delete(self, source_id: UUID) -> None:
         source = await self._sources.get_one(id=source_id, with_for_update=True)
         self._work.require_match(source.version)
-        before = await self._shown(source_id)
+        before = shown_source(source)
         await self._sources.delete(source_id)
         self._work.audit("data_source.delete", "data_source", source_id, before=before)
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
@@ -69,8 +71,20 @@ class DataSourceService:
         found = await duplicates.others(self._work, [source.fingerprint or b""], but=source.id)
         return [duplicates.warning(other) for others in found.values() for other in others]
 
-    async def _shown(self, source_id: UUID) -> DataSourceOut:
-        return await self._sources.read(DataSourceOut, id=source_id, tenant_id=self._work.tenant_id)
+
+def shown_source(source: DataSource) -> DataSourceOut:
+    return DataSourceRepository.shown(source, DataSourceOut)
+
+
+def _tested_soon(
+    now: datetime, source: DataSource, changes: Mapping[str, Any], *, is_reconfigured: bool
+) -> dict[str, Any]:
+    """The next test, where the interval is another one; soon, too, where a change may have mended what failed."""
+    interval_s = changes.get("test_interval_s", source.test_interval_s)
+    is_mended = source.test_failures > 0 and (is_reconfigured or "secret_states" in changes)
+    if interval_s == source.test_interval_s and not is_mended:
+        return {}
+    return {"next_test_at": first_test(now, interval_s), "test_failures": 0}
 
 
 def _saved(shown: DataSourceOut, warnings: list[SourceWarning]) -> DataSourceSaved:

@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, delete, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.errors import Conflict, Fault
-from app.core.sealing import SealingError
+from app.core.sealing import KeyRing, SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.sources.schemas import SecretReference, Value, Values
 from app.domain.sources.secrets.sealed import sealed_field
@@ -82,11 +82,6 @@ class Stored(Struct):
     versions: dict[str, int]
 
 
-async def names_of_secrets(work: UnitOfWork, source: DataSource) -> set[str]:
-    statement = select(DataSourceSecret.name).where(DataSourceSecret.data_source_id == source.id)
-    return set(await work.session.scalars(statement))
-
-
 async def open_secrets(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> Stored:
     """The values, for connector work and nothing else. Raises Conflict naming those that no key of the ring opens."""
     rows = await work.session.execute(
@@ -94,9 +89,15 @@ async def open_secrets(work: UnitOfWork, source: DataSource, *, but: Iterable[st
             DataSourceSecret.name, DataSourceSecret.sealed, DataSourceSecret.reference, DataSourceSecret.version
         ).where(DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.not_in(list(but)))
     )
-    found, values, lost = rows.all(), {}, []
-    for row in found:
-        if (value := _value_of(work, source, row)) is None:
+    return opened(work.parts.key_ring, source.tenant_id, source.id, rows.all())
+
+
+def opened(ring: KeyRing, tenant_id: UUID, source_id: UUID, rows: Sequence[Row[Any]]) -> Stored:
+    """The secrets of one source, of which all rows are given. Raises Conflict as `open_secrets` does."""
+    values: dict[str, Value] = {}
+    lost = []
+    for row in rows:
+        if (value := _value_of(ring, tenant_id, source_id, row)) is None:
             lost.append(row.name)
         else:
             values[row.name] = value
@@ -105,15 +106,14 @@ async def open_secrets(work: UnitOfWork, source: DataSource, *, but: Iterable[st
             Fault(f"secrets.{name}", "secret_unreadable", "give it again: it cannot be opened") for name in sorted(lost)
         ]
         raise Conflict(LOST, code="secret_unreadable", errors=faults)
-    return Stored(values, {row.name: row.version for row in found})
+    return Stored(values, {row.name: row.version for row in rows})
 
 
-def _value_of(work: UnitOfWork, source: DataSource, row: Row[Any]) -> Value | None:
+def _value_of(ring: KeyRing, tenant_id: UUID, source_id: UUID, row: Row[Any]) -> Value | None:
     """None where no key of the ring opens it, or it belongs elsewhere."""
     if row.reference is not None:
         return SecretReference(ref=row.reference)
-    ring, field = work.parts.key_ring, sealed_field(row.name)
     try:
-        return ring.open(row.sealed, tenant_id=source.tenant_id, row_id=source.id, field=field).decode()
+        return ring.open(row.sealed, tenant_id=tenant_id, row_id=source_id, field=sealed_field(row.name)).decode()
     except SealingError:
         return None
