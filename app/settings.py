@@ -78,6 +78,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     pool_size: int = 8
     """Connections of each of a process' two pools (changes, and fast reads)."""
     require_if_match: bool = False
+    tests_at_once: int = 32
+    """Scheduled tests that a worker runs at the same time, each in a process of its own."""
+    tests_at_once_per_host: int = 4
     history_days: int = 90
     """Results of tests and ended jobs are kept for so long."""
     identity_providers: Mapping[str, str] = {}
@@ -298,6 +301,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "max_body_bytes": _within(1024, 1_073_741_824),
     "workers": _within(1, 256),
     "pool_size": _within(1, 200),
+    "tests_at_once": _within(1, 256),
+    "tests_at_once_per_host": _within(1, 256),
     "history_days": _within(1, 3650),
 }
 

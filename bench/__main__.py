@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
-from bench import contestants, discovery, footprint, load, report, seeding, works
+from bench import contestants, discovery, footprint, load, report, scheduler, seeding, works
 from bench import sessions as session_crowds
 from bench.contestants import Server, StartFailed
 from bench.load import LoadFailed
@@ -32,6 +32,8 @@ _PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
 }
 _FOOTPRINT = ("start", "memory", "discover")
 _SESSIONS = "sessions"
+_SECTIONS = ("scheduler",)
+"""Parts with a section of their own on the page; run alone, they replace that section and nothing else."""
 _PACKAGES = (
     "litestar",
     "granian",
@@ -48,7 +50,7 @@ _PACKAGES = (
 def main() -> int:
     chosen = _arguments()
     pace = Pace(chosen.rounds, chosen.seconds, chosen.connections)
-    parts = chosen.only or [*_PARTS, _SESSIONS, *_FOOTPRINT]
+    parts = chosen.only or [*_PARTS, _SESSIONS, *_FOOTPRINT, *_SECTIONS]
     load_before = os.getloadavg()[0]
     measured: list[Work] = []
     bounds: list[Bound] = []
@@ -63,17 +65,49 @@ def main() -> int:
     if any(part in _FOOTPRINT for part in parts):
         found, broken = _footprint(pace, parts, chosen.memory_requests, chosen.tables)
         bounds, problems = found, [*problems, *broken]
-    page = _page(pace, load_before, measured, bounds, problems)
+    sections, broken = _own_sections(pace, parts, chosen.tests)
+    problems += broken
+    if set(parts) <= set(_SECTIONS):
+        return _replace_sections(sections, problems, None if chosen.quick else Path(chosen.out or _RESULTS))
+    page = _page(pace, load_before, measured, bounds, sections, problems)
     print(page)
     if chosen.out or not (chosen.only or chosen.quick):
         Path(chosen.out or _RESULTS).write_text(page, encoding="utf-8")
     return 1 if problems else 0
 
 
+def _own_sections(pace: Pace, parts: Sequence[str], tests: int) -> tuple[dict[str, str], list[str]]:
+    bench = Bench(pace, None, _progress)
+    sections: dict[str, str] = {}
+    if "scheduler" in parts:
+        load_before = os.getloadavg()[0]
+        with _reported(bench, "scheduler"):
+            measured = scheduler.measure(bench, tests)
+            sections[scheduler.TITLE] = f"{_circumstances(load_before)}\n\n{measured}\n"
+    return sections, bench.problems
+
+
+def _circumstances(load_before: float) -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_machine()}. Load average before: {load_before:.1f}."
+
+
+def _replace_sections(sections: Mapping[str, str], problems: Sequence[str], page: Path | None) -> int:
+    for title, section in sections.items():
+        print(f"## {title}\n\n{section}")
+        if page is not None and not problems:
+            before = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
+            page.write_text(report.with_section(before, title, section), encoding="utf-8")
+    print(*problems, sep="\n", file=sys.stderr)
+    return 1 if problems else 0
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--only", action="append", choices=[*_PARTS, _SESSIONS, *_FOOTPRINT], help="may be given several times"
+        "--only",
+        action="append",
+        choices=[*_PARTS, _SESSIONS, *_FOOTPRINT, *_SECTIONS],
+        help="may be given several times",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of load per contestant and round")
@@ -81,11 +115,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-requests", type=int, default=100_000)
     parser.add_argument("--tables", type=int, default=10_000, help="of the database that is discovered")
     parser.add_argument("--sessions", type=int, nargs="+", help="how many people are signed in, from few to many")
+    parser.add_argument("--tests", type=int, default=scheduler.TESTS, help="that are due at once on the schedule")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--out", help="where to write the table; a whole run writes bench/RESULTS.md by itself")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.rounds, chosen.seconds, chosen.memory_requests, chosen.tables = 1, 1.0, 5_000, 500
+        chosen.rounds, chosen.seconds, chosen.memory_requests, chosen.tables, chosen.tests = 1, 1.0, 5_000, 500, 100
         chosen.sessions = [100, 1_000]
     return chosen
 
@@ -146,7 +181,12 @@ def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int, tables: i
 
 
 def _page(
-    pace: Pace, load_before: float, measured: Sequence[Work], bounds: Sequence[Bound], problems: Sequence[str]
+    pace: Pace,
+    load_before: float,
+    measured: Sequence[Work],
+    bounds: Sequence[Bound],
+    own: Mapping[str, str],
+    problems: Sequence[str],
 ) -> str:
     sections = [
         "# Results\n",
@@ -158,6 +198,7 @@ def _page(
         "## Measurements (medians)\n",
         report.measurements(measured) + "\n",
     ]
+    sections += [f"## {title}\n\n{section}" for title, section in own.items()]
     if problems:
         sections += ["## Broken\n", "\n".join(f"- {problem}" for problem in problems) + "\n"]
     return "\n".join(sections)

@@ -143,6 +143,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def with_section(page: str, title: str, section: str) -> str:
+    """The page with this section in place of the one of that title, or at its end."""
+    before, heading, rest = page.partition(f"## {title}\n")
+    _, next_heading, after = rest.partition("\n## ")
+    before = before if heading else page.rstrip("\n") + "\n\n"
+    return f"{before}## {title}\n\n{section.rstrip()}\n{next_heading}{after}"
+
+
 def measurements(works: Sequence[Work]) -> str:
     cpu = f"CPU s / {REQUESTS:,}"
     head = [

@@ -43,6 +43,8 @@ MEANINGS = {
     "max_body_bytes": "longest request body",
     "workers": "server processes of `hub serve`",
     "pool_size": "connections of each of a process' two pools; each process has two more",
+    "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
+    "tests_at_once_per_host": "of these, tests of one host",
     "history_days": "days for which results of tests and ended jobs are kept",
     "require_if_match": "whether a change without `If-Match` is a 428",
     "identity_providers": "single sign-on",

@@ -3,7 +3,7 @@
 It is the only generator dependency of the application. A failed COMMIT is the request's failure: nothing was sent yet.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -49,6 +49,7 @@ class UnitOfWork:
         self.now = datetime.now(UTC)
         self._records = Records(CHANNEL)
         self._forgotten: list[tuple[str, UUID]] = []
+        self._once_committed: list[Callable[[], None]] = []
 
     @property
     def session(self) -> AsyncSession:
@@ -126,6 +127,10 @@ class UnitOfWork:
         """
         self._forgotten.append((kind, row_id))
 
+    def once_committed(self, tell: Callable[[], None]) -> None:
+        """For the log and the metrics, which say nothing of what is undone."""
+        self._once_committed.append(tell)
+
     def add(self, entity: Base) -> None:
         """The new row of a change that is nothing but this row. Raises ForgottenColumn.
 
@@ -146,6 +151,8 @@ class UnitOfWork:
                 await self._records.write(connection)
         for kind, row_id in self._forgotten:
             self.parts.principals.drop(kind, row_id)
+        for tell in self._once_committed:
+            tell()
 
     async def close(self) -> None:
         """Whatever was not committed is undone."""

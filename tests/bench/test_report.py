@@ -2,7 +2,19 @@
 
 import pytest
 
-from bench.report import Bound, Goal, Sample, Work, goals, measurements, percentile, round_ratios, table, verdict
+from bench.report import (
+    Bound,
+    Goal,
+    Sample,
+    Work,
+    goals,
+    measurements,
+    percentile,
+    round_ratios,
+    table,
+    verdict,
+    with_section,
+)
 
 RATE_GOAL = Goal("hub", "F1", 0.80)
 
@@ -90,3 +102,11 @@ def test_the_tables_name_every_contestant_and_say_what_does_not_hold() -> None:
 def test_table_columns_are_as_wide_as_their_widest_cell() -> None:
     lines = table(["a", "bb"], [["ccc", "d"]]).splitlines()
     assert lines == ["| a   | bb |", "| --- | -- |", "| ccc | d  |"]
+
+
+def test_a_section_is_replaced_and_the_others_stay() -> None:
+    page = "# Results\n\n## Goals\n\ntable\n\n## Scheduler\n\nold\n\n## Broken\n\n- it\n"
+    replaced = with_section(page, "Scheduler", "new\n")
+    assert replaced == "# Results\n\n## Goals\n\ntable\n\n## Scheduler\n\nnew\n\n## Broken\n\n- it\n"
+    assert with_section(replaced, "Growth", "much") == replaced + "\n## Growth\n\nmuch\n"
+    assert with_section("# Results\n", "Goals", "table") == "# Results\n\n## Goals\n\ntable\n"

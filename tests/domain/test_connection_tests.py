@@ -101,7 +101,8 @@ async def test_an_unsaved_test_leaves_one_audit_row_and_no_history(hub: Hub, rec
     before = await records.one("SELECT count(*) FROM data_source_tests")
     answer = await hub.admin.post(f"{SOURCES}/test", json={"type": "postgresql", "config": NOWHERE})
     (row,) = await records.audit(answer)
-    assert (row["action"], row["after"]) == ("data_source.test_unsaved", {"type": "postgresql", "status": "failed"})
+    ended = {"type": "postgresql", "status": "failed", "step": "resolve", "code": "name_not_resolved"}
+    assert (row["action"], row["after"]) == ("data_source.test_unsaved", ended)
     assert await records.one("SELECT count(*) FROM data_source_tests") == before
 
 

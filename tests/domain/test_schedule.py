@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.connectors.processes.sandbox import TooManyConnectorRuns
+from app.connectors.processes.sandbox import ConnectorSandbox, TooManyConnectorRuns
 from app.core.embedded import EmbeddedPostgres
 from app.domain.source_work import schedule
 from app.domain.upkeep.services import remove_due
@@ -154,7 +154,7 @@ async def test_a_source_whose_turn_found_no_place_is_tested_soon(
     hub: Hub, shop: Shop, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await registered_shop(hub, shop, test_interval_s=3600)
-    monkeypatch.setattr(hub.parts.sandbox, "check", full_sandbox)
+    monkeypatch.setattr(ConnectorSandbox, "check", full_sandbox)
     await make_due(records, path)
     async with scheduler(hub):
         await put_off(records, path)

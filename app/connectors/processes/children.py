@@ -53,8 +53,11 @@ _DATAGRAMS: Final = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket
 class Children:
     """All connector processes of one hub process, made inside its event loop."""
 
-    def __init__(self, *, memory_bytes: int, packages: tuple[str, ...], template_idle_s: float) -> None:
+    def __init__(
+        self, *, memory_bytes: int, packages: tuple[str, ...], template_idle_s: float, max_templates: int
+    ) -> None:
         self._memory_bytes = memory_bytes
+        self._max_templates = max_templates
         self._packages = packages
         self._idle_s = template_idle_s
         self._by_type: dict[str, Template] = {}
@@ -94,7 +97,7 @@ class Children:
             template = Template(type_name, self._packages, self._memory_bytes, self._idle_s, self._templates.discard)
             self._templates.add(template)
         self._by_type[type_name] = template
-        while len(self._by_type) > MAX_TEMPLATES:
+        while len(self._by_type) > self._max_templates:
             self._by_type.pop(next(iter(self._by_type))).use_up()
         return template
 

@@ -22,7 +22,7 @@ from app.connectors.contract.failures import EXPLANATIONS, Code, ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Step, StepName, Steps, TestResult, elapsed_ms
 from app.connectors.processes import frames
-from app.connectors.processes.children import TEMPLATE_IDLE_S, Child, Children
+from app.connectors.processes.children import MAX_TEMPLATES, TEMPLATE_IDLE_S, Child, Children
 from app.core.egress import EgressPolicy
 
 DEADLINE_S: Final = 10.0
@@ -58,13 +58,19 @@ class ConnectorSandbox:
         max_runs_per_tenant: int = 4,
         memory_bytes: int = MEMORY_BYTES,
         template_idle_s: float = TEMPLATE_IDLE_S,
+        max_templates: int = MAX_TEMPLATES,
         packages: tuple[str, ...] = registry.PACKAGES,
     ) -> None:
         self._max_runs = max_runs
         self._max_runs_per_tenant = max_runs_per_tenant
         self._packages = packages
         self._running: Counter[str] = Counter()
-        self._children = Children(memory_bytes=memory_bytes, packages=packages, template_idle_s=template_idle_s)
+        self._children = Children(
+            memory_bytes=memory_bytes,
+            packages=packages,
+            template_idle_s=template_idle_s,
+            max_templates=max_templates,
+        )
         self._is_closed = False
 
     async def check(

@@ -10,6 +10,7 @@ from app.core.database import DATABASE_ERRORS
 from app.core.errors import Unavailable
 from app.core.metrics import ProcessGauge
 from app.domain.parts import Parts
+from app.domain.source_work.metrics import SOURCES, of_sources
 
 KIND: Final = "metrics"
 """Of work, where database connections are shared out."""
@@ -43,7 +44,11 @@ async def measure_database(parts: Parts) -> list[Metric]:
     """Nothing where the database is away, or too busy."""
     try:
         async with parts.reads.connection(KIND) as connection:
-            return [*_of_jobs(await connection.fetch(_JOBS)), *_of_upkeep(await connection.fetch(_UPKEEP))]
+            return [
+                *_of_jobs(await connection.fetch(_JOBS)),
+                *_of_upkeep(await connection.fetch(_UPKEEP)),
+                *of_sources(await connection.fetchrow(SOURCES)),
+            ]
     except (*DATABASE_ERRORS, asyncpg.InternalClientError, Unavailable):
         return []
 

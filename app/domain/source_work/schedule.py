@@ -1,101 +1,163 @@
 """Tests on a schedule: each source at its own interval, on whichever worker comes first.
 
-A due source is claimed by moving its next test on (`FOR UPDATE SKIP LOCKED`), so that no two workers test it and a
-worker that is killed costs one test at most. Intervals vary by a tenth, so that sources registered together do not stay
-together.
+A place that gets free is filled at once, and many sources are claimed and recorded with a few statements. What is
+silent or dead takes none of the good ones down with it: at most half of the places are for sources whose last test did
+not pass, few are for one host, and such sources are asked less and less often (`due.py`).
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from itertools import groupby
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
-
-from app.connectors.contract.steps import TestResult
+from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.database import DATABASE_ERRORS
-from app.core.errors import Conflict, HubError, NotFound
+from app.core.errors import Conflict, HubError
 from app.domain.parts import Parts
-from app.domain.source_work.connection_tests import record_test, run_test, undialled
-from app.domain.source_work.connections import reach_of
+from app.domain.source_work import metrics
+from app.domain.source_work.connection_tests import run_test, undialled
+from app.domain.source_work.due import DueTest, Lane, claim_due, put_off
+from app.domain.source_work.history import FinishedTest, finished_test, record_tests
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.schedule")
 
-POLL_S = 2.0
-AT_ONCE = 4
-
-_CLAIM = text(
-    """UPDATE data_sources SET next_test_at = now() + make_interval(secs => test_interval_s * (0.9 + random() * 0.2))
-       WHERE id IN (SELECT id FROM data_sources
-                    WHERE next_test_at <= now() AND NOT is_paused
-                    ORDER BY next_test_at LIMIT :places FOR UPDATE SKIP LOCKED)
-       RETURNING id, tenant_id"""
-)
-_PUT_OFF = text(
-    """UPDATE data_sources SET next_test_at = now() + make_interval(secs => 5 + random() * 10)
-       WHERE id = :id AND next_test_at IS NOT NULL"""
-)
+POLL_S = 1.0
+"""Between two looks for due sources where there were none."""
+GATHER_S = 0.02
+"""After a place got free, so that the others that do at this moment are filled with it."""
+RECORDED_AT_ONCE = 100
+LAST_RECORDS_S = 2.0
+TEMPLATES: Final = 8
+"""Types whose drivers are kept imported between tests."""
 
 
 async def test_on_schedule(parts: Parts) -> None:
     """Until cancelled. A database that is away is tried again at the next turn."""
-    running: set[asyncio.Task[None]] = set()
+    schedule = Schedule(parts)
     try:
-        while True:
-            try:
-                for source_id, tenant_id in await _claim(parts, AT_ONCE - len(running)):
-                    task = asyncio.create_task(test_one(parts, tenant_id, source_id))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-            except DATABASE_ERRORS as error:
-                log.warning("scheduled tests are put off: %s", type(error).__name__)
-            await asyncio.sleep(POLL_S)
+        await schedule.run_forever()
     finally:
-        for task in running:
+        await schedule.close()
+
+
+class Schedule:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._places = parts.settings.tests_at_once
+        self._host_cap = parts.settings.tests_at_once_per_host
+        self._sandbox = ConnectorSandbox(
+            max_runs=self._places, max_runs_per_tenant=self._places, max_templates=TEMPLATES
+        )
+        self._running: dict[asyncio.Task[None], tuple[Lane, str | None]] = {}
+        self._finished: asyncio.Queue[tuple[UUID, FinishedTest]] = asyncio.Queue()
+
+    async def run_forever(self) -> None:
+        recorder = asyncio.create_task(self._record_forever())
+        try:
+            while True:
+                are_more_due = await self._fill_places()
+                await self._wait(POLL_S, for_a_place=are_more_due)
+        finally:
+            recorder.cancel()
+            await asyncio.gather(recorder, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends what goes on; results that are there are kept."""
+        for task in self._running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._sandbox.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_RECORDS_S):
+                while not self._finished.empty():
+                    await self._record_some()
 
+    # Places -----------------------------------------------------------------------------------------------------------
 
-async def _claim(parts: Parts, places: int) -> list[tuple[UUID, UUID]]:
-    if places <= 0:
-        return []
-    async with parts.sessions.begin() as session:
-        return [(row.id, row.tenant_id) for row in await session.execute(_CLAIM, {"places": places})]
+    async def _fill_places(self) -> bool:
+        """Whether more may be due than there are places for."""
+        try:
+            return any([await self._fill(lane) for lane in ("well", "doubtful")])
+        except DATABASE_ERRORS as error:
+            log.warning("scheduled tests are put off: %s", type(error).__name__)
+            return False
 
+    async def _fill(self, lane: Lane) -> bool:
+        free = self._free_places(lane)
+        if free <= 0:
+            return True
+        due = await claim_due(self._parts, lane, free, running=self._running_by_host(), host_cap=self._host_cap)
+        for test in due:
+            metrics.test_lag.observe(max(0.0, test.lag_s))
+            task = asyncio.create_task(self._test(test))
+            self._running[task] = (lane, test.host)
+            task.add_done_callback(self._running.pop)
+        return len(due) == free or self._host_cap in self._running_by_host().values()
 
-async def test_one(parts: Parts, tenant_id: UUID, source_id: UUID) -> None:
-    """Tests a source and records the result as the system's. Nothing where the source is gone by now."""
-    try:
-        await _test_or_put_off(parts, tenant_id, source_id)
-    except DATABASE_ERRORS as error:
-        log.warning("the test of data source %s is lost: %s", source_id, type(error).__name__)
-    except Exception:
-        log.exception("the test of data source %s failed", source_id)
+    def _free_places(self, lane: Lane) -> int:
+        """All of them for sources that are well; half of them for the others."""
+        doubtful = sum(1 for its_lane, _ in self._running.values() if its_lane == "doubtful")
+        free = self._places - len(self._running)
+        return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
 
+    def _running_by_host(self) -> Counter[str]:
+        return Counter(host for _, host in self._running.values() if host is not None)
 
-async def _test_or_put_off(parts: Parts, tenant_id: UUID, source_id: UUID) -> None:
-    try:
-        result, secret_versions = await _tested(parts, tenant_id, source_id)
-        async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            await record_test(work, source_id, result, secret_versions)
-    except NotFound:
-        return
-    except HubError as error:
-        log.info("the test of data source %s is put off: %s", source_id, error.code)
-        await _put_off(parts, source_id)
+    async def _wait(self, seconds: float, *, for_a_place: bool) -> None:
+        if for_a_place and self._running:
+            await asyncio.wait(self._running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(GATHER_S)
+        else:
+            await asyncio.sleep(seconds)
 
+    # Tests ------------------------------------------------------------------------------------------------------------
 
-async def _tested(parts: Parts, tenant_id: UUID, source_id: UUID) -> tuple[TestResult, Mapping[str, int]]:
-    """The result, and which versions of the secrets it is of."""
-    try:
-        async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-            reach = await reach_of(work, source_id)
-    except Conflict as error:  # a secret that no key opens: the source must not go on to look well
-        return undialled(error.detail), {}
-    return await run_test(parts, tenant_id, reach), reach.secret_versions
+    async def _test(self, due: DueTest) -> None:
+        """What goes wrong here is the hub's: the source is tested again soon."""
+        try:
+            self._finished.put_nowait((due.tenant_id, await self._tested(due)))
+        except HubError as error:
+            log.info("the test of data source %s is put off: %s", due.source_id, error.code)
+            await self._put_off(due)
+        except Exception:
+            log.exception("the test of data source %s failed", due.source_id)
 
+    async def _tested(self, due: DueTest) -> FinishedTest:
+        if isinstance(due.reach, Conflict):  # a secret that no key opens: the source must not go on to look well
+            return FinishedTest(due.source_id, undialled(due.reach.detail), {}, due.host)
+        result = await run_test(self._parts, due.tenant_id, due.reach, sandbox=self._sandbox)
+        return finished_test(due.source_id, due.reach, result)
 
-async def _put_off(parts: Parts, source_id: UUID) -> None:
-    async with parts.sessions.begin() as session:
-        await session.execute(_PUT_OFF, {"id": source_id})
+    async def _put_off(self, due: DueTest) -> None:
+        try:
+            await put_off(self._parts, due.source_id)
+        except DATABASE_ERRORS as error:
+            log.warning("the test of data source %s is lost: %s", due.source_id, type(error).__name__)
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    async def _record_forever(self) -> None:
+        while True:
+            await self._record_some()
+
+    async def _record_some(self) -> None:
+        """As many as are there, tenant by tenant: each tenant's in one transaction."""
+        batch = [await self._finished.get()]
+        while len(batch) < RECORDED_AT_ONCE and not self._finished.empty():
+            batch.append(self._finished.get_nowait())
+        batch.sort(key=lambda each: each[0])
+        for tenant_id, tests in groupby(batch, lambda each: each[0]):
+            await self._record(tenant_id, [test for _, test in tests])
+
+    async def _record(self, tenant_id: UUID, tests: list[FinishedTest]) -> None:
+        try:
+            async with unit_of_work_of(self._parts, tenant_id=tenant_id) as work:
+                await record_tests(work, tests)
+        except DATABASE_ERRORS as error:
+            log.warning("the results of %d scheduled tests are lost: %s", len(tests), type(error).__name__)
+        except Exception:
+            log.exception("the results of %d scheduled tests are lost", len(tests))

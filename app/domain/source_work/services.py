@@ -6,15 +6,17 @@ from uuid import UUID
 from app.connectors import registry
 from app.connectors.contract.objects import PreviewResult
 from app.connectors.contract.steps import TestResult
-from app.core.errors import Conflict
+from app.core.errors import Conflict, NotFound
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService
 from app.domain.requests import HubRequest
-from app.domain.source_work.connection_tests import record_test, run_test, values_to_test
+from app.domain.source_work.connection_tests import run_test, values_to_test
 from app.domain.source_work.connections import connection_of, reach_of
+from app.domain.source_work.history import FinishedTest, finished_test, outcome_of, record_tests, summary_of
 from app.domain.source_work.previews import path_of, run_preview
 from app.domain.source_work.schemas import ConnectionPatch, PreviewAsk
-from app.domain.sources.reach import Reach, plain
+from app.domain.sources.configs import plain
+from app.domain.sources.reach import Reach
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import NewDataSource, type_of
 from app.domain.sources.types import require_offered
@@ -36,8 +38,8 @@ class SourceWorkService:
         reach = Reach(connector.type, plain(given.config), secrets)
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)
         async with work_of_its_own(self._request) as work:
-            after = {"type": connector.type, "status": result.status}
-            work.audit("data_source.test_unsaved", "data_source", None, after=after)
+            after = {"type": connector.type} | summary_of(result)
+            work.audit("data_source.test_unsaved", "data_source", None, outcome=outcome_of(result), after=after)
         return result
 
     async def test(self, source_id: UUID, changes: ConnectionPatch | None) -> TestResult:
@@ -47,10 +49,16 @@ class SourceWorkService:
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)
         async with work_of_its_own(self._request) as work:
             if changes is None:
-                await record_test(work, source_id, result, reach.secret_versions)
+                await self._record(work, finished_test(source_id, reach, result))
             else:
-                work.audit("data_source.test_unsaved", "data_source", source_id, after={"status": result.status})
+                outcome, after = outcome_of(result), summary_of(result)
+                work.audit("data_source.test_unsaved", "data_source", source_id, outcome=outcome, after=after)
         return result
+
+    async def _record(self, work: UnitOfWork, test: FinishedTest) -> None:
+        """Raises NotFound where the source was deleted while it was tested."""
+        if not await record_tests(work, [test]):
+            raise NotFound
 
     async def preview(self, source_id: UUID, ask: PreviewAsk) -> PreviewResult:
         """Raises NotFound for an object that the source does not have, Conflict where the source cannot be read."""
