@@ -82,7 +82,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Scheduled tests that a worker runs at the same time, each in a process of its own."""
     tests_at_once_per_host: int = 4
     history_days: int = 90
-    """Results of tests and ended jobs are kept for so long."""
+    """Results of tests, ended jobs and events are kept for so long."""
     identity_providers: Mapping[str, str] = {}
     """HUB_OIDC_<NAME>_* and HUB_SAML_<NAME>_* as given."""
 

@@ -45,7 +45,7 @@ MEANINGS = {
     "pool_size": "connections of each of a process' two pools; each process has two more",
     "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
     "tests_at_once_per_host": "of these, tests of one host",
-    "history_days": "days for which results of tests and ended jobs are kept",
+    "history_days": "days for which results of tests, ended jobs and events are kept",
     "require_if_match": "whether a change without `If-Match` is a 428",
     "identity_providers": "single sign-on",
 }
