@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
 from app.core.metrics import count_request, forget_dead_processes
 from app.core.migrations import permissions
-from app.core.processes import HANDED_OVER, end_with_parent
+from app.core.processes import HANDED_OVER, STARTED_BY, end_with_parent
 from app.core.stopping import STOPPING, hear_signals
 from app.domain.auth.gate import Gate, check_routes
 from app.domain.health.gauges import measure_process
@@ -98,9 +99,15 @@ def serve() -> Frame:
     litestar = create_app(parts)
     app = framed(litestar, settings)
     STOPPING.react(app.hurry)
+    parts.schema.when_broken = stop_the_hub
     litestar.on_startup += [hear_signals, Connections(app.peers_asking).watch]
     _spare_the_collector()
     return app
+
+
+def stop_the_hub() -> None:
+    """All of it: a server's process that ends by itself is replaced by its parent."""
+    os.kill(int(os.environ[STARTED_BY]), signal.SIGTERM)
 
 
 def _spare_the_collector() -> None:

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "migrate", help="bring the database up to date, one revision back, or say where it is"
     )
     migrate.add_argument("direction", nargs="?", choices=("up", "down", "status"), default="up")
+    migrate.add_argument("--yes", action="store_true", help="with `down`: what goes with it may go")
     migrate.set_defaults(run=_migrate)
 
     admin = commands.add_parser("create-admin", help="make the first or another admin")
@@ -122,7 +123,7 @@ def _worker(asked: argparse.Namespace) -> int:
 def _migrate(asked: argparse.Namespace) -> int:
     from app.commands.database import migrate
 
-    return migrate(_settings(), asked.direction)
+    return migrate(_settings(), asked.direction, is_confirmed=asked.yes)
 
 
 def _create_admin(asked: argparse.Namespace) -> int:

@@ -147,25 +147,29 @@ async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
     return _answer(request.exchange, body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), headers)
 
 
-@get("/docs", opt=open_to_all(), include_in_schema=False)
+@get("/docs", opt=open_to_all(needs_database=False), include_in_schema=False)
 async def redoc(request: HubRequest) -> Tagged[bytes]:
     """The reference to read."""
     return await _show(request, REDOC)
 
 
-@get("/docs/swagger", opt=open_to_all(), include_in_schema=False)
+@get("/docs/swagger", opt=open_to_all(needs_database=False), include_in_schema=False)
 async def swagger(request: HubRequest) -> Tagged[bytes]:
     """The reference to try."""
     return await _show(request, SWAGGER)
 
 
-@get("/docs/scalar", opt=open_to_all(), include_in_schema=False)
+@get("/docs/scalar", opt=open_to_all(needs_database=False), include_in_schema=False)
 async def scalar(request: HubRequest) -> Tagged[bytes]:
     """Both in one."""
     return await _show(request, SCALAR)
 
 
-@get("/docs/assets/{name:str}", opt=open_to_all(parameters={"v": {"type": "string"}}), include_in_schema=False)
+@get(
+    "/docs/assets/{name:str}",
+    opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False),
+    include_in_schema=False,
+)
 async def docs_asset(request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
     """A script or style of the pages; `v` is there to tell one release's from another's."""
     found = await asyncio.to_thread(asset, name)

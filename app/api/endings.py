@@ -31,7 +31,14 @@ EVERYWHERE: Endings = {
     BadRequest: ("invalid_parameter", "repeated_header", "unknown_host"),
     TooManyRequests: ("too_many_requests",),
     InternalError: ("internal_error",),
-    Unavailable: ("unavailable", "deadline_exceeded", "server_busy", "stopping"),
+    Unavailable: (
+        "unavailable",
+        "deadline_exceeded",
+        "schema_outdated",
+        "schema_too_new",
+        "server_busy",
+        "stopping",
+    ),
 }
 SIGNED_IN: Endings = {
     Unauthenticated: ("unauthenticated", "invalid_token", "repeated_header", "session_ended", "token_expired"),

@@ -127,8 +127,12 @@ async def _version(connection: Any, target: Database) -> Finding:
 
 async def _revision(connection: Any) -> Finding:
     found, wanted = await migrations.revision_of(connection), migrations.head()
-    if found == wanted:
-        return Finding("right", "migrations", f"at {found}, the newest")
+    problem = await migrations.schema_problem(connection)
+    if problem is None:
+        newest = "the newest" if found == wanted else f"newer than this release's {wanted}, without a break"
+        return Finding("right", "migrations", f"at {found}, {newest}")
+    if problem.code == "schema_too_new":
+        return Finding("wrong", "migrations", problem.sentence)
     return Finding("wrong", "migrations", f"at {found or 'none'}, {wanted} is wanted: run `{HUB} migrate`")
 
 

@@ -60,6 +60,31 @@ def database(settings: Settings, *, exclusive: bool = False) -> Iterator[Databas
             raise CommandFailed(str(losses[0])) from None
 
 
+def _take_down(target: Database, *, is_confirmed: bool) -> None:
+    """One revision. Raises CommandFailed where nothing is to be taken down, somebody works on it, or nobody has said
+    that what goes may go."""
+    with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
+        found, connections = asyncio.run(migrations.state_before_down(target.owner_url))
+    if found is None:
+        raise CommandFailed("The database is empty: there is no revision to go back from.")
+    if found > migrations.head():
+        raise CommandFailed(
+            f"The database is at {found}, which this release does not know: take it down with the release that made it."
+        )
+    if connections:
+        raise CommandFailed(
+            f"Hubs or workers hold {connections} connections to {target.server}: stop them first. On an older schema "
+            f"they could answer nothing."
+        )
+    lost = migrations.losses_of(found)
+    said = "nothing but indexes and copies is lost" if not lost else f"this goes for good: {'; '.join(lost)}"
+    if not is_confirmed:
+        raise CommandFailed(f"From {found} one revision down {said}. Say `--yes` to do it.")
+    print(f"From {found} one revision down {said}.", file=sys.stderr)
+    with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
+        asyncio.run(migrations.migrate(target.owner_url, "down"))
+
+
 def _tell(sentence: str) -> None:
     with suppress(OSError, ValueError):  # whoever read it may be gone, and that is no reason to give up
         print(sentence, file=sys.stderr, flush=True)
@@ -71,13 +96,27 @@ def _without_password(url: str) -> str:
 
 
 def bring_up_to_date(target: Database) -> bool:
-    """Migrate where the database is not at the head. True where something was done. Raises CommandFailed."""
+    """Migrate where the database is behind. True where something was done.
+
+    Raises CommandFailed, also where a newer release has declared that this one cannot work with its schema.
+    """
     with explained(target):
-        if asyncio.run(migrations.current(target.app_url)) == migrations.head():
-            return False
+        problem = asyncio.run(_problem_of(target))
+    if problem is None:
+        return False
+    if problem.code == "schema_too_new":
+        raise CommandFailed(problem.sentence)
     with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
         asyncio.run(migrations.migrate(target.owner_url))
     return True
+
+
+async def _problem_of(target: Database) -> migrations.SchemaProblem | None:
+    connection = await asyncpg.connect(target.app_url, timeout=5)
+    try:
+        return await migrations.schema_problem(connection)
+    finally:
+        await connection.close()
 
 
 @contextmanager
@@ -95,6 +134,8 @@ def explained(target: Database, *, given_by: str = "HUB_DATABASE_URL") -> Iterat
         raise CommandFailed(f"The database {target.server} refuses the user or password of {given_by}.") from None
     except asyncpg.InvalidCatalogNameError:
         raise CommandFailed(f"The database of {given_by} does not exist on the server: {target.server}.") from None
+    except (migrations.ExtensionMissing, migrations.TablesBusy) as error:
+        raise CommandFailed(str(error)) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandFailed(
             f"The database needs a migration that this role may not run ({error}). "
@@ -102,18 +143,17 @@ def explained(target: Database, *, given_by: str = "HUB_DATABASE_URL") -> Iterat
         ) from None
 
 
-def migrate(settings: Settings, direction: Literal["up", "down", "status"]) -> int:
+def migrate(settings: Settings, direction: Literal["up", "down", "status"], *, is_confirmed: bool = False) -> int:
     try:
         with database(settings) as target:
             if direction == "up":
                 bring_up_to_date(target)
             if direction == "down":
-                with explained(target, given_by="HUB_OWNER_DATABASE_URL"):
-                    asyncio.run(migrations.migrate(target.owner_url, "down"))
+                _take_down(target, is_confirmed=is_confirmed)
             with explained(target):
-                found = asyncio.run(migrations.current(target.app_url))
+                found, problem = asyncio.run(migrations.current(target.app_url)), asyncio.run(_problem_of(target))
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{found or 'empty'} (this version of the hub wants {migrations.head()})")
-    return 0 if direction != "status" or found == migrations.head() else 1
+    return 0 if direction != "status" or problem is None else 1

@@ -296,6 +296,8 @@ def _by_sqlstate(state: str, cause: Any) -> HubError:
             return Unavailable(code="database_busy")
         case "54000" | "54001":
             return BadRequest(code="too_complex")
+        case "42P01" | "42703" | "42883":
+            return Unavailable(code="schema_outdated")  # what every statement of ours names is in the newest schema
         case "42501":
             return InternalError()
     return _by_class(state[:2])

@@ -9,8 +9,9 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -63,6 +64,64 @@ async def current(url: str) -> str | None:
         await connection.close()
 
 
+class SchemaProblem(NamedTuple):
+    """Why this release cannot work with a database."""
+
+    code: Literal["schema_outdated", "schema_too_new"]
+    sentence: str
+
+
+BREAK = "SELECT reason FROM schema_breaks WHERE revision > $1 ORDER BY revision LIMIT 1"
+
+
+async def schema_problem(connection: Any) -> SchemaProblem | None:
+    """None where this release can work with the database. Raises asyncpg's errors.
+
+    An older schema lacks what the statements need. A newer one is made so that the release before can go on with it
+    (`schema_changes`), unless a migration declared a break: a row of `schema_breaks` says from where on, and why.
+    """
+    found, wanted = await revision_of(connection), newest_revision()
+    if found is None or found < wanted:
+        return SchemaProblem("schema_outdated", "The database has not been migrated to this version.")
+    reason = await connection.fetchval(BREAK, wanted) if found > wanted else None
+    if reason is None:
+        return None
+    sentence = f"The database was migrated to {found}, with which this release ({wanted}) cannot work: {reason}"
+    return SchemaProblem("schema_too_new", sentence)
+
+
+@cache
+def newest_revision() -> str:
+    """The head, as it was when this process first asked: a release may be replaced on disk while it runs."""
+    return head()
+
+
+async def connected_hubs(connection: Any) -> int:
+    """How many connections hubs and workers hold to this database, whoever else is connected."""
+    found: int = await connection.fetchval(
+        """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND application_name LIKE 'hub%' AND application_name <> 'hub migrate'"""
+    )
+    return found
+
+
+async def state_before_down(url: str) -> tuple[str | None, int]:
+    """The revision that `down` would leave, and how many connections hubs and workers hold. Raises asyncpg's errors."""
+    connection = await asyncpg.connect(url, timeout=5)
+    try:
+        return await revision_of(connection), await connected_hubs(connection)
+    finally:
+        await connection.close()
+
+
+def losses_of(revision: str) -> tuple[str, ...]:
+    """What is lost with the schema of this revision: sentences' objects, as in "how often sources are tested"."""
+    from alembic.script import ScriptDirectory
+
+    found = ScriptDirectory.from_config(alembic_config()).get_revision(revision)
+    return tuple(getattr(found.module, "loses", ("everything in the database",)))
+
+
 async def revision_of(connection: Any) -> str | None:
     try:
         found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
@@ -107,7 +166,10 @@ async def _run_patiently(owner_url: str, direction: Literal["up", "down"], targe
             if getattr(getattr(error, "orig", None), "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
                 raise
             if time.monotonic() > deadline:
-                raise TablesBusy(str(error)) from error
+                raise TablesBusy(
+                    f"A table was in use for {LOCK_PATIENCE_S:.0f} s, so that the migration could not change it. End "
+                    f"what holds it (pg_stat_activity shows long transactions), and migrate again."
+                ) from error
         await asyncio.sleep(LOCK_PAUSE_S)
 
 

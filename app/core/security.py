@@ -174,6 +174,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """Other query parameters, as JSON Schemas by name."""
     takes_form: bool = False
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
+    needs_database: bool = True
+    """False for what is answered whatever state the database is in."""
 
     def __deepcopy__(self, memo: object) -> "Access":
         """Litestar copies the handlers of a controller; what cannot change need not be copied."""
@@ -201,5 +203,7 @@ def signed_in(
     return {"access": Access(listing=listing, parameters=parameters or {}, takes_form=takes_form)}
 
 
-def open_to_all(*, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    return {"access": Access(is_open=True, parameters=parameters or {})}
+def open_to_all(
+    *, parameters: Mapping[str, Mapping[str, Any]] | None = None, needs_database: bool = True
+) -> dict[str, Any]:
+    return {"access": Access(is_open=True, parameters=parameters or {}, needs_database=needs_database)}

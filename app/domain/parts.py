@@ -10,6 +10,7 @@ from app.core.passwords import PasswordHasher
 from app.core.places import Places
 from app.core.probe import DatabaseProbe
 from app.core.reads import Reads
+from app.core.schema_state import SchemaWatch
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
 from app.core.signing_keys import SigningKey
@@ -31,6 +32,7 @@ class Parts:
         self.sessions = create_sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.probe = DatabaseProbe(database_url)
+        self.schema = SchemaWatch(self.probe)
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
         self.tokens = Tokens(signing_keys, issuer=settings.public_url)
@@ -52,8 +54,10 @@ class Parts:
     async def open(self) -> None:
         """Connect. A database that is away does not stop the start: readiness says so, and requests answer 503."""
         self.principals.start()
+        await self.schema.start()
 
     async def close(self) -> None:
+        await self.schema.stop()
         await self.principals.stop()
         await self.sandbox.close()
         await self.probe.close()

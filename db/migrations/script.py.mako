@@ -11,6 +11,9 @@ down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
+loses = ()
+"""What `hub migrate down` takes away for good, as in "how often sources are tested"."""
+
 
 def upgrade() -> None:
     ${upgrades if upgrades else "raise NotImplementedError"}

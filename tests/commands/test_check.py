@@ -41,7 +41,7 @@ def test_wrong_settings_are_shown_with_exit_code_1(data_dir: Path) -> None:
 def test_a_migrated_database_is_right_and_an_empty_one_wrong(data_dir: Path) -> None:
     run(data_dir, "migrate")
     assert run(data_dir, "check").returncode == 0
-    run(data_dir, "migrate", "down")
+    run(data_dir, "migrate", "down", "--yes")
     ended = run(data_dir, "check")
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["migrations"])
 

@@ -1,23 +1,82 @@
 """`hub migrate`, `hub create-admin` and `hub reset-password`."""
 
+import subprocess
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from app.core import migrations
-from tests.commands.hubs import run
+from app.core.embedded import EmbeddedPostgres
+from tests.commands.hubs import fresh_folder, run
 from tests.conftest import PASSWORD
+from tests.postgres import create_database
 
 
 def test_migrate_goes_up_down_and_says_where_it_is(data_dir: Path) -> None:
     up = run(data_dir, "migrate")
     assert (up.returncode, up.stdout.split()[0]) == (0, migrations.head())
     assert run(data_dir, "migrate", "status").returncode == 0
-    down = run(data_dir, "migrate", "down")
+    asked = run(data_dir, "migrate", "down")
+    assert asked.returncode == 1
+    assert "--yes" in asked.stderr
+    assert run(data_dir, "migrate", "status").returncode == 0
+    down = run(data_dir, "migrate", "down", "--yes")
     assert down.returncode == 0
     assert down.stdout.split()[0] != migrations.head()
     assert run(data_dir, "migrate", "status").returncode == 1
     assert run(data_dir, "migrate", "up").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.found("U2")
+def test_down_says_what_goes_until_nothing_is_left(data_dir: Path) -> None:
+    run(data_dir, "migrate")
+    said: list[str] = []
+    while (asked := run(data_dir, "migrate", "down")).stderr.startswith("From "):
+        said.append(asked.stderr)
+        assert run(data_dir, "migrate", "down", "--yes").returncode == 0
+    assert len(said) == int(migrations.head())
+    assert "secrets that are given by reference" in "".join(said)
+    assert "everything in the database" in said[-1]
+    for arguments in (("down",), ("down", "--yes")):
+        empty = run(data_dir, "migrate", *arguments)
+        assert (empty.returncode, empty.stdout) == (1, "")
+        assert empty.stderr == "The database is empty: there is no revision to go back from.\n"
+
+
+@pytest.mark.found("U2")
+def test_a_database_that_never_was_migrated_has_nothing_to_go_back_from() -> None:
+    with fresh_folder() as folder:
+        ended = run(folder, "migrate", "down", "--yes")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "empty" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.found("U2")
+async def test_down_is_refused_while_a_hub_or_worker_is_connected(
+    cluster: EmbeddedPostgres, migrated: str, tmp_path: Path
+) -> None:
+    name = await create_database(cluster, migrated)
+    urls = {"HUB_DATABASE_URL": cluster.url("hub_app", name), "HUB_OWNER_DATABASE_URL": cluster.url("hub_owner", name)}
+
+    async def down_beside(application_name: str) -> "subprocess.CompletedProcess[str]":
+        settings = {"application_name": application_name}
+        connection = await asyncpg.connect(urls["HUB_DATABASE_URL"], server_settings=settings)
+        try:
+            return run(tmp_path, "migrate", "down", "--yes", HUB_ENV="development", **urls)
+        finally:
+            await connection.close()
+
+    for application_name in ("hub", "hub reads", "hub listener", "hub probe"):
+        refused = await down_beside(application_name)
+        assert refused.returncode == 1
+        assert "stop them first" in refused.stderr
+        assert await migrations.current(urls["HUB_DATABASE_URL"]) == migrations.head()
+    assert (await down_beside("psql")).returncode == 0
 
 
 def test_a_weak_password_makes_no_admin(used_folder: Path) -> None:

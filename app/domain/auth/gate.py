@@ -14,7 +14,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.core.bodies import require_form
-from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound
+from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
 from app.core.security import Access, Principal, bearer_token
 from app.domain.parts import Parts
@@ -30,7 +30,7 @@ class Gate(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for
-        query parameters where the route takes none."""
+        query parameters where the route takes none. Raises Unavailable on a schema that is not this release's."""
         _refuse_other_spellings(scope)
         access: Access | None = scope["route_handler"].opt.get("access")
         if access is not None:
@@ -41,8 +41,10 @@ class Gate(ASGIMiddleware):
 
     async def _admit(self, scope: Scope, access: Access) -> None:
         exchange = Exchange.of(scope)
+        parts: Parts = scope["litestar_app"].state.parts
+        if parts.schema.problem is not None and access.needs_database:
+            raise Unavailable(code=parts.schema.problem.code)
         if not access.is_open:
-            parts: Parts = scope["litestar_app"].state.parts
             scope["user"] = principal = await authenticate(parts, exchange)
             if access.permission is not None and access.permission not in principal.permissions:
                 raise _refusal(exchange, principal, access.permission)

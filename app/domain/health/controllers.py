@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-import asyncpg
 from litestar import get
 
-from app.core import migrations
 from app.core.answers import Answer, answer
-from app.core.database import INTERRUPTED
 from app.core.metrics import CONTENT_TYPE, exposition
+from app.core.migrations import schema_problem
 from app.core.outcomes import outcomes
+from app.core.schema_state import AWAY
 from app.core.schemas import Output
 from app.core.security import open_to_all, requires
 from app.domain.health.gauges import measure_database, measure_process
@@ -21,17 +20,21 @@ class Health(Output):
     detail: str
 
 
-@get("/health/live", opt=open_to_all(), tags=["health"], summary="Is the process alive")
+@get("/health/live", opt=open_to_all(needs_database=False), tags=["health"], summary="Is the process alive")
 async def get_live(request: HubRequest) -> Answer[Health]:
     """Checks nothing outside of the process."""
     return answer(request.exchange, Health("ok", "The process answers."))
 
 
 @get(
-    "/health/ready", opt=open_to_all() | outcomes(by_status={503: Health}), tags=["health"], summary="Can the hub serve"
+    "/health/ready",
+    opt=open_to_all(needs_database=False) | outcomes(by_status={503: Health}),
+    tags=["health"],
+    summary="Can the hub serve",
 )
 async def get_ready(request: HubRequest) -> Answer[Health]:
-    """200 when the database answers and its tables are this version's; 503 otherwise."""
+    """200 when the database answers and its tables are this version's, or newer ones without a declared break; 503
+    otherwise."""
     problem = await _problem(request)
     if problem is None:
         return answer(request.exchange, Health("ok", "Ready to serve."))
@@ -42,12 +45,10 @@ async def get_ready(request: HubRequest) -> Answer[Health]:
 
 async def _problem(request: HubRequest) -> str | None:
     try:
-        found = await request.parts.probe.ask(migrations.revision_of)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, INTERRUPTED):
+        found = await request.parts.probe.ask(schema_problem)
+    except AWAY:
         return "The database is away."
-    if found != migrations.head():
-        return "The database has not been migrated to this version."
-    return None
+    return found.sentence if found else None
 
 
 @get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")

@@ -11,6 +11,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+loses = ("everything in the database",)
+
 AUDITED = """
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,

@@ -11,6 +11,12 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+loses = (
+    "secrets that are given by reference",
+    "who gave a secret",
+    "which versions of secrets a test used",
+)
+
 INDEX = "data_sources_fingerprint_idx"
 
 

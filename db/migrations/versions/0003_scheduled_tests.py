@@ -11,6 +11,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+loses = ("how often sources are tested, and when next",)
+
 
 def upgrade() -> None:
     op.execute("ALTER TABLE data_sources ADD COLUMN test_interval_s integer, ADD COLUMN next_test_at timestamptz")

@@ -11,6 +11,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+loses = ("the notes on objects",)
+
 
 def upgrade() -> None:
     # A constant default: no row is written. A hub that does not know the column leaves it as it is.
