@@ -430,6 +430,11 @@ def _as_boolean(value: Any) -> Any:
     return bool(value) if isinstance(value, int) and value in {0, 1} else value
 
 
+def _as_binary(value: Any) -> Any:
+    """SQLite keeps a text in a column of BLOBs as a text. All values of the column are base64, or nobody could tell."""
+    return value.encode() if isinstance(value, str) else value
+
+
 def _as_decimal(value: Any) -> Any:
     return Decimal(repr(value)) if isinstance(value, int | float) else value
 
@@ -449,6 +454,7 @@ def _as_timestamp(value: Any) -> Any:
 
 
 _DRESSES: Final[dict[PortableType, Callable[[Any], Any]]] = {
+    "binary": _as_binary,
     "boolean": _as_boolean,
     "decimal": _as_decimal,
     "json": _as_json,

@@ -144,7 +144,7 @@ def kind(start: Start, ports: Ports) -> Kind:
         },
         {
             ("customers",): [
-                [-1, "a\ufffdb", "text", *[None] * 13, "A\ufffdB", None],
+                [-1, "a\\xffb", "dGV4dA==", *[None] * 13, "A\\xffB", None],
                 [
                     1,
                     "Zoë 李雷 🙂",
