@@ -142,6 +142,7 @@ FaultCode = Literal[
     "too_long",
     "too_short",
     "too_small",
+    "type_differs",
     "unknown_column",
     "unknown_field",
     "unknown_permission",

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from app.connectors import registry
-from app.domain.sources.duplicates import MAX_NAMED, fill_in, fingerprint
+from app.domain.sources.duplicates import MAX_COUNTED, MAX_NAMED, fill_in, fingerprint
+from app.domain.sources.schemas import MAX_BULK
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, post_source
@@ -83,23 +84,37 @@ async def test_a_bulk_names_what_is_there_and_its_own(hub: Hub) -> None:
     first = (await post_source(hub.admin, config=config)).json()["id"]
     items = [{"name": uuid4().hex, "type": "postgresql", "config": each} for each in (config, alone, config)]
     dry = (await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items, "dry_run": True})).json()["items"]
-    assert [[warning["data_source_id"] for warning in one["warnings"]] for one in dry] == [
-        [first, None],
-        [],
-        [first, None],
-    ]
+    assert [[warning["data_source_ids"] for warning in one["warnings"]] for one in dry] == [[[first]], [], [[first]]]
+    assert [warning["count"] for one in dry for warning in one["warnings"]] == [2, 2]
     made = (await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items})).json()["items"]
     ids = [one["data_source"]["id"] for one in made]
-    found = [[warning["data_source_id"] for warning in one["warnings"]] for one in made]
-    assert found == [[first, ids[2]], [], [first, ids[0]]]
-    assert "data_sources[2]" in made[0]["warnings"][1]["message"]
+    found = [[warning["data_source_ids"] for warning in one["warnings"]] for one in made]
+    assert found == [[[first, ids[2]]], [], [[first, ids[0]]]]
+    assert "data_sources[2] of this request is" in made[0]["warnings"][0]["message"]
 
 
+@pytest.mark.found("U13")
 async def test_only_some_of_many_duplicates_are_named(hub: Hub) -> None:
     config = place()
     items = [{"name": uuid4().hex, "type": "postgresql", "config": config} for _ in range(MAX_NAMED + 5)]
     await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items})
-    assert len(named(await post_source(hub.admin, config=config))) == MAX_NAMED
+    (warning,) = (await post_source(hub.admin, config=config)).json()["warnings"]
+    assert (len(warning["data_source_ids"]), warning["count"]) == (MAX_NAMED, MAX_NAMED + 5)
+    assert warning["data_source_id"] == warning["data_source_ids"][0]
+
+
+@pytest.mark.found("U13")
+async def test_the_warnings_of_five_hundred_twins_are_short(hub: Hub) -> None:
+    """Each names a few and counts the rest, before and within the request."""
+    config = place()
+    for _ in range(2):
+        items = [{"name": uuid4().hex, "type": "postgresql", "config": config} for _ in range(MAX_BULK)]
+        answer = await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items})
+        warnings = [warning for item in answer.json()["items"] for warning in item["warnings"]]
+        assert len(warnings) == MAX_BULK
+        assert len(msgspec.json.encode(warnings)) < 500 * MAX_BULK
+    assert {warning["count"] for warning in warnings} == {MAX_COUNTED + MAX_BULK - 1}
+    assert f"{MAX_COUNTED} or more other data sources are" in warnings[0]["message"]
 
 
 async def test_a_duplicate_is_found_by_an_index(hub: Hub, records: Records) -> None:

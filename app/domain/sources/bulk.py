@@ -1,14 +1,17 @@
-"""Many new data sources at once: the rules of one, and as few statements for five hundred as for two."""
+"""Many data sources at once: the rules of one, and as few statements for five hundred new ones as for two."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.core.bodies import decode_part
-from app.core.errors import BadRequest, Conflict, Fault, HubError
+from app.core.bodies import convert, decode_part
+from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound
 from app.core.rows import insertion, values_of_row
 from app.core.slices import in_slices
 from app.domain.roles.models import Role
@@ -19,13 +22,18 @@ from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
     BulkItem,
     BulkOut,
+    BulkStatus,
     DataSourceCreate,
     DataSourceOut,
+    DataSourcePatch,
     NewDataSource,
+    OnConflict,
     SourceWarning,
     UnreadBulk,
 )
+from app.domain.sources.secrets.destinations import REENTRY
 from app.domain.sources.secrets.stored import new_secret, store_secrets
+from app.domain.sources.services import DataSourceService
 from app.domain.work import UnitOfWork
 
 MAX_FAULTS_OF_AN_ITEM = 20
@@ -34,13 +42,21 @@ MAX_FAULTS = 2000
 NAME_TAKEN = "A data source of this name exists already."
 
 _INSERT = text(insertion(DataSource, ":rows")).bindparams(bindparam("rows", type_=JSONB))
+_AS_IT_IS_NOW = {"populate_existing": True}
+"""Somebody may have changed it since it was found."""
+_DECODE: Final[Mapping[str, Callable[[bytes], Any]]] = {"json": msgspec.json.decode, "msgpack": msgspec.msgpack.decode}
 
 
 class Item(Struct):
     """One place of a bulk request."""
 
     index: int
+    raw: bytes
     draft: Draft | None = None
+    existing: DataSource | None = None
+    """The source that has its name already, where that is no fault."""
+    shown: DataSourceOut | None = None
+    status: BulkStatus = "failed"
     faults: list[Fault] = []
     warnings: list[SourceWarning] = []
 
@@ -59,28 +75,28 @@ class BulkRegistration:
         """
         items = await self._items(bulk, media_type)
         await self._find_unknown_roles(items)
-        await self._find_taken_names(items)
-        good, faults = _good(items), [fault for item in items for fault in item.faults]
-        if faults and (bulk.atomic or not good):
-            raise _refusal(faults)
+        await self._find_taken_names(items, bulk.on_conflict)
+        if not bulk.atomic or not any(item.faults for item in items):
+            await self._deal_with_existing(items, bulk, media_type)
+        if any(item.faults for item in items) and (bulk.atomic or not _good(items)):
+            raise _refusal([fault for item in items for fault in item.faults])
         await self._find_duplicates(items, dry_run=bulk.dry_run)
-        shown = {} if bulk.dry_run else {each.id: each for each in await self._save(draft for _, draft in good)}
-        return await _report(items, shown, dry_run=bulk.dry_run)
+        await self._save(_new(items), dry_run=bulk.dry_run)
+        return await _report(items, dry_run=bulk.dry_run)
 
     async def _items(self, bulk: UnreadBulk, media_type: str) -> list[Item]:
         items, left = [], MAX_FAULTS
         async for index, raw in in_slices(enumerate(bulk.data_sources)):
-            item = self._item(index, bytes(raw), media_type, most=max(1, min(left, MAX_FAULTS_OF_AN_ITEM)))
+            item = self._item(Item(index, bytes(raw)), media_type, most=max(1, min(left, MAX_FAULTS_OF_AN_ITEM)))
             left -= len(item.faults)
             items.append(item)
         return items
 
-    def _item(self, index: int, raw: bytes, media_type: str, *, most: int) -> Item:
+    def _item(self, item: Item, media_type: str, *, most: int) -> Item:
         """Raises Forbidden for a reference without the permission: that is about the caller, not about the item."""
-        item = Item(index)
         try:
             path = item.below.removesuffix(".")
-            new: NewDataSource = decode_part(raw, DataSourceCreate, media_type, path=path, most=most)
+            new: NewDataSource = decode_part(item.raw, DataSourceCreate, media_type, path=path, most=most)
             item.draft = draft_of(self._work, new, item.below)
         except BadRequest as error:
             item.faults = error.errors[:most]
@@ -96,71 +112,108 @@ class BulkRegistration:
             if draft.source.owner_role_id in unknown:
                 item.faults = [Fault(f"{item.below}owner_role_id", "unknown_role", "is not a role")]
 
-    async def _find_taken_names(self, items: Sequence[Item]) -> None:
+    async def _find_taken_names(self, items: Sequence[Item], on_conflict: OnConflict) -> None:
         """Taken by another source, or by an item before this one."""
         keys = [draft.source.name_key for _, draft in _good(items)]
-        ours = (DataSource.tenant_id == self._work.tenant_id, DataSource.name_key.in_(keys))
-        taken = set(await self._work.session.scalars(select(DataSource.name_key).where(*ours)))
+        sources = DataSourceRepository(self._work.session, tenant_id=self._work.tenant_id)
+        found = await sources.get_many(DataSource.name_key.in_(keys))
+        taken, seen = {source.name_key: source for source in found}, set()
         for item, draft in _good(items):
-            if draft.source.name_key in taken:
+            key = draft.source.name_key
+            item.existing = taken.get(key) if on_conflict != "fail" else None
+            if key in seen or (key in taken and item.existing is None):
                 item.faults = [Fault(f"{item.below}name", "name_taken", "is the name of another data source")]
-            taken.add(draft.source.name_key)
+            seen.add(key)
+
+    async def _deal_with_existing(self, items: Sequence[Item], bulk: UnreadBulk, media_type: str) -> None:
+        """Locked in the order of their ids, so that two of the same file do not wait for each other for ever."""
+        existing = [(item, item.existing) for item, _ in _good(items) if item.existing is not None]
+        sources = DataSourceRepository(self._work.session, tenant_id=self._work.tenant_id)
+        for item, source in sorted(existing, key=lambda each: each[1].id):
+            if bulk.on_conflict == "skip":
+                item.status, item.shown = "skipped", DataSourceRepository.shown(source, DataSourceOut)
+                continue
+            try:
+                locked = await sources.get_one(id=source.id, with_for_update=True, execution_options=_AS_IT_IS_NOW)
+                await self._change(item, locked, media_type, dry_run=bulk.dry_run)
+            except (BadRequest, Conflict, NotFound) as error:
+                faults = error.errors or [Fault("name", "invalid", error.detail)]
+                item.faults = [
+                    Fault((item.below + fault.path).removesuffix("."), fault.code, fault.message) for fault in faults
+                ]
+
+    async def _change(self, item: Item, source: DataSource, media_type: str, *, dry_run: bool) -> None:
+        """As a PATCH with the item's fields. Raises as that does."""
+        assert item.draft is not None
+        if source.type != item.draft.source.type:
+            raise BadRequest(errors=[Fault("type", "type_differs", f"is not {source.type}, as the data source has it")])
+        named: dict[str, Any] = _DECODE[media_type](item.raw)
+        named.pop("type")
+        service = DataSourceService(self._work)
+        plan = await service.plan(source, convert(named, DataSourcePatch))
+        item.status = "valid"
+        if not dry_run:
+            done = await service.carry_out(plan)
+            item.status = "updated" if done.is_changed else "unchanged"
+            item.shown = DataSourceRepository.shown(source, DataSourceOut)
+            item.warnings = list(done.saved.warnings) if done.saved.warnings else []
 
     async def _find_duplicates(self, items: Sequence[Item], *, dry_run: bool) -> None:
         """Among the sources that are there, and among the items themselves."""
-        good = _good(items)
-        found = await duplicates.others(self._work, {draft.fingerprint for _, draft in good})
-        alike: dict[bytes, list[Item]] = {}
-        for item, draft in good:
-            alike.setdefault(draft.fingerprint, []).append(item)
-        async for item, draft in in_slices(good):
+        new = _new(items)
+        found = await duplicates.others(self._work, {draft.fingerprint for _, draft in new})
+        alike: dict[bytes, list[tuple[int, UUID | None]]] = {}
+        for item, draft in new:
+            alike.setdefault(draft.fingerprint, []).append((item.index, None if dry_run else draft.id))
+        async for item, draft in in_slices(new):
             if draft.fingerprint:
-                siblings = [
-                    other for other in alike[draft.fingerprint][: duplicates.MAX_NAMED + 1] if other is not item
-                ]
-                item.warnings = [duplicates.warning(source_id) for source_id in found.get(draft.fingerprint, ())]
-                item.warnings += [_of_sibling(other, dry_run=dry_run) for other in siblings]
+                together = alike[draft.fingerprint]
+                first = [each for each in together[: duplicates.MAX_NAMED + 1] if each[0] != item.index]
+                item.warnings = duplicates.warnings(found.get(draft.fingerprint), first, len(together) - 1)
 
-    async def _save(self, drafts: Iterable[Draft]) -> list[DataSourceOut]:
+    async def _save(self, drafts: Sequence[tuple[Item, Draft]], *, dry_run: bool) -> None:
         """One statement for the sources and one for their secrets; one row on record for each."""
-        session, made = self._work.session, list(drafts)
+        for item, _ in drafts:
+            item.status = "valid" if dry_run else "created"
+        if dry_run or not drafts:
+            return
+        session, made = self._work.session, [draft for _, draft in drafts]
         rows = [values_of_row(draft.source) async for draft in in_slices(made)]
         await session.execute(_INSERT, {"rows": rows})
         secrets = [(draft.id, name, value) for draft in made for name, value in draft.secrets.items()]
         new = [new_secret(self._work, *secret) async for secret in in_slices(secrets)]
         await store_secrets(self._work, new)
-        shown = [DataSourceRepository.shown(draft.source, DataSourceOut) for draft in made]
-        async for each in in_slices(shown):
-            self._work.audit("data_source.create", "data_source", each.id, after=each)
-            self._work.announce("data_source.created", f"data-sources/{each.id}", each)
-        return shown
+        async for item, draft in in_slices(drafts):
+            item.shown = shown = DataSourceRepository.shown(draft.source, DataSourceOut)
+            self._work.audit("data_source.create", "data_source", draft.id, after=shown)
+            self._work.announce("data_source.created", f"data-sources/{draft.id}", shown)
 
 
 def _good(items: Sequence[Item]) -> list[tuple[Item, Draft]]:
     return [(item, item.draft) for item in items if item.draft is not None and not item.faults]
 
 
+def _new(items: Sequence[Item]) -> list[tuple[Item, Draft]]:
+    return [(item, draft) for item, draft in _good(items) if item.existing is None]
+
+
 def _refusal(faults: list[Fault]) -> HubError:
     if all(fault.code == "name_taken" for fault in faults):
         return Conflict(NAME_TAKEN, code="name_taken", errors=faults)
+    if all(fault.code == "secret_reentry_required" for fault in faults):
+        return Conflict(REENTRY, code="secret_reentry_required", errors=faults)
     return BadRequest("Some data sources are not valid.", errors=faults)
 
 
-def _of_sibling(other: Item, *, dry_run: bool) -> SourceWarning:
-    message = f"data_sources[{other.index}] of this request is of the same server and database."
-    assert other.draft is not None
-    warned: SourceWarning = duplicates.warning(None if dry_run else other.draft.id, message)
-    return warned
+async def _report(items: Sequence[Item], *, dry_run: bool) -> BulkOut:
+    report = [_reported(item) async for item in in_slices(items)]
+    counts = Counter(item.status for item in report)
+    return BulkOut(
+        counts["created"], counts["updated"], counts["unchanged"], counts["skipped"], counts["failed"], dry_run, report
+    )
 
 
-async def _report(items: Sequence[Item], shown: dict[UUID, DataSourceOut], *, dry_run: bool) -> BulkOut:
-    report = [_reported(item, shown) async for item in in_slices(items)]
-    failed = sum(item.status == "failed" for item in report)
-    return BulkOut(len(shown), failed, dry_run, report)
-
-
-def _reported(item: Item, shown: dict[UUID, DataSourceOut]) -> BulkItem:
+def _reported(item: Item) -> BulkItem:
     if item.draft is None or item.faults:
         return BulkItem(item.index, "failed", None, item.faults, [])
-    made = shown.get(item.draft.id)
-    return BulkItem(item.index, "created" if made else "valid", made, [], item.warnings)
+    return BulkItem(item.index, item.status, item.shown, [], item.warnings)

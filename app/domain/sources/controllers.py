@@ -92,7 +92,9 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write") | outcomes(*OF_NEW, by_status={200: BulkOut}) | {"body_as": DataSourceBulk},
+        opt=requires("data-sources:write")
+        | outcomes(*OF_NEW, "secret_reentry_required", by_status={200: BulkOut})
+        | {"body_as": DataSourceBulk},
         summary="Register many data sources",
     )
     @idempotent
@@ -100,11 +102,13 @@ class DataSourceController(Controller):
         """Up to 500 at once; all or none, unless `atomic` is false. Nothing is dialled.
 
         Where nothing can be saved the answer is a 400 that names every fault of every item, or a 409 where nothing is
-        wrong but names that are taken. A dry run ends as the real one would, with 200 in place of 201.
+        wrong but names that are taken. With `on_conflict` the same request can be sent again: sources that have the
+        names are passed over, or changed as a PATCH with the item's fields would change them. 200 in place of 201 where
+        nothing was created; a dry run ends as the real one would.
         """
         media_type = media_type_of(request.exchange.header(b"content-type"))
         report = await BulkRegistration(work).register(data, media_type)
-        if data.dry_run:
+        if not report.created:
             return answer(request.exchange, report)
         response = answer(request.exchange, report, status=201)
         response.wire_headers.append((b"location", PATH.encode()))

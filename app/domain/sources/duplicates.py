@@ -1,11 +1,12 @@
 """Two sources of one server and database: not forbidden, but most often a mistake, so whoever may see both is told."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import ARRAY, LargeBinary, Uuid, bindparam, select, text, update
 
 from app.connectors import registry
@@ -17,18 +18,23 @@ from app.domain.sources.schemas import SourceWarning
 from app.domain.work import UnitOfWork
 
 SEE = "data-sources:read"
-MAX_NAMED = 10
-"""Others that one answer names for each source."""
+MAX_NAMED = 3
+"""Others that a warning names; of the rest it says how many there are."""
+MAX_COUNTED = 100
 BATCH = 500
 
 _OTHERS = text(
-    """SELECT wanted.fingerprint, found.id
+    """SELECT wanted.fingerprint, found.ids, found.count
        FROM (SELECT DISTINCT unnest(:fingerprints) AS fingerprint) AS wanted
        CROSS JOIN LATERAL (
-         SELECT id FROM data_sources
-         WHERE tenant_id = :tenant_id AND fingerprint = wanted.fingerprint AND id <> :but
-         ORDER BY id LIMIT :max_named
-       ) AS found"""
+         SELECT (array_agg(id ORDER BY id))[1 : :max_named] AS ids, count(*) AS count
+         FROM (
+           SELECT id FROM data_sources
+           WHERE tenant_id = :tenant_id AND fingerprint = wanted.fingerprint AND id <> :but
+           ORDER BY id LIMIT :max_counted
+         ) AS first_ones
+       ) AS found
+       WHERE found.count > 0"""
 ).bindparams(bindparam("fingerprints", type_=ARRAY(LargeBinary)), bindparam("but", type_=Uuid))
 _NOBODY = UUID(int=0)
 
@@ -39,20 +45,51 @@ def fingerprint(connector: AnyConnector, config: ConnectorConfig) -> bytes:
     return sha256(msgspec.json.encode([connector.type, place], order="sorted")).digest() if place else b""
 
 
-async def others(work: UnitOfWork, fingerprints: Iterable[bytes], *, but: UUID = _NOBODY) -> dict[bytes, list[UUID]]:
+class Others(Struct):
+    """Sources of one place."""
+
+    ids: list[UUID] = []
+    """Of the first."""
+    count: int = 0
+    """At most MAX_COUNTED."""
+
+
+async def others(work: UnitOfWork, fingerprints: Iterable[bytes], *, but: UUID = _NOBODY) -> dict[bytes, Others]:
     """The sources with one of these fingerprints that the caller may see."""
     wanted = [each for each in fingerprints if each]
     if not wanted or work.principal is None or not work.principal.may(SEE):
         return {}
-    values = {"fingerprints": wanted, "tenant_id": work.tenant_id, "but": but, "max_named": MAX_NAMED}
-    found: dict[bytes, list[UUID]] = {}
-    for each, source_id in await work.session.execute(_OTHERS, values):
-        found.setdefault(each, []).append(source_id)
-    return found
+    values = {"fingerprints": wanted, "tenant_id": work.tenant_id, "but": but}
+    values |= {"max_named": MAX_NAMED, "max_counted": MAX_COUNTED}
+    return {each: Others(list(ids), count) for each, ids, count in await work.session.execute(_OTHERS, values)}
 
 
-def warning(source_id: UUID | None, message: str = "Another data source is of the same server and database.") -> Any:
-    return SourceWarning("duplicate_source", message, source_id)
+def warnings(
+    found: Others | None, siblings: Sequence[tuple[int, UUID | None]] = (), siblings_count: int = 0
+) -> list[SourceWarning]:
+    """One at most, however many others there are. `siblings` are places and ids of the first other items of the same
+    request, which are `siblings_count` in all.
+    """
+    found = found or Others()
+    if not (count := found.count + siblings_count):
+        return []
+    named = [*found.ids, *(each for _, each in siblings if each is not None)][:MAX_NAMED]
+    told = [_counted(found.count)] if found.count else []
+    told += [_places([index for index, _ in siblings], siblings_count)] if siblings else []
+    message = f"{' and '.join(told)} of the same server and database."
+    return [SourceWarning("duplicate_source", message, named[0] if named else None, named, count)]
+
+
+def _counted(count: int) -> str:
+    if count == 1:
+        return "Another data source is"
+    return f"{count}{' or more' if count == MAX_COUNTED else ''} other data sources are"
+
+
+def _places(indexes: Sequence[int], count: int) -> str:
+    named = ", ".join(f"data_sources[{index}]" for index in indexes[:MAX_NAMED])
+    more = count - min(len(indexes), MAX_NAMED)
+    return f"{named}{f' and {more} more' if more > 0 else ''} of this request {'is' if count == 1 else 'are'}"
 
 
 async def fill_in(parts: Parts) -> int:

@@ -115,7 +115,11 @@ class SourceWarning(Output):
     code: Literal["duplicate_source"]
     message: str
     data_source_id: UUID | None
-    """The other source; null for one of the same dry run, which has no id."""
+    """The first of the other sources; null where all are of the same dry run, and have no ids."""
+    data_source_ids: list[UUID]
+    """Of the first three."""
+    count: int
+    """How many others there are; those that were there before are counted up to a hundred."""
 
 
 class DataSourceSaved(DataSourceOut):
@@ -189,11 +193,20 @@ class NewDataSource(DataSourceBase, kw_only=True):
     secrets: GivenSecrets
 
 
+OnConflict = Annotated[Literal["fail", "skip", "update"], Meta(title="OnConflict")]
+BulkStatus = Annotated[
+    Literal["created", "updated", "unchanged", "skipped", "valid", "failed"], Meta(title="BulkItemStatus")
+]
+
+
 class BulkBase(Input, kw_only=True):
     atomic: bool = True
     """All or none; false: those that can be are, and the answer says why the others are not."""
     dry_run: bool = False
     """Answer as if, and save nothing."""
+    on_conflict: OnConflict = "fail"
+    """What becomes of an item whose name a data source has already: it fails, it is passed over, or the data source is
+    changed as a PATCH with the item's fields would change it."""
 
 
 class DataSourceBulk(BulkBase, kw_only=True):
@@ -209,8 +222,8 @@ class UnreadBulk(BulkBase, kw_only=True):
 class BulkItem(Output):
     index: int
     """The place in the request, from 0."""
-    status: Literal["created", "valid", "failed"]
-    """`valid` where a dry run would have created it."""
+    status: BulkStatus
+    """`valid` where a dry run would have created or changed it."""
     data_source: DataSourceOut | None
     errors: list[Fault]
     """Paths lead from the whole request: `data_sources[3].config.port`."""
@@ -219,6 +232,9 @@ class BulkItem(Output):
 
 class BulkOut(Output):
     created: int
+    updated: int
+    unchanged: int
+    skipped: int
     failed: int
     dry_run: bool
     items: list[BulkItem]

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from app.core.schemas import changes_of
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates
@@ -13,10 +15,32 @@ from app.domain.sources.drafts import draft_of
 from app.domain.sources.models import DataSource
 from app.domain.sources.reach import changed_reach, secrets_to_change
 from app.domain.sources.repositories import DataSourceRepository
-from app.domain.sources.schemas import DataSourceOut, DataSourcePatch, DataSourceSaved, NewDataSource, SourceWarning
+from app.domain.sources.schemas import (
+    DataSourceOut,
+    DataSourcePatch,
+    DataSourceSaved,
+    NewDataSource,
+    SourceWarning,
+    Value,
+)
 from app.domain.sources.secrets import references, stored
 from app.domain.sources.secrets.states import states_after
 from app.domain.work import UnitOfWork
+
+
+class Plan(Struct):
+    """A change of one source, judged and not yet made."""
+
+    source: DataSource
+    changes: dict[str, Any]
+    """Of columns."""
+    given: dict[str, Value | None]
+    is_reconfigured: bool
+
+
+class CarriedOut(Struct):
+    saved: DataSourceSaved
+    is_changed: bool
 
 
 class DataSourceService:
@@ -37,12 +61,15 @@ class DataSourceService:
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceSaved:
         """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""
-        named = changes_of(patch)
-        references.judge_given(self._work, named.get("secrets") or {})
+        references.judge_given(self._work, changes_of(patch).get("secrets") or {})
         source = await self._sources.get_one(id=source_id, with_for_update=True)
         self._work.require_match(source.version)
-        before, given = shown_source(source), secrets_to_change(source, named)
-        changes = COLUMNS.columns_of_changes(patch)
+        return (await self.carry_out(await self.plan(source, patch))).saved
+
+    async def plan(self, source: DataSource, patch: DataSourcePatch) -> Plan:
+        """What the patch makes of a source that is locked; nothing is changed yet. Raises as `update` does."""
+        named = changes_of(patch)
+        changes, given = COLUMNS.columns_of_changes(patch), secrets_to_change(source, named)
         if "config" in named or given:
             changes |= (await changed_reach(self._work, source, named.get("config", {}), given)).columns
         if given:
@@ -50,14 +77,20 @@ class DataSourceService:
         await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
         is_reconfigured = changes.get("config", source.config) != source.config
         changes |= _tested_soon(self._work.now, source, changes, is_reconfigured=is_reconfigured)
-        if not self._work.apply(source, changes):
-            return _saved(before, [])
+        return Plan(source, changes, given, is_reconfigured)
+
+    async def carry_out(self, plan: Plan) -> CarriedOut:
+        source = plan.source
+        before = shown_source(source)
+        if not self._work.apply(source, plan.changes):
+            return CarriedOut(_saved(before, []), is_changed=False)
         await self._sources.update(source)
-        await stored.change_secrets(self._work, source, given)
+        await stored.change_secrets(self._work, source, plan.given)
         after = shown_source(source)
-        self._work.audit("data_source.update", "data_source", source_id, before=before, after=after)
-        self._work.announce("data_source.updated", f"data-sources/{source_id}", after)
-        return _saved(after, await self._warnings(source) if is_reconfigured else [])
+        self._work.audit("data_source.update", "data_source", source.id, before=before, after=after)
+        self._work.announce("data_source.updated", f"data-sources/{source.id}", after)
+        warnings = await self._warnings(source) if plan.is_reconfigured else []
+        return CarriedOut(_saved(after, warnings), is_changed=True)
 
     async def delete(self, source_id: UUID) -> None:
         source = await self._sources.get_one(id=source_id, with_for_update=True)
@@ -68,8 +101,9 @@ class DataSourceService:
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
 
     async def _warnings(self, source: DataSource) -> list[SourceWarning]:
-        found = await duplicates.others(self._work, [source.fingerprint or b""], but=source.id)
-        return [duplicates.warning(other) for others in found.values() for other in others]
+        fingerprint = source.fingerprint or b""
+        found = await duplicates.others(self._work, [fingerprint], but=source.id)
+        return duplicates.warnings(found.get(fingerprint))
 
 
 def shown_source(source: DataSource) -> DataSourceOut:

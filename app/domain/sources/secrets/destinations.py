@@ -7,6 +7,8 @@ from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
 from app.core.errors import Conflict, Fault
 
+REENTRY = "Where the stored secrets would be sent has changed. Give them again with the change."
+
 
 def require_reentry(
     connector: AnyConnector,
@@ -28,7 +30,7 @@ def require_reentry(
             for name in kept
         ]
         raise Conflict(
-            "Where the stored secrets would be sent has changed. Give them again with the change.",
+            REENTRY,
             code="secret_reentry_required",
             errors=faults,
         )
