@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
-from bench import contestants, discovery, footprint, load, report, scheduler, seeding, works
+from bench import bodies, contestants, discovery, footprint, load, report, scheduler, seeding, works
 from bench import sessions as session_crowds
 from bench.contestants import Server, StartFailed
 from bench.load import LoadFailed
@@ -30,7 +30,7 @@ _PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
     "login": works.logins,
     "mixed": works.reads_beside_logins,
 }
-_FOOTPRINT = ("start", "memory", "discover")
+_FOOTPRINT = ("start", "memory", "discover", "bodies")
 _SESSIONS = "sessions"
 _SECTIONS = ("scheduler",)
 """Parts with a section of their own on the page; run alone, they replace that section and nothing else."""
@@ -177,6 +177,9 @@ def _footprint(pace: Pace, parts: Sequence[str], memory_requests: int, tables: i
     if "discover" in parts:
         with _reported(bench, "discover"):
             bounds += discovery.discover(bench, tables)
+    if "bodies" in parts:
+        with _reported(bench, "bodies"):
+            bounds += bodies.cost(pace.rounds)
     return bounds, bench.problems
 
 
