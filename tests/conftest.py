@@ -8,22 +8,26 @@ from typing import Any
 
 import httpx
 import pytest
+from argon2 import PasswordHasher as Argon2
 
 from app.asgi import create_app, framed
 from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
+from app.core.passwords import PasswordHasher
 from app.domain.parts import Parts
 from app.domain.users.admins import NewAdmin, create_admin
 from app.runtime import prepare_parts
 from app.settings import Settings, load
 from tests.declared import hold_against_the_document
 from tests.factories import RoleFactory, UserFactory, body_of
-from tests.postgres import create_database, start_test_cluster
+from tests.postgres import create_database, drop_database, start_test_cluster
 
 pytest_plugins = ["tests.connectors.fixtures"]
 
 PASSWORD = "lanterns drift over quiet water"
 ADMIN_EMAIL = "admin@example.org"
+CHEAP = Argon2(time_cost=1, memory_cost=2048, parallelism=1)
+"""A thousand hashes at their true cost are half of the time of all tests: those that are about it have it."""
 
 
 @pytest.fixture(scope="session")
@@ -93,13 +97,22 @@ async def running_hub(cluster: EmbeddedPostgres, template: str, data_dir: Path, 
     """A hub on a fresh copy of the template, with its first admin signed in. `variables` are HUB_* settings."""
     name = await create_database(cluster, template)
     settings = load({"HUB_DATA_DIR": str(data_dir), "HUB_LOG_LEVEL": "error", **variables}, env_file=None)
-    parts = prepare_parts(settings, cluster.url("hub_app", name))
+    parts = parts_of_hub(settings, cluster.url("hub_app", name))
     litestar = create_app(parts)
     async with litestar.lifespan():
         await create_admin(parts, NewAdmin(ADMIN_EMAIL, PASSWORD))
         hub = Hub(parts, framed(litestar, settings), settings, cluster.url("hub_app", name), httpx.AsyncClient())
         hub.admin = await hub.sign_in(ADMIN_EMAIL)
         yield hub
+    await drop_database(cluster, name)
+
+
+def parts_of_hub(settings: Settings, url: str) -> Parts:
+    """As the hub's own, with passwords that are cheap to hash."""
+    parts = prepare_parts(settings, url)
+    parts.passwords.close()
+    parts.passwords = PasswordHasher(argon2=CHEAP)
+    return parts
 
 
 @pytest.fixture(scope="module")

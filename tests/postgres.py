@@ -12,6 +12,9 @@ import asyncpg
 
 from app.core import embedded
 
+MEMORY_BYTES = 4 * 1024**3
+"""Free in memory, before the cluster is put there: it grows to a tenth of that."""
+
 
 @contextmanager
 def start_test_cluster(durable: bool = False) -> Iterator[embedded.EmbeddedPostgres]:
@@ -19,7 +22,7 @@ def start_test_cluster(durable: bool = False) -> Iterator[embedded.EmbeddedPostg
 
     It has a folder of its own rather than pytest's: those are 0700, which root's PostgreSQL cannot enter.
     """
-    folder = reachable_folder()
+    folder = reachable_folder(None if durable else _memory())
     try:
         with embedded.running(folder, exclusive=True, durable=durable) as server:
             yield server
@@ -47,11 +50,17 @@ async def drop_database(server: embedded.EmbeddedPostgres, name: str) -> None:
         await connection.close()
 
 
-def reachable_folder() -> Path:
+def reachable_folder(parent: Path | None = None) -> Path:
     """A new folder, its name neither short nor plain, that any user can pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="hub tëst "))
+    folder = Path(tempfile.mkdtemp(prefix="hub tëst ", dir=parent))
     folder.chmod(0o711)
     return folder
+
+
+def _memory() -> Path | None:
+    """A file system in memory, where this machine has one with room for the cluster."""
+    path = Path("/dev/shm")
+    return path if path.is_dir() and shutil.disk_usage(path).free > MEMORY_BYTES else None
 
 
 def discard(data_dir: Path) -> None:

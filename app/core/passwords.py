@@ -52,8 +52,11 @@ class PasswordHasher:
     once with TooManyRequests; who was expected to wait less is refused when the time is over.
     """
 
-    def __init__(self, workers: int = 2, *, longest_wait_s: float = LONGEST_WAIT_S) -> None:
-        self._argon2 = Argon2()
+    def __init__(
+        self, workers: int = 2, *, longest_wait_s: float = LONGEST_WAIT_S, argon2: Argon2 | None = None
+    ) -> None:
+        """`argon2` has the cost of a hash; another one than the library's is for tests of other things."""
+        self._argon2 = argon2 or Argon2()
         self._pool = ThreadPoolExecutor(workers, "argon2", initializer=_lower_priority)
         self._workers = workers
         self._threads = asyncio.Semaphore(workers)

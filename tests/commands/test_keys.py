@@ -27,6 +27,7 @@ def test_generate_needs_no_setting_and_prints_a_ring_that_parses(data_dir: Path)
     assert not data_dir.exists()
 
 
+@pytest.mark.slow
 def test_generated_keys_are_not_rotated_under_a_running_hub(used_folder: Path, serve: Serve) -> None:
     serve(used_folder)
     before = (used_folder / "secret-keys").read_text()

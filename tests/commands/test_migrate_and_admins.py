@@ -13,6 +13,7 @@ from tests.conftest import PASSWORD
 from tests.postgres import create_database
 
 
+@pytest.mark.slow
 def test_migrate_goes_up_down_and_says_where_it_is(data_dir: Path) -> None:
     up = run(data_dir, "migrate")
     assert (up.returncode, up.stdout.split()[0]) == (0, migrations.head())
@@ -88,6 +89,7 @@ def test_a_weak_password_makes_no_admin(used_folder: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_another_admin_can_be_made_once(used_folder: Path) -> None:
     arguments = ("create-admin", "--email", "grace@example.org", "--password-stdin")
     assert run(used_folder, *arguments, text="lanterns drift over quiet water\n").returncode == 0
@@ -105,6 +107,7 @@ def test_without_a_terminal_a_password_comes_from_standard_input_or_not_at_all(t
     assert not (tmp_path / "hub").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.found("U6")
 def test_a_lost_password_is_replaced(used_folder: Path) -> None:
     made = run(used_folder, "create-admin", "--email", "ida@example.org", "--password-stdin", text=f"{PASSWORD}\n")

@@ -57,7 +57,7 @@ def test_a_weak_first_admin_is_refused_in_one_line(data_dir: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_every_process(used_folder: Path, serve: Serve, signum: signal.Signals) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)
@@ -67,6 +67,7 @@ def test_a_signal_ends_every_process(used_folder: Path, serve: Serve, signum: si
     assert "Traceback" not in hub.said
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_terminal_reaches_the_whole_group_and_ends_in_silence(used_folder: Path, serve: Serve) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)
@@ -129,6 +130,7 @@ def test_two_hubs_on_two_folders_run_side_by_side(used_folder: Path, data_dir: P
         assert httpx.get(f"{hub.url}/health/ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_second_hub_on_one_folder_is_refused_in_one_line(used_folder: Path, serve: Serve) -> None:
     hub = serve(used_folder)
     ended = run(used_folder, "serve", "--port", str(free_port()))

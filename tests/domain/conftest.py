@@ -13,8 +13,7 @@ from argon2 import PasswordHasher as Argon2
 
 from app.asgi import create_app, framed
 from app.domain.auth.services import refresh_token_of
-from app.runtime import prepare_parts
-from tests.conftest import PASSWORD, Hub
+from tests.conftest import PASSWORD, Hub, parts_of_hub
 
 WEAK = Argon2(time_cost=1, memory_cost=1024)
 
@@ -100,7 +99,7 @@ async def records(hub: Hub) -> AsyncIterator[Records]:
 @pytest.fixture(scope="module")
 async def other_worker(hub: Hub) -> AsyncIterator[Hub]:
     """Another process of the same hub would share only the database and the keys; this one shares no more."""
-    parts = prepare_parts(hub.settings, hub.url)
+    parts = parts_of_hub(hub.settings, hub.url)
     litestar = create_app(parts)
     async with litestar.lifespan():
         yield replace(hub, parts=parts, app=framed(litestar, hub.settings))

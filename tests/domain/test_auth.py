@@ -119,7 +119,7 @@ async def test_a_login_that_would_wait_too_long_is_told_so_at_once_whoever_it_na
 ) -> None:
     """AN4 holds for the flood too: it must not tell who exists."""
     known = await new_user(hub, records)
-    monkeypatch.setattr(hub.parts.passwords, "_under_way", 1000)
+    monkeypatch.setattr(hub.parts.passwords, "_under_way", 100_000)
     answers = [
         await hub.client().post(LOGIN, json={"email": email, "password": password})
         for email, password in ((known, PASSWORD), (known, "wrong"), ("nobody@example.org", PASSWORD), ("", ""))
@@ -226,7 +226,8 @@ async def test_a_weaker_hash_is_replaced_at_the_next_login(hub: Hub, records: Re
     assert "m=1024" in await records.one("SELECT password_hash FROM users WHERE email = $1", email)
     assert (await attempt(hub, email)).status_code == 200
     stronger = await records.one("SELECT password_hash FROM users WHERE email = $1", email)
-    assert stronger.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert stronger.startswith("$argon2id$")
+    assert not hub.parts.passwords.needs_rehash(stronger)
     assert (await attempt(hub, email)).status_code == 200
     assert await records.one("SELECT password_hash FROM users WHERE email = $1", email) == stronger
 

@@ -14,8 +14,7 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.frame import Frame, FrameConfig
 from app.core.sealing import KeyRing, SealingError
 from app.domain.sources.secrets.masks import MASKS, no_masks
-from app.runtime import prepare_parts
-from tests.conftest import Hub
+from tests.conftest import Hub, parts_of_hub
 from tests.domain.conftest import Records
 from tests.domain.sources import (
     NOWHERE,
@@ -189,7 +188,7 @@ def test_a_secret_that_only_looks_a_little_like_a_mask_is_none(secret: str) -> N
 @asynccontextmanager
 async def without_its_keys(hub: Hub) -> AsyncIterator[Hub]:
     """A worker of the same hub, started with another key ring."""
-    parts = prepare_parts(hub.settings, hub.url)
+    parts = parts_of_hub(hub.settings, hub.url)
     parts.key_ring = KeyRing.parse(KeyRing.generate("k2"))
     litestar = create_app(parts)
     async with litestar.lifespan():

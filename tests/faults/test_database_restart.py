@@ -18,9 +18,8 @@ from app.asgi import create_app, framed
 from app.core import embedded, migrations
 from app.core.deadlines import Deadlines
 from app.core.embedded import EmbeddedPostgres
-from app.runtime import prepare_parts
 from app.settings import load
-from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, running_hub
+from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.postgres import create_database, discard, reachable_folder
 
 pytestmark = pytest.mark.anyio
@@ -197,7 +196,7 @@ async def test_what_was_acknowledged_before_a_crash_is_there_afterwards(hub: Hub
 async def test_a_hub_starts_without_its_database_and_finds_it_later(hub: Hub, own_cluster: Cluster) -> None:
     await asyncio.to_thread(own_cluster.server.stop)
     try:
-        parts = prepare_parts(hub.settings, hub.url)
+        parts = parts_of_hub(hub.settings, hub.url)
         litestar = create_app(parts)
         late = replace(hub, parts=parts, app=framed(litestar, hub.settings))
         late.admin = late.client(hub.admin.headers["authorization"].removeprefix("Bearer "))
@@ -312,7 +311,7 @@ async def behind_a_proxy(hub: Hub, proxy: Proxy, port: int, deadline_s: float = 
         },
         env_file=None,
     )
-    parts = prepare_parts(settings, hub.url.replace(f":{port}/", f":{proxy.port}/"))
+    parts = parts_of_hub(settings, hub.url.replace(f":{port}/", f":{proxy.port}/"))
     litestar = create_app(parts)
     async with litestar.lifespan():
         far = replace(hub, parts=parts, app=framed(litestar, settings), settings=settings)
