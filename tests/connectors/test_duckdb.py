@@ -65,7 +65,6 @@ async def code(sandbox: ConnectorSandbox, policy: EgressPolicy, path: str, table
         "SELECT * FROM read_text('{itself}')",
         "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'')')",
         "SELECT nextval('counter')",
-        "SELECT * FROM gone",
     ],
 )
 async def test_a_view_that_reaches_out_is_refused_and_hides_no_other(
@@ -73,8 +72,8 @@ async def test_a_view_that_reaches_out_is_refused_and_hides_no_other(
 ) -> None:
     (root / "beside.csv").write_text("a,b\n1,2\n")
     body = body.format(beside=root / "beside.csv", itself=root / "evil.duckdb")
-    script = "CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE gone (a INT); CREATE SEQUENCE counter;"
-    make(root / "evil.duckdb", f"{script} CREATE VIEW v AS {body}; DROP TABLE gone")
+    script = "CREATE TABLE t AS SELECT 1 AS a; CREATE SEQUENCE counter;"
+    make(root / "evil.duckdb", f"{script} CREATE VIEW v AS {body}")
     assert await code(sandbox, policy, "evil.duckdb", "v") == "unsupported"
     assert (await sandbox.check("duckdb", {"path": "evil.duckdb"}, {}, policy)).status == "passed"
     found = [item async for batch in sandbox.discover("duckdb", {"path": "evil.duckdb"}, {}, policy) for item in batch]

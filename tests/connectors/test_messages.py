@@ -22,7 +22,7 @@ from app.connectors.files.kinds import kind_of_file
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.clickhouse import Clickhouse, ClickhouseConfig, ClickhouseSecrets, Session
 from app.connectors.types.mysql.connector import Mysql, MysqlConfig, MysqlSecrets
-from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.types.postgresql.connector import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.core.egress import EgressPolicy
 from app.core.faults import schema_faults
 from tests.connectors.types import postgresql

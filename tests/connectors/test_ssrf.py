@@ -17,7 +17,7 @@ from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.processes.sandbox import ConnectorSandbox
-from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.types.postgresql.connector import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.types.rest.connector import Rest, RestConfig, RestSecrets
 from app.connectors.types.s3.access import S3Secrets
 from app.connectors.types.s3.connector import S3, S3Config

@@ -10,7 +10,7 @@ import pytest
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
-from app.connectors.types.postgresql import Postgresql, PostgresqlConfig, PostgresqlSecrets
+from app.connectors.types.postgresql.connector import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.connectors.types.rest.connector import RestConfig
 from app.connectors.types.s3.access import S3Secrets
 from app.connectors.types.s3.connector import S3, S3Config

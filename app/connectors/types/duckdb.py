@@ -25,7 +25,7 @@ from msgspec import Meta
 
 from app.connectors.contract.base import Capabilities, Connector
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, SecretText, TimeoutS
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.failures import ConnectorError, reading
 from app.connectors.contract.objects import (
     DiscoveredField,
     DiscoveredObject,
@@ -39,7 +39,7 @@ from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import json_safe, single_precision
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -130,15 +130,16 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
             found = await self._find(file, database, request.path)
             columns = preview.choose(found.fields)
             source = ".".join(_quoted(name) for name in (_catalog(file), *request.path))
-            types = await self._do(database, lambda: _types(database, source, columns))
-            query = _select(source, columns, types, request)
-            chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
-            cursor = await self._do(database, lambda: database.execute(query))
-            has_room = True
-            while has_room and (rows := await self._do(database, lambda: cursor.fetchmany(chunk))):
-                for row in rows:
-                    if not (has_room := preview.add(_values(types, row))):
-                        break
+            with reading(found.kind):
+                types = await self._do(database, lambda: _types(database, source, columns))
+                query = _select(source, columns, types, request)
+                chunk = max(1, min(250, _CHUNK_BYTES // (request.max_value_bytes * max(1, len(columns)))))
+                cursor = await self._do(database, lambda: database.execute(query))
+                has_room = True
+                while has_room and (rows := await self._do(database, lambda: cursor.fetchmany(chunk))):
+                    for row in rows:
+                        if not (has_room := preview.add(_values(types, row))):
+                            break
         return preview.result()
 
     # Opening ----------------------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ _SHUT: Final = (
     "SET lock_configuration = true",
 )
 _TEXTS: Final = (
-    ("does not exist", "not_found", "The view cannot be read: what it is made of is not there any more."),
+    ("does not exist", "not_found", "The object is not there any more."),
     ("encryption key", "authentication_failed", "encryption_key does not fit {path}."),
     ("storage version", "protocol_mismatch", "{path} was written by a version of DuckDB that the hub's cannot read."),
     ("version number", "protocol_mismatch", "{path} was written by a version of DuckDB that the hub's cannot read."),
@@ -494,6 +495,8 @@ def _read(type: _Type, value: Any) -> Any:
         return {name: _read(member, value[name]) for name, member in type.children}
     if type.id == "tuple":
         return [_read(member, item) for (_, member), item in zip(type.children, value, strict=True)]
+    if type.id == "float":
+        return json_safe(single_precision(value))
     reader = _READERS.get(type.portable)
     return reader(value) if reader and isinstance(value, str) else json_safe(value)
 

@@ -23,7 +23,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_text import read_json
 from app.connectors.values.names import told_apart
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import half_precision, json_safe, single_precision
 
 if TYPE_CHECKING:
     from arro3.core import Array, ChunkedArray, DataType
@@ -420,6 +420,8 @@ def _duration_reader(per_second: int) -> Reader:
 
 
 _READERS: Final[dict[str, Reader]] = {
+    "e": lambda number: json_safe(half_precision(number)),
+    "f": lambda number: json_safe(single_precision(number)),
     "tdD": _date,
     "tdm": lambda milliseconds: _date(milliseconds // 86_400_000),
     **{f"tt{unit}": _time_reader(per_second) for unit, per_second in _PER_SECOND.items()},

@@ -18,8 +18,10 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import math
+import struct
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -64,6 +66,29 @@ def _decimal(value: Decimal) -> str:
     if value.is_nan():
         return "NaN"
     return format(value, "f") if value.is_finite() else float_name(float(value))
+
+
+def single_precision(value: float) -> float:
+    """The shortest number that is the same one in four bytes: 0.1 for what Python makes 0.10000000149011612 of."""
+    return _shortest(value, "f", 6)
+
+
+def half_precision(value: float) -> float:
+    """The same in two bytes."""
+    return _shortest(value, "e", 3)
+
+
+def _shortest(value: float, form: str, least_digits: int) -> float:
+    """`form` is that of `struct`; nine digits tell any number of these forms."""
+    if not math.isfinite(value):
+        return value
+    packed = struct.pack(form, value)
+    for digits in range(least_digits, 9):
+        shorter = float(f"{value:.{digits}g}")
+        with suppress(OverflowError):
+            if struct.pack(form, shorter) == packed:
+                return shorter
+    return value
 
 
 def float_name(value: float) -> str:

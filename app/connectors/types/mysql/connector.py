@@ -55,7 +55,7 @@ from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import json_safe, single_precision
 from app.connectors.values.wildcards import like_pattern
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -474,7 +474,7 @@ def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRe
     if column.type == "json":
         return _nested(text, request)
     if word(column.native_type) == "float":
-        return _single(float(text))
+        return single_precision(float(text))
     reader = _READERS.get(column.type)
     return reader(text) if reader else text
 
@@ -487,15 +487,6 @@ def _nested(text: str, request: PreviewRequest) -> Any:
         return read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return text
-
-
-def _single(value: float) -> float:
-    """The shortest number that is the same one in four bytes."""
-    for digits in range(6, 9):
-        shorter = float(f"{value:.{digits}g}")
-        if struct.pack("f", shorter) == struct.pack("f", value):
-            return shorter
-    return value
 
 
 def _boolean(text: str) -> Any:

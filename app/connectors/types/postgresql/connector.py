@@ -8,13 +8,11 @@ and the connector process has no such variables.
 from __future__ import annotations
 
 import asyncio
-import base64
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 from msgspec import Meta
 
 from app.connectors.contract.base import Capabilities, Connector
@@ -38,9 +36,8 @@ from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.recognising import Protocol, met, mismatch
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
-from app.connectors.values.json_text import read_json
+from app.connectors.types.postgresql.values import shapes_of, value_of
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -143,10 +140,13 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             found = await self._find(connection, request.path)
             columns = preview.choose(found.fields)
             query = _select(found.path, columns, request)
-            room = request.max_value_bytes * max(1, len(columns))
+            longest = request.max_value_bytes
+            room = longest * max(1, len(columns))
+            shapes = await shapes_of(connection, found.path, columns)
             await connection.execute(_AS_THE_USER)
             async for row in connection.cursor(query, prefetch=max(1, min(250, _CHUNK_BYTES // room))):
-                if not preview.add([_value(column, text, request) for column, text in zip(columns, row, strict=False)]):
+                cells = zip(columns, shapes, row, strict=False)
+                if not preview.add([value_of(column, shape, text, longest) for column, shape, text in cells]):
                     break
         return preview.result()
 
@@ -401,7 +401,7 @@ _PORTABLE: Final[dict[str, PortableType]] = {
     "jsonb": "json",
     "geometry": "geometry",
     "geography": "geometry",
-    "hstore": "string",
+    "hstore": "object",
     "citext": "string",
     "xml": "string",
     "pg_lsn": "string",
@@ -496,64 +496,3 @@ def _expression(column: DiscoveredField, length: int) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _value(column: DiscoveredField, text: str | None, request: PreviewRequest) -> Any:
-    """A column's text as the JSON-safe value that it stands for."""
-    if text is None:
-        return None
-    if column.type in {"json", "array", "object"}:
-        return _nested(text, column, request)
-    reader = _READERS.get(column.type)
-    return reader(text) if reader else text
-
-
-def _nested(text: str, column: DiscoveredField, request: PreviewRequest) -> Any:
-    """What was cut off is no JSON any more and stays text."""
-    if len(text) > request.max_value_bytes:
-        return text
-    try:
-        if column.native_type.startswith("numeric"):
-            return _each(_exact_decoder.decode(text), str)
-        value = read_json(text)
-        if column.type == "array" and isinstance(value, str):
-            return read_json(value)  # A vector of pgvector, which is no array to the server.
-        return _each(value, _bytes) if column.native_type == "bytea[]" else value
-    except (msgspec.DecodeError, RecursionError):
-        return text
-
-
-_exact_decoder: Final = msgspec.json.Decoder(float_hook=str)
-
-
-def _each(value: Any, read: Callable[[Any], Any]) -> Any:
-    """The items of an array, which may be one of arrays."""
-    if isinstance(value, list):
-        return [_each(item, read) for item in value]
-    return value if value is None else read(value)
-
-
-def _bytes(text: str) -> str:
-    return base64.b64encode(bytes.fromhex(text.removeprefix("\\x"))).decode("ascii")
-
-
-def _timestamp(text: str) -> str:
-    """`infinity` and years before our era have no form in RFC 3339 and stay as they are."""
-    if not text[:1].isdigit() or text.endswith("BC"):
-        return text
-    return text.replace(" ", "T").removesuffix("+00") + ("Z" if text.endswith("+00") else "")
-
-
-def _time(text: str) -> str:
-    return text + ":00" if text[-3:-2] in {"+", "-"} else text
-
-
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
-    "boolean": lambda text: text.startswith("t"),
-    "integer": lambda text: json_safe(int(text)),
-    "number": lambda text: json_safe(float(text)),
-    "binary": _bytes,
-    "timestamp": _timestamp,
-    "timestamp_tz": _timestamp,
-    "time": _time,
-}
