@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.errors import BadRequest, Fault
+from app.core.faults import shown_name
 from app.core.schemas import canonical_name
 
 T = TypeVar("T")
@@ -229,7 +230,7 @@ class Listing:
         faults: list[Fault] = []
         values: dict[str, Any] = {"sort": given.get("sort", self.default_sort)}
         filters: dict[str, Any] = {}
-        for name, text in given.items():
+        for place, (name, text) in enumerate(given.items(), 1):
             try:
                 if name in self.filters:
                     filters[name] = self.filters[name].parse(text)
@@ -240,7 +241,8 @@ class Listing:
                 elif name != "cursor":
                     raise ValueError("is not a parameter of this list")
             except ValueError as error:
-                faults.append(Fault(name, "invalid_parameter", str(error)))
+                shown = name if name in self.filters or name in _PLAIN or name == "sort" else shown_name(name, place)
+                faults.append(Fault(shown, "invalid_parameter", str(error)))
         if not faults and "cursor" in given:
             values["after"] = self._after(given["cursor"], values["sort"], filters)
         if faults:
@@ -525,11 +527,12 @@ def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
 def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    for name, text in given.items():
+    for place, (name, text) in enumerate(given.items(), 1):
         try:
             values[name] = _BY_NAME.get(name, _unknown_parameter)(text)
         except ValueError as error:
-            faults.append(Fault(name, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
+            shown = name if name in _BY_NAME else shown_name(name, place)
+            faults.append(Fault(shown, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
     if faults:
         is_of_cursor = faults[0].code == "invalid_cursor"
         raise BadRequest(code="invalid_cursor" if is_of_cursor else "invalid_parameter", errors=faults)

@@ -101,3 +101,11 @@ async def test_a_failed_login_at_an_account_is_on_record_under_its_name(
     (row,) = await records.audit(answer)
     assert (row["outcome"], row["actor_name"], row["actor_id"] is not None) == ("failure", email, True)
     assert await records.one("SELECT failed_logins FROM users WHERE email = $1", email) == 0
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("path", [SOURCES, "/api/v1/permissions", "/api/v1/audit-events"])
+async def test_a_secret_as_the_name_of_a_parameter_is_not_repeated(hub: Hub, path: str, secret: str) -> None:
+    answer = await hub.admin.get(path, params={"limit": "5", secret: "x"})
+    assert (answer.status_code, faults(answer)) == (400, {"?2": "invalid_parameter"})
+    assert secret not in answer.text
