@@ -7,7 +7,7 @@ _list:
 
 # install everything for development into .venv
 setup:
-    uv sync --group bench
+    uv sync --group bench --group clients
 
 # serve on http://127.0.0.1:8000 with an embedded PostgreSQL in .hub/
 dev *ARGS:
@@ -19,7 +19,7 @@ test *ARGS:
 
 # all tests; a server or browser that is missing is a failure (see `services`)
 test-all *ARGS:
-    CI=true uv run --group dev pytest -m "" {{ARGS}}
+    CI=true uv run --group dev --group clients pytest -m "" {{ARGS}}
 
 # every data source type against its servers; one that is missing is a failure
 test-connectors *ARGS:
