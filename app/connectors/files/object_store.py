@@ -182,8 +182,7 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         """What the source shows of the first `max_keys` keys."""
         scope, left = self.config.scope, self.config.max_keys
         async for page in store.pages(scope.folder):
-            # The catalogue's texts have no place for a NUL.
-            yield [found for found in page[:left] if scope.shows(found.key) and "\x00" not in found.key]
+            yield [found for found in page[:left] if scope.shows(found.key)]
             if len(page) > left:
                 self.stopped_because = f"There are more keys than max_keys ({self.config.max_keys:,})."
                 return

@@ -1,6 +1,7 @@
 """Discovery: what a source holds, batch by batch into the catalogue of its objects."""
 
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -17,6 +18,7 @@ from app.connectors.contract.objects import DiscoveredObject
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
+from app.domain.source_work.catalogued_names import MAX_FIELDS, catalogued
 from app.domain.source_work.connections import connection_of
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets
 from app.domain.source_work.failures import as_refusal
@@ -74,25 +76,31 @@ async def _connection(run: JobRun) -> Any:
 
 
 async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:
-    """Raises LeaseLost, Conflict where the source is gone, and ConnectorError for a name that cannot be stored."""
-    rows = [{**msgspec.to_builtins(item), "id": str(uuid7())} for item in batch]
-    values = {"tenant_id": run.tenant_id, "data_source_id": source_id, "discovered_at": started, "found": rows}
+    """Raises LeaseLost, and Conflict where the source is gone. Of two objects with one name the last is kept."""
+    kept = {item.qualified_name: item for item in map(catalogued, batch)}
+    rows = [{**msgspec.to_builtins(item), "id": str(uuid7())} for item in kept.values()]
+    values = {"tenant_id": run.tenant_id, "data_source_id": source_id, "discovered_at": started}
     try:
         async with run.parts.sessions.begin() as session:
             await run.hold(session)
-            await session.execute(UPSERT, values)
+            for some in _in_pieces(rows):
+                await session.execute(UPSERT, values | {"found": some})
     except IntegrityError:
         raise Conflict(code="source_deleted") from None
-    except DBAPIError as error:
-        if _is_unstorable(error):
-            raise ConnectorError("response_invalid", "The source gave a name that cannot be stored.") from None
-        raise
 
 
-def _is_unstorable(error: DBAPIError) -> bool:
-    """A NUL or the like (class 22), or a name that is too long for an index (54000)."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return str(state).startswith(("22", "54"))
+def _in_pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Objects of very many fields by themselves: a value of PostgreSQL has a largest size."""
+    piece: list[dict[str, Any]] = []
+    fields = 0
+    for row in rows:
+        if piece and fields + len(row["fields"]) > MAX_FIELDS:
+            yield piece
+            piece, fields = [], 0
+        piece.append(row)
+        fields += len(row["fields"])
+    if piece:
+        yield piece
 
 
 async def _finish(

@@ -12,6 +12,7 @@ from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import BadRequest, Fault, NotFound
 from app.core.listing import parse_uuid
 from app.domain.parts import Parts
+from app.domain.source_work.catalogued_names import name_at_source, preview_with_catalogued_names
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets
 from app.domain.source_work.failures import as_error, as_refusal
 from app.domain.source_work.models import SourceObject
@@ -38,12 +39,13 @@ async def run_preview(
 ) -> PreviewResult:
     """Raises NotFound for an object that the source does not have, BadRequest for columns that the object has not,
     and what `as_error` says for other failures."""
-    request = PreviewRequest(path=path, columns=tuple(ask.columns) if ask.columns else None, limit=ask.limit)
+    columns = tuple(map(name_at_source, ask.columns)) if ask.columns else None
+    request = PreviewRequest(path=tuple(map(name_at_source, path)), columns=columns, limit=ask.limit)
     try:
         found = await parts.sandbox.preview(
             source.type, source.config, secrets, parts.egress, request, tenant=str(source.tenant_id)
         )
-        return without_secrets(found, secrets)
+        return without_secrets(preview_with_catalogued_names(found), secrets)
     except SandboxError as error:
         raise as_refusal(error) from None
     except ConnectorError as error:
@@ -54,7 +56,7 @@ async def run_preview(
 
 def _unknown_columns(ask: PreviewAsk, unknown: Collection[str]) -> BadRequest:
     """Names every one of them in its place."""
-    places = [place for place, name in enumerate(ask.columns or ()) if name in unknown]
+    places = [place for place, name in enumerate(ask.columns or ()) if name_at_source(name) in unknown]
     faults = [Fault(f"columns[{place}]", "unknown_column", "is not a column of the object") for place in places]
     return BadRequest(errors=faults)
 

@@ -45,6 +45,7 @@ from app.connectors.files.object_store import FoundKey
 from app.connectors.files.sample import SAMPLE_BYTES
 from app.connectors.files.table import NO_ROWS, Format, Table, format_of
 from app.connectors.files.tables import preview_of, read_table
+from app.connectors.files.text import GZIP
 from app.connectors.network.http import HttpClient, HttpUrl, Response, check_url, origin_of
 from app.connectors.network.http_auth import (
     HTTP_DESTINATION_FIELDS,
@@ -406,7 +407,9 @@ def _opened(signed: SignedIn, file: RemoteFile, form: Format, response: Response
     beginning = response.body
     size = len(beginning) if response.is_whole else (_size_of_parts(response) or _UNKNOWN_SIZE)
     return Opened(
-        _named(file.key, form, is_compressed=beginning.startswith(_GZIP) and form != "parquet"),
+        _named(
+            file.key, form, is_compressed=format_of(file.key)[1] and beginning.startswith(GZIP) and form != "parquet"
+        ),
         size,
         file.url,
         signed,
@@ -440,7 +443,6 @@ def _is_page(response: Response) -> bool:
 
 # Formats --------------------------------------------------------------------------------------------------------------
 
-_GZIP: Final = b"\x1f\x8b\x08"
 _PARQUET_START_BYTES: Final = 4096
 _FORMAT_BY_CONTENT_TYPE: Final[dict[str, Format]] = {
     "text/csv": "csv",
