@@ -23,9 +23,11 @@ MOST_FAILING = 10_000
 SOURCES = f"""
     SELECT (SELECT coalesce(extract(epoch FROM now() - min(next_test_at)), 0)::float8 FROM data_sources
             WHERE next_test_at <= now() AND NOT is_paused) AS oldest_due_s,
-           (SELECT count(*) FROM (SELECT FROM data_sources WHERE status = 'failed' LIMIT {MOST_FAILING}) AS failing)
-             AS failing"""  # noqa: S608 - a number of ours
-"""Both are read off an index of their own."""
+           (SELECT count(*) FROM (SELECT FROM tenants CROSS JOIN LATERAL (
+                SELECT FROM data_sources WHERE tenant_id = tenants.id AND status = 'failed') AS theirs
+              LIMIT {MOST_FAILING}) AS failing) AS failing"""  # noqa: S608 - a number of ours
+"""The first by an index of its own, the second by the one of the list: an index on failed sources alone would be taken
+for pages of the list, too, and walked through for each."""
 
 
 def of_sources(row: Any) -> list[Metric]:

@@ -39,7 +39,7 @@ INDEXES = {
     f"data_sources_next_test_{name}_idx": f"data_sources (next_test_at)"
     f" WHERE next_test_at IS NOT NULL AND NOT is_paused AND status {is_so} 'passed'"
     for name, is_so in {"well": "=", "doubtful": "<>"}.items()
-} | {"data_sources_failing_idx": "data_sources (status) WHERE status = 'failed'"}
+}
 
 
 def upgrade() -> None:
