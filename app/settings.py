@@ -155,7 +155,20 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         ]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
-    return problems + list(_exposed_secrets(values)) + list(_idle_allowances(values))
+    exposed = [*_exposed_data(values), *_exposed_secrets(values)]
+    return problems + exposed + list(_idle_allowances(values))
+
+
+def _exposed_data(values: Mapping[str, Any]) -> Iterator[str]:
+    """The hub's own files are no source: whoever may preview sources would read its keys and its database there."""
+    root = Path(values["files_root"]).resolve()
+    own: dict[str, Path | None] = {
+        "data_dir": values.get("data_dir", Path(".hub")),
+        "signing_keys_file": values.get("signing_keys_file"),
+    }
+    for field, path in own.items():
+        if path is not None and path.resolve().is_relative_to(root):
+            yield f"HUB_FILES_ROOT: the hub's own files lie in it ({variable(field)}); choose a folder of its own"
 
 
 def _idle_allowances(values: Mapping[str, Any]) -> Iterator[str]:

@@ -44,6 +44,7 @@ MethodNotAllowedCode = Literal["method_not_allowed"]
 SourceCode = Literal[
     "source_name_not_resolved",
     "source_egress_refused",
+    "source_own_database",
     "source_connection_refused",
     "source_connect_timeout",
     "source_host_unreachable",
@@ -220,6 +221,7 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "name_taken": "This name is taken.",
     "source_name_not_resolved": "The host of the data source is not known to DNS.",
     "source_egress_refused": "The hub may not reach the data source.",
+    "source_own_database": "The source is the hub's own database.",
     "source_connection_refused": "Nothing listens where the data source should be.",
     "source_connect_timeout": "The data source did not answer the call.",
     "source_host_unreachable": "There is no route to the data source.",

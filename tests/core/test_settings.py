@@ -179,3 +179,33 @@ def test_loopback_is_dialled_where_it_is_said(tmp_path: Path) -> None:
     assert load({}, env_file=None).egress_loopback
     assert not load(production(tmp_path), env_file=None).egress_loopback
     assert not load({"HUB_EGRESS_LOOPBACK": "false"}, env_file=None).egress_loopback
+
+
+@pytest.mark.found("U1")
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HUB_FILES_ROOT": "/"}, "HUB_DATA_DIR"),
+        ({"HUB_FILES_ROOT": "/srv/hub", "HUB_DATA_DIR": "/srv/hub"}, "HUB_DATA_DIR"),
+        ({"HUB_FILES_ROOT": "/srv/x/..", "HUB_DATA_DIR": "/srv/hub"}, "HUB_DATA_DIR"),
+    ],
+)
+def test_a_folder_for_sources_that_holds_the_hubs_own_files_stops_the_start(
+    variables: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(variables, env_file=None)
+    assert any("HUB_FILES_ROOT" in problem and named in problem for problem in caught.value.problems)
+
+
+@pytest.mark.found("U1")
+def test_a_folder_for_sources_that_holds_the_signing_keys_stops_the_start(tmp_path: Path) -> None:
+    keys = tmp_path / "a.pem"
+    keys.write_bytes(b"x")
+    with pytest.raises(SettingsError) as caught:
+        load({"HUB_FILES_ROOT": str(tmp_path), "HUB_SIGNING_KEYS_FILE": str(keys)}, env_file=None)
+    assert any("HUB_SIGNING_KEYS_FILE" in problem for problem in caught.value.problems)
+
+
+def test_a_folder_beside_the_hubs_own_files_is_taken() -> None:
+    load({"HUB_DATA_DIR": "/srv/hub", "HUB_FILES_ROOT": "/srv/hub/files"}, env_file=None)

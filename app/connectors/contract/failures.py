@@ -24,6 +24,7 @@ Code = Literal[
     "not_reached",
     "name_not_resolved",
     "egress_refused",
+    "own_database",
     "connection_refused",
     "connect_timeout",
     "host_unreachable",
@@ -68,6 +69,9 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
         "configuration",
         False,
         "Ask the operator to allow it if it may be reached: addresses by HUB_EGRESS_ALLOW, files by HUB_FILES_ROOT.",
+    ),
+    "own_database": Explanation(
+        "configuration", False, "Name another one: it holds the hub's users, sessions and sealed secrets."
     ),
     "connection_refused": Explanation("network", True, "Check the port, and that the server is running."),
     "connect_timeout": Explanation("network", True, "Check the address and the firewalls between hub and server."),

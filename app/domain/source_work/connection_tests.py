@@ -11,6 +11,7 @@ from app.core.security import Principal
 from app.domain.parts import Parts
 from app.domain.source_work.echoes import without_secrets
 from app.domain.source_work.failures import as_refusal
+from app.domain.source_work.own_database import policy_of
 from app.domain.sources.reach import Reach
 from app.domain.sources.schemas import NewDataSource, Value
 from app.domain.sources.secrets import references
@@ -42,7 +43,7 @@ async def run_test(
     try:
         secrets = await references.resolved(parts.settings, reach.type, reach.secrets)
         check = (sandbox or parts.sandbox).check
-        result = await check(reach.type, reach.config, secrets, parts.egress, tenant=str(tenant_id))
+        result = await check(reach.type, reach.config, secrets, await policy_of(parts), tenant=str(tenant_id))
     except references.UnresolvedReference as error:
         return undialled(error.detail)
     except SandboxError as error:

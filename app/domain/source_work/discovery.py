@@ -23,6 +23,7 @@ from app.domain.source_work.connections import connection_of
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets
 from app.domain.source_work.failures import as_refusal
 from app.domain.source_work.models import SourceObject
+from app.domain.source_work.own_database import policy_of
 from app.domain.work import unit_of_work_of
 
 
@@ -53,8 +54,14 @@ async def discover(run: JobRun) -> dict[str, Any]:
     source, secrets = await _connection(run)
     total = 0
     stops: list[str] = []
+    policy = await policy_of(run.parts)
     batches = run.parts.sandbox.discover(
-        source.type, source.config, secrets, run.parts.egress, tenant=str(run.tenant_id), on_stopped=stops.append
+        source.type,
+        source.config,
+        secrets,
+        policy,
+        tenant=str(run.tenant_id),
+        on_stopped=stops.append,
     )
     try:
         async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]

@@ -16,6 +16,7 @@ from app.domain.source_work.catalogued_names import name_at_source, preview_with
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets
 from app.domain.source_work.failures import as_error, as_refusal
 from app.domain.source_work.models import SourceObject
+from app.domain.source_work.own_database import policy_of
 from app.domain.source_work.schemas import PreviewAsk
 from app.domain.sources.models import DataSource
 from app.domain.work import UnitOfWork
@@ -43,7 +44,7 @@ async def run_preview(
     request = PreviewRequest(path=tuple(map(name_at_source, path)), columns=columns, limit=ask.limit)
     try:
         found = await parts.sandbox.preview(
-            source.type, source.config, secrets, parts.egress, request, tenant=str(source.tenant_id)
+            source.type, source.config, secrets, await policy_of(parts), request, tenant=str(source.tenant_id)
         )
         return without_secrets(preview_with_catalogued_names(found), secrets)
     except SandboxError as error:

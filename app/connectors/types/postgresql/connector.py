@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 SchemaPattern = Annotated[str, Meta(min_length=1, max_length=63)]
 
 _SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")  # PostgreSQL documentation, "SSLRequest"
+_IDENTITY: Final = """
+SELECT system_identifier::text, (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database())
+FROM pg_catalog.pg_control_system()"""
 _BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 _KINDS: Final = {"r": "table", "p": "table", "v": "view", "m": "materialized_view", "f": "foreign_table"}
@@ -122,6 +125,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             try:
                 version = connection.get_settings().server_version
                 steps.server.update(product="PostgreSQL", version=str(version).partition(" ")[0])
+                await self._refuse_own(connection)
                 await self._look(connection)
             finally:
                 connection.terminate()
@@ -212,6 +216,23 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             raise explained from error
         return connection
 
+    async def _refuse_own(self, connection: asyncpg.Connection[Any]) -> None:
+        """Under whatever name or address it is dialled, and its replicas as well: raises `own_database`."""
+        import asyncpg
+
+        if (own := self.network.policy.own_database) is None:
+            return
+        try:
+            found = await connection.fetchrow(_IDENTITY, timeout=self.config.connect_timeout_s)
+        except asyncpg.PostgresError:
+            found = (
+                None  # something else that speaks the protocol, or keeps it to itself: the hub's own tells everybody
+            )
+        except Exception as error:
+            raise self._explain(error) from error
+        if found is not None and (found[0], found[1]) == own:
+            raise ConnectorError("own_database", "This is the hub's own database.")
+
     async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
         """One transaction for everything, because poolers may give the next one to another connection of theirs."""
         await connection.execute(f"{_BEGIN} {round(self.config.statement_timeout_s * 1000)}")
@@ -221,6 +242,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         """A connection inside a read-only transaction whose statements the server itself cuts off."""
         connection = await self._sign_in(*await self._reach(steps))
         try:
+            await self._refuse_own(connection)
             await self._begin(connection)
             yield connection
         except (ConnectorError, MemoryError, GeneratorExit):
