@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
-from bench import bodies, contestants, discovery, footprint, load, report, scheduler, seeding, works
+from bench import bodies, contestants, discovery, footprint, growth, load, report, scheduler, seeding, works
 from bench import sessions as session_crowds
 from bench.contestants import Server, StartFailed
 from bench.load import LoadFailed
@@ -32,7 +32,7 @@ _PARTS: dict[str, Callable[[Bench, Field], Iterator[Work]]] = {
 }
 _FOOTPRINT = ("start", "memory", "discover", "bodies")
 _SESSIONS = "sessions"
-_SECTIONS = ("scheduler",)
+_SECTIONS = ("scheduler", "growth")
 """Parts with a section of their own on the page; run alone, they replace that section and nothing else."""
 _PACKAGES = (
     "litestar",
@@ -65,7 +65,7 @@ def main() -> int:
     if any(part in _FOOTPRINT for part in parts):
         found, broken = _footprint(pace, parts, chosen.memory_requests, chosen.tables)
         bounds, problems = found, [*problems, *broken]
-    sections, broken = _own_sections(pace, parts, chosen.tests)
+    sections, broken = _own_sections(pace, parts, chosen.tests, chosen.rows)
     problems += broken
     if set(parts) <= set(_SECTIONS):
         return _replace_sections(sections, problems, None if chosen.quick else Path(chosen.out or _RESULTS))
@@ -76,7 +76,9 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _own_sections(pace: Pace, parts: Sequence[str], tests: int) -> tuple[dict[str, str], list[str]]:
+def _own_sections(
+    pace: Pace, parts: Sequence[str], tests: int, rows: Sequence[int]
+) -> tuple[dict[str, str], list[str]]:
     bench = Bench(pace, None, _progress)
     sections: dict[str, str] = {}
     if "scheduler" in parts:
@@ -84,6 +86,11 @@ def _own_sections(pace: Pace, parts: Sequence[str], tests: int) -> tuple[dict[st
         with _reported(bench, "scheduler"):
             measured = scheduler.measure(bench, tests)
             sections[scheduler.TITLE] = f"{_circumstances(load_before)}\n\n{measured}\n"
+    if "growth" in parts:
+        load_before = os.getloadavg()[0]
+        with _reported(bench, "growth"):
+            measured = growth.measure(bench, rows)
+            sections[growth.TITLE] = f"{_circumstances(load_before)}\n\n{measured}\n"
     return sections, bench.problems
 
 
@@ -116,12 +123,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tables", type=int, default=10_000, help="of the database that is discovered")
     parser.add_argument("--sessions", type=int, nargs="+", help="how many people are signed in, from few to many")
     parser.add_argument("--tests", type=int, default=scheduler.TESTS, help="that are due at once on the schedule")
+    parser.add_argument("--rows", type=int, nargs="+", default=growth.SIZES, help="of each list, from few to many")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--out", help="where to write the table; a whole run writes bench/RESULTS.md by itself")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.memory_requests, chosen.tables, chosen.tests = 1, 1.0, 5_000, 500, 100
-        chosen.sessions = [100, 1_000]
+        chosen.sessions, chosen.rows = [100, 1_000], (1_000, 3_000)
     return chosen
 
 

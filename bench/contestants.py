@@ -93,8 +93,8 @@ class Server:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
 
-def hub(data_dir: Path, settings: Mapping[str, str]) -> Command:
-    """The product as shipped: rate limits count, but do not refuse."""
+def hub(data_dir: Path, settings: Mapping[str, str], *options: str) -> Command:
+    """The product as shipped: rate limits count, but do not refuse. `options` are further ones of `hub serve`."""
     environment = {name: value for name, value in _surroundings().items() if not name.startswith("HUB_")}
     environment |= {
         "HUB_DATA_DIR": str(data_dir),
@@ -104,7 +104,7 @@ def hub(data_dir: Path, settings: Mapping[str, str]) -> Command:
         "HUB_LOGIN_RATE_LIMIT": _NO_LIMIT,
         **settings,
     }
-    arguments = [str(_BIN / "hub"), "serve", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]
+    arguments = [str(_BIN / "hub"), "serve", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1", *options]
     return Command("hub", arguments, environment, "/health/ready", data_dir.parent)
 
 

@@ -94,8 +94,10 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     }
     for role_id, (low, high) in memberships.items():
         yield f"""
-            INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
-            SELECT {_id("users")}, '{role_id}', '{TENANT}', {_AT} FROM generate_series({low}, {high}) AS i
+            INSERT INTO user_roles (user_id, role_id, tenant_id, created_at, user_email_key, user_created_at,
+                                    user_updated_at)
+            SELECT users.id, '{role_id}', '{TENANT}', {_AT}, users.email_key, users.created_at, users.updated_at
+            FROM generate_series({low}, {high}) AS i JOIN users ON users.id = {_id("users")}
         """
     yield f"""
         INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
@@ -151,8 +153,7 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
 
 @asynccontextmanager
 async def without_indexes(connection: Any) -> AsyncIterator[None]:
-    """For a million rows: indexes that hold no constraint are built anew at the end, which takes a third of the time.
-    The trigger that copies users into memberships is left out too, and its work done at once."""
+    """For many rows: indexes that hold no constraint are built anew at the end, which takes a third of the time."""
     found = await connection.fetch(
         """SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition
            FROM pg_index JOIN pg_class ON pg_class.oid = indrelid

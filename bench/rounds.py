@@ -65,6 +65,10 @@ class Bench:
 
     def problem(self, sentence: str) -> None:
         self._progress(f"BROKEN: {sentence}")
+
+    def tell(self, sentence: str) -> None:
+        """To whoever waits."""
+        self._progress(sentence)
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(sentence)
 

@@ -1,0 +1,103 @@
+"""What every list is asked, over the rows of `bench.crowd`: values that many, few and no rows have, and filters that
+clients set together. The bench measures the answers, a test looks at their plans."""
+
+from typing import Any
+from uuid import UUID
+
+from bench.crowd import (
+    CROWDED_ROLE,
+    CROWDED_SOURCE,
+    EMPTY_ROLE,
+    PUBLIC_ROLE,
+    SMALL_ROLE,
+    TENANT,
+    row_id,
+)
+
+NOBODY = UUID("0190ffff-0000-7000-8000-00000000dead")
+SHOWN = 51
+"""A page of fifty, and the row that tells whether there is another."""
+
+
+def places(user_id: UUID) -> dict[str, Any]:
+    """What a list is about, for those that are about one thing."""
+    return {
+        "tenant_id": TENANT,
+        "user_id": user_id,
+        "member_role_id": CROWDED_ROLE,
+        "data_source_id": CROWDED_SOURCE,
+        "current_session_id": NOBODY,
+    }
+
+
+OTHER_PLACES = {
+    "users.MEMBERS": [{"member_role_id": SMALL_ROLE}, {"member_role_id": EMPTY_ROLE}],
+    "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
+    "auth.SESSIONS": [{"user_id": NOBODY}],
+    "source_work.TESTS": [{"data_source_id": NOBODY}],
+    "source_work.OBJECTS": [{"data_source_id": NOBODY}],
+}
+"""A list that is about one thing is asked about small and empty ones, too."""
+
+
+def values(user_id: UUID) -> dict[str, list[str]]:
+    """By list and filter."""
+    return {
+        # What most rows have, what few have, what none has.
+        "users.email": ["person.5e5ed2d7a6e1@example.org", "nobody@example.org"],
+        "users.is_active": ["true", "false"],
+        "users.role_id": [str(role) for role in (PUBLIC_ROLE, CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "users.q": ["example.org", "barbara of", "p", "zz", "no such text", "%", "~", "李明"],
+        "roles.name": ["crowded", "no such name"],
+        "roles.is_system": ["true", "false"],
+        "roles.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "roles.q": ["people", "parcels", "p", "zz", "no such text", "_", "~"],
+        "data sources.name": ["crowded", "no such name"],
+        "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
+        "data sources.category": ["database", "cache", "file"],
+        "data sources.status": ["untested", "passed", "failed", "unsupported"],
+        "data sources.tag": ["shop", "old", "no such tag"],
+        "data sources.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "data sources.is_paused": ["false", "true"],
+        "data sources.q": ["rows of", "parcels", "r", "zz", "no such text", "-", "~"],
+        "tests.status": ["passed", "failed", "unsupported"],
+        "objects.kind": ["table", "view", "topic"],
+        "objects.is_active": ["true", "false"],
+        "objects.q": ["shop", "parcels", "s", "zz", "no such text", ".", "~"],
+        "jobs.status": ["succeeded", "failed", "queued"],
+        "jobs.kind": ["discover", "tidy", "nothing"],
+        "jobs.subject_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
+        "audit events.actor_id": [str(user_id), str(SMALL_ROLE), str(NOBODY)],
+        "audit events.action": ["data_source.test", "tenant.create", "nothing.at_all"],
+        "audit events.resource_type": ["data_source", "tenant", "nothing"],
+        "audit events.resource_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
+        "audit events.outcome": ["success", "refused", "failure"],
+        "audit events.from": ["2025-01-01T00:30:00Z", "2030-01-01T00:00:00Z"],
+        "audit events.to": ["2025-01-01T00:30:00Z", "2020-01-01T00:00:00Z"],
+    }
+
+
+def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
+    """By list, as clients ask."""
+    return {
+        # As clients ask: a table with two columns narrowed, a search within what is narrowed, a piece of the past.
+        "users": [
+            {"is_active": "false", "role_id": str(CROWDED_ROLE)},
+            {"q": "no such text", "is_active": "true"},
+            {"q": "barbara", "role_id": str(SMALL_ROLE)},
+        ],
+        "roles": [{"is_system": "false", "q": "no such text"}],
+        "data sources": [
+            {"type": "redis", "status": "failed"},
+            {"type": "kafka", "is_paused": "true"},
+            {"category": "cache", "q": "no such text"},
+            {"status": "failed", "tag": "shop"},
+        ],
+        "objects": [{"kind": "view", "is_active": "false"}, {"q": "no such text", "is_active": "true"}],
+        "jobs": [{"kind": "tidy", "status": "failed"}, {"subject_id": str(SMALL_ROLE), "status": "failed"}],
+        "audit events": [
+            {"resource_type": "tenant", "resource_id": str(SMALL_ROLE)},
+            {"actor_id": str(user_id), "from": "2025-01-01T00:30:00Z", "to": "2025-01-01T00:40:00Z"},
+            {"outcome": "refused", "from": "2025-01-01T00:00:00Z"},
+        ],
+    }
