@@ -462,6 +462,24 @@ async def test_ten_thousand_keys_are_a_few_patterns(
 
 
 @services
+@pytest.mark.found("D12")
+async def test_bytes_that_are_no_text_are_shown_and_said_to_be(
+    client: redis.Redis, open_port: int, loopback: EgressPolicy
+) -> None:
+    """Beyond the samples that tell what a column is, among keys, and in entries of streams."""
+    for number in range(8):
+        client.set(f"cafe:{number:02}", b"caf\xe9" if number == 7 else b"coffee")
+    client.xadd("drinks:1", {b"na\xefve": b"caf\xe9"})
+    source = connector(open_port, loopback)
+    cafes = await shown(source, "string", "cafe:*")
+    assert sorted(row[1] for row in cafes.rows)[:1] == ["caf\\xe9"]
+    assert len(cafes.notes) == 1
+    ((_, _, fields, _),) = (await shown(source, "stream", "drinks:1")).rows
+    assert fields == {"na\\xefve": "caf\\xe9"}
+    assert (await shown(source, "string", "cafe:*", limit=2)).notes == ()
+
+
+@services
 async def test_keys_that_are_no_text_are_found_again(
     client: redis.Redis, open_port: int, loopback: EgressPolicy
 ) -> None:

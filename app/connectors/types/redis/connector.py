@@ -57,6 +57,7 @@ from app.connectors.types.redis.session import (
     understood,
 )
 from app.connectors.types.redis.values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
@@ -193,12 +194,13 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
             shape = await self._shape(sessions, pattern)
             columns = preview.choose(shape.fields)
             names = [column.name for column in columns]
-            async for row in self._rows(sessions, keys, shape, names, request.max_value_bytes):
+            texts = ByteTexts()
+            async for row in self._rows(sessions, keys, shape, names, request.max_value_bytes, texts):
                 if row is None:
                     preview.truncated = True
                 elif not preview.add([row.get(name) for name in names]):
                     break
-        return preview.result()
+        return preview.result(notes=texts.notes)
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -320,10 +322,11 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
         shape: Shape,
         columns: Sequence[str],
         max_value_bytes: int,
+        texts: ByteTexts,
     ) -> AsyncIterator[Row | None]:
         for number, session in enumerate(sessions):
             own = [key for server, key in keys if server == number]
-            async for row in rows_of(session, own, shape, columns, max_value_bytes):
+            async for row in rows_of(session, own, shape, columns, max_value_bytes, texts):
                 yield row
 
     async def _find(

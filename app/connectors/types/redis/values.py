@@ -26,6 +26,7 @@ import msgspec
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.redis.session import MAX_REPLY_BYTES, Command, Session, TooLong
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.json_text import read_json
 from app.connectors.values.values import json_safe
 
@@ -182,18 +183,23 @@ async def _element_columns(kind: str, samples: Sequence[tuple[Session, bytes]]) 
 
 
 async def rows_of(
-    session: Session, keys: Sequence[bytes], shape: Shape, columns: Sequence[str], max_value_bytes: int
+    session: Session,
+    keys: Sequence[bytes],
+    shape: Shape,
+    columns: Sequence[str],
+    max_value_bytes: int,
+    texts: ByteTexts,
 ) -> AsyncIterator[Row | None]:
     """Rows of these keys, of which no other columns are needed. None stands for something that was too long to be
-    read, whole or in part."""
+    read, whole or in part. `texts` learns whether what stands in a column of texts was none."""
     binary = {field.name for field in shape.fields if field.type == "binary"}
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]
         lives = await session.ask(*(("TTL", key) for key in chunk))
         for key, life in zip(chunk, lives, strict=True):
-            frame = {"key": text(key), "ttl_s": life if isinstance(life, int) and life >= 0 else None}
+            frame = {"key": texts.shown(key), "ttl_s": life if isinstance(life, int) and life >= 0 else None}
             async for row in _rows_of_key(session, key, shape, columns, max_value_bytes):
-                yield row if row is None else {**frame, **_written(row, binary)}
+                yield row if row is None else {**frame, **_written(row, binary, texts)}
 
 
 async def _rows_of_key(
@@ -296,8 +302,8 @@ def _read_piece(reply: list[Any], kind: str, place: Any) -> tuple[list[tuple[Any
     return elements, None if int(cursor) == 0 else int(cursor)
 
 
-def _entry(fields: list[bytes]) -> dict[str, str]:
-    return {text(name): text(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
+def _entry(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _after(entry: str) -> str:
@@ -306,13 +312,16 @@ def _after(entry: str) -> str:
     return f"{milliseconds}-{int(number) + 1}"
 
 
-def _written(row: Row, binary: set[str]) -> Row:
-    return {name: _value(value, name in binary) for name, value in row.items()}
+def _written(row: Row, binary: set[str], texts: ByteTexts) -> Row:
+    return {name: _value(value, name in binary, texts) for name, value in row.items()}
 
 
-def _value(value: Any, is_binary: bool) -> Any:
+def _value(value: Any, is_binary: bool, texts: ByteTexts) -> Any:
+    """The fields of a stream's entry are texts in any case: their names are no columns."""
+    if isinstance(value, dict) and all(isinstance(name, bytes) for name in value):
+        return {texts.shown(name): texts.shown(item) for name, item in value.items()}
     if isinstance(value, bytes) and not is_binary:
-        return text(value)
+        return texts.shown(value)
     return json_safe(value)
 
 
