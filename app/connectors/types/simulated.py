@@ -1,5 +1,4 @@
 """A source that is not there: it does what its config says, so that clients and tests can rehearse without a server.
-from app.connectors.values.preview import Preview
 
 Everything follows from the config alone: which step fails and how, how long each takes, what is inside, and how that
 drifts from one generation to the next. Nothing is dialled and no name looked up. Development only.

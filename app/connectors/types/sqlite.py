@@ -208,19 +208,21 @@ class Sqlite(Connector[SqliteConfig, NoSecrets]):
     async def _object(self, database: aiosqlite.Connection, name: str, kind: str, has_rowid: bool) -> DiscoveredObject:
         """A view onto something that is gone, or a virtual table of an unknown module, has no fields that can be known;
         it is in the file all the same."""
+        notes: list[str] = []
         try:
             rows = await self._rows(database, _COLUMNS, name)
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorname", "") not in {"SQLITE_ERROR", "SQLITE_AUTH"}:
                 raise
             rows = []
+            notes.append(self._explain(error).message)
         is_alias = has_rowid and sum(1 for *_, key in rows if key) == 1
         fields = [
             DiscoveredField(column, _portable(declared), declared, _is_nullable(row, is_alias), position)
             for position, row in enumerate(rows, 1)
             for column, declared, *_ in (row,)
         ]
-        return DiscoveredObject.at((name,), kind, fields)
+        return DiscoveredObject.at((name,), kind, fields, notes)
 
 
 # The catalog ----------------------------------------------------------------------------------------------------------

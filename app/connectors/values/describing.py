@@ -38,11 +38,13 @@ Look = Callable[[], Awaitable[Description]]
 
 class Describer:
     """Of one discovery. `at_once` objects are looked into at a time; the only object of a source has nothing to hide,
-    and what is wrong with it is raised."""
+    and what is wrong with it is raised. Some servers fail for single objects as a matter of course: `most_borne` is how
+    many of theirs."""
 
-    def __init__(self, at_once: int = 1, *, is_only_one: bool = False) -> None:
+    def __init__(self, at_once: int = 1, *, is_only_one: bool = False, most_borne: int = MAX_BORNE) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._is_only_one = is_only_one
+        self._most_borne = most_borne
         self._borne = 0
 
     async def describe(
@@ -63,7 +65,7 @@ class Describer:
         if code not in _OF_THE_OBJECT:
             self._borne += 1
         is_borne = code is None or code in _OF_THE_OBJECT or code in _PERHAPS_OF_THE_SERVER
-        if self._is_only_one or not is_borne or self._borne > MAX_BORNE:
+        if self._is_only_one or not is_borne or self._borne > self._most_borne:
             raise error
         return error.message if isinstance(error, ConnectorError) else unexpected(error)
 

@@ -1,5 +1,4 @@
 """Delta Lake tables, in the hub's folder for files or in S3 compatible stores.
-from app.connectors.values.preview import Preview
 
 The log is replayed by `delta_log`, data files are read in ranges by `parquet_rows`; both see a table through a `Store`
 only. For S3 that is the one of the type `s3`, its address pinned as there; for a local table it is the table's folder,
@@ -32,6 +31,8 @@ from app.connectors.types.delta_lake.log import Add, Snapshot, load, path_below
 from app.connectors.types.delta_lake.schema import Column, columns_of
 from app.connectors.types.s3.access import AccessKeyId, PathStyle, Region, S3Secrets, refuse_half_a_key
 from app.connectors.types.s3.connector import S3, S3Config
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 
@@ -41,7 +42,6 @@ _MAX_TABLES_OF_A_CHECK: Final = 10
 _MAX_FILES_OF_A_PREVIEW: Final = 200
 _BATCH: Final = 20
 _S3_LOCATION: Final = re.compile(r"s3a?://([A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(.*))?")
-_UNREADABLE: Final = frozenset({"not_found", "permission_denied", "response_invalid", "response_too_large"})
 
 
 class DeltaLakeConfig(HttpConfig, frozen=True, kw_only=True):
@@ -171,18 +171,15 @@ class DeltaLake(Connector[DeltaLakeConfig, DeltaLakeSecrets]):
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._store() as store:
             tables = self._tables()
-            for start in range(0, len(tables), _BATCH):
-                yield [await self._object(store, *table) for table in tables[start : start + _BATCH]]
+            describer = Describer(is_only_one=not self.config.tables)
+            for some in slices(tables, _BATCH):
+                yield await together(
+                    describer.describe(path, "table", partial(self._look_into, store, folder)) for path, folder in some
+                )
 
-    async def _object(self, store: Store, path: tuple[str, ...], folder: str) -> DiscoveredObject:
-        """Of several tables, one that cannot be read has no fields; alone, it is the failure."""
-        try:
-            columns = columns_of((await load(store, folder)).metadata)
-        except ConnectorError as error:
-            if not self.config.tables or error.code not in _UNREADABLE | {"unsupported"}:
-                raise
-            columns = ()
-        return DiscoveredObject.at(path, "table", [column.field(place) for place, column in enumerate(columns, 1)])
+    async def _look_into(self, store: Store, folder: str) -> Description:
+        columns = columns_of((await load(store, folder)).metadata)
+        return Description([column.field(place) for place, column in enumerate(columns, 1)])
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.connectors.contract.base import Connector
@@ -24,6 +26,8 @@ from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.message_rows import Facts, as_fields, read_bodies, text_or_base64
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
@@ -94,14 +98,12 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
         """A topic whose messages may not be read, or cannot be, is shown with what is known of every message."""
         async with self._cluster() as cluster:
             topics = [topic for topic in sorted(cluster.topics) if self._shows(topic, cluster)]
-            turns = asyncio.Semaphore(_SAMPLES_AT_ONCE)
-            for start in range(0, len(topics), _BATCH):
-                batch = topics[start : start + _BATCH]
-                facts = await asyncio.gather(*(self._facts(cluster, topic, turns) for topic in batch))
-                yield [
-                    DiscoveredObject.at((topic,), "topic", as_fields(fact))
-                    for topic, fact in zip(batch, facts, strict=True)
-                ]
+            describer, known = Describer(_SAMPLES_AT_ONCE, most_borne=sys.maxsize), as_fields(_read([])[0])
+            for some in slices(topics, _BATCH):
+                yield await together(
+                    describer.describe((topic,), "topic", partial(self._look_into, cluster, topic), known)
+                    for topic in some
+                )
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """The newest messages come first. Types and members of values are told by all messages that were read."""
@@ -140,22 +142,11 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
             return False
         return is_shown(topic, self.config.include_topics, self.config.exclude_topics)
 
-    async def _facts(self, cluster: Cluster, topic: str, turns: asyncio.Semaphore) -> Sequence[Facts]:
-        if not self.config.sample_messages:
-            return _read([])[0]
-        async with turns:
-            try:
-                sample = await cluster.log(topic, MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
-            except ConnectorError as error:
-                if error.code not in _OF_ONE_TOPIC:
-                    raise
-                sample = []
-        return _read(sample)[0]
-
-
-_OF_ONE_TOPIC: Final = frozenset(
-    {"permission_denied", "not_found", "driver_missing", "response_invalid", "server_error"}
-)
+    async def _look_into(self, cluster: Cluster, topic: str) -> Description:
+        sample: list[Any] = []
+        if self.config.sample_messages:
+            sample = await cluster.log(topic, MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
+        return Description(as_fields(_read(sample)[0]))
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ types only.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta, Struct
@@ -41,6 +42,7 @@ from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_st
 from app.connectors.types.mongodb.members import Member, Members, without_tls
 from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
+from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
@@ -209,8 +211,11 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as client:
+            describer = Describer(_AT_ONCE, most_borne=sys.maxsize)
             async for batch in batches(self._everything(client), _BATCH):
-                yield await self._described(client, batch)
+                yield await together(
+                    describer.describe(one.path, one.kind, partial(self._look_into, client, one)) for one in batch
+                )
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview, texts = Preview(request), ByteTexts()
@@ -426,23 +431,8 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
                 return found
         raise ConnectorError("not_found", "There is no such collection or view.")
 
-    async def _described(self, client: Client, batch: Sequence[Found]) -> list[DiscoveredObject]:
-        turns = asyncio.Semaphore(_AT_ONCE)
-
-        async def describe(found: Found) -> DiscoveredObject:
-            async with turns:
-                return DiscoveredObject.at(found.path, found.kind, await self._fields_or_none(client, found))
-
-        return list(await asyncio.gather(*(describe(found) for found in batch)))
-
-    async def _fields_or_none(self, client: Client, found: Found) -> tuple[DiscoveredField, ...]:
-        """None of a view that is broken or slow, or of a collection that may not be read: it is there nevertheless."""
-        try:
-            return await self._asked(self._fields(client, found))  # type: ignore[no-any-return]
-        except ConnectorError as error:
-            if error.code in {"permission_denied", "not_found", "server_error", "timeout"}:
-                return ()
-            raise
+    async def _look_into(self, client: Client, found: Found) -> Description:
+        return Description(await self._asked(self._fields(client, found)))
 
     async def _fields(self, client: Client, found: Found) -> tuple[DiscoveredField, ...]:
         """The same ones each time, as long as the first and the last documents stay. Only a stored collection can be

@@ -151,14 +151,15 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
 
     async def _object(self, kind: Kind, item: Mapping[str, Any], streams: Streams | None) -> DiscoveredObject:
         called = _called(kind, item)
-        sample: list[Any] = []
+        sample, notes = list[Any](), list[str]()
         if called == "stream" and streams is not None:
             try:
                 sample = await streams.end(item["name"], MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
             except ConnectorError as error:
                 if error.code not in {"permission_denied", "not_found", "server_error"}:
                     raise
-        return DiscoveredObject.at((kind, item["name"]), called, as_fields(_read(sample, called == "stream")[0]))
+                notes.append(error.message)
+        return DiscoveredObject.at((kind, item["name"]), called, as_fields(_read(sample, called == "stream")[0]), notes)
 
     async def _refuse_unless_stream(self, path: Sequence[str]) -> None:
         item: Mapping[str, Any] | None = None
