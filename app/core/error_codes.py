@@ -128,6 +128,7 @@ Code = Literal[
 ]
 
 FaultCode = Literal[
+    "ambiguous_name",
     "blank",
     "duplicate",
     "forbidden_character",

@@ -91,7 +91,6 @@ async def test_a_name_that_was_never_discovered_is_looked_for_at_the_source(hub:
     "name",
     [
         "public.nope",
-        "orders",
         "nope",
         "public",
         "public.orders.id",

@@ -1,13 +1,13 @@
 """Previews: sample rows of one object."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.objects import PreviewRequest, PreviewResult, unqualify
+from app.connectors.contract.objects import PreviewRequest, PreviewResult, qualify, unqualify
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import BadRequest, Fault, NotFound
 from app.core.listing import parse_uuid
@@ -21,18 +21,57 @@ from app.domain.source_work.schemas import PreviewAsk
 from app.domain.sources.models import DataSource
 from app.domain.work import UnitOfWork
 
+MAX_LOOKED_AT = 200
+MAX_CANDIDATES = 10
+MAX_DOTS = 20
+
 
 async def path_of(work: UnitOfWork, source_id: UUID, name: str) -> tuple[str, ...]:
-    """The path of an object by its id or qualified name, whether it was discovered or not. Raises NotFound."""
+    """The path of an object by its id or qualified name, whether it was discovered or not; of one that was, by the end
+    of its path, too, quoted or not, where no other ends so. Raises NotFound, or BadRequest with the candidates.
+    """
     wanted = SourceObject.qualified_name == name
     if len(name) == 36 and name.count("-") == 4:
         wanted = (SourceObject.id == _uuid_or_none(name)) | wanted
-    statement = select(SourceObject.path).where(SourceObject.data_source_id == source_id, wanted)
-    found = await work.session.scalar(statement)
+    of_source = select(SourceObject.path).where(SourceObject.data_source_id == source_id)
+    found = await work.session.scalar(of_source.where(wanted))
+    if found is not None:
+        return tuple(found)
+    parts = _parts_of(name)
+    named = of_source.where(SourceObject.is_active, SourceObject.name.in_({name, *parts[-1:], *_after_each_dot(name)}))
+    paths = await work.session.scalars(named.order_by(SourceObject.qualified_name).limit(MAX_LOOKED_AT))
+    candidates = [tuple(path) for path in paths if _is_meant(tuple(path), name, parts)]
+    if len(candidates) > 1:
+        raise _ambiguous(candidates)
+    if not candidates and not parts:
+        raise NotFound
+    return candidates[0] if candidates else parts
+
+
+def _parts_of(name: str) -> tuple[str, ...]:
+    """Empty where it is no qualified name."""
     try:
-        return tuple(found) if found is not None else unqualify(name)
+        return unqualify(name)
     except ValueError:
-        raise NotFound from None
+        return ()
+
+
+def _after_each_dot(name: str) -> list[str]:
+    """What may be the last name, should dots belong to names."""
+    pieces = name.split(".")
+    return [".".join(pieces[place:]) for place in range(1, min(len(pieces), MAX_DOTS))]
+
+
+def _is_meant(path: tuple[str, ...], name: str, parts: tuple[str, ...]) -> bool:
+    """By the end of the path, whole names only: one by one, or as they would be written without quotes."""
+    is_named = bool(parts) and path[-len(parts) :] == parts
+    return is_named or any(".".join(path[place:]) == name for place in range(len(path)))
+
+
+def _ambiguous(candidates: Sequence[tuple[str, ...]]) -> BadRequest:
+    shown = [qualify(path) for path in candidates[:MAX_CANDIDATES]]
+    faults = [Fault("object", "ambiguous_name", f"could be {each}") for each in shown]
+    return BadRequest("Several objects have this name: give the qualified name of one.", errors=faults)
 
 
 async def run_preview(

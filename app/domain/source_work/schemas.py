@@ -72,6 +72,6 @@ class ObjectOut(Output):
 
 class PreviewAsk(Input):
     object: Annotated[str, Meta(min_length=1, max_length=2000, examples=["public.orders"])]
-    """The id or the qualified name of an object."""
+    """The id or the qualified name of an object; of a discovered one also the end of it, where no other ends so."""
     columns: Annotated[list[Annotated[str, Meta(max_length=500)]], Meta(min_length=1, max_length=500)] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
