@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 LOCK_TIMEOUT_MS = 500
 """Below the promised second, with room for what the statement does once it has the lock."""
-PAGES_AT_ONCE = 64
-"""Half a megabyte: some thousand rows, whose locks are held for a fraction of a second."""
+PAGES_AT_ONCE = 16
+"""Of 8 kB: some thousand rows, whose locks are held for a fraction of a second."""
 
 
 def in_steps(table: str, *statements: str) -> None:
