@@ -65,7 +65,7 @@ class KeyPatterns:
         """Sorted by pattern and type."""
         found = []
         for (above, _), name, pattern in self._groups:
-            pattern.glob = self._separator.join((*above, name or "*"))
+            pattern.glob = self._separator.join((*above, "*" if name is None else name))
             found.append(pattern)
         return iter(sorted(found, key=lambda pattern: (pattern.glob, pattern.kind)))
 
