@@ -243,7 +243,7 @@ async def test_each_piece_of_work_has_a_process_of_its_own(faulty: ConnectorSand
     assert template not in faulty.pids
     assert (await check(faulty, "well")).status == "passed"
     assert faulty.template_pids == {template}
-    await asyncio.gather(first, second)
+    await leave(first, second)
     assert not faulty.pids
 
 
@@ -259,7 +259,7 @@ async def test_a_process_inherits_nothing_that_is_open_for_others(faulty: Connec
     await until(lambda: len(faulty.pids) == 3)
     result = await check(faulty, "descriptors", "9")
     assert result.status == "passed", result
-    await asyncio.gather(*others)
+    await leave(*others)
 
 
 async def test_a_template_that_was_killed_is_not_missed(faulty: ConnectorSandbox) -> None:
@@ -283,6 +283,7 @@ async def test_a_template_that_is_killed_takes_its_children_along(faulty: Connec
     await until(lambda: not is_alive(child))
 
 
+@pytest.mark.slow
 async def test_few_templates_wait_at_once() -> None:
     sandbox = ConnectorSandbox(packages=registry.PACKAGES)
     try:
@@ -344,6 +345,12 @@ def test_connector_processes_end_with_a_hub_that_is_killed() -> None:
     while any(is_alive(pid) for pid in pids) and time.monotonic() < ends:
         time.sleep(0.02)
     assert not any(is_alive(pid) for pid in pids)
+
+
+async def leave(*hanging: asyncio.Task[TestResult]) -> None:
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
 
 
 def is_alive(pid: int) -> bool:
