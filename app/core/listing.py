@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, collate, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -432,7 +432,8 @@ def search_filter(*columns: Column, index: str) -> Filter:
         return text.like(_pattern("% ", name))
 
     def of_symbols(name: str) -> ColumnElement[bool]:
-        is_inside = func.strpos(text, _asked(name)) > literal_column("0")  # LIKE would be looked for in the index, too
+        # Of another collation than the index: its statistics count, but it is not looked for in it, trigram by trigram.
+        is_inside = collate(text, "C").like(_pattern("%", name))
         return and_(symbols(text).contains(symbols(_asked(name))), is_inside)
 
     def choose(asked: str) -> Callable[[str], ColumnElement[bool]]:
