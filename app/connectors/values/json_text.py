@@ -2,7 +2,8 @@
 
 What a floating point number does not say, `12345678901234567890.5` or `1e400`, keeps its digits, as PostgreSQL's `json`
 keeps them: as a text, and as a `decimal` where the type of a field is told by its values. What tools write although no
-standard has it is read as it is meant: `NaN`, `Infinity`, and one half of a surrogate pair.
+standard has it is read as it is meant: `NaN`, `Infinity`. One half of a surrogate pair, which no answer could carry
+and no catalogue could hold, stands as `\\udXXX`: as a name of a field, it would keep everything else out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import json_safe, surrogates_replaced
 
 _MAX_INTEGER_DIGITS: Final = 4_300
 """Python's own limit: turning more of them into a number costs the square of their count."""
@@ -32,9 +33,14 @@ def decode_json(text: str | bytes) -> Any:
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
         try:
-            return json.loads(text, parse_float=exact_number, parse_int=_exact_integer)
+            value = json.loads(text, parse_float=exact_number, parse_int=_exact_integer)
         except ValueError:
             raise msgspec.DecodeError(str(error)) from None
+        return surrogates_replaced(value) if _may_hold_surrogates(text) else value
+
+
+def _may_hold_surrogates(text: str | bytes) -> bool:
+    return b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower()
 
 
 def read_json(text: str | bytes) -> Any:

@@ -115,16 +115,17 @@ def without_surrogates(value: Any) -> Any:
     try:
         msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return _replaced(value)
+        return surrogates_replaced(value)
     return value
 
 
-def _replaced(value: Any) -> Any:
+def surrogates_replaced(value: Any) -> Any:
+    """As `without_surrogates`, of values that are not JSON-safe yet. What is ASCII stays of its type."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_replaced(key): _replaced(item) for key, item in value.items()}
-    return [_replaced(item) for item in value] if isinstance(value, list) else value
+        return {surrogates_replaced(key): surrogates_replaced(item) for key, item in value.items()}
+    return [surrogates_replaced(item) for item in value] if isinstance(value, list) else value
 
 
 def cut(text: str, max_bytes: int) -> str:
