@@ -16,8 +16,10 @@ _TOGETHER = frozenset(("LATIN", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMO
 """Scripts that are written within one word (UTS 39 section 5.2, "highly restrictive")."""
 _OF_NO_SCRIPT = frozenset(("MODIFIER", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"))
 _LIKE_LATIN = str.maketrans(
-    "авсеһіјкӏмнорԛѕтуѵԝхԁьүαβεηικμνορτυχωօսհոցզᎠᎡᎢᎪᎫᎬᎳᎷᎻᎽᏀᏃᏚᏞᏟᏢᏦᏴꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴıɩɑɡ",
-    "abcehijklmhopqstyvwxdbyabehikmnoptuxwouhngqdrtajewmhygzslcpkbbpdtgkjczfmnlsrvhwxyaeiouiiag",
+    "авсеһіјкӏмнорԛѕтуѵԝхԁьүαβεηικμνορτυχωօսհոցզᎠᎡᎢᎪᎫᎬᎳᎷᎻᎽᏀᏃᏚᏞᏟᏢᏦᏴꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴıɩɑɡ"
+    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "abcehijklmhopqstyvwxdbyabehikmnoptuxwouhngqdrtajewmhygzslcpkbbpdtgkjczfmnlsrvhwxyaeiouiiag"
+    "abcdefghijklmnoprstuvwyz",
 )
 """Of Cyrillic, Greek, Armenian, Cherokee, Lisu and rare Latin, folded, by the shape of their capitals or small ones."""
 _SYMBOLS = frozenset("αβεημτχω")

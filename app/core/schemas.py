@@ -82,10 +82,11 @@ def _clearable(field: FieldInfo) -> Any:
 
 
 INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Characters that show nothing (Unicode's Default_Ignorable_Code_Point): names that differ in them look the same."""
+"""Characters that show nothing (Unicode's Default_Ignorable_Code_Point, and the Braille pattern without a dot): names
+that differ in them look the same."""
 
 
 def folded(text: str) -> str:

@@ -76,6 +76,10 @@ def test_what_people_write_is_taken(name: str) -> None:
         ("ꓮꓓꓟꓲꓠ", "admin"),
         ("АСЕ ТЕАМ", "ace team"),
         ("admın", "admin"),
+        ("ᴀᴅᴍɪɴ", "admin"),
+        ("ᴘᴜʙʟɪᴄ", "public"),
+        ("ad⠀min", "admin"),
+        ("admin⠀", "admin"),
         ("Ada", "ada"),
     ],
 )
