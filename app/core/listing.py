@@ -568,7 +568,11 @@ _BY_NAME: dict[str, Callable[[str], Any]] = {
 COMMON_PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": STRING | {"description": "The next_cursor of the page before."},
-    "count": {"type": "string", "enum": ["exact"], "description": "Ask for `total`."},
+    "count": {
+        "type": "string",
+        "enum": ["exact"],
+        "description": "Ask for `total`; the only part of a list whose cost grows with it.",
+    },
 }
 IN_MEMORY_PARAMETERS: dict[str, dict[str, Any]] = COMMON_PARAMETERS | {
     "sort": {"type": "string", "enum": ["name", "-name"], "default": "name"},
