@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="migrate where it may, then serve the API")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=_number(1, 65535), default=8000, help="(default: %(default)s)")
+    serve.add_argument("--port", type=_number(1, 65535), default=8000, help="port to listen on (default: %(default)s)")
     serve.add_argument("--workers", type=_number(1, 256), help="server processes (default: HUB_WORKERS, or 1)")
     serve.add_argument("--no-worker", action="store_true", help=f"leave jobs to `{HUB} worker` processes")
     serve.set_defaults(run=_serve)
@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser(
         "migrate", help="bring the database up to date, one revision back, or say where it is"
     )
-    migrate.add_argument("direction", nargs="?", choices=("up", "down", "status"), default="up")
-    migrate.add_argument("--yes", action="store_true", help="with `down`: what goes with it may go")
+    migrate.add_argument("direction", nargs="?", choices=("up", "down", "status"), default="up", help="(default: up)")
+    migrate.add_argument("--yes", action="store_true", help="needed for `down`: what goes with the revision may go")
     migrate.set_defaults(run=_migrate)
 
     admin = commands.add_parser("create-admin", help="make the first or another admin")
@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     admin.set_defaults(run=_create_admin)
 
-    reset = commands.add_parser("reset-password", help="give somebody a new password, and lift a lock")
+    reset = commands.add_parser(
+        "reset-password", help="give somebody a new password, lift a lock, and sign them out everywhere"
+    )
     reset.add_argument("--email", required=True)
     reset.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     reset.set_defaults(run=_reset_password)
@@ -62,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     openapi = commands.add_parser("openapi", help="print the OpenAPI 3.1 document; needs no database")
-    openapi.add_argument("--out", type=Path, metavar="FILE")
+    openapi.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: standard output)")
     openapi.set_defaults(run=_openapi)
 
     demo = commands.add_parser("demo", help="the main job, end to end, on real data")
@@ -72,13 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("file", type=Path, metavar="FILE")
     backup.set_defaults(run=_backup)
 
-    restore = commands.add_parser("restore", help="put a backup into an empty database")
+    restore = commands.add_parser("restore", help="put a backup into an empty database, or in place of what is there")
     restore.add_argument("file", type=Path, metavar="FILE")
     restore.add_argument("--replace", action="store_true", help="delete what is in the database first")
     restore.set_defaults(run=_restore)
 
     keys = commands.add_parser("keys", help="the keys for stored secrets and access tokens")
-    keys.add_argument("action", choices=("generate", "list", "rotate"))
+    keys.add_argument(
+        "action", choices=("generate", "list", "rotate"), help="a new one; who uses which; seal anew with the first"
+    )
     keys.set_defaults(run=_keys)
     return parser
 

@@ -194,8 +194,11 @@ def _exposed_secrets(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unknown(name: str, known: Mapping[str, str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"{name}: is not a setting of the hub" + (f"; did you mean {near[0]}?" if near else "")
+    """What all names begin with makes none of them alike."""
+    if name in {"HUB_HOST", "HUB_PORT"}:
+        return f"{name}: is not a setting of the hub; `{HUB} serve --{name[4:].lower()}` takes it"
+    near = get_close_matches(name.removeprefix("HUB_"), [each.removeprefix("HUB_") for each in known], n=1)
+    return f"{name}: is not a setting of the hub" + (f"; did you mean HUB_{near[0]}?" if near else "")
 
 
 def _value(field: str, text: str) -> Any:

@@ -51,6 +51,15 @@ def test_a_near_miss_gets_a_suggestion() -> None:
     assert "did you mean HUB_POOL_SIZE?" in problems_of(HUB_POOLSIZE="3")[0]
 
 
+def test_what_resembles_nothing_gets_no_suggestion() -> None:
+    assert "did you mean" not in problems_of(HUB_PROT="1")[0]
+
+
+@pytest.mark.parametrize("option", ["host", "port"])
+def test_an_option_given_as_a_setting_is_named_as_one(option: str) -> None:
+    assert f"serve --{option}` takes it" in problems_of(**{f"HUB_{option.upper()}": "8123"})[0]
+
+
 def test_names_of_others_are_none_of_ours() -> None:
     assert load({"PATH": "x", "GITHUB_TOKEN": "y", "HUBBLE": "z"}, env_file=None) == load({}, env_file=None)
 
