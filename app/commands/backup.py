@@ -41,6 +41,8 @@ def back_up(settings: Settings, file: Path) -> int:
     try:
         if file.exists():
             raise CommandFailed(f"{file} exists: name another file, or delete it first.")
+        if not file.parent.is_dir():
+            raise CommandFailed(f"{file.parent} is no folder: make it first, or name another one.")
         with database(settings) as target, _client(target) as client:
             partial = file.with_name(f"{file.name}.partial")
             try:
@@ -183,6 +185,8 @@ def _without_password(url: str) -> tuple[str, str | None]:
 
 def _revision_in(client: _Client, file: Path) -> str:
     """The schema of the backup. Raises CommandFailed where it is none, or one of a newer hub."""
+    if not file.is_file():
+        raise CommandFailed(f"{file} is no file: name one that `{HUB} backup` wrote.")
     with file.open("rb") as archive:
         if archive.read(len(MAGIC)) != MAGIC:
             raise CommandFailed(f"{file} is no backup: `{HUB} backup` writes archives of pg_dump's own format.")

@@ -138,7 +138,7 @@ def test_a_backup_that_does_not_fit_changes_nothing(used_folder: Path, tmp_path:
     (tmp_path / "half.backup").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     (tmp_path / "text.backup").write_text("SELECT 1;")
     before = ask(used_folder, "SELECT count(*) FROM roles")
-    for name, sentence in [("half", "failed|refused"), ("text", "is no backup"), ("missing", "No such file")]:
+    for name, sentence in [("half", "failed|refused"), ("text", "is no backup"), ("missing", "is no file")]:
         ended = run(used_folder, "restore", "--replace", str(tmp_path / f"{name}.backup"))
         assert ended.returncode == 1
         assert any(words in ended.stderr for words in sentence.split("|")), ended.stderr
@@ -172,6 +172,12 @@ def test_a_file_that_exists_is_not_written_over(used_folder: Path, tmp_path: Pat
     ended = run(used_folder, "backup", str(file))
     assert (ended.returncode, file.read_text()) == (1, "precious")
     assert "exists: name another" in ended.stderr
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    ended = run(tmp_path / "data", "backup", str(tmp_path / "nowhere" / "hub.backup"))
+    assert ended.returncode == 1
+    assert f"{tmp_path / 'nowhere'} is no folder" in ended.stderr
 
 
 # --- A server that is not embedded ---
