@@ -87,6 +87,7 @@ def _new_id() -> str:
 def _list(settings: Settings) -> int:
     with database(settings) as target:
         bring_up_to_date(target)
+        refuse_replaced_keys(settings, target.app_url)
         return asyncio.run(_print_keys(settings, target.app_url))
 
 
@@ -139,6 +140,7 @@ def _rotate(settings: Settings) -> int:
     is_ours = settings.secret_keys is None
     with database(settings, exclusive=is_ours) as target:
         bring_up_to_date(target)
+        refuse_replaced_keys(settings, target.app_url)
         return asyncio.run(_rotate_in(settings, target.app_url, add_key=is_ours))
 
 

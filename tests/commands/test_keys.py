@@ -83,6 +83,13 @@ def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> N
     replaced = run(data_dir, "check")
     assert replaced.returncode == 1
     assert "replaced under its id" in replaced.stdout
+    for action in ("list", "rotate"):
+        refused = run(data_dir, "keys", action)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "bring it back" in refused.stderr
+    path.unlink()
+    assert "bring it back" in run(data_dir, "keys", "list").stderr
+    assert not path.exists()
 
 
 @pytest.mark.slow
