@@ -33,10 +33,16 @@ def in_steps(table: str, *statements: str) -> None:
 def create_indexes(indexes: Mapping[str, str]) -> None:
     """By name what they are on, as in `users (tenant_id, email)`. Where the table is empty, as on a first start, at
     once: a concurrent build waits three times for whoever is connected."""
+    tables = {definition.split()[0] for definition in indexes.values()}
+    empty = {table for table in sorted(tables) if _is_empty(table)}
+    at_once = {name: definition for name, definition in indexes.items() if definition.split()[0] in empty}
+    if at_once:
+        created = "; ".join(
+            f"CREATE INDEX IF NOT EXISTS {name} ON {definition}" for name, definition in at_once.items()
+        )
+        op.execute(f"DO $indexes$ BEGIN {created}; END $indexes$")  # in one round trip: a first start is waited for
     for name, definition in indexes.items():
-        if _is_empty(definition.split()[0]):
-            op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {definition}")
-        else:
+        if name not in at_once:
             _create_concurrently(name, definition)
 
 
@@ -73,7 +79,8 @@ def set_not_null(table: str, *columns: str) -> None:
 def analyze(tables: Iterable[str]) -> None:
     """A new index on an expression has no statistics before this, and the planner guesses."""
     for table in tables:
-        _alone(f"ANALYZE {table}")
+        if not _is_empty(table):
+            _alone(f"ANALYZE {table}")
 
 
 def _create_concurrently(name: str, definition: str) -> None:

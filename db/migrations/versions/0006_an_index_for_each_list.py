@@ -122,8 +122,9 @@ def upgrade() -> None:
     for name in SEARCHES:
         op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS {SAMPLES}")
     for table, columns in FILTERED.items():
-        for column in columns:
-            op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET (n_distinct = {VALUES})")
+        op.execute(
+            f"ALTER TABLE {table} " + ", ".join(f"ALTER {column} SET (n_distinct = {VALUES})" for column in columns)
+        )
     schema_changes.analyze(sorted({definition.split()[0] for definition in (INDEXES | SEARCHES).values()}))
 
 
@@ -155,8 +156,7 @@ def _copy_users_into_user_roles() -> None:
 
 def downgrade() -> None:
     for table, columns in FILTERED.items():
-        for column in columns:
-            op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} RESET (n_distinct)")
+        op.execute(f"ALTER TABLE {table} " + ", ".join(f"ALTER {column} RESET (n_distinct)" for column in columns))
     schema_changes.drop_indexes([*INDEXES, *SEARCHES])
     schema_changes.in_steps(
         "user_roles",
