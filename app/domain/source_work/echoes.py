@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -60,4 +60,10 @@ def _replaced(said: Any, secrets: re.Pattern[str]) -> Any:
 @cache
 def _free_fields(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     """The fields that may hold what a source says."""
-    return tuple(field.name for field in msgspec.structs.fields(struct) if get_origin(field.type) is not Literal)
+    return tuple(field.name for field in msgspec.structs.fields(struct) if not _is_choice(field.type))
+
+
+def _is_choice(annotation: Any) -> bool:
+    """Whatever is said of the choices beside them, such as their name in the OpenAPI document."""
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return get_origin(plain) is Literal
