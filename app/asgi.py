@@ -83,7 +83,10 @@ def framed(app: Litestar, settings: Settings) -> Frame:
         log_request(exchange, count_request(exchange))
 
     config = FrameConfig(
-        timeout_s=settings.request_timeout_s, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
+        timeout_s=settings.request_timeout_s,
+        allowed_hosts=settings.allowed_hosts,
+        cors_origins=settings.cors_origins,
+        base_path=settings.base_path,
     )
     return Frame(app, config, observe=observe, close=log_request.flush)
 

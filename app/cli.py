@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.core.invocation import HUB
-from app.settings import Settings, SettingsError, load
+from app.settings import Settings, SettingsError, base_path_of, load, load_url
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,7 +151,7 @@ def _check(asked: argparse.Namespace) -> int:
 def _openapi(asked: argparse.Namespace) -> int:
     from app.commands.openapi import write_openapi
 
-    return write_openapi(asked.out)
+    return write_openapi(asked.out, base_path_of(load_url()))
 
 
 def _demo(asked: argparse.Namespace) -> int:

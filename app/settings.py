@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +28,9 @@ NO_EFFECT_YET = {
     "login_rate_limit": "only the lock-out of an account limits logins yet",
     "identity_providers": "single sign-on has not arrived yet",
 }
+
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class SettingsError(Exception):
@@ -69,8 +73,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     login_rate_limit: str = "20/minute"
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    public_url: str = "http://127.0.0.1:8000"
-    """What clients call the hub; the `iss` of its tokens."""
+    public_url: str | None = None
+    """What clients call the hub: the `iss` of its tokens, and by its path where everything is for them. Unset: where
+    `hub serve` listens."""
     request_timeout_s: float = 30.0
     max_body_bytes: int = 1_048_576
     workers: int = 1
@@ -92,12 +97,26 @@ class Settings(Struct, frozen=True, kw_only=True):
         return 2 * self.pool_size + 2
 
     @property
+    def url(self) -> str:
+        """Where clients find the hub. `hub serve` sets it to where it listens, where nobody said anything else."""
+        return self.public_url or DEFAULT_URL
+
+    @property
+    def base_path(self) -> str:
+        """The path of the public URL, under which everything is for clients: empty, or such as `/hub`."""
+        return base_path_of(self.url)
+
+    @property
     def is_embedded(self) -> bool:
         return self.database_url is None
 
     @property
     def is_development(self) -> bool:
         return self.env == "development"
+
+
+def base_path_of(url: str) -> str:
+    return urlsplit(url).path.rstrip("/")
 
 
 SECRET = frozenset({"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url"})
@@ -112,8 +131,7 @@ def load(
     environ: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env"), tty: bool = False
 ) -> Settings:
     """Read the settings. Variables win over the file. Raises SettingsError naming every fault at once."""
-    given = {**_read_env_file(env_file), **(os.environ if environ is None else environ)}
-    given = {name: value for name, value in given.items() if name.startswith("HUB_") and value != ""}
+    given = _given(environ, env_file)
     problems: list[str] = []
     values = _defaults(given, tty=tty)
     values["identity_providers"] = {name: value for name, value in given.items() if PROVIDER_PATTERN.fullmatch(name)}
@@ -132,6 +150,21 @@ def load(
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
+
+
+def load_url(environ: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env")) -> str:
+    """`Settings.url` alone, for who describes a hub that may have no other settings here. Raises SettingsError."""
+    text = _given(environ, env_file).get(variable("public_url"), DEFAULT_URL)
+    try:
+        return str(_value("public_url", text))
+    except ValueError as error:
+        raise SettingsError([f"{variable('public_url')}: {error}"]) from None
+
+
+def _given(environ: Mapping[str, str] | None, env_file: Path | None) -> dict[str, str]:
+    """The hub's variables that hold something."""
+    given = {**_read_env_file(env_file), **(os.environ if environ is None else environ)}
+    return {name: value for name, value in given.items() if name.startswith("HUB_") and value != ""}
 
 
 def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
@@ -312,7 +345,10 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "cors_origins": _origins,
     "rate_limit": _rate,
     "login_rate_limit": _rate,
-    "public_url": _matching(r"https?://[^\s?#]+", "an address such as https://hub.example.org"),
+    "public_url": _matching(
+        r"https?://[^\s/?#\"'<>]+(/[A-Za-z0-9._~%=+@:,-]+)*/?",
+        "an address such as https://hub.example.org or https://example.org/hub",
+    ),
     "request_timeout_s": _within(1, 600),
     "max_body_bytes": _within(1024, 1_073_741_824),
     "workers": _within(1, 256),

@@ -38,7 +38,7 @@ MEANINGS = {
     "login_rate_limit": "logins from an address",
     "log_format": "`console` or `json`",
     "log_level": "`debug`, `info`, `warning` or `error`",
-    "public_url": "what clients call the hub; the `iss` of its tokens",
+    "public_url": "what clients call the hub: the `iss` of its tokens, and by its path where everything is for them",
     "request_timeout_s": "seconds until a request is given up with 503",
     "max_body_bytes": "longest request body",
     "workers": "server processes of `hub serve`",
@@ -55,6 +55,7 @@ DEPENDENT = {
     "egress_loopback": "`true` in development, else `false`",
     "files_root": "`HUB_DATA_DIR/files`",
     "log_format": "`console` on a terminal, else `json`",
+    "public_url": "where `hub serve` listens",
 }
 """Defaults that hang on something else."""
 

@@ -1,7 +1,8 @@
 """The documentation pages: Redoc, Swagger UI and Scalar around `/openapi.json`, every byte of them served by the hub.
 
-The bundles lie beside the hub in its environment, where its wheel puts them. What the pages may load is held down by a
-Content-Security-Policy, so that a page which reaches for another host is broken rather than leaking.
+The bundles lie beside the hub in its environment, where its wheel puts them; what is ours around them lies in `pages`.
+What the pages may load is held down by a Content-Security-Policy, so that a page which reaches for another host is
+broken rather than leaking.
 """
 
 import asyncio
@@ -9,16 +10,20 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
+from html import escape
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from string import Template
 
 from litestar import get
 from litestar.params import FromPath
 from msgspec import Struct
 
-from app.core.answers import Tagged
+from app.core.answers import Answer, Tagged, answer
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
+from app.core.schemas import Output
 from app.core.security import open_to_all
 from app.domain.requests import HubRequest
 
@@ -26,33 +31,23 @@ ASSETS = "/docs/assets"
 BUNDLES = frozenset({"redoc.js", "redoc.svg", "swagger.js", "swagger.css", "scalar.js"})
 """The only files that are served, of those that the build takes into the hub's wheel (`hatch_build.py`)."""
 BUNDLES_FOLDER = "data_fusion_hub_pages"
-
-STARTERS: Mapping[str, str] = {
-    "start-redoc.js": """import { init } from "{redoc.js}";
-init("/openapi.json", { disableTelemetry: true }, document.getElementById("page"));
-""",
-    "start-swagger.js": """SwaggerUIBundle({
-  url: "/openapi.json", dom_id: "#page", deepLinking: true, docExpansion: "list", persistAuthorization: false,
-  validatorUrl: null, presets: [SwaggerUIBundle.presets.apis]
-});
-""",
-    "start-scalar.js": """Scalar.createApiReference("#page", {
-  url: "/openapi.json", withDefaultFonts: false, hideClientButton: true, defaultOpenAllTags: true, telemetry: false,
-  proxyUrl: "",  showDeveloperTools: "never", agent: { disabled: true }, mcp: { disabled: true }, persistAuth: false
-});
-""",
-}
+OWN = frozenset({"bar.css", "bar.js", "session.js", "start-redoc.js", "start-swagger.js", "start-scalar.js"})
+OWN_FOLDER = Path(__file__).with_name("pages")
+NAMED = re.compile(r"\{([a-z-]+\.(?:js|css|svg))\}")
+"""In a script of ours, another asset: its address beside it stands there instead."""
 REDIRECTED: Mapping[str, tuple[bytes, ...]] = {
     "redoc.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"https://cdn.redoc.ly/redoc/logo-mini-full.svg"),
 }
-"""Addresses of a logo on another host that a bundle has built in and no option takes out: ours stands there instead."""
+"""Addresses of a logo on another host that a bundle has built in and no option takes out: ours stands there instead, as
+seen from the page."""
 MEDIA_TYPES = {".svg": b"image/svg+xml", ".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
 FOREVER = b"public, max-age=31536000, immutable"
 REVALIDATED = b"no-cache"
 
 
 class Page(Struct, frozen=True):
-    title: str
+    path: str
+    name: str
     scripts: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
@@ -67,9 +62,11 @@ POLICY = (
 )
 """The three bundles write style elements at run time; scripts come from files of ours only, and none is evaluated."""
 
-REDOC = Page("Data Fusion Hub API", modules=("start-redoc.js",), policy="; worker-src blob:")
-SWAGGER = Page("Data Fusion Hub API: Swagger UI", ("swagger.js", "start-swagger.js"), ("swagger.css",))
-SCALAR = Page("Data Fusion Hub API: Scalar", ("scalar.js", "start-scalar.js"))
+REDOC = Page("/docs", "Redoc", modules=("start-redoc.js",), policy="; worker-src blob:")
+SWAGGER = Page("/docs/swagger", "Swagger UI", ("swagger.js",), ("swagger.css",), ("start-swagger.js",))
+SCALAR = Page("/docs/scalar", "Scalar", ("scalar.js",), modules=("start-scalar.js",))
+PAGES = (REDOC, SWAGGER, SCALAR)
+DOCUMENT = "/openapi.json"
 
 
 class Asset(Struct, frozen=True):
@@ -81,52 +78,52 @@ class Asset(Struct, frozen=True):
 @cache
 def asset(name: str) -> Asset:
     """One file of the allow-lists. Raises NotFound for any other name, and where the package is not installed."""
-    body = _read(name)
+    body = _read_asset(name)
     return Asset(body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), MEDIA_TYPES[Path(name).suffix])
 
 
-def _read(name: str) -> bytes:
-    if name in STARTERS:
-        return re.sub(r"\{([a-z.]+)\}", lambda found: _address(found[1]), STARTERS[name]).encode()
+def _read_asset(name: str) -> bytes:
+    if name in OWN:
+        text = (OWN_FOLDER / name).read_text(encoding="utf-8")
+        return NAMED.sub(lambda found: f"./{_versioned(found[1])}", text).encode()
     if name not in BUNDLES:
         raise NotFound
     found = find_spec(BUNDLES_FOLDER)
     if found is None or not found.submodule_search_locations:
-        raise NotFound("The documentation pages are not installed with this hub.", code="docs_not_installed")
+        raise NotFound(code="docs_not_installed")
     body = Path(next(iter(found.submodule_search_locations)), name).read_bytes()
     for address in REDIRECTED.get(name, ()):
-        body = body.replace(address, f"{ASSETS}/redoc.svg".encode())
+        body = body.replace(address, f"{ASSETS.lstrip('/')}/redoc.svg".encode())
     return body
 
 
-def _address(name: str) -> str:
-    """The path of an asset with the start of its digest, so that it may be kept for ever."""
-    return f"{ASSETS}/{name}?v={asset(name).tag.decode()[1:13]}"
-
-
-HTML = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-{styles}<style>body {{ margin: 0 }}</style>
-</head>
-<body>
-<div id="page"></div>
-<noscript>This page needs JavaScript; <a href="/openapi.json">the document</a> does not.</noscript>
-{scripts}</body>
-</html>
-"""
+def _versioned(name: str) -> str:
+    """The name of an asset with the start of its digest, so that it may be kept for ever."""
+    return f"{name}?v={asset(name).tag.decode()[1:13]}"
 
 
 @cache
-def _html(page: Page) -> bytes:
-    styles = "".join(f'<link rel="stylesheet" href="{_address(name)}">\n' for name in page.styles)
-    scripts = "".join(f'<script src="{_address(name)}"></script>\n' for name in page.scripts)
-    scripts += "".join(f'<script type="module" src="{_address(name)}"></script>\n' for name in page.modules)
-    return HTML.format(title=page.title, styles=styles, scripts=scripts).encode()
+def page_html(page: Page, base: str) -> bytes:
+    """`base` is the path under which clients find the hub, empty or such as `/hub`."""
+    place = escape(base + ASSETS)
+    styles = (f'<link rel="stylesheet" href="{place}/{_versioned(name)}">' for name in (*page.styles, "bar.css"))
+    scripts = [f'<script src="{place}/{_versioned(name)}"></script>' for name in page.scripts]
+    modules = ("bar.js", *page.modules)
+    scripts += [f'<script type="module" src="{place}/{_versioned(name)}"></script>' for name in modules]
+    template = Template((OWN_FOLDER / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=f"Data Fusion Hub API: {page.name}",
+        links=" ".join(_links(page, base)),
+        document=escape(base + DOCUMENT),
+        styles="".join(f"{line}\n" for line in styles),
+        scripts="".join(f"{line}\n" for line in scripts),
+    ).encode()
+
+
+def _links(shown: Page, base: str) -> list[str]:
+    here = ' aria-current="page"'
+    pages = [f'<a href="{escape(base + page.path)}"{here * (page is shown)}>{page.name}</a>' for page in PAGES]
+    return [*pages, f'<a href="{escape(base + DOCUMENT)}">openapi.json</a>']
 
 
 def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Tagged[bytes]:
@@ -138,7 +135,7 @@ def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[byt
 
 
 async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
-    body = await asyncio.to_thread(_html, page)
+    body = await asyncio.to_thread(page_html, page, request.exchange.base_path)
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", (POLICY + page.policy).encode()),
@@ -147,26 +144,26 @@ async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
     return _answer(request.exchange, body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), headers)
 
 
-@get("/docs", opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(REDOC.path, opt=open_to_all(needs_database=False), include_in_schema=False)
 async def redoc(request: HubRequest) -> Tagged[bytes]:
     """The reference to read."""
     return await _show(request, REDOC)
 
 
-@get("/docs/swagger", opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(SWAGGER.path, opt=open_to_all(needs_database=False), include_in_schema=False)
 async def swagger(request: HubRequest) -> Tagged[bytes]:
     """The reference to try."""
     return await _show(request, SWAGGER)
 
 
-@get("/docs/scalar", opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(SCALAR.path, opt=open_to_all(needs_database=False), include_in_schema=False)
 async def scalar(request: HubRequest) -> Tagged[bytes]:
     """Both in one."""
     return await _show(request, SCALAR)
 
 
 @get(
-    "/docs/assets/{name:str}",
+    f"{ASSETS}/{{name:str}}",
     opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False),
     include_in_schema=False,
 )
@@ -178,4 +175,36 @@ async def docs_asset(request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
     )
 
 
-DOCS = [redoc, swagger, scalar, docs_asset]
+class Index(Output):
+    """Where everything is; paths as clients see them."""
+
+    name: str
+    version: str
+    api: str
+    documentation: str
+    openapi: str
+    keys: str
+    health: str
+
+
+@get("/", opt=open_to_all(needs_database=False), include_in_schema=False)
+async def index(request: HubRequest) -> Answer[Index]:
+    """A browser is led to the documentation, a program is told where everything is."""
+    base = request.exchange.base_path
+    if request.exchange.accepts("text/html"):
+        return Answer(302, [(b"location", (base + REDOC.path).encode())], b"")
+    return answer(
+        request.exchange,
+        Index(
+            name="Data Fusion Hub",
+            version=version("data-fusion-hub"),
+            api=f"{base}/api/v1",
+            documentation=base + REDOC.path,
+            openapi=base + DOCUMENT,
+            keys=f"{base}/.well-known/jwks.json",
+            health=f"{base}/health/ready",
+        ),
+    )
+
+
+DOCS = [index, redoc, swagger, scalar, docs_asset]

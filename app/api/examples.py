@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.api.components import PLACE, Schema
+from app.api.source_examples import example_sources
 
 USER = "01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"
 ROLE = "01934f6e-8d20-7a10-8c44-1b7e3f6a2c02"
@@ -222,12 +223,29 @@ def _own(struct: str) -> Mapping[str, Any]:
 Fits = Callable[[Any, Schema], bool]
 
 
+BY_TYPE_OF_SOURCE: Mapping[str, str] = {"AnyDataSource": "Shop", "AnyConnection": ""}
+"""Bodies that have an example for each type of data source, and the name that they give it."""
+
+
 class Examples:
     """`fits` says whether a value is valid against a schema; `schemas` are the components that references lead to."""
 
     def __init__(self, schemas: Mapping[str, Schema], fits: Fits) -> None:
         self._schemas = schemas
         self._fits = fits
+
+    def media_type(self, schema: Schema) -> dict[str, Any]:
+        """`example` or `examples` beside the schema of a body."""
+        name = schema.get("$ref", "").removeprefix(PLACE)
+        if name not in BY_TYPE_OF_SOURCE:
+            return {"example": self.of(schema)}
+        named = BY_TYPE_OF_SOURCE[name]
+        return {
+            "examples": {
+                each["type"]: {"summary": label, "value": {"name": f"{named}: {label}"} | each if named else each}
+                for label, each in example_sources()
+            }
+        }
 
     def of(self, schema: Schema, field: str = "", struct: str = "") -> Any:
         known = _own(struct).get(field, ...)

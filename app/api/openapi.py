@@ -55,8 +55,10 @@ def openapi_config() -> OpenAPIConfig | None:
     return None
 
 
-def openapi_document(app: Litestar) -> dict[str, Any]:
-    """The whole document of an application's routes. Takes a few hundred milliseconds; needs no database."""
+def openapi_document(app: Litestar, base_path: str = "") -> dict[str, Any]:
+    """The whole document of an application's routes, which clients find below the path. Takes about a second; needs no
+    database.
+    """
     # Nothing of this is imported before a document is wanted: start-up time is part of the product.
     from app.api.components import Components
     from app.api.examples import Examples
@@ -75,7 +77,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)
-    document = _head() | {
+    document = _head(base_path) | {
         "paths": paths,
         "components": {
             "schemas": components.schemas,
@@ -89,7 +91,7 @@ def openapi_document(app: Litestar) -> dict[str, Any]:
     return plain
 
 
-def _head() -> dict[str, Any]:
+def _head(base_path: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,7 +100,7 @@ def _head() -> dict[str, Any]:
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "The hub that serves this document."}],
+        "servers": [{"url": base_path or "/", "description": "The hub that serves this document."}],
         "security": [{"bearer": []}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
     }
@@ -171,15 +173,15 @@ RESPONSE_HEADERS: dict[str, Any] = {
 
 
 @lru_cache(1)
-def _encoded(app: Litestar) -> tuple[bytes, bytes]:
-    body = msgspec.json.encode(openapi_document(app))
+def _encoded(app: Litestar, base_path: str) -> tuple[bytes, bytes]:
+    body = msgspec.json.encode(openapi_document(app, base_path))
     return body, b'"%s"' % sha256(body).hexdigest()[:32].encode()
 
 
 @get("/openapi.json", opt=open_to_all(needs_database=False), include_in_schema=False)
 async def openapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
-    body, tag = await asyncio.to_thread(_encoded, request.app)
+    body, tag = await asyncio.to_thread(_encoded, request.app, request.exchange.base_path)
     headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
     if request.exchange.headers.get(b"if-none-match") == tag:
         return Tagged(304, headers, b"")

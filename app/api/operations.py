@@ -156,7 +156,7 @@ class Operations:
         return {JSON: {"schema": schema, **self._example_of(schema)}, MSGPACK: {"schema": schema}}
 
     def _example_of(self, schema: Schema) -> dict[str, Any]:
-        return {"example": self._examples.of(schema)}
+        return self._examples.media_type(schema)
 
 
 TEXT_EXAMPLES = {

@@ -13,9 +13,10 @@ from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
 
 
-def write_openapi(out: Path | None) -> int:
+def write_openapi(out: Path | None, base_path: str) -> int:
     """Print the document, or write it to a file."""
-    text = msgspec.json.format(msgspec.json.encode(openapi_document(routes_alone())), indent=2) + b"\n"
+    document = msgspec.json.encode(openapi_document(routes_alone(), base_path))
+    text = msgspec.json.format(document, indent=2) + b"\n"
     if out is None:
         sys.stdout.buffer.write(text)
         return 0

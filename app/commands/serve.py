@@ -15,15 +15,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from app.commands.database import CommandFailed, Database, bring_up_to_date, database
+from app.commands.places import Place, place_of, reached_at, written_down
 from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY
 from app.core.stopping import KILLED_AFTER_S
-from app.settings import Settings
+from app.settings import Settings, variable
 
 READY_POLL_S = 0.02
 RESTART_PAUSE_S = 1.0
 """Before a worker that was lost is replaced."""
-REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker: bool) -> int:
@@ -41,8 +41,10 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target)
-            _hand_over(target)
-            announcement = _Announcement(started, target, settings, admin)
+            place = place_of(settings, host, port)
+            _hand_over(target, place)
+            stack.enter_context(written_down(settings, place))
+            announcement = _Announcement(started, target, settings, place, admin)
             stack.enter_context(_Beside((host, port), announcement, with_worker=with_worker))
             _run_server(host, port, workers)
     except CommandFailed as error:
@@ -139,9 +141,10 @@ def _is_without_users(target: Database) -> bool:
     return asyncio.run(ask())
 
 
-def _hand_over(target: Database) -> None:
+def _hand_over(target: Database, place: Place) -> None:
     """What the server's processes are told."""
     os.environ[HANDED_OVER] = target.app_url
+    os.environ[variable("public_url")] = place.url
     os.environ[STARTED_BY] = str(os.getpid())
 
 
@@ -196,9 +199,9 @@ class _Beside:
     that started it ends (prctl(2)), so the thread lasts as long as the worker.
     """
 
-    def __init__(self, address: tuple[str, int], announce: Callable[[str], None], *, with_worker: bool) -> None:
+    def __init__(self, address: tuple[str, int], announce: Callable[[], None], *, with_worker: bool) -> None:
         host, port = address
-        self._address = (REACHED_AT.get(host, host), port)
+        self._address = (reached_at(host), port)
         self._announce = announce
         self._with_worker = with_worker
         self._worker: subprocess.Popen[bytes] | None = None
@@ -221,8 +224,7 @@ class _Beside:
         while not self._answers():
             if self._stopping.wait(READY_POLL_S):
                 return
-        host, port = self._address
-        self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        self._announce()
         while self._with_worker and self._start_worker():
             assert self._worker is not None
             self._worker.wait()
@@ -263,21 +265,26 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 class _Announcement:
     """What a person sees once the hub answers."""
 
-    def __init__(self, started: float, target: Database, settings: Settings, admin: "tuple[str, str] | None") -> None:
+    def __init__(
+        self, started: float, target: Database, settings: Settings, place: Place, admin: "tuple[str, str] | None"
+    ) -> None:
         self._started = started
         self._target = target
         self._settings = settings
+        self._place = place
         self._admin = admin
 
-    def __call__(self, base: str) -> None:
+    def __call__(self) -> None:
         seconds = time.monotonic() - self._started
         lines = [
             f"Data Fusion Hub is ready after {seconds:.1f} s.",
             "",
-            f"  API       {base}/api/v1",
-            f"  Docs      {base}/docs",
+            f"  API       {self._place.url.rstrip('/')}/api/v1",
+            f"  Docs      {self._place.url.rstrip('/')}/docs",
             f"  Database  {self._target.server}",
         ]
+        if self._place.url != self._place.address:
+            lines.append(f"  Listens   {self._place.address}")
         if self._admin:
             email, password = self._admin
             lines += ["", "  The first admin (shown this once):", f"    email     {email}", f"    password  {password}"]

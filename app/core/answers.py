@@ -126,15 +126,20 @@ def _tag_of(content: Any) -> str:
 def created(exchange: Exchange, content: T, location: str) -> Tagged[T]:
     """201 with the path of the new entity."""
     response = entity(exchange, content, status=201, changed=True)
-    response.wire_headers.append((b"location", location.encode()))
+    response.wire_headers.append(location_header(exchange, location))
     return response
 
 
 def accepted(exchange: Exchange, content: T, location: str) -> Answer[T]:
     """202 with the path of the job that goes on."""
     response = answer(exchange, content, status=202)
-    response.wire_headers.append((b"location", location.encode()))
+    response.wire_headers.append(location_header(exchange, location))
     return response
+
+
+def location_header(exchange: Exchange, path: str) -> tuple[bytes, bytes]:
+    """The path as the client sees it."""
+    return b"location", (exchange.base_path + path).encode()
 
 
 def no_content() -> Answer[None]:

@@ -71,6 +71,12 @@ class Exchange:
             given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
         )
 
+    @property
+    def base_path(self) -> str:
+        """The path under which clients find the hub: empty, or such as `/hub`. Paths in answers begin with it."""
+        base: str = self.scope.get("root_path", "")
+        return base
+
     @staticmethod
     def of(scope: Mapping[str, Any]) -> "Exchange":
         exchange: Exchange = scope["hub.exchange"]
@@ -88,9 +94,17 @@ class Exchange:
 
     @property
     def wants_msgpack(self) -> bool:
-        """Whether the client asked for MessagePack by name; JSON is the answer to everything else."""
+        """Whether the client asked for MessagePack by name; JSON is the answer to everything else.
+
+        Of the two, which are forms of the same, the first is meant where they weigh alike: a client that has its list
+        from the OpenAPI document names JSON first, and may not know what to do with the other.
+        """
         accept = self.headers.get(b"accept")
-        return accept is not None and b"msgpack" in accept.lower() and _prefers(accept.decode("latin-1"), MSGPACK_NAMES)
+        if accept is None or b"msgpack" not in accept.lower():
+            return False
+        weights = _weights(accept.decode("latin-1"))
+        best = max(weights, key=lambda name: weights[name] if name in (JSON, *MSGPACK_NAMES) else -1.0)
+        return best in MSGPACK_NAMES and weights[best] > 0
 
     def accepts(self, media_type: str) -> bool:
         """Whether `Accept` names this media type itself (not by a wildcard), and JSON not before it."""
@@ -127,9 +141,13 @@ def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:
 
 def _prefers(accept: str, names: tuple[str, ...]) -> bool:
     """By the weights of RFC 9110 section 12.5.1; of two that weigh alike the special one is meant."""
-    weights = dict(map(_weighed, accept.split(",")))
+    weights = _weights(accept)
     wanted = max(weights.get(name, 0.0) for name in names)
     return wanted > 0 and wanted >= weights.get(JSON, 0.0)
+
+
+def _weights(accept: str) -> dict[str, float]:
+    return dict(map(_weighed, accept.split(",")))
 
 
 def _weighed(part: str) -> tuple[str, float]:

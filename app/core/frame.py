@@ -62,6 +62,8 @@ class FrameConfig(Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ()
     """Host names without port, `*.example.org` for subdomains; empty: any."""
     cors_origins: tuple[str, ...] = ()
+    base_path: str = ""
+    """Under which clients find the hub, such as `/hub`. Requests come with it or without it, as the proxy does it."""
 
 
 Observer = Callable[[Exchange], None]
@@ -85,6 +87,8 @@ class Frame:
             await self._app(scope, receive, send)  # the application's life: this returns at its end
             self._close()
             return
+        if self._config.base_path:
+            _enter(scope, self._config.base_path)
         exchange = Exchange(scope)
         scope["hub.exchange"] = exchange
         self._under_way.add(exchange)
@@ -178,6 +182,14 @@ class Frame:
         await reply({"type": "http.response.start", "status": 204, "headers": allow if granted else []})
         await reply({"type": "http.response.body", "body": b"", "more_body": False})
         return True
+
+
+def _enter(scope: Any, base: str) -> None:
+    """The path as the routes know it; `root_path` is what stands before it (ASGI, HTTP connection scope)."""
+    scope["root_path"] = base
+    path: str = scope["path"]
+    if path == base or path.startswith(f"{base}/"):
+        scope["path"] = path[len(base) :] or "/"
 
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"

@@ -35,7 +35,7 @@ class Parts:
         self.schema = SchemaWatch(self.probe)
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
-        self.tokens = Tokens(signing_keys, issuer=settings.public_url)
+        self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.principals = Principals(self.reads, database_url)
         self.sandbox = ConnectorSandbox()
         self.egress = EgressPolicy(

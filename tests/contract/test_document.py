@@ -1,7 +1,7 @@
 """The OpenAPI document as a document: valid, complete, and closed where the hub is."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app.api.openapi import openapi_document
 from app.cli import main
 from app.commands.openapi import routes_alone
-from tests.conftest import Hub
+from app.connectors import registry
+from app.core.embedded import EmbeddedPostgres
+from tests.conftest import Hub, running_hub
 
 DOCUMENT = openapi_document(routes_alone())
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -61,8 +63,10 @@ def test_examples_fit_their_schemas(path: str, method: str, operation: dict[str,
         if media_type in BINARY:
             assert described == {}
             continue
-        assert described.get("example") not in (None, ""), media_type
-        assert _faults(described["example"], described["schema"]) == []
+        shown = [each["value"] for each in described["examples"].values()] if "examples" in described else []
+        for example in shown or [described["example"]]:
+            assert example not in (None, ""), media_type
+            assert _faults(example, described["schema"]) == []
 
 
 @every_operation
@@ -83,11 +87,32 @@ def test_whatever_creates_can_be_sent_again_safely(path: str, method: str, opera
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/roles", "/api/v1/data-sources"])
+@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/roles"])
 async def test_an_example_can_be_sent_as_it_is(hub: Hub, path: str) -> None:
     example = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
     answer = await hub.admin.post(path, json=example)
     assert answer.status_code == 201, answer.text
+
+
+@pytest.fixture(scope="module")
+async def referring(
+    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Hub]:
+    """A hub whose operator keeps secrets in files."""
+    folder, secrets = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("secrets")
+    async with running_hub(cluster, migrated, folder, HUB_SECRET_FILES_ROOT=str(secrets)) as hub:
+        yield hub
+
+
+@pytest.mark.anyio
+@pytest.mark.found("U8")
+@pytest.mark.parametrize("name", [connector.type for connector in registry.all()])
+async def test_every_type_of_source_has_an_example_that_can_be_sent_as_it_is(referring: Hub, name: str) -> None:
+    body = DOCUMENT["paths"]["/api/v1/data-sources"]["post"]["requestBody"]["content"]["application/json"]
+    answer = await referring.admin.post("/api/v1/data-sources", json=body["examples"][name]["value"])
+    assert answer.status_code == 201, answer.text
+    unsaved = DOCUMENT["paths"]["/api/v1/data-sources/test"]["post"]["requestBody"]["content"]["application/json"]
+    assert unsaved["examples"][name]["value"]["config"] == body["examples"][name]["value"]["config"]
 
 
 def test_the_example_of_a_test_tells_one_story() -> None:

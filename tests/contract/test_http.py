@@ -312,6 +312,9 @@ async def test_messagepack_goes_in_and_comes_out(hub: Hub, name: str) -> None:
     ("accept", "is_msgpack"),
     [
         ("application/msgpack, application/json", True),
+        ("application/json, application/msgpack", False),
+        ("application/json, text/csv, application/vnd.msgpack", False),
+        ("application/json;q=0.4, application/x-msgpack;q=0.5, application/msgpack;q=0.1", True),
         ("application/json, application/msgpack;q=0.5", False),
         ("application/msgpack;q=0", False),
         ("*/*", False),

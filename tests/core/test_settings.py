@@ -6,7 +6,7 @@ import pytest
 
 from app.core.sealing import KeyRing
 from app.runtime import load_key_ring, load_signing_keys
-from app.settings import SECRET, Settings, SettingsError, load, variable
+from app.settings import SECRET, Settings, SettingsError, base_path_of, load, load_url, variable
 
 
 def problems_of(**environ: str) -> list[str]:
@@ -117,6 +117,33 @@ def test_a_file_is_read_and_variables_win(tmp_path: Path) -> None:
     )
     settings = load({"HUB_POOL_SIZE": "4"}, env_file=path)
     assert (settings.pool_size, settings.log_level, settings.public_url) == (4, "debug", "https://a.org/x=y")
+
+
+@pytest.mark.found("U9")
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://hub.example.org", ""),
+        ("https://hub.example.org/", ""),
+        ("https://example.org/hub", "/hub"),
+        ("https://example.org/hub/", "/hub"),
+        ("http://10.0.0.7:8443/data/hub-1", "/data/hub-1"),
+    ],
+)
+def test_the_path_of_the_public_url_is_where_everything_is(url: str, path: str) -> None:
+    assert load({"HUB_PUBLIC_URL": url}, env_file=None).base_path == path
+    assert base_path_of(load_url({"HUB_PUBLIC_URL": url}, env_file=None)) == path
+
+
+@pytest.mark.found("U9")
+@pytest.mark.parametrize(
+    "url",
+    ["hub.example.org", "https://a.org//x", "https://a.org/x?y", "https://a.org/'x", "https://a.org/<b>", "https://"],
+)
+def test_a_public_url_that_no_page_could_name_is_refused(url: str) -> None:
+    assert problems_of(HUB_PUBLIC_URL=url)[0].startswith("HUB_PUBLIC_URL: ")
+    with pytest.raises(SettingsError):
+        load_url({"HUB_PUBLIC_URL": url}, env_file=None)
 
 
 def test_an_empty_value_is_no_value() -> None:

@@ -94,7 +94,7 @@ def _sign_in(settings: Settings, admin: tour.Caller, server: embedded.EmbeddedPo
     kept = hub.make_admin(settings, server.app_url, kept)
     hub.keep(settings, kept)
     if not admin.sign_in(kept.admin_email, kept.admin_password):
-        raise DemoFailed(f"The hub at {settings.public_url} works on another data folder than {settings.data_dir}.")
+        raise DemoFailed(f"The hub at {admin.url} works on another data folder than {settings.data_dir}.")
     return kept
 
 
@@ -105,7 +105,7 @@ def _summary(tell: Teller, settings: Settings, running: hub.RunningHub, kept: hu
     tell.line()
     if not running.was_running:
         tell.line(f"The hub of the demo is stopped. Start it again:  HUB_DATA_DIR={settings.data_dir} {HUB} serve")
-    tell.line(f"Docs      {settings.public_url}/docs")
+    tell.line(f"Docs      {running.public_url}/docs")
     tell.line(f"Admin     {kept.admin_email}  {kept.admin_password}")
     tell.line(f"User      {tour.USER}  {kept.user_password}")
-    tell.line(f"Source    `{tour.SOURCE}` in GET {settings.public_url}/api/v1/data-sources")
+    tell.line(f"Source    `{tour.SOURCE}` in GET {running.public_url}/api/v1/data-sources")

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from app.commands.demo.telling import DemoFailed
+from app.commands.places import Place, written_place
 from app.core import embedded
 from app.settings import Settings
 
@@ -41,6 +42,9 @@ class Kept(Struct):
 
 class RunningHub(Struct):
     url: str
+    """Where the demo reaches it."""
+    public_url: str
+    """What others call it; of a hub that the demo has started, what they will call it once it is started again."""
     was_running: bool
 
 
@@ -61,17 +65,19 @@ def keep(settings: Settings, what: Kept) -> None:
 
 @contextmanager
 def running_hub(settings: Settings, what: Kept) -> Iterator[RunningHub]:
-    """Raises DemoFailed where a hub works on the data folder and does not answer at HUB_PUBLIC_URL."""
+    """Raises DemoFailed where a hub works on the data folder and does not answer where it said that it is."""
     if not _is_owned(settings.data_dir):
         with _started(settings, what) as url:
-            yield RunningHub(url, was_running=False)
+            yield RunningHub(url, settings.url, was_running=False)
         return
-    if not _answers(settings.public_url):
+    place = written_place(settings) or Place(settings.url, settings.url)
+    answering = next(filter(_answers, (place.address, place.url)), None)
+    if answering is None:
         raise DemoFailed(
-            f"Another process works on {settings.data_dir}, but no hub answers at {settings.public_url}: "
+            f"Another process works on {settings.data_dir}, but no hub answers at {place.address}: "
             "stop it, or set HUB_PUBLIC_URL to where it listens."
         )
-    yield RunningHub(settings.public_url, was_running=True)
+    yield RunningHub(answering, place.url, was_running=True)
 
 
 def _is_owned(data_dir: Path) -> bool:
@@ -103,7 +109,7 @@ def _started(settings: Settings, what: Kept) -> Iterator[str]:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-            env=_environment(settings, what, url),
+            env=_environment(settings, what),
         )  # fmt: skip
         try:
             _wait_until_ready(process, url, said)
@@ -112,10 +118,10 @@ def _started(settings: Settings, what: Kept) -> Iterator[str]:
             _end(process)
 
 
-def _environment(settings: Settings, what: Kept, url: str) -> dict[str, str]:
+def _environment(settings: Settings, what: Kept) -> dict[str, str]:
     """On an empty database the admin of the demo is the first one."""
     admin = {"HUB_ADMIN_EMAIL": what.admin_email, "HUB_ADMIN_PASSWORD": what.admin_password}
-    place = {"HUB_DATA_DIR": str(settings.data_dir), "HUB_PUBLIC_URL": url, "HUB_LOG_LEVEL": "warning"}
+    place = {"HUB_DATA_DIR": str(settings.data_dir), "HUB_LOG_LEVEL": "warning"}
     return {**os.environ, **admin, **place}
 
 

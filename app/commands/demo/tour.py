@@ -22,6 +22,7 @@ class Caller:
     """Somebody who is signed in."""
 
     def __init__(self, url: str, name: str) -> None:
+        self.url = url
         self.name = name
         self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=40, trust_env=False)
 

@@ -15,7 +15,15 @@ from app.connectors.contract import pem
 
 _PEM_MEDIA_TYPE: Final = "application/x-pem-file"
 
-Host = Annotated[str, Meta(min_length=1, max_length=253, description="Host name or address, without scheme or port.")]
+Host = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=253,
+        description="Host name or address, without scheme or port.",
+        examples=["db.example.org"],
+    ),
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Pem = Annotated[
     str,

@@ -59,7 +59,7 @@ _SETTINGS_OF: Final = {
 class HttpSourceConfig(MutualTlsConfig, frozen=True, kw_only=True):
     """Settings behind those of the type itself."""
 
-    auth: Annotated[AuthMode, Meta(description="How the hub signs in.")] = "none"
+    auth: Annotated[AuthMode, Meta(description="How the hub signs in.", examples=["bearer"])] = "none"
     username: Annotated[Word | None, Meta(description="For `basic`.")] = None
     api_key_name: Annotated[Word | None, Meta(description="Header or query parameter that carries the key.")] = None
     token_url: Annotated[HttpUrl | None, Meta(description="For OAuth2: where tokens are given out.")] = None

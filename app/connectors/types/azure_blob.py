@@ -43,7 +43,13 @@ _API_VERSION: Final = "2021-12-02"
 class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
     account_name: Annotated[
         str,
-        Meta(min_length=3, max_length=24, pattern="^[a-z0-9]+$", description="Name of the storage account."),
+        Meta(
+            min_length=3,
+            max_length=24,
+            pattern="^[a-z0-9]+$",
+            description="Name of the storage account.",
+            examples=["shopdata"],
+        ),
     ]
     container: Annotated[
         str,
@@ -53,6 +59,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
             # Names with a dollar sign are Azure's own: $web, $root, $logs.
             pattern="^(\\$[a-z]+|[a-z0-9](-?[a-z0-9])+)$",
             description="Name of the container.",
+            examples=["orders"],
         ),
     ]
     endpoint_url: Annotated[

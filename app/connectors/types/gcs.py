@@ -41,7 +41,13 @@ _ASSERTION_S: Final = 600
 class GcsConfig(ObjectStoreConfig, frozen=True, kw_only=True):
     bucket: Annotated[
         str,
-        Meta(min_length=3, max_length=222, pattern="^[a-z0-9][a-z0-9._-]*[a-z0-9]$", description="Name of the bucket."),
+        Meta(
+            min_length=3,
+            max_length=222,
+            pattern="^[a-z0-9][a-z0-9._-]*[a-z0-9]$",
+            description="Name of the bucket.",
+            examples=["shop-data"],
+        ),
     ]
     endpoint_url: Annotated[
         HttpUrl | None,

@@ -62,7 +62,7 @@ FilePattern = Annotated[str, Meta(min_length=1, max_length=1024)]
 class SftpConfig(ConnectorConfig, frozen=True, kw_only=True):
     host: Annotated[Host, Meta(description="Name or address of the server.")]
     port: Annotated[Port, Meta(description="Port of the server.")] = 22
-    username: Annotated[str, Meta(min_length=1, max_length=255, description="User to sign in as.")]
+    username: Annotated[str, Meta(min_length=1, max_length=255, description="User to sign in as.", examples=["reader"])]
     auth: Annotated[
         SshAuth,
         Meta(

@@ -27,13 +27,14 @@ async def list_audit_events(request: HubRequest) -> Answer[Page[AuditEventOut]]:
     query, tenant_id = AUDIT_EVENTS.parse(request.query_string), request.principal.tenant_id
     page = await request.parts.reads.page(AUDIT_EVENTS, query, AuditEventOut, tenant_id=tenant_id)
     if request.exchange.accepts(NDJSON):
-        return _lines(page, request.query_string)
+        return _lines(request, page)
     return answer(request.exchange, page)
 
 
-def _lines(page: Page[AuditEventOut], query_string: bytes) -> Answer[Page[AuditEventOut]]:
+def _lines(request: HubRequest, page: Page[AuditEventOut]) -> Answer[Page[AuditEventOut]]:
     headers = [(b"content-type", NDJSON.encode())]
     if page.next_cursor is not None:
-        after = urlencode(parse_parameters(query_string) | {"cursor": page.next_cursor})
-        headers.append((b"link", f'</api/v1/audit-events?{after}>; rel="next"'.encode()))
+        after = urlencode(parse_parameters(request.query_string) | {"cursor": page.next_cursor})
+        path = f"{request.exchange.base_path}/api/v1/audit-events"
+        headers.append((b"link", f'<{path}?{after}>; rel="next"'.encode()))
     return Answer(200, headers, msgspec.json.Encoder().encode_lines(page.items))

@@ -6,7 +6,7 @@ from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.core.answers import Answer, Tagged, answer, created, entity, no_content
+from app.core.answers import Answer, Tagged, answer, created, entity, location_header, no_content
 from app.core.bodies import media_type_of
 from app.core.error_codes import Code
 from app.core.errors import NotFound
@@ -111,7 +111,7 @@ class DataSourceController(Controller):
         if not report.created:
             return answer(request.exchange, report)
         response = answer(request.exchange, report, status=201)
-        response.wire_headers.append((b"location", PATH.encode()))
+        response.wire_headers.append(location_header(request.exchange, PATH))
         return response
 
     @patch("/{source_id:uuid}", opt=requires("data-sources:write") | CHANGING, summary="Change a data source")

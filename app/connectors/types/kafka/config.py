@@ -40,7 +40,8 @@ class KafkaConfig(TlsModeConfig, frozen=True, kw_only=True):
         ),
     ]
     security_protocol: Annotated[
-        SecurityProtocol, Meta(description="What the listener speaks, by Kafka's names: TLS or not, SASL or not.")
+        SecurityProtocol,
+        Meta(description="What the listener speaks, by Kafka's names: TLS or not, SASL or not.", examples=["SASL_SSL"]),
     ] = "PLAINTEXT"
     tls_mode: Annotated[
         KafkaTlsMode,
@@ -50,7 +51,7 @@ class KafkaConfig(TlsModeConfig, frozen=True, kw_only=True):
         ),
     ] = "verify-full"
     sasl_mechanism: Annotated[SaslMechanism | None, Meta(description="For SASL_PLAINTEXT and SASL_SSL.")] = None
-    username: Annotated[Word | None, Meta(description="For PLAIN and SCRAM.")] = None
+    username: Annotated[Word | None, Meta(description="For PLAIN and SCRAM.", examples=["reader"])] = None
     token_url: Annotated[
         Annotated[str, Meta(min_length=1, max_length=2048)] | None,
         Meta(description="For OAUTHBEARER by client credentials: where tokens are given out."),

@@ -90,7 +90,10 @@ class MongodbConfig(TlsModeConfig, frozen=True, kw_only=True):
     ] = None
     username: Annotated[
         Annotated[str, Meta(min_length=1, max_length=1024)] | None,
-        Meta(description="User to sign in as. Unset: nobody signs in, or the one that the client certificate names."),
+        Meta(
+            description="User to sign in as. Unset: nobody signs in, or the one that the client certificate names.",
+            examples=["reader"],
+        ),
     ] = None
     auth_source: Annotated[
         Annotated[str, Meta(min_length=1, max_length=63)] | None,

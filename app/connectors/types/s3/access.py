@@ -19,7 +19,7 @@ PathStyle = Annotated[
 ]
 AccessKeyId = Annotated[
     Annotated[str, Meta(min_length=1, max_length=128, pattern="^[!-~]+$")] | None,
-    Meta(description="Unset: the bucket is read without signing in."),
+    Meta(description="Unset: the bucket is read without signing in.", examples=["AKIAIOSFODNN7EXAMPLE"]),
 ]
 
 

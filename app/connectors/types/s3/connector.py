@@ -28,7 +28,13 @@ from app.connectors.types.s3.signature_v4 import AccessKey, signed
 class S3Config(ObjectStoreConfig, frozen=True, kw_only=True):
     bucket: Annotated[
         str,
-        Meta(min_length=3, max_length=63, pattern="^[A-Za-z0-9][A-Za-z0-9._-]+$", description="Name of the bucket."),
+        Meta(
+            min_length=3,
+            max_length=63,
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]+$",
+            description="Name of the bucket.",
+            examples=["shop-data"],
+        ),
     ]
     region: Region = "us-east-1"
     endpoint_url: Annotated[
