@@ -306,6 +306,25 @@ def test_a_wrong_field_is_named(values: dict[str, Any], field: str) -> None:
     assert caught.value.__cause__.path[0] == field
 
 
+@pytest.mark.found("A5")
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("../other", "/a/../../other", "//../other", "/..", "a/..?b=1", "..#a"),
+        *("/%2e%2e/other", "/.%2E/other", "/a%2f..%2fother", "/%252e%252e/other", "\\..\\other", "/..;a=1/other"),
+    ],
+)
+def test_no_path_leads_above_base_url(path: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="below base_url"):
+        msgspec.convert({"base_url": "http://a/x", "resources": [{"name": "x", "path": path}]}, RestConfig)
+
+
+@pytest.mark.parametrize("path", ["/a..b", "/a?since=../x", "/...", "/a/./b", "/%2e", "/v1/50%25"])
+def test_dots_of_other_kinds_are_taken(path: str) -> None:
+    config = msgspec.convert({"base_url": "http://a/x", "resources": [{"name": "x", "path": path}]}, RestConfig)
+    assert config.resources[0].path == path
+
+
 def test_a_certificate_and_its_key_are_given_together() -> None:
     config = RestConfig("http://a", client_certificate="-----BEGIN CERTIFICATE-----")
     with pytest.raises(InvalidField) as caught:

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Meta, Struct
 
@@ -116,10 +116,19 @@ class RestConfig(HttpSourceConfig, frozen=True):
         names = [resource.name for resource in self.resources]
         if len(set(names)) < len(names):
             raise InvalidField(("resources",), "Two resources have one name.")
+        if any(_climbs(resource.path) for resource in self.resources):
+            raise InvalidField(("resources",), "A path is below base_url: it has no `..`.")
 
 
 class RestSecrets(HttpSourceSecrets, frozen=True, kw_only=True):
     """Those of every HTTP source."""
+
+
+def _climbs(path: str) -> bool:
+    """Whether it leads above where it begins, in any spelling that a client or a server takes for `..`: secrets were
+    given for what is below base_url, and another path of the same host may be somebody else's."""
+    plain = unquote(unquote(re.split("[?#]", path, maxsplit=1)[0])).replace("\\", "/")
+    return any(part.partition(";")[0].strip() == ".." for part in plain.split("/"))
 
 
 def _absolute(url: str | None) -> str | None:
