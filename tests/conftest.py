@@ -1,5 +1,6 @@
 """One PostgreSQL cluster for the whole run, one fresh migrated database for each module, and clients of a running hub."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from tests.factories import RoleFactory, UserFactory, body_of
 from tests.postgres import create_database, drop_database, start_test_cluster
 
 pytest_plugins = ["tests.connectors.fixtures"]
+
+PLAIN = "not slow and not services and not types"
+PROCESSES = 2
+"""More of them gain nothing: each collects all tests, and starts a PostgreSQL."""
 
 PASSWORD = "lanterns drift over quiet water"
 ADMIN_EMAIL = "admin@example.org"
@@ -119,3 +124,12 @@ def parts_of_hub(settings: Settings, url: str) -> Parts:
 async def hub(cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
     async with running_hub(cluster, migrated, tmp_path_factory.mktemp("hub")) as running:
         yield running
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The plain run of everything goes on in two processes, a file at a time, each with a cluster of its own."""
+    is_plain = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == PLAIN
+    is_chosen = config.option.keyword or config.option.usepdb or "PYTEST_XDIST_WORKER" in os.environ
+    if is_plain and not is_chosen and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses, config.option.dist = PROCESSES, "loadfile"

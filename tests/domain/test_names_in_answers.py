@@ -1,7 +1,6 @@
 """SS4: a secret that was put into the wrong place, as the name of a field or as an address, is not repeated."""
 
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import pytest
@@ -14,7 +13,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.found("A9")]
 
 SECRETS = [
     *("hunter2-hunter2", "Tr0ub4dor&3", "correct horse battery staple", "correcthorsebatterystaple", "dfr_0123"),
-    *(uuid4().hex, "-----BEGIN PRIVATE KEY-----", "pässwörd-über-alles", "AKIAIOSFODNN7EXAMPLE", "s3cr3t"),
+    *(
+        "0ef8b86119e040cc950d4f193f1837a4",
+        "-----BEGIN PRIVATE KEY-----",
+        "pässwörd-über-alles",
+        "AKIAIOSFODNN7EXAMPLE",
+        "s3cr3t",
+    ),
 ]
 SOURCE = {"name": "shop", "type": "postgresql", "config": NOWHERE}
 ENCODERS = {"application/json": msgspec.json.encode, "application/msgpack": msgspec.msgpack.encode}
