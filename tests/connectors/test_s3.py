@@ -215,7 +215,7 @@ def listed(key: str) -> bytes:
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (http(b"<html>"), "response_invalid"),
+        (http(b"<html>"), "protocol_mismatch"),
         (http(b"<Error><Code>SlowDown</Code></Error>", "503 Slow Down"), "rate_limited"),
         (http(b"<Error><Code>PermanentRedirect</Code></Error>", "301 Moved"), "invalid_configuration"),
         (http(b"<Error><Code>RequestTimeTooSkewed</Code></Error>", "403 Forbidden"), "authentication_failed"),

@@ -88,7 +88,6 @@ async def test_options_says_what_a_path_takes_and_no_more(hub: Hub) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api",
         "/api/v1",
         "/api/v1/",

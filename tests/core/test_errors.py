@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "endless recursion": ("SELECT deep(1)", 400, "too_complex"),
     "a statement that takes too long": ("SELECT pg_sleep(5)", 503, "database_timeout"),
     "a read-only database": ("SET TRANSACTION READ ONLY; DELETE FROM children", 503, "database_read_only"),
-    "a table that there is not": ("SELECT * FROM nothing", 500, "internal_error"),
+    "a table that there is not": ("SELECT * FROM nothing", 503, "schema_outdated"),
     "nonsense": ("SELEKT", 500, "internal_error"),
     "a right that is missing": ("CREATE TABLE x (y int)", 500, "internal_error"),
     "the end of the connection": ("SELECT pg_terminate_backend(pg_backend_pid())", 503, "database_unavailable"),

@@ -96,7 +96,7 @@ async def test_on_an_older_schema_every_route_is_unavailable_and_none_fails(hub:
     "statement",
     [
         "ALTER TABLE data_sources RENAME COLUMN tags TO labels",
-        "ALTER TABLE data_source_secrets RENAME TO data_source_passwords",
+        "ALTER TABLE data_sources RENAME COLUMN secret_states TO states",
         "ALTER TABLE data_sources DROP COLUMN description CASCADE",
     ],
 )

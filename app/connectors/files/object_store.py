@@ -260,8 +260,10 @@ _SAID_BY_ANYBODY: Final = frozenset({400, 404, 405, 410, 411, 501})
 
 
 def _is_of_a_store(answer: Response) -> bool:
-    """Whether some header is one that only object stores send."""
-    return any(name.startswith(("x-amz-", "x-ms-", "x-goog-", "x-guploader-")) for name in answer.headers)
+    """Whether some header is one that only object stores send, or the refusal has their shape."""
+    return b"<Code>" in answer.body or any(
+        name.startswith(("x-amz-", "x-ms-", "x-goog-", "x-guploader-")) for name in answer.headers
+    )
 
 
 _LED_ELSEWHERE: Final[Told] = ("egress_refused", "{host} leads to another address, which is not followed.")
