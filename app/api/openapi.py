@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: generated from the route table, the Structs and what each route declares of itself.
 
-Litestar's own generation is off (decision 0029). The document is built when it is first asked for, never on the start-up
-path.
+Litestar's own generation is off (decision 0029). The document is built when it is first asked for, never as the hub
+starts.
 """
 
 import asyncio
