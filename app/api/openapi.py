@@ -122,7 +122,7 @@ BEARER = {
     "bearerFormat": "JWT",
     "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`.",
 }
-_TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+"$'}
+_TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+(-[0-9a-f]+)?"$'}
 # None of these has an `example`: Swagger UI would fill it in, and send it with the first request that somebody tries.
 REQUEST_HEADERS: dict[str, Any] = {
     "IfMatch": {
@@ -148,7 +148,11 @@ REQUEST_HEADERS: dict[str, Any] = {
     },
 }
 RESPONSE_HEADERS: dict[str, Any] = {
-    "ETag": {"description": "The version of the entity.", "schema": _TAG_TEXT, "example": '"v1"'},
+    "ETag": {
+        "description": "The version of the entity, to be given back as it came.",
+        "schema": _TAG_TEXT,
+        "example": '"v1"',
+    },
     "Location": {
         "description": "The path of what was made.",
         "required": True,

@@ -36,6 +36,9 @@ BEYOND_SCHEMA = {
     "forbidden_character": "texts of free form, down to the names in an object, hold no control characters",
     "blank": "a name of white space only",
     "name_taken": "which names are taken is a matter of history",
+    "mixed_scripts": "which letters look alike is Unicode's to say (UTS 39)",
+    "ambiguous_name": "which objects there are is for the source to say",
+    "type_differs": "of which type a stored source is, is a matter of history",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_column": "which columns an object has is for its source to say",
     "unknown_role": "whether a role exists is a matter of history",
@@ -55,6 +58,13 @@ def acceptance_of_what_the_schema_can_say(ctx: Any, response: Any, case: Any) ->
 
 
 _ORIGINAL = checks.positive_data_acceptance
+_ORIGINAL_OF_REFUSALS = checks.negative_data_rejection
+
+
+@schemathesis.check
+def refusal_of_what_the_schema_forbids(ctx: Any, response: Any, case: Any) -> bool | None:
+    """`negative_data_rejection`, which it stands in for: a body that is too large besides is refused by its size."""
+    return None if response.status_code == 413 else _ORIGINAL_OF_REFUSALS(ctx, response, case)
 
 
 def _is_beyond_schema(response: Any, case: Any) -> bool:
