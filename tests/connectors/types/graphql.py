@@ -133,7 +133,7 @@ def kind(start: Start, ports: Ports) -> Kind:
                 ["o-2", 2, None, "-0.1", None, False, *[None] * 5, [], None, [], None],
             ],
             ("empty",): [],
-            ("holes",): [["x", 1]],
+            ("holes",): [["x", 1], [None, None]],
             ("tags",): [["new"], [None], ["ü"]],
             ("summary",): [[2, None]],
             ("found",): [["Item", None, "x", 1], ["Customer", "Zoë", None, None]],
