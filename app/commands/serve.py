@@ -1,5 +1,6 @@
 """`hub serve`: database, migrations, first admin, worker, server; and all of it gone again after Ctrl-C."""
 
+import _thread
 import errno
 import os
 import shutil
@@ -167,13 +168,12 @@ def _run_server(host: str, port: int, workers: int) -> None:
     """Returns when the server has stopped."""
     # A worker that is told to end while it still imports must end, and not raise what only we know how to catch.
     os.register_at_fork(after_in_child=_take_no_interrupts)
-    from granian import Granian
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
     connections = connection_limit()
-    Granian(
+    server_class()(
         "app.asgi:serve",
         factory=True,
         address=host,
@@ -190,6 +190,22 @@ def _run_server(host: str, port: int, workers: int) -> None:
         workers_kill_timeout=KILLED_AFTER_S,
         log_level=LogLevels.warning,
     ).serve()
+
+
+def server_class() -> Any:
+    """granian's server, with a signal handler that cannot wait for the thread that it interrupts.
+
+    granian's own sets the event for which the main thread waits, under the lock that this thread holds for a moment as
+    it begins to wait: a signal at that moment would be waited for without end.
+    """
+    from granian import Granian
+
+    class Server(Granian):  # type: ignore[misc, valid-type]
+        def signal_handler_interrupt(self, *_: Any, **__: Any) -> None:
+            self.interrupt_signal = True
+            _thread.start_new_thread(self.main_loop_interrupt.set, ())
+
+    return Server
 
 
 class _Beside:

@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.commands.serve import server_class
 from tests.commands.hubs import Serve, Served, family, free_port, run, survivors
 
 
@@ -157,3 +159,19 @@ def _with_its_family(serve: Serve, folder: Path) -> Served:
     hub.wait_for("app worker")
     hub.wait_for("bin/postgres")
     return hub
+
+
+def test_a_signal_at_the_moment_at_which_the_server_begins_to_wait_is_not_lost() -> None:
+    """The main thread holds the lock of its event just then; the handler runs in that thread and may not ask for it."""
+    server = server_class()("app.asgi:serve", interface="asgi")
+    handled = threading.Event()
+
+    def interrupted_as_it_begins_to_wait() -> None:
+        with server.main_loop_interrupt._cond:
+            server.signal_handler_interrupt()
+            handled.set()
+
+    threading.Thread(target=interrupted_as_it_begins_to_wait, daemon=True).start()
+    assert handled.wait(5)
+    assert server.main_loop_interrupt.wait(5)
+    assert server.interrupt_signal
