@@ -43,6 +43,13 @@ ALTER ROLE own_settings SET IntervalStyle = 'sql_standard';
 ALTER ROLE own_settings SET bytea_output = 'escape';
 ALTER ROLE own_settings SET transform_null_equals = on;
 ALTER ROLE own_settings SET default_transaction_isolation = 'serializable';
+CREATE ROLE hurried LOGIN PASSWORD 'pw-{CANARY}' IN ROLE plain;
+ALTER ROLE hurried SET search_path = 'app';
+ALTER ROLE hurried SET statement_timeout = 1;
+ALTER ROLE hurried SET restrict_nonsystem_relation_kind = 'view';
+CREATE ROLE serializable LOGIN PASSWORD 'pw-{CANARY}' IN ROLE plain;
+ALTER ROLE serializable SET default_transaction_isolation = 'serializable';
+ALTER ROLE serializable SET default_transaction_deferrable = on;
 CREATE ROLE expired LOGIN PASSWORD 'pw-{CANARY}' VALID UNTIL '2001-01-01';
 CREATE ROLE cannot_log_in PASSWORD 'pw-{CANARY}';
 CREATE ROLE has_no_connection LOGIN PASSWORD 'pw-{CANARY}' CONNECTION LIMIT 0;
@@ -296,3 +303,34 @@ async def test_what_is_set_for_the_role_changes_nothing_that_is_discovered(
     plain = await found_as("plain")
     assert plain
     assert await found_as("own_settings") == plain
+
+
+@pytest.mark.found("D8")
+async def test_time_limits_and_closed_views_of_a_role_are_the_hubs_own(
+    odd: dict[str, Any], sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    """A millisecond is enough for the statement that replaces it, at least mostly, and for none behind it."""
+    request = PreviewRequest(path=("app", "calls_a_function"))
+    failures: list[str] = []
+    for _ in range(10):
+        try:
+            shown = await sandbox.preview("postgresql", {**odd, "username": "hurried"}, PASSWORD, loopback, request)
+        except ConnectorError as error:
+            failures.append(error.message)
+        else:
+            assert shown.rows == [[1]]
+            return
+    pytest.fail(f"never in time: {failures}")
+
+
+@pytest.mark.found("D8")
+async def test_a_role_that_waits_for_the_transactions_of_others_does_not(
+    odd: dict[str, Any], filled_postgres: PostgresServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    other = await asyncpg.connect(filled_postgres.url("odd"))
+    try:
+        await other.execute("BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE app.half_open SET mine = 2")
+        result = await checked(sandbox, loopback, {**odd, "username": "serializable"})
+        assert result.status == "passed"
+    finally:
+        await other.close()

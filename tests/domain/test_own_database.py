@@ -50,3 +50,32 @@ async def test_nothing_is_read_from_it(hub: Hub, own: dict[str, Any]) -> None:
 async def test_another_database_of_the_same_server_is_a_source(hub: Hub, cluster: EmbeddedPostgres) -> None:
     path = await registered_shop(hub, await open_shop(cluster))
     assert (await hub.admin.post(f"{path}/test")).json()["status"] == "passed"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "statement_timeout = 1",
+        "search_path = 'made_up', 'pg_catalog'",
+        "default_transaction_isolation = 'serializable'",
+    ],
+)
+async def test_nothing_that_is_set_for_the_role_hides_it(
+    hub: Hub, cluster: EmbeddedPostgres, own: dict[str, Any], setting: str
+) -> None:
+    connection = await asyncpg.connect(cluster.url(embedded.SUPERUSER, own["config"]["database"]))
+    role = own["config"]["username"]
+    try:
+        await connection.execute("CREATE SCHEMA made_up; GRANT USAGE ON SCHEMA made_up TO PUBLIC")
+        await connection.execute(
+            "CREATE FUNCTION made_up.current_database() RETURNS name LANGUAGE sql AS $$SELECT 'postgres'::name$$"
+        )
+        await connection.execute(f"ALTER ROLE {role} SET {setting}")
+        path = f"{SOURCES}/{(await registered(hub, **own))['id']}"
+        preview = await hub.admin.post(f"{path}/preview", json={"object": "public.users"})
+        assert preview.status_code in {409, 504}
+        assert "rows" not in preview.json()
+        assert preview.status_code == 409 or setting.startswith("statement_timeout")
+    finally:
+        await connection.execute("DROP SCHEMA made_up CASCADE")
+        await connection.close()

@@ -125,7 +125,6 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             try:
                 version = connection.get_settings().server_version
                 steps.server.update(product="PostgreSQL", version=str(version).partition(" ")[0])
-                await self._refuse_own(connection)
                 await self._look(connection)
             finally:
                 connection.terminate()
@@ -216,33 +215,36 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             raise explained from error
         return connection
 
-    async def _refuse_own(self, connection: asyncpg.Connection[Any]) -> None:
-        """Under whatever name or address it is dialled, and its replicas as well: raises `own_database`."""
-        import asyncpg
-
+    async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
+        """One transaction for everything, because poolers may give the next one to another connection of theirs.
+        Raises `own_database`."""
+        begin = _BEGIN.format(statement_timeout_ms=round(self.config.statement_timeout_s * 1000))
+        await connection.execute(begin)
         if (own := self.network.policy.own_database) is None:
             return
-        try:
-            found = await connection.fetchrow(_IDENTITY, timeout=self.config.connect_timeout_s)
-        except asyncpg.PostgresError:
-            found = (
-                None  # something else that speaks the protocol, or keeps it to itself: the hub's own tells everybody
-            )
-        except Exception as error:
-            raise self._explain(error) from error
-        if found is not None and (found[0], found[1]) == own:
+        if await self._identity(connection, begin) == own:
             raise ConnectorError("own_database", "This is the hub's own database.")
 
-    async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
-        """One transaction for everything, because poolers may give the next one to another connection of theirs."""
-        await connection.execute(f"{_BEGIN} {round(self.config.statement_timeout_s * 1000)}")
+    async def _identity(self, connection: asyncpg.Connection[Any], begin: str) -> tuple[str, int] | None:
+        """The same under whatever name or address the database is dialled, and of its replicas as well. None where the
+        server does not tell: the hub's own tells everybody. Asked in a transaction of the hub's making, in which a role
+        can have set nothing that makes it fail or say something else."""
+        import asyncpg
+
+        try:
+            found = await connection.fetchrow(_IDENTITY)
+        except asyncpg.QueryCanceledError:
+            raise
+        except asyncpg.PostgresError:
+            await connection.execute(f"ROLLBACK; {begin}")
+            return None
+        return None if found is None else (found[0], found[1])
 
     @asynccontextmanager
     async def _reading(self, steps: Steps) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A connection inside a read-only transaction whose statements the server itself cuts off."""
         connection = await self._sign_in(*await self._reach(steps))
         try:
-            await self._refuse_own(connection)
             await self._begin(connection)
             yield connection
         except (ConnectorError, MemoryError, GeneratorExit):
@@ -315,17 +317,22 @@ class _DatabaseRefused(ConnectorError):
 
 # Statements -----------------------------------------------------------------------------------------------------------
 
-# Nothing depends on what is set for the role, the database or the server. Before PostgreSQL 12, floating point numbers
-# come with all of their digits only where more than the usual ones are asked for.
+# Nothing depends on what is set for the role, the database or the server. Time limits come first, since a short one
+# would end what follows; an isolation level of its own, because a replica has no serializable one, and a deferrable
+# transaction waits for those of others. Before PostgreSQL 12, floating point numbers come with all of their digits only
+# where more than the usual ones are asked for. The settings in the last statement are not known to every version.
 _BEGIN: Final = """
-BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601';
-SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 3; SET LOCAL search_path = '';
-SET LOCAL quote_all_identifiers = off; SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on;
-SET LOCAL transform_null_equals = off; SET LOCAL xmlbinary = 'base64'; SET LOCAL lock_timeout = 0;
-SET LOCAL idle_in_transaction_session_timeout = 0;
-SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
-WHERE name IN ('transaction_timeout', 'idle_session_timeout');
-SET LOCAL statement_timeout ="""
+BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY, NOT DEFERRABLE;
+SET LOCAL statement_timeout = {statement_timeout_ms}; SET LOCAL search_path = '';
+SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
+SELECT pg_catalog.set_config(name, value, true)
+FROM (VALUES ('transaction_timeout', '0'), ('idle_session_timeout', '0'), ('restrict_nonsystem_relation_kind', ''))
+    AS known (name, value)
+WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
+SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601';
+SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 3; SET LOCAL quote_all_identifiers = off;
+SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on; SET LOCAL transform_null_equals = off;
+SET LOCAL xmlbinary = 'base64'"""
 
 # Names of types are told whole while nothing is on the search path. The functions of a view want it as the user has it.
 _AS_THE_USER: Final = "SET LOCAL search_path TO DEFAULT"
