@@ -110,6 +110,13 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         FROM (SELECT i, {_WORDS} || '-' || substr(md5('s' || i), 1, 12) AS name FROM {numbers}) AS numbered
     """
     yield f"""
+        INSERT INTO data_source_tags (data_source_id, tag, tenant_id, source_created_at, source_updated_at,
+                                      source_name_key)
+        SELECT source.id, tag, source.tenant_id, source.created_at, source.updated_at, source.name_key
+        FROM {numbers} JOIN data_sources AS source ON source.id = {_id("sources")}, unnest(source.tags) AS tag
+        ON CONFLICT DO NOTHING  -- where the triggers were not switched off
+    """
+    yield f"""
         INSERT INTO data_source_secrets (data_source_id, name, tenant_id, sealed, key_id, version, updated_at)
         SELECT {_id("sources")}, 'password', '{TENANT}', '\\x00', 'of before', 1, {_AT} FROM {numbers}
     """

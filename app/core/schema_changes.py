@@ -55,11 +55,17 @@ def fill_in(table: str, assignments: str, where: str, *, source: str = "") -> No
     """Set what rows of before lack, some pages of the table at a time, each time in a transaction of its own. `source`
     is a table that `assignments` and `where` may use. Rows that come meanwhile must not need it."""
     joined = f" FROM {source}" if source else ""
+    page_by_page(table, f"UPDATE {table} SET {assignments}{joined} WHERE {{these}} AND {where}")  # noqa: S608
+
+
+def page_by_page(table: str, statement: str) -> None:
+    """For the rows that are there now, some pages of them at a time, each time in a transaction of its own. `{these}`
+    in the statement stands for the condition that names them."""
     pages = _scalar(f"SELECT pg_relation_size('{table}') / current_setting('block_size')::int")
     with op.get_context().autocommit_block():
         for page in range(0, pages, PAGES_AT_ONCE):
             these = f"{table}.ctid >= '({page},0)' AND {table}.ctid < '({page + PAGES_AT_ONCE},0)'"
-            op.execute(f"UPDATE {table} SET {assignments}{joined} WHERE {these} AND {where}")  # noqa: S608
+            op.execute(statement.replace("{these}", these))
 
 
 def set_not_null(table: str, *columns: str) -> None:

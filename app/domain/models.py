@@ -8,14 +8,14 @@ from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.source_work.models import DataSourceTest, SourceObject
-from app.domain.sources.models import DataSource, DataSourceSecret
+from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
 from app.domain.tenants.models import Tenant
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User, UserRole
 
 TABLES = (
-    AuditEvent, DataSource, DataSourceSecret, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role, RoleApprover,
-    Session, SourceObject, Tenant, UpkeepState, User, UserRole,
+    AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
+    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, UserRole,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

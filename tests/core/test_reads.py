@@ -198,7 +198,9 @@ def test_every_sort_of_a_list_ends_in_the_id(name: str) -> None:
     """Rows with one sort value have one order, or a page would lose some of them."""
     for query in queries_of(LISTINGS[name]):
         sql = compiled(LISTINGS[name].statement(query))[0]
-        assert re.search(r"ORDER BY .*, \w+\.(id|user_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql), sql
+        assert re.search(
+            r"ORDER BY .*, \w+\.(id|user_id|data_source_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql
+        ), sql
 
 
 # --- the same errors ---

@@ -36,7 +36,8 @@ INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
   SELECT md5('u' || i)::uuid, '{public}', '{tenant}', now() FROM generate_series(1, {rows}) AS i;
 INSERT INTO data_sources (id, tenant_id, name, name_key, type, category, config, tags, is_paused, status, created_at,
                           updated_at)
-  SELECT md5('s' || i)::uuid, '{tenant}', 's' || i, 's' || i, 'rest', 'api', '{{}}', '{{}}', false, 'untested', now(), now()
+  SELECT md5('s' || i)::uuid, '{tenant}', 's' || i, 's' || i, 'rest', 'api', '{{}}', '{{shop,old}}', false, 'untested', now(),
+    now()
   FROM generate_series(1, {rows} / 10) AS i;
 INSERT INTO data_source_secrets (data_source_id, name, tenant_id, sealed, key_id, version, updated_at)
   SELECT md5('s' || i)::uuid, 'token', '{tenant}', '\\x00', 'k', 1, now() FROM generate_series(1, {rows} / 10) AS i;
@@ -49,6 +50,7 @@ WORK = (
     f"""INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
         SELECT id, '{PUBLIC}', '{TENANT}', now() FROM users WHERE id = md5('u' || $1::int)::uuid""",
     "UPDATE data_sources SET status = 'passed', updated_at = now() WHERE id = md5('s' || ($1::int / 10))::uuid",
+    "UPDATE data_sources SET tags = ARRAY['shop', $1::text], updated_at = now() WHERE id = md5('s' || ($1::int / 10))::uuid",
     "UPDATE data_source_secrets SET version = version + 1 WHERE data_source_id = md5('s' || ($1::int / 10))::uuid",
     f"""INSERT INTO audit_events (id, tenant_id, occurred_at, action, resource_type, outcome)
         SELECT gen_random_uuid(), '{TENANT}', now(), 'user.update', 'user', 'success' WHERE $1::int IS NOT NULL""",
@@ -125,14 +127,23 @@ async def migrated_under_traffic(database: Busy) -> tuple[float, int]:
     return longest, sum(counts)
 
 
+STRAY = """
+SELECT (SELECT count(*) FROM user_roles JOIN users ON users.id = user_id
+        WHERE (user_email_key, user_created_at, user_updated_at)
+          IS DISTINCT FROM (users.email_key, users.created_at, users.updated_at))
+     + (SELECT count(*)
+        FROM (SELECT id, tag, created_at, updated_at, name_key FROM data_sources, unnest(tags) AS tag) AS source
+        FULL JOIN data_source_tags AS kept ON (kept.data_source_id, kept.tag) = (source.id, source.tag)
+        WHERE (source_created_at, source_updated_at, source_name_key)
+          IS DISTINCT FROM (source.created_at, source.updated_at, source.name_key))
+"""
+
+
 async def stray_copies(database: Busy) -> Any:
+    """How many differ from what they are copies of, are too many or are missing."""
     connection = await asyncpg.connect(database.owner_url)
     try:
-        return await connection.fetchval(
-            """SELECT count(*) FROM user_roles JOIN users ON users.id = user_id
-               WHERE (user_email_key, user_created_at, user_updated_at)
-                 IS DISTINCT FROM (users.email_key, users.created_at, users.updated_at)"""
-        )
+        return await connection.fetchval(STRAY)
     finally:
         await connection.close()
 

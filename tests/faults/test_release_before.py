@@ -209,6 +209,12 @@ async def test_what_the_release_before_writes_is_whole_for_this_one(
         states = await connection.fetchval("SELECT count(*) FROM data_sources WHERE secret_states = '{}'")
         assert states == 0
         assert await connection.fetchval("SELECT count(*) FROM user_roles") > 3
+        tags = await connection.fetch(
+            """SELECT count(*) FILTER (WHERE (tag, source_updated_at, source_name_key)
+                                         = ('shop', updated_at, name_key)), count(*)
+               FROM data_sources LEFT JOIN data_source_tags ON data_source_id = data_sources.id"""
+        )
+        assert tags[0][0] == tags[0][1] > 1
     finally:
         await connection.close()
 

@@ -42,6 +42,19 @@ class DataSource(Tenanted, Entity):
     """Of the place that `config` means (`duplicates.fingerprint`); equal for sources of one server and database."""
 
 
+class DataSourceTag(Tenanted, Base):
+    """A source carries a tag. Kept by triggers of the database, with copies of what sources are sorted by: an index
+    over an array has no order, and none reaches over to another table."""
+
+    __tablename__ = "data_source_tags"
+
+    data_source_id: Mapped[UUID] = mapped_column(ForeignKey("data_sources.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    source_created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    source_updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    source_name_key: Mapped[str]
+
+
 class DataSourceSecret(Tenanted, Base):
     """One secret field of a source: a value sealed to its place, or a reference to where the hub finds it. The value is
     written and used, never shown."""

@@ -1,7 +1,6 @@
 """Which rows make data sources, tests and objects on the wire, and which lists of them there are."""
 
-from sqlalchemy import ColumnElement, Text, bindparam, cast
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy import ColumnElement, and_, bindparam
 
 from app.connectors import registry
 from app.core.database import Repository
@@ -9,6 +8,7 @@ from app.core.listing import (
     STRING,
     Filter,
     Listing,
+    OrderOfFilter,
     Sort,
     boolean_filter,
     choice_filter,
@@ -16,7 +16,7 @@ from app.core.listing import (
     text_filter,
     uuid_filter,
 )
-from app.domain.sources.models import DataSource
+from app.domain.sources.models import DataSource, DataSourceTag
 from app.domain.sources.schemas import DataSourceOut
 
 STATUSES = ("untested", "passed", "failed", "unsupported")
@@ -28,9 +28,22 @@ class DataSourceRepository(Repository[DataSource]):
 
 
 def _has_tag(name: str) -> ColumnElement[bool]:
-    return DataSource.tags.contains(cast(array([bindparam(name, type_=Text())]), ARRAY(Text)))
+    """Joins the one row of the tag that a source can have, for whose order see `DataSourceTag`."""
+    return and_(
+        DataSourceTag.data_source_id == DataSource.id,
+        DataSourceTag.tag == bindparam(name, type_=DataSourceTag.tag.type),
+        DataSourceTag.tenant_id == DataSource.tenant_id,
+    )
 
 
+TAGS = OrderOfFilter(
+    {
+        "created_at": DataSourceTag.source_created_at,
+        "updated_at": DataSourceTag.source_updated_at,
+        "name": DataSourceTag.source_name_key,
+    },
+    DataSourceTag.data_source_id,
+)
 DATA_SOURCE = DataSourceRepository.selection_by_id(DataSourceOut)
 DATA_SOURCES = Listing(
     DataSourceRepository.selection(DataSourceOut),
@@ -65,9 +78,9 @@ DATA_SOURCES = Listing(
             where=_has_tag,
             parse=str,
             schema=STRING,
-            index="data_sources_tags_idx",
+            index="data_source_tags_{sort}_idx",
             description="Sources that carry this tag.",
-            is_planned_by_value=True,
+            order=TAGS,
         ),
         "owner_role_id": uuid_filter(DataSource.owner_role_id, index="data_sources_owner_role_id_{sort}_idx"),
         "is_paused": boolean_filter(DataSource.is_paused, index="data_sources_is_paused_{sort}_idx"),
