@@ -511,6 +511,7 @@ HOSTILE = (
     "SET GLOBAL max_join_size = 1",
     "SET GLOBAL group_concat_max_len = 4",
     "SET GLOBAL lc_time_names = 'de_DE'",
+    "SET GLOBAL sql_quote_show_create = 0",
     "SET GLOBAL character_set_results = latin1",
     "SET GLOBAL init_connect = 'SET sql_select_limit = 1, autocommit = 0, sql_big_selects = 0, sql_safe_updates = 1'",
 )
@@ -548,3 +549,17 @@ async def test_what_the_server_sets_for_its_sessions_changes_nothing(
 
 def _as_value(text: str) -> str:
     return text if text.isdigit() else "'" + text.replace("'", "''") + "'"
+
+
+@pytest.mark.found("D17")
+async def test_an_init_connect_that_fails_is_named(
+    mariadb: MariadbServer, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    mariadb.run("SET GLOBAL init_connect = 'this is no SQL'")
+    try:
+        result = await sandbox.check("mysql", config(mariadb.port), {"password": PASSWORD}, loopback)
+    finally:
+        mariadb.run("SET GLOBAL init_connect = ''")
+    (failed,) = [step for step in result.steps if step.status == "failed"]
+    assert failed.code == "server_error"
+    assert "init_connect" in failed.message

@@ -380,6 +380,7 @@ _ALL_THAT_THERE_IS: Final = (
     "SET SESSION group_concat_max_len = 1048576",
     "SET SESSION lc_time_names = 'en_US'",
     "SET SESSION old_mode = ''",
+    "SET SESSION sql_quote_show_create = 1",
 )
 _UNKNOWN_VARIABLE: Final = 1193
 
@@ -395,6 +396,10 @@ _ERRORS: Final[dict[int, tuple[Code, str]]] = {
     1142: ("permission_denied", "{user} may not read this."),
     1143: ("permission_denied", "{user} may not read all of these columns."),
     1146: ("not_found", "The object is not there any more."),
+    1184: (
+        "server_error",
+        "{host} ends each connection of {user} at once: what its init_connect says fails for that user.",
+    ),
     1203: ("rate_limited", "{user} has too many connections."),
     1226: ("rate_limited", "{user} has used up the connections or queries that the server grants."),
     1227: ("permission_denied", "{user} may not read this."),
