@@ -21,6 +21,7 @@ from app.connectors.contract.steps import Steps
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.mongodb.bson_values import MAX_FIELDS, FieldTypes, plain
 from app.connectors.types.mongodb.connector import Mongodb, MongodbConfig, MongodbSecrets
+from app.connectors.values.bad_bytes import NOT_UTF8
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.servers.certificates import Authority
@@ -435,3 +436,29 @@ def test_a_wrong_field_is_named(change: dict[str, Any], field: str) -> None:
 def test_what_reads_this_machine_or_makes_no_sense_is_no_config(change: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"host": "a", "username": "b", **change}, MongodbConfig)
+
+
+@pytest.mark.found("D2", "D4", "D12")
+async def test_names_that_are_no_utf_8_or_are_there_twice_hide_nothing(loopback: EgressPolicy) -> None:
+    """`#` stands for a byte that is no UTF-8."""
+
+    def answer(command: dict[str, Any]) -> bytes:
+        raw = {
+            "listCollections": [{"name": "good", "type": "collection"}, {"name": "caf#", "type": "collection"}],
+            "aggregate": [{"f": [{"k": "a", "t": "int"}, {"k": "a", "t": "string"}, {"k": "n#", "t": "int"}]}],
+            "find": [{"a": 1, "b": "x#", "n#": 2}],
+        }
+        batch = next((found for name, found in raw.items() if name in command), [])
+        reply = bson.encode(hello(ismaster=True, cursor={"id": 0, "ns": "shop.c", "firstBatch": batch}))
+        return struct.pack("<IB", 0, 0) + reply.replace(b"#", b"\xe9").replace(b"\x02b\x00", b"\x02a\x00")
+
+    with scripted_mongod(answer) as (port, _):
+        config = MongodbConfig(host="localhost", port=port, database="shop", tls_mode="disable")
+        source = Mongodb(config, MongodbSecrets(), loopback)
+        found = [one async for some in source.discover() for one in some]
+        shown = await source.preview(PreviewRequest(path=("shop", "good")))
+    assert [one.name for one in found] == ["good", "caf\\xe9"]
+    assert [field.name for field in found[0].fields] == ["a", "a_2", "n\\xe9"]
+    assert [column.name for column in shown.columns] == ["a", "a_2", "n\\xe9"]
+    assert shown.rows == [[1, "x\\xe9", 2]]
+    assert shown.notes == (NOT_UTF8,)

@@ -43,7 +43,7 @@ from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
 from app.connectors.values.batches import batches
-from app.connectors.values.json_text import exact_number
+from app.connectors.values.json_text import decode_decimals, exact_number
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
@@ -293,7 +293,6 @@ _CUTTING: Final = (*(f"{what}_overflow_mode" for what in _OVERFLOWS), "limit", "
 
 
 _Meaning = TypeVar("_Meaning")
-_decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 _EXCEPTION_HEADER: Final = "x-clickhouse-exception-code"
 _NOT_TO_BE_SET: Final = frozenset({115, 164, 452})
 _NUMBER: Final = re.compile(rb"Code: (\d{1,6})[.,]")
@@ -363,10 +362,7 @@ def _number_in(text: bytes) -> int:
 def _row(line: bytes, texts: ByteTexts) -> dict[str, Any] | None:
     """None for what is no row: damaged, or an exception. Texts may hold any bytes, those that are no UTF-8 too."""
     try:
-        try:
-            row = _decoder.decode(line)
-        except UnicodeDecodeError:
-            row = _decoder.decode(texts.shown(line, in_json=True))
+        row = decode_decimals(texts.shown(line, in_json=True))
     except (msgspec.DecodeError, RecursionError):
         return None
     return row if isinstance(row, dict) and row.keys() != {"exception"} else None

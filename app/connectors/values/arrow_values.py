@@ -22,7 +22,7 @@ import msgspec
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_text import read_json
-from app.connectors.values.names import told_apart
+from app.connectors.values.names import members_of, told_apart
 from app.connectors.values.values import half_precision, json_safe, single_precision
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _reader(column: ArrowType) -> Reader:
         return _struct_reader(value)
     if kind == "+m":
         key, item = map(_reader, value.children[0].children)
-        return lambda pairs: _object([(_key(key(name)), _or_null(item, content)) for name, content in pairs])
+        return lambda pairs: members_of((_key(key(name)), _or_null(item, content)) for name, content in pairs)
     if kind in {"+l", "+L", "+vl", "+vL", "+w"}:
         inner = _reader(value.children[0])
         return lambda items: [_or_null(inner, item) for item in items]
@@ -324,15 +324,6 @@ def _struct_reader(column: ArrowType) -> Reader:
         for name, inner, child in zip(shown, _member_names(column), column.children, strict=True)
     ]
     return lambda content: {name: _or_null(read, content[inner]) for name, inner, read in readers}
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a map, which may have a key twice."""
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    names = told_apart([name for name, _ in pairs])
-    return {name: value for name, (_, value) in zip(names, pairs, strict=True)}
 
 
 def _or_null(read: Reader, value: Any) -> Any:

@@ -1,18 +1,31 @@
-"""Names of columns that their source does not tell apart."""
+"""Names that their source does not tell apart: of columns, and of the members of documents."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
-    """An empty name, or one that was there before, gets its position behind it: `a, a` is `a, a_2`."""
+def told_apart(names: Sequence[str], *, without_a_name: str = "column") -> list[str]:
+    """A name that was there before gets its position behind it: `a, a` is `a, a_2`. An empty one is none, and gets the
+    position behind `without_a_name`, unless that is empty as well."""
     seen: set[str] = set()
     unique = []
     for position, name in enumerate(names, 1):
-        fresh = name if name and name not in seen else f"{name or 'column'}_{position}"
+        is_fresh = name not in seen and (name or not without_a_name)
+        fresh = name if is_fresh else f"{name or without_a_name}_{position}"
         while fresh in seen:
             fresh += "_"
         seen.add(fresh)
         unique.append(fresh)
     return unique
+
+
+def members_of(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of a document that may say a name twice, none of them lost. Empty names are names there."""
+    pairs = list(pairs)
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    names = told_apart([name for name, _ in pairs], without_a_name="")
+    return dict(zip(names, (value for _, value in pairs), strict=True))

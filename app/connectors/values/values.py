@@ -27,6 +27,8 @@ from typing import Any, Final
 
 import msgspec
 
+from app.connectors.values.names import members_of
+
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
 
@@ -124,7 +126,7 @@ def surrogates_replaced(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {surrogates_replaced(key): surrogates_replaced(item) for key, item in value.items()}
+        return members_of((surrogates_replaced(key), surrogates_replaced(item)) for key, item in value.items())
     return [surrogates_replaced(item) for item in value] if isinstance(value, list) else value
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
+from app.connectors.values.names import members_of
 from app.connectors.values.values import MAX_DEPTH, json_safe
 
 MAX_FIELDS: Final = 1_000
@@ -77,11 +78,16 @@ class FieldTypes:
         self._natives: dict[str, set[str]] = {}
         self._present: dict[str, int] = {}
         self._documents = 0
+        self.has_repeats = False
+        """Whether a document has a field twice, which is told apart as `Document` does: a server finds no such name."""
 
     def add(self, fields: Iterable[tuple[str, str]]) -> None:
         """The names and types of one document's fields."""
         self._documents += 1
-        for name, native in fields:
+        fields = list(fields)
+        apart = members_of(fields)
+        self.has_repeats = self.has_repeats or list(apart) != [name for name, _ in fields]
+        for name, native in apart.items():
             if name not in self._natives and len(self._natives) == MAX_FIELDS:
                 continue
             self._natives.setdefault(name, set()).add(native)
@@ -103,6 +109,18 @@ class FieldTypes:
             )
             for position, (name, natives) in enumerate(self._natives.items(), 1)
         )
+
+
+class Document(dict[str, Any]):
+    """A document as it is decoded. BSON lets a field be there twice, and drivers keep the last one; here they are told
+    apart as in the header of a CSV file."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self:
+            name = f"{name}_{len(self) + 1}"
+            while name in self:
+                name += "_"
+        super().__setitem__(name, value)
 
 
 def _merged(natives: set[str]) -> PortableType:

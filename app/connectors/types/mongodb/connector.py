@@ -30,7 +30,6 @@ from app.connectors.contract.config import (
 )
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
-    DiscoveredField,
     DiscoveredObject,
     PreviewRequest,
     PreviewResult,
@@ -38,7 +37,7 @@ from app.connectors.contract.objects import (
 from app.connectors.contract.steps import Steps
 from app.connectors.network.dialling import hung_up, silent
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
-from app.connectors.types.mongodb.bson_values import FieldTypes, plain, types_stage
+from app.connectors.types.mongodb.bson_values import Document, FieldTypes, plain, types_stage
 from app.connectors.types.mongodb.members import Member, Members, without_tls
 from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
@@ -49,6 +48,7 @@ from app.connectors.values.wildcards import is_shown
 if TYPE_CHECKING:
     import ssl
 
+    from bson.codec_options import CodecOptions
     from pymongo import AsyncMongoClient
     from pymongo.errors import OperationFailure
 
@@ -224,9 +224,10 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         preview, texts = Preview(request), ByteTexts()
         async with self._reading() as client:
             found = await self._find(client, request.path)
-            columns = preview.choose(await self._fields(client, found))
-            names = [column.name for column in columns]
-            async for document in self._documents(client, found, names, request.limit + 1, texts):
+            types = await self._types(client, found)
+            names = [column.name for column in preview.choose(types.fields())]
+            projection = None if types.has_repeats else _projection(names)
+            async for document in self._documents(client, found, projection, request.limit + 1, texts):
                 if not preview.add([plain(document.get(name)) for name in names]):
                     break
         return preview.result(notes=texts.notes)
@@ -392,7 +393,11 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         if config.database is not None:
             return [config.database]
         listed = await client.admin.command(
-            "listDatabases", nameOnly=True, authorizedDatabases=True, maxTimeMS=self._max_time_ms
+            "listDatabases",
+            nameOnly=True,
+            authorizedDatabases=True,
+            maxTimeMS=self._max_time_ms,
+            codec_options=_any_names(),
         )
         names = [str(database["name"]) for database in listed["databases"]]
         return sorted(
@@ -414,12 +419,13 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         options: dict[str, Any] = {"maxTimeMS": self._max_time_ms}
         if name is not None:
             options["filter"] = {"name": name}
+        listing = partial(client[database].cursor_command, "listCollections", codec_options=_any_names(), **options)
         try:
-            cursor = await client[database].list_collections(**options)
+            cursor = await listing(cursor={})
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise
-            cursor = await client[database].list_collections(nameOnly=True, authorizedCollections=True, **options)
+            cursor = await listing(cursor={}, nameOnly=True, authorizedCollections=True)
         config = self.config
         async for info in cursor:
             found = Found((database, str(info["name"])), _kind(info))
@@ -435,9 +441,9 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         raise ConnectorError("not_found", "There is no such collection or view.")
 
     async def _look_into(self, client: Client, found: Found) -> Description:
-        return Description(await self._asked(self._fields(client, found)))
+        return Description((await self._asked(self._types(client, found))).fields())
 
-    async def _fields(self, client: Client, found: Found) -> tuple[DiscoveredField, ...]:
+    async def _types(self, client: Client, found: Found) -> FieldTypes:
         """The same ones each time, as long as the first and the last documents stay. Only a stored collection can be
         read from its end."""
         is_stored = found.kind in {"collection", "capped_collection"}
@@ -446,19 +452,19 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         await self._sample(client, found, types, wanted, {})
         if is_stored and types.documents == wanted:
             await self._sample(client, found, types, wanted, {"hint": {"$natural": -1}})
-        return types.fields()
+        return types
 
     async def _sample(
         self, client: Client, found: Found, types: FieldTypes, documents: int, options: dict[str, Any]
     ) -> None:
         pipeline = [{"$limit": documents}, types_stage()]
-        collection = client[found.path[0]][found.path[1]]
+        collection = client[found.path[0]].get_collection(found.path[1], codec_options=_any_names())
         cursor = await collection.aggregate(pipeline, maxTimeMS=self._max_time_ms, **options)
         async for document in cursor:
             types.add((str(field["k"]), str(field["t"])) for field in document["f"])
 
     async def _documents(
-        self, client: Client, found: Found, names: Sequence[str], limit: int, texts: ByteTexts
+        self, client: Client, found: Found, projection: dict[str, int] | None, limit: int, texts: ByteTexts
     ) -> AsyncIterator[dict[str, Any]]:
         """Decoded one by one out of the server's batches, which are of 16 MB at most."""
         import bson
@@ -466,18 +472,25 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         from bson.codec_options import CodecOptions, DatetimeConversion
 
         options: CodecOptions[dict[str, Any]] = CodecOptions(
-            document_class=dict,
+            document_class=Document,
             tz_aware=True,
             uuid_representation=UuidRepresentation.STANDARD,
             unicode_decode_error_handler=texts.error_handler(),
             datetime_conversion=DatetimeConversion.DATETIME_MS,
         )
         cursor = client[found.path[0]][found.path[1]].find_raw_batches(
-            {}, _projection(names), limit=limit, batch_size=min(limit, _BATCH), max_time_ms=self._max_time_ms
+            {}, projection, limit=limit, batch_size=min(limit, _BATCH), max_time_ms=self._max_time_ms
         )
         async for batch in cursor:
             for document in bson.decode_iter(cast(bytes, batch), options):
                 yield document
+
+
+def _any_names() -> CodecOptions[dict[str, Any]]:
+    """For answers that hold names of things: one that is no UTF-8 hides no others."""
+    from bson.codec_options import CodecOptions
+
+    return CodecOptions(document_class=dict, unicode_decode_error_handler="backslashreplace")
 
 
 class Found(Struct, frozen=True):
@@ -505,7 +518,7 @@ def _kind(info: Mapping[str, Any]) -> str:
 
 
 def _projection(names: Sequence[str]) -> dict[str, int] | None:
-    """None, for whole documents, where a name would mean something else in a projection."""
-    if not names or any(not name or "." in name or name.startswith("$") for name in names):
+    """None, for whole documents, where a name would mean something else in a projection, or was shown as it is not."""
+    if not names or any(not name or "." in name or name.startswith("$") or "\\x" in name for name in names):
         return None
     return {"_id": 0, **dict.fromkeys(names, 1)}

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
-from app.connectors.values.json_text import Digits, exact_number, read_json
+from app.connectors.values.json_text import Digits, decode_digits, exact_number, read_json
 from app.connectors.values.values import json_safe
 
 if TYPE_CHECKING:
@@ -104,13 +104,9 @@ def value_of(column: DiscoveredField, shape: Shape, text: str | None, max_bytes:
     if len(text) > max_bytes:
         return text
     try:
-        return read_json(text) if column.type == "json" else _shown(_decoder.decode(text), shape)
+        return read_json(text) if column.type == "json" else _shown(decode_digits(text), shape)
     except (msgspec.DecodeError, RecursionError):
         return text
-
-
-_decoder: Final = msgspec.json.Decoder(float_hook=Digits)
-"""Every number with a point or an exponent as it is written: what it is, its type tells."""
 
 
 def _shown(value: Any, shape: Shape) -> Any:

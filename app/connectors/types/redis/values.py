@@ -28,6 +28,7 @@ from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.redis.session import MAX_REPLY_BYTES, Command, Session, TooLong
 from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.json_text import read_json
+from app.connectors.values.names import members_of
 from app.connectors.values.values import json_safe
 
 MAX_COLUMNS: Final = 100
@@ -302,8 +303,9 @@ def _read_piece(reply: list[Any], kind: str, place: Any) -> tuple[list[tuple[Any
     return elements, None if int(cursor) == 0 else int(cursor)
 
 
-def _entry(fields: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(fields[::2], fields[1::2], strict=True))
+def _entry(fields: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """An entry of a stream may have a field twice."""
+    return list(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _after(entry: str) -> str:
@@ -318,8 +320,8 @@ def _written(row: Row, binary: set[str], texts: ByteTexts) -> Row:
 
 def _value(value: Any, is_binary: bool, texts: ByteTexts) -> Any:
     """The fields of a stream's entry are texts in any case: their names are no columns."""
-    if isinstance(value, dict) and all(isinstance(name, bytes) for name in value):
-        return {texts.shown(name): texts.shown(item) for name, item in value.items()}
+    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
+        return members_of((texts.shown(name), texts.shown(item)) for name, item in value)
     if isinstance(value, bytes) and not is_binary:
         return texts.shown(value)
     return json_safe(value)
