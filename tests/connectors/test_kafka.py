@@ -19,8 +19,10 @@ from app.connectors.contract.steps import TestResult
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.connector import Kafka
+from app.connectors.values.bad_bytes import NOT_UTF8
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Ports, Start
+from tests.connectors.servers.any_bytes import AnyBytes
 from tests.connectors.servers.certificates import Authority
 from tests.connectors.servers.kafka_broker import (
     PASSWORD,
@@ -29,6 +31,7 @@ from tests.connectors.servers.kafka_broker import (
     ScriptedBroker,
     ScriptedTopic,
     batch,
+    batch_with_headers,
     end_of_transaction,
     scripted_broker,
 )
@@ -378,6 +381,50 @@ async def test_a_damaged_message_is_told_from_a_good_one(
 ) -> None:
     damaged = batch(0, [b"good"]).replace(b"good", b"evil")
     port = start(scripted_broker, ScriptedBroker(topics=(ScriptedTopic("t", (damaged,)),)))
+    with pytest.raises(ConnectorError) as caught:
+        await rows(sandbox, at(port), "t", loopback)
+    assert caught.value.code == "response_invalid"
+
+
+@pytest.mark.found("D2", "D12")
+@pytest.mark.parametrize("codec", [0, 1])
+async def test_a_name_of_a_header_that_is_no_utf_8_hides_no_message(
+    codec: int, start: Start, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    """Neither those of its batch, nor those before and behind it."""
+    odd = batch_with_headers(
+        10,
+        [
+            [("good", b"1"), ("é", "ü".encode())],
+            [(AnyBytes("caf\xe9"), b"2"), ("a", None)],
+            [(AnyBytes("\xff\xfe"), b"\xff")],
+            [],
+        ],
+        codec=codec,
+    )
+    batches = (batch(9, values(9)), odd, batch(14, values(14)), end_of_transaction(15, producer=7, is_commit=True))
+    port = start(scripted_broker, ScriptedBroker(topics=(ScriptedTopic("t", batches),)))
+    request = PreviewRequest(path=("t",), columns=("offset", "value", "headers"))
+    shown = await sandbox.preview("kafka", at(port), {}, loopback, request)
+    assert shown.rows == [
+        [14, "14", []],
+        [13, "13", []],
+        [12, "12", [{"key": "\\xff\\xfe", "base64": "/w=="}]],
+        [11, "11", [{"key": "caf\\xe9", "value": "2"}, {"key": "a", "value": None}]],
+        [10, "10", [{"key": "good", "value": "1"}, {"key": "é", "value": "ü"}]],
+        [9, "9", []],
+    ]
+    assert shown.notes == (NOT_UTF8,)
+    found = [one async for some in sandbox.discover("kafka", at(port), {}, loopback) for one in some]
+    assert [(one.name, one.notes, len(one.fields)) for one in found] == [("t", (), 6)]
+
+
+@pytest.mark.found("D12")
+async def test_damaged_headers_are_told_from_odd_ones(
+    start: Start, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    odd = batch_with_headers(0, [[(AnyBytes("\xe9"), b"x" * 20)]])
+    port = start(scripted_broker, ScriptedBroker(topics=(ScriptedTopic("t", (odd.replace(b"x" * 20, b"y" * 20),)),)))
     with pytest.raises(ConnectorError) as caught:
         await rows(sandbox, at(port), "t", loopback)
     assert caught.value.code == "response_invalid"

@@ -7,17 +7,22 @@ import socket
 from typing import Any
 
 import msgspec
+import pamqp.decode
+import pamqp.encode
 import pytest
 
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.processes.sandbox import ConnectorSandbox
-from app.connectors.types.rabbitmq.amqp import take_names_as_they_are
+from app.connectors.types.rabbitmq.amqp import take_names_as_they_are, take_texts_as_they_are
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
-from app.connectors.types.rabbitmq.connector import Rabbitmq
+from app.connectors.types.rabbitmq.connector import Rabbitmq, _shown
+from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
+from app.connectors.values.values import json_safe
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Start
+from tests.connectors.servers.any_bytes import AnyBytes
 from tests.connectors.servers.certificates import Authority
 from tests.connectors.servers.starting import scripted_server, tls_front
 from tests.connectors.types.rabbitmq import CLIENT, PASSWORD, SPARE_VHOST, VHOST, publish, rabbit_server, writing
@@ -351,3 +356,57 @@ async def test_streams_of_any_name_are_listed_and_read(
         finally:
             for name in ODD_NAMES:
                 await channel.queue_delete(name)
+
+
+@pytest.mark.found("D2", "D12")
+async def test_bytes_that_are_no_utf_8_hide_no_message(
+    server: Server, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    """In routing keys, properties, names of headers and their values."""
+    async with writing(server, SPARE_VHOST) as channel:
+        await channel.queue_declare("odd", durable=True, arguments=STREAM)
+        await channel.exchange_declare("fan", exchange_type="fanout")
+        await channel.queue_bind("odd", "fan")
+        try:
+            await publish(channel, "fan", "good", b"0", headers={"é": "ü"})
+            headers = {AnyBytes("caf\xe9"): AnyBytes("na\xefve"), "x": bytearray(b"\x00\xff")}
+            await publish(channel, "fan", AnyBytes("k\xe9"), b"1", headers=headers, message_id=AnyBytes("\xe9"))
+            await publish(channel, "fan", "good", b"2")
+            values = config(server)
+            found = [item async for page in sandbox.discover("rabbitmq", values, SECRETS, loopback) for item in page]
+            assert [(item.notes, len(item.fields)) for item in found if item.name == "odd"] == [((), 6)]
+            shown = await preview(sandbox, values, loopback, "odd", columns=("routing_key", "properties", "headers"))
+        finally:
+            await channel.queue_delete("odd")
+            await channel.exchange_delete("fan")
+    assert [row[0] for row in shown.rows] == ["good", "k\\xe9", "good"]
+    assert [row[1]["message_id"] for row in shown.rows] == ["m-0", "\\xe9", "m-0"]
+    assert [row[2] for row in shown.rows] == [
+        {},
+        {"caf\\xe9": "na\\xefve", "x": "AP8="},
+        {"é": "ü"},
+    ]
+    assert shown.notes == (NOT_UTF8,)
+
+
+@pytest.mark.found("D4")
+def test_a_header_that_is_there_twice_is_told_apart() -> None:
+    take_texts_as_they_are()
+    entries = b"\x01at\x01\x01at\x00\x01bS\x00\x00\x00\x02\xc3\xa9"
+    assert pamqp.decode.by_type(len(entries).to_bytes(4, "big") + entries, "table") == (
+        4 + len(entries),
+        {"a": True, "a_2": False, "b": "é"},
+    )
+    with pytest.raises(ValueError, match="ends before"):
+        pamqp.decode.by_type(b"\x00\x00\x00\xff" + entries, "table")
+
+
+@pytest.mark.found("D12")
+def test_what_is_nested_in_a_header_is_read_too() -> None:
+    """A stream of RabbitMQ 3.10 keeps no such header."""
+    take_texts_as_they_are()
+    inner: Any = {AnyBytes("\xff"): [AnyBytes("\xfe"), bytearray(b"\x00\xff")], "n": 1}
+    _, read = pamqp.decode.by_type(pamqp.encode.field_table({"t": inner}), "table")
+    texts = ByteTexts()
+    assert json_safe(_shown(read, texts)) == {"t": {"\\xff": ["\\xfe", "AP8="], "n": 1}}
+    assert texts.notes == (NOT_UTF8,)

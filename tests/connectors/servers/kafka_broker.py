@@ -21,7 +21,7 @@ from typing import Any
 
 from aiokafka.protocol import admin, fetch, metadata, offset
 from aiokafka.protocol.types import String
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
 
 from tests.connectors.contract import CANARY
@@ -172,6 +172,14 @@ def batch(
     for place, value in enumerate(values):
         builder.append(place, _FIRST_MESSAGE + first + place, None, value, [])
     return _sealed(bytes(builder.build()), first, (last if last is not None else first + len(values) - 1) - first)
+
+
+def batch_with_headers(first: int, headers: list[list[tuple[str, bytes | None]]], *, codec: int = 0) -> bytes:
+    """A message for each list of headers. The builder in C asks no name how it is encoded."""
+    builder = _DefaultRecordBatchBuilderPy(2, codec, False, -1, 0, 0, 10_000_000)
+    for place, of_one in enumerate(headers):
+        builder.append(place, _FIRST_MESSAGE + first + place, b"k", str(first + place).encode(), of_one)
+    return _sealed(bytes(builder.build()), first, len(headers) - 1)
 
 
 def end_of_transaction(at: int, *, producer: int, is_commit: bool) -> bytes:

@@ -26,6 +26,7 @@ from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.kafka.config import KafkaConfig, KafkaSecrets
 from app.connectors.types.kafka.dialling import Dialler, Server
 from app.connectors.types.kafka.log import TopicLog
+from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import slices
 from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.message_rows import Facts, as_fields, read_bodies, text_or_base64
@@ -98,7 +99,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
         """A topic whose messages may not be read, or cannot be, is shown with what is known of every message."""
         async with self._cluster() as cluster:
             topics = [topic for topic in sorted(cluster.topics) if self._shows(topic, cluster)]
-            describer, known = Describer(_SAMPLES_AT_ONCE, most_borne=sys.maxsize), as_fields(_read([])[0])
+            describer, known = Describer(_SAMPLES_AT_ONCE, most_borne=sys.maxsize), as_fields(_read([], ByteTexts())[0])
             for some in slices(topics, _BATCH):
                 yield await together(
                     describer.describe((topic,), "topic", partial(self._look_into, cluster, topic), known)
@@ -107,18 +108,18 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """The newest messages come first. Types and members of values are told by all messages that were read."""
-        preview = Preview(request)
+        preview, texts = Preview(request), ByteTexts()
         async with self._cluster() as cluster:
             topic = request.path[0] if len(request.path) == 1 else ""
             if topic not in cluster.topics or not self._shows(topic, cluster):
                 raise ConnectorError("not_found", "There is no such topic in the cluster.")
             log = cluster.log(topic, MAX_PREVIEW_BYTES)
-            facts, rows = _read(await log.newest(max(request.limit + 1, self.config.sample_messages)))
+            facts, rows = _read(await log.newest(max(request.limit + 1, self.config.sample_messages)), texts)
         columns = preview.choose(as_fields(facts), "topic")
         for row in rows:
             if not preview.add([row.get(column.name) for column in columns]):
                 break
-        return preview.result(has_more=log.is_cut)
+        return preview.result(has_more=log.is_cut, notes=texts.notes)
 
     def _dialler(self) -> Dialler:
         return Dialler(self.network, self.config, self.secrets)
@@ -146,7 +147,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
         sample: list[Any] = []
         if self.config.sample_messages:
             sample = await cluster.log(topic, MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
-        return Description(as_fields(_read(sample)[0]))
+        return Description(as_fields(_read(sample, ByteTexts())[0]))
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------
@@ -239,8 +240,8 @@ def _advertised(broker: Server, error: ConnectorError) -> ConnectorError:
 # Messages -------------------------------------------------------------------------------------------------------------
 
 
-def _read(records: Sequence[Any]) -> tuple[list[Facts], list[dict[str, Any]]]:
-    """Columns and rows of messages."""
+def _read(records: Sequence[Any], texts: ByteTexts) -> tuple[list[Facts], list[dict[str, Any]]]:
+    """Columns and rows of messages. `texts` learns whether the name of a header is no UTF-8."""
     keys = read_bodies("key", [record.key for record in records], with_members=False)
     values = read_bodies("value", [record.value for record in records])
     facts: list[Facts] = [
@@ -252,18 +253,18 @@ def _read(records: Sequence[Any]) -> tuple[list[Facts], list[dict[str, Any]]]:
         *values.facts,
     ]
     rows = [
-        {**_envelope(record), **key, **value}
+        {**_envelope(record, texts), **key, **value}
         for record, key, value in zip(records, keys.values, values.values, strict=True)
     ]
     return facts, rows
 
 
-def _envelope(record: Any) -> dict[str, Any]:
+def _envelope(record: Any, texts: ByteTexts) -> dict[str, Any]:
     return {
         "partition": record.partition,
         "offset": json_safe(record.offset),
         "timestamp": _time(record.timestamp),
-        "headers": [{"key": key, **_header(value)} for key, value in record.headers],
+        "headers": [{"key": texts.shown_text(key), **_header(value)} for key, value in record.headers],
     }
 
 

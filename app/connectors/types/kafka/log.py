@@ -189,12 +189,23 @@ class Tail:
             raise _unreadable(error, self._topic) from error
 
     def _take(self, records: bytes, aborted: Any) -> None:
-        from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
         from aiokafka.record.memory_records import MemoryRecords
+
+        before = self._window.copy(), self._start
+        try:
+            self._take_all(MemoryRecords(records), aborted)
+        except UnicodeDecodeError:  # A name of a header: aiokafka would give none of the records from there on.
+            from app.connectors.types.kafka.records import AnyRecords
+
+            self._window, self._start = before
+            self._take_all(AnyRecords(records), aborted)
+
+    def _take_all(self, records: Any, aborted: Any) -> None:
+        from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
         from aiokafka.structs import TopicPartition
 
         place = TopicPartition(self._topic, self.number)
-        found = PartitionRecords(place, MemoryRecords(records), aborted, self._begin, None, None, True, READ_COMMITTED)
+        found = PartitionRecords(place, records, aborted, self._begin, None, None, True, READ_COMMITTED)
         for record in found:
             if record.offset >= self._low:
                 break

@@ -25,6 +25,8 @@ from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.recognising import Protocol, met, mismatch
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
+from app.connectors.values.bad_bytes import with_bad_bytes
+from app.connectors.values.names import members_of
 
 if TYPE_CHECKING:
     import aiormq
@@ -225,6 +227,7 @@ def _connection_class() -> Any:
     from pamqp import commands
 
     take_names_as_they_are()
+    take_texts_as_they_are()
 
     class Watchful:
         def __init__(self, request: str, receiver: Any) -> None:
@@ -265,6 +268,33 @@ def take_names_as_they_are() -> None:
 
     for domain in ("queue-name", "exchange-name"):
         constants.DOMAIN_REGEX[domain] = re.compile(".*", re.DOTALL)
+
+
+def take_texts_as_they_are() -> None:
+    """Short strings and names of headers may be any bytes to RabbitMQ; one that is no UTF-8 makes pamqp, and with it
+    the connection, fail. They are read as `with_bad_bytes` reads texts. A header that is there twice is told apart.
+
+    For this process, which works for one source."""
+    from pamqp import decode
+
+    def short_string(content: bytes) -> tuple[int, str]:
+        end = 1 + content[0]
+        return end, with_bad_bytes(content[1:end])
+
+    def table(content: bytes) -> tuple[int, dict[str, Any]]:
+        place, end = 4, 4 + int.from_bytes(content[:4], "big")
+        if end > len(content):
+            raise ValueError("A table ends before what is in it.")
+        pairs = []
+        while place < end:
+            length, name = short_string(content[place:end])
+            consumed, value = decode.embedded_value(content[place + length : end])
+            place += length + consumed
+            pairs.append((name, value))
+        return end, members_of(pairs)
+
+    decode.METHODS.update(shortstr=short_string, table=table)
+    decode.TABLE_MAPPING[b"F"] = table
 
 
 async def _closed(what: Any) -> None:

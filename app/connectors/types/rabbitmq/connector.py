@@ -13,6 +13,7 @@ pins its host by itself.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
@@ -23,14 +24,17 @@ from msgspec import Struct
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import InvalidField
 from app.connectors.contract.failures import ConnectorError
-from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PreviewRequest, PreviewResult
 from app.connectors.contract.steps import Steps
 from app.connectors.network.http import HttpClient, Response
 from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import refuse_half_an_identity
 from app.connectors.types.rabbitmq.amqp import OFFSET, Amqp, StreamEnd, offset_of
 from app.connectors.types.rabbitmq.config import RabbitmqConfig, RabbitmqSecrets
+from app.connectors.values.bad_bytes import ByteTexts
+from app.connectors.values.describing import Describer, Description
 from app.connectors.values.message_rows import Facts, as_fields, read_bodies
+from app.connectors.values.names import members_of
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
@@ -106,22 +110,25 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
             streams: Streams | None = None
             if self.config.sample_messages:
                 streams = await stack.enter_async_context(self._signed_in())
+            describer = Describer(most_borne=sys.maxsize)
             for kind in _KINDS.values():
                 async for page in management.pages(kind):
-                    yield [await self._object(kind, item, streams) for item in page if self._shows(item)]
+                    shown = [item for item in page if self._shows(item)]
+                    yield [await self._described(describer, kind, item, streams) for item in shown]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         """The newest messages of a stream come first."""
-        preview = Preview(request)
+        preview, texts = Preview(request), ByteTexts()
         await self._refuse_unless_stream(request.path)
         async with self._signed_in() as streams:
             end = streams.end(request.path[1], MAX_PREVIEW_BYTES)
-            facts, rows = _read(await end.newest(max(request.limit + 1, self.config.sample_messages)), is_stream=True)
+            messages = await end.newest(max(request.limit + 1, self.config.sample_messages))
+        facts, rows = _read(messages, texts, is_stream=True)
         columns = preview.choose(as_fields(facts), "stream")
         for row in rows:
             if not preview.add([row.get(column.name) for column in columns]):
                 break
-        return preview.result(has_more=end.is_cut)
+        return preview.result(has_more=end.is_cut, notes=texts.notes)
 
     @asynccontextmanager
     async def _signed_in(self) -> AsyncIterator[Streams]:
@@ -149,17 +156,18 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
             return False
         return is_shown(name, self.config.include_names, self.config.exclude_names)
 
-    async def _object(self, kind: Kind, item: Mapping[str, Any], streams: Streams | None) -> DiscoveredObject:
+    async def _described(
+        self, describer: Describer, kind: Kind, item: Mapping[str, Any], streams: Streams | None
+    ) -> DiscoveredObject:
         called = _called(kind, item)
-        sample, notes = list[Any](), list[str]()
-        if called == "stream" and streams is not None:
-            try:
+
+        async def look() -> Description:
+            sample: list[Any] = []
+            if called == "stream" and streams is not None:
                 sample = await streams.end(item["name"], MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
-            except ConnectorError as error:
-                if error.code not in {"permission_denied", "not_found", "server_error"}:
-                    raise
-                notes.append(error.message)
-        return DiscoveredObject.at((kind, item["name"]), called, as_fields(_read(sample, called == "stream")[0]), notes)
+            return Description(_fields(sample, called))
+
+        return await describer.describe((kind, item["name"]), called, look, _fields([], called))
 
     async def _refuse_unless_stream(self, path: Sequence[str]) -> None:
         item: Mapping[str, Any] | None = None
@@ -275,8 +283,12 @@ class Streams(Struct, frozen=True):
         return StreamEnd(self.amqp, self.connection, queue, max_bytes)
 
 
-def _read(messages: Sequence[Any], is_stream: bool) -> tuple[list[Facts], list[dict[str, Any]]]:
-    """Columns and rows of messages; only streams number them."""
+def _fields(sample: Sequence[Any], called: str) -> Sequence[DiscoveredField]:
+    return as_fields(_read(sample, ByteTexts(), is_stream=called == "stream")[0])
+
+
+def _read(messages: Sequence[Any], texts: ByteTexts, *, is_stream: bool) -> tuple[list[Facts], list[dict[str, Any]]]:
+    """Columns and rows of messages; only streams number them. `texts` learns whether what should be a text is none."""
     payloads = read_bodies("payload", [bytes(message.body) for message in messages])
     facts: list[Facts] = [("offset", "integer", "long", False)] if is_stream else []
     facts += [
@@ -286,19 +298,31 @@ def _read(messages: Sequence[Any], is_stream: bool) -> tuple[list[Facts], list[d
         ("headers", "object", "table", False),
         *payloads.facts,
     ]
-    return facts, [{**_envelope(it), **values} for it, values in zip(messages, payloads.values, strict=True)]
+    return facts, [{**_envelope(it, texts), **values} for it, values in zip(messages, payloads.values, strict=True)]
 
 
-def _envelope(message: Any) -> dict[str, Any]:
+def _envelope(message: Any, texts: ByteTexts) -> dict[str, Any]:
     properties = message.header.properties
     found = {"type" if name == "message_type" else name: getattr(properties, name) for name in _PROPERTIES}
+    headers = {name: value for name, value in (properties.headers or {}).items() if name != OFFSET}
     return {
         "offset": json_safe(offset_of(message)),
-        "exchange": message.exchange or "",
-        "routing_key": message.routing_key or "",
-        "properties": json_safe({name: value for name, value in found.items() if value is not None}),
-        "headers": json_safe({name: value for name, value in (properties.headers or {}).items() if name != OFFSET}),
+        "exchange": texts.shown_text(message.exchange or ""),
+        "routing_key": texts.shown_text(message.routing_key or ""),
+        "properties": json_safe(_shown({name: value for name, value in found.items() if value is not None}, texts)),
+        "headers": json_safe(_shown(headers, texts)),
     }
+
+
+def _shown(value: Any, texts: ByteTexts) -> Any:
+    """Long strings come as bytes where they are no UTF-8; byte arrays, as `bytearray`, were never to be texts."""
+    if isinstance(value, bytes):
+        return texts.shown(value)
+    if isinstance(value, str):
+        return texts.shown_text(value)
+    if isinstance(value, dict):
+        return members_of((texts.shown_text(name), _shown(item, texts)) for name, item in value.items())
+    return [_shown(item, texts) for item in value] if isinstance(value, list) else value
 
 
 def _about(properties: Mapping[str, Any]) -> dict[str, str]:
