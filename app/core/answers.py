@@ -101,7 +101,8 @@ def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
 
 def _encode(exchange: Exchange, content: Any) -> tuple[tuple[bytes, bytes], bytes]:
     if exchange.wants_msgpack:
-        plain = msgspec.to_builtins(content)  # times are text, as in JSON: the one form that is documented
+        # times are text, as in JSON: the one form that is documented
+        plain = msgspec.to_builtins(content, enc_hook=msgspec.json.decode)  # of a stored document, which is `Raw`
         return _MSGPACK_TYPE, _msgpack.encode(plain)
     return _JSON_TYPE, _json.encode(content)
 

@@ -226,6 +226,7 @@ def server_settings(name: str, timeout_s: float, *, lock_timeout_s: float) -> di
         "lock_timeout": str(int(min(timeout_s, lock_timeout_s) * 1000)),
         "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
         "timezone": "UTC",
+        "datestyle": "ISO",
     }
 
 

@@ -309,6 +309,23 @@ async def test_messagepack_goes_in_and_comes_out(hub: Hub, name: str) -> None:
     assert msgspec.msgpack.decode(made.content) == as_json
 
 
+async def test_messagepack_says_what_json_says(hub: Hub) -> None:
+    """Of each list, and of what is on it: stored documents and moments included."""
+    source = {
+        "name": uuid4().hex,
+        "type": "rest",
+        "config": {"base_url": "https://a.example"},
+        "secrets": {"token": "t"},
+    }
+    made = await hub.admin.post("/api/v1/data-sources", json=source)
+    assert made.status_code == 201, made.text
+    lists = [f"/api/v1/{name}" for name in ("data-sources", "roles", "users", "audit-events", "auth/sessions")]
+    for path in (made.headers["location"], *lists):
+        as_json = (await hub.admin.get(path)).json()
+        packed = await hub.admin.get(path, headers={"Accept": "application/msgpack"})
+        assert msgspec.msgpack.decode(packed.content) == as_json, path
+
+
 @pytest.mark.parametrize(
     ("accept", "is_msgpack"),
     [

@@ -7,9 +7,11 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import msgspec
 import pytest
 from sqlalchemy import Select
@@ -18,7 +20,7 @@ import app.domain
 from app.core.database import explain
 from app.core.errors import HubError, NotFound
 from app.core.listing import Listing, ListQuery
-from app.core.reads import compiled
+from app.core.reads import LONGEST_REMEMBERED, Reads, compiled
 from app.domain.roles.repositories import ROLE, RoleRepository
 from app.domain.roles.schemas import RoleOut
 from app.domain.tenants.models import DEFAULT_TENANT_ID
@@ -157,6 +159,64 @@ async def test_a_list_reads_the_same_both_ways(hub: Hub, bound: dict[str, Any], 
     assert seen, "a comparison of nothing says nothing"
 
 
+MOMENTS = [
+    datetime(2026, 11, 30, 20, 48, tzinfo=UTC),
+    datetime(2026, 11, 30, 20, 48, 0, 100_000, tzinfo=UTC),
+    datetime(2026, 11, 30, 20, 48, 59, 1, tzinfo=UTC),
+    datetime(2026, 11, 30, 20, 48, 59, 999_999, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
+    datetime(1883, 11, 18, 12, tzinfo=UTC),
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(2, 1, 1, tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+]
+
+
+async def test_a_moment_comes_back_as_it_was_sent(hub: Hub) -> None:
+    async with hub.parts.reads.connection("test") as connection:
+        for moment in MOMENTS:
+            assert await connection.fetchval("SELECT $1::timestamptz", moment) == moment
+        assert await connection.fetchval("SELECT $1::timestamptz[]", MOMENTS) == MOMENTS
+        assert await connection.fetchval("SELECT NULL::timestamptz") is None
+
+
+async def test_moments_are_read_whatever_form_the_database_gives_them(hub: Hub, cluster: Any) -> None:
+    """Somebody has set another form, and another zone, for all who connect."""
+    name = hub.url.rpartition("/")[2]
+    owner = await asyncpg.connect(cluster.url("hub_owner", name))
+    await owner.execute(f"""ALTER DATABASE "{name}" SET datestyle = 'SQL, DMY'""")
+    await owner.execute(f"""ALTER DATABASE "{name}" SET timezone = 'Asia/Kathmandu'""")
+    reads = Reads(hub.url, pool_size=1, timeout_s=5)
+    try:
+        async with reads.connection("test") as connection:
+            found = await connection.fetchval("SELECT '2026-05-04 03:02:01.5+05:45'::timestamptz")
+    finally:
+        await owner.execute(f'ALTER DATABASE "{name}" RESET datestyle')
+        await owner.execute(f'ALTER DATABASE "{name}" RESET timezone')
+        await owner.close()
+        reads.close()
+    assert found.isoformat() == "2026-05-03T21:17:01.500000+00:00"
+
+
+DOCUMENTS: list[Any] = [
+    {},
+    [],
+    None,
+    'a ": b, \\ c',
+    {'"a": ': [1, 1.5, 1e-7, -0.25, True, None, {"ü\x7f\u2028": "\t\x1f"}]},
+    {"short": "x" * (LONGEST_REMEMBERED - 20)},
+    {"long": ["a: b, c" * 10] * LONGEST_REMEMBERED},
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: repr(document)[:20])
+async def test_a_stored_document_is_written_as_the_hub_writes_it(hub: Hub, document: Any) -> None:
+    """For the first time and from memory."""
+    async with hub.parts.reads.connection("test") as connection:
+        for _ in range(2):
+            found = await connection.fetchval("SELECT $1::jsonb", document)
+            assert msgspec.json.encode([found]) == msgspec.json.encode([document])
+
+
 # --- the tenant predicate ---
 
 PREDICATE = re.compile(r"\b(\w+)\.tenant_id = \$\d+")
@@ -245,8 +305,6 @@ async def test_what_is_not_there_is_not_there_either_way(
 
 async def test_a_read_survives_a_table_that_changes_under_it(hub: Hub, bound: dict[str, Any], cluster: Any) -> None:
     """A prepared statement of a table that was altered fails once; it is prepared again and nobody notices."""
-    import asyncpg
-
     values = bound | {"id": ADMIN_ROLE}
     await hub.parts.reads.rows(ROLE, values)
     owner = await asyncpg.connect(cluster.url("hub_owner", hub.url.rpartition("/")[2]))
