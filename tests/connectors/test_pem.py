@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from app.connectors.types.gcs import GcsConfig, ServiceAccount
 from app.connectors.types.snowflake import Snowflake, SnowflakeConfig, SnowflakeSecrets
 from app.core.egress import EgressPolicy
 from tests.connectors.servers.certificates import Authority
+from tests.cpu_growth import CpuGrowth
 
 pytestmark = pytest.mark.found("D16")
 
@@ -225,11 +225,9 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("shape", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_work_is_linear_in_the_text(shape: Callable[[int], str]) -> None:
-    half, whole = (min(_seconds(shape(size)) for _ in range(5)) for size in (200_000, 400_000))
-    assert whole <= max(half * 3, 0.05)
-
-
-def _seconds(text: str) -> float:
-    started = time.thread_time()
-    pem.holds_private_key(text)
-    return time.thread_time() - started
+    growth = CpuGrowth(200_000, 400_000, floor_s=0.02)
+    for size in growth.sizes():
+        text = shape(size)
+        with growth.look(size):
+            pem.holds_private_key(text)
+    growth.assert_bounded()

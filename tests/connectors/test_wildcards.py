@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from fnmatch import fnmatchcase
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.connectors.values.batches import batches, slices
 from app.connectors.values.wildcards import is_shown, like_pattern, matches
+from tests.cpu_growth import CpuGrowth
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,13 @@ def test_matching_agrees_with_the_library_s(text: str, pattern: str) -> None:
 
 
 def test_many_stars_cost_no_more_than_the_text_is_long() -> None:
-    def cost(length: int) -> float:
-        started = time.thread_time()
-        for _ in range(20):
-            matches("a" * length, "*a" * (length // 2) + "*b")
-        return time.thread_time() - started
-
-    cost(1000)
-    assert cost(40_000) < 5 * max(cost(20_000), 0.001)
+    growth = CpuGrowth(20_000, 40_000, floor_s=0.001)
+    for length in growth.sizes():
+        text, pattern = "a" * length, "*a" * (length // 2) + "*b"
+        with growth.look(length):
+            for _ in range(20):
+                matches(text, pattern)
+    growth.assert_bounded()
 
 
 def test_what_is_left_out_wins_over_what_is_shown() -> None:

@@ -1,12 +1,10 @@
 """IN0: whatever a body holds, it holds the event loop for a small, linear time, on every route, in both formats."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -14,14 +12,13 @@ from app.core.bodies import decode
 from app.core.body_limits import MAX_DEPTH, MAX_VALUES
 from app.core.errors import BadRequest
 from tests.conftest import Hub
+from tests.cpu_growth import CpuGrowth
 from tests.domain.sources import registered
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("A1", "A2")]
 
 SIZE = 480_000
 """Bytes of the smaller of the two bodies that are compared; the other one is just below the limit."""
-FLOOR_S = 0.03
-"""What a machine under load takes more or less at random."""
 CEILING_S = 1.0
 """Wide on purpose: the aim is 0.06 s for each megabyte, and quadratic work took ten seconds and more."""
 
@@ -226,28 +223,20 @@ async def source(hub: Hub) -> str:
     return str(made["id"])
 
 
-async def cost(client: httpx.AsyncClient, place: Place, source: str, body: bytes, media_type: str) -> float:
-    """Seconds of this thread until the answer, the better of two; the answer says that the body is not accepted."""
-    taken = []
-    for _ in range(2):
-        path = f"/api/v1{place.path}".replace("{source}", source)
-        began = time.thread_time()
-        answer = await client.request(place.method, path, content=body, headers={"Content-Type": media_type})
-        taken.append(time.thread_time() - began)
-        assert 400 <= answer.status_code < 500, answer.text[:300]
-        assert len(answer.content) < 300_000
-    return min(taken)
-
-
 async def assert_bounded(
     hub: Hub, place: Place, source: str, media_type: str, make: Callable[[int], bytes], name: str = ""
 ) -> None:
+    """What the loop's thread takes until the answer, which says that the body is not accepted."""
     client = hub.client() if place.is_open else hub.admin
-    small = await cost(client, place, source, place.body(made(make, SIZE), media_type), media_type)
-    large = await cost(client, place, source, place.body(made(make, 2 * SIZE), media_type), media_type)
-    print(f"{small * 1000:7.1f} {large * 1000:7.1f}  {media_type} {name}")
-    assert large <= CEILING_S, f"{media_type} {name}: {large:.3f} s"
-    assert large <= 2.5 * max(small, FLOOR_S), f"{media_type} {name}: {small:.3f} s, {large:.3f} s"
+    path = f"/api/v1{place.path}".replace("{source}", source)
+    growth = CpuGrowth(SIZE, 2 * SIZE, at_most_s=CEILING_S)
+    for size in growth.sizes():
+        body = place.body(made(make, size), media_type)
+        with growth.look(size):
+            answer = await client.request(place.method, path, content=body, headers={"Content-Type": media_type})
+        assert 400 <= answer.status_code < 500, answer.text[:300]
+        assert len(answer.content) < 300_000
+    growth.assert_bounded(f"{media_type} {name}")
 
 
 @pytest.mark.parametrize(("media_type", "name", "make"), SAMPLE, ids=[name for _, name, _ in SAMPLE])

@@ -14,6 +14,7 @@ from app.domain.auth import principals as module
 from app.domain.auth.principals import Principals, Signed
 from app.domain.auth.schemas import Me
 from tests.conftest import Hub
+from tests.cpu_growth import CpuGrowth
 from tests.domain.conftest import Records, new_user, open_pair
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("L1")]
@@ -72,27 +73,21 @@ def test_what_is_loaded_after_a_change_is_kept_until_the_next_one() -> None:
 @pytest.mark.parametrize("kind", ["session", "user", "role of everybody", "unknown user", "tenant"])
 def test_a_change_costs_the_same_however_many_sessions_are_in_memory(kind: str) -> None:
     """The walk over all of them took 43 ms at 20,000; ten times more sessions must not even double it."""
-    assert _cpu_of_drops(kind, 8_000) < 2 * _cpu_of_drops(kind, 800) + 0.002
-
-
-def _cpu_of_drops(kind: str, sessions: int) -> float:
-    """Seconds of this thread for 400 changes, the best of three."""
-    best = 1.0
-    for _ in range(3):
+    ids: dict[str, Callable[[Claims], UUID]] = {
+        "session": lambda known: known.sid,
+        "user": lambda known: known.sub,
+        "role of everybody": lambda _: EVERYBODY,
+        "unknown user": lambda _: uuid4(),
+        "tenant": lambda _: TENANT,
+    }
+    growth = CpuGrowth(800, 8_000, times=2, floor_s=0.001)
+    for sessions in growth.sizes():
         principals = nothing_loaded()
         claims = [kept(principals) for _ in range(sessions)][:400]
-        ids: dict[str, Callable[[Claims], UUID]] = {
-            "session": lambda known: known.sid,
-            "user": lambda known: known.sub,
-            "role of everybody": lambda _: EVERYBODY,
-            "unknown user": lambda _: uuid4(),
-            "tenant": lambda _: TENANT,
-        }
-        began = time.thread_time()
-        for known in claims:
-            principals.drop(kind.split()[0].replace("unknown", "user"), ids[kind](known))
-        best = min(best, time.thread_time() - began)
-    return best
+        with growth.look(sessions):
+            for known in claims:
+                principals.drop(kind.split()[0].replace("unknown", "user"), ids[kind](known))
+    growth.assert_bounded()
 
 
 def test_memory_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
