@@ -194,14 +194,14 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 def _exposed_data(values: Mapping[str, Any]) -> Iterator[str]:
     """The hub's own files are no source: whoever may preview sources would read its keys and its database there."""
-    root = Path(values["files_root"]).resolve()
-    own: dict[str, Path | None] = {
-        "data_dir": values.get("data_dir", Path(".hub")),
-        "signing_keys_file": values.get("signing_keys_file"),
-    }
-    for field, path in own.items():
-        if path is not None and path.resolve().is_relative_to(root):
-            yield f"HUB_FILES_ROOT: the hub's own files lie in it ({variable(field)}); choose a folder of its own"
+    root, data_dir = Path(values["files_root"]).resolve(), values.get("data_dir", Path(".hub"))
+    own: dict[str, Path | None] = {"data_dir": data_dir, "signing_keys_file": values.get("signing_keys_file")}
+    exposed = [field for field, path in own.items() if path is not None and path.resolve().is_relative_to(root)]
+    for field in exposed:
+        yield f"HUB_FILES_ROOT: the hub's own files lie in it ({variable(field)}); choose a folder of its own"
+    cluster = (data_dir / "postgres").resolve()  # Where the hub is root, a link to another place.
+    if not exposed and (root.is_relative_to(cluster) or cluster.is_relative_to(root)):
+        yield f"HUB_FILES_ROOT: the hub's own database lies there ({cluster}); choose a folder of its own"
 
 
 def _idle_allowances(values: Mapping[str, Any]) -> Iterator[str]:

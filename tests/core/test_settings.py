@@ -243,5 +243,18 @@ def test_a_folder_for_sources_that_holds_the_signing_keys_stops_the_start(tmp_pa
     assert any("HUB_SIGNING_KEYS_FILE" in problem for problem in caught.value.problems)
 
 
+@pytest.mark.found("U1")
+@pytest.mark.parametrize("root", ["hub/postgres", "hub/postgres/base", "elsewhere", "elsewhere/hub/pg_wal", "link"])
+def test_a_folder_for_sources_in_or_around_the_embedded_database_stops_the_start(tmp_path: Path, root: str) -> None:
+    """Wherever a link in the hub's folder leads."""
+    (tmp_path / "elsewhere/hub/pg_wal").mkdir(parents=True)
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/postgres").symlink_to(tmp_path / "elsewhere/hub")
+    (tmp_path / "link").symlink_to(tmp_path / "hub/postgres")
+    with pytest.raises(SettingsError) as caught:
+        load({"HUB_FILES_ROOT": str(tmp_path / root), "HUB_DATA_DIR": str(tmp_path / "hub")}, env_file=None)
+    assert any("HUB_FILES_ROOT" in problem for problem in caught.value.problems)
+
+
 def test_a_folder_beside_the_hubs_own_files_is_taken() -> None:
     load({"HUB_DATA_DIR": "/srv/hub", "HUB_FILES_ROOT": "/srv/hub/files"}, env_file=None)
