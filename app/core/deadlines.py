@@ -10,35 +10,48 @@ import asyncio
 from types import TracebackType
 
 
-class Deadline:
-    """A limit for the block, entered with `async with`. Raises TimeoutError out of it when its time is up."""
+class Limited:
+    """Something whose time is limited; `expire` is called when it is up."""
 
-    __slots__ = ("_deadlines", "_expires_at", "_is_expired", "_requests_before", "_task")
+    __slots__ = ("_deadlines", "_expires_at")
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self._is_expired = False
 
-    async def __aenter__(self) -> Deadline:
-        task = asyncio.current_task()
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._expires_at = self._deadlines._add(self, loop)
+
+    def lift(self) -> None:
+        """It may take as long as it wants from now on."""
+        self._deadlines._running.pop(self, None)
+
+    def expire(self) -> None:
+        raise NotImplementedError
+
+
+class Deadline(Limited):
+    """A limit for the block, entered with `with`. Raises TimeoutError out of it when its time is up."""
+
+    __slots__ = ("_is_expired", "_requests_before", "_task")
+
+    def __enter__(self) -> Deadline:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._requests_before = task.cancelling()
-        self._expires_at = self._deadlines._add(self)
+        self._is_expired = False
+        self.begin(loop)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.lift()
         if self._is_expired and self._task.uncancel() <= self._requests_before and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def lift(self) -> None:
-        """The rest of the block may take as long as it wants."""
-        self._deadlines._running.pop(self, None)
-
-    def _expire(self) -> None:
+    def expire(self) -> None:
         self._is_expired = True
         self._task.cancel()
 
@@ -48,7 +61,7 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._running: dict[Deadline, None] = {}
+        self._running: dict[Limited, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -62,17 +75,16 @@ class Deadlines:
             return
         self._timer.cancel()
         latest = self._loop.time() + seconds
-        for deadline in self._running:
-            deadline._expires_at = min(deadline._expires_at, latest)
+        for limited in self._running:
+            limited._expires_at = min(limited._expires_at, latest)
         self._expire_due(self._loop)
 
-    def _add(self, deadline: Deadline) -> float:
-        loop = asyncio.get_running_loop()
+    def _add(self, limited: Limited, loop: asyncio.AbstractEventLoop) -> float:
         if loop is not self._loop:  # another event loop: what ran in the one before ended with it
             self._loop, self._timer = loop, None
             self._running.clear()
         expires_at = loop.time() + self._seconds
-        self._running[deadline] = None
+        self._running[limited] = None
         if self._timer is None:
             self._timer = loop.call_at(expires_at, self._expire_due, loop)
         return expires_at
@@ -80,9 +92,9 @@ class Deadlines:
     def _expire_due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for deadline in list(self._running):
-            if deadline._expires_at > now:
-                self._timer = loop.call_at(deadline._expires_at, self._expire_due, loop)
+        for limited in list(self._running):
+            if limited._expires_at > now:
+                self._timer = loop.call_at(limited._expires_at, self._expire_due, loop)
                 return
-            deadline.lift()
-            deadline._expire()
+            limited.lift()
+            limited.expire()

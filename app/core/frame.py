@@ -119,7 +119,7 @@ class Frame:
 
     async def _within_deadline(self, exchange: Exchange, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         try:
-            async with self._deadlines.start() as exchange.deadline:
+            with self._deadlines.start() as exchange.deadline:
                 refuse_repeated(exchange)
                 self._refuse_surplus(exchange)
                 self._check_host(exchange)

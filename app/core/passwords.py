@@ -113,7 +113,7 @@ class PasswordHasher:
 
     async def _wait_for_thread(self) -> None:
         try:
-            async with self._waits.start():
+            with self._waits.start():
                 await self._threads.acquire()
         except TimeoutError:
             raise _busy(self.expected_wait_s) from None

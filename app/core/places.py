@@ -10,13 +10,32 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator
-from operator import itemgetter
 
-from app.core.deadlines import Deadlines
+from app.core.deadlines import Deadlines, Limited
 from app.core.error_codes import UnavailableCode
 from app.core.errors import Unavailable
 
-_Turn = tuple[int, asyncio.Future[None]]
+
+class _Turn(Limited):
+    """Of somebody who waits: `admitted` is set when there is a place for them, and refused when their time is up."""
+
+    __slots__ = ("_refusal", "admitted", "number")
+
+    def __init__(self, waits: Deadlines, number: int, refusal: UnavailableCode) -> None:
+        super().__init__(waits)
+        self._refusal = refusal
+        self.number = number
+        loop = asyncio.get_running_loop()
+        self.admitted: asyncio.Future[None] = loop.create_future()
+        self.begin(loop)
+
+    def expire(self) -> None:
+        if not self.admitted.done():
+            self.admitted.set_exception(Unavailable(code=self._refusal))
+
+    @property
+    def has_place(self) -> bool:
+        return self.admitted.done() and not self.admitted.cancelled() and self.admitted.exception() is None
 
 
 class Places:
@@ -77,45 +96,40 @@ class Places:
 
     async def wait(self, kind: str | None) -> None:
         """For a place that is not there yet. Raises Unavailable."""
-        queue = self._queues.setdefault(kind, deque())
-        if self._longest_queue is not None and len(queue) >= self._longest_queue:
+        if self._longest_queue is not None and len(self._queues.get(kind, ())) >= self._longest_queue:
             raise Unavailable(code=self._refusal)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append((next(self._numbers), turn))
+        turn = _Turn(self._waits, next(self._numbers), self._refusal)
+        self._queues.setdefault(kind, deque()).append(turn)
         try:
-            async with self._waits.start():
-                await turn
-        except TimeoutError:
-            if not _is_let_in(turn):  # or else in the very moment in which the wait ended
-                raise Unavailable(code=self._refusal) from None
-        except asyncio.CancelledError:
-            if _is_let_in(turn):
-                self.give_back(kind)
+            await turn.admitted
+        except BaseException:
+            turn.lift()
+            self._leave(kind, turn)
             raise
-        finally:
-            self._forget_those_who_left(kind)
+
+    def _leave(self, kind: str | None, turn: _Turn) -> None:
+        """Without having used it: a place that was given in this very moment is for others."""
+        queue = self._queues.get(kind)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            self._forget_if_empty(kind)
+        if turn.has_place:
+            self.give_back(kind)
 
     def _let_in(self) -> None:
         """Those who have waited longest and may have a place now."""
-        while heads := self._heads():
-            _, kind, turn = min(heads, key=itemgetter(0))
-            self.try_take(kind)
-            turn.set_result(None)
-            self._forget_those_who_left(kind)
+        while kinds := [kind for kind in self._queues if self._is_room_for(kind)]:
+            kind = kinds[0] if len(kinds) == 1 else min(kinds, key=self._number_of_first)
+            turn = self._queues[kind].popleft()
+            self._forget_if_empty(kind)
+            turn.lift()
+            if not turn.admitted.done():  # or else they are just leaving
+                self.try_take(kind)
+                turn.admitted.set_result(None)
 
-    def _heads(self) -> list[tuple[int, str | None, "asyncio.Future[None]"]]:
-        """The first of each kind for which there is room."""
-        for kind in tuple(self._queues):
-            self._forget_those_who_left(kind)
-        return [(queue[0][0], kind, queue[0][1]) for kind, queue in self._queues.items() if self._is_room_for(kind)]
+    def _number_of_first(self, kind: str | None) -> int:
+        return self._queues[kind][0].number
 
-    def _forget_those_who_left(self, kind: str | None) -> None:
-        queue = self._queues.get(kind)
-        while queue and queue[0][1].done():
-            queue.popleft()
-        if queue is not None and not queue:
+    def _forget_if_empty(self, kind: str | None) -> None:
+        if not self._queues[kind]:
             del self._queues[kind]
-
-
-def _is_let_in(turn: "asyncio.Future[None]") -> bool:
-    return turn.done() and not turn.cancelled()

@@ -121,7 +121,7 @@ class Reads:
         arguments = [values[name] if name in values else own[name] for name in names]
         connection = await self._pool.acquire(table)
         try:
-            async with self._deadlines.start():
+            with self._deadlines.start():
                 fetch = _fetch_planned if is_planned_by_value else _fetch
                 found: list[Any] = await fetch(connection, sql, arguments)
         except asyncpg.LockNotAvailableError:

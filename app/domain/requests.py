@@ -51,7 +51,7 @@ class HubRequest(Request[Any, Any, Any]):
         """
         if self._body is Empty:
             try:
-                async with _BODY_DEADLINES.start():
+                with _BODY_DEADLINES.start():
                     body = await self._read()
             except TimeoutError:
                 if STOPPING.has_begun:

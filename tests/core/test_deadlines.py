@@ -10,9 +10,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_block_that_takes_too_long_ends_with_a_timeout() -> None:
-    with pytest.raises(TimeoutError):
-        async with Deadlines(0.01).start():
-            await asyncio.sleep(30)
+    with pytest.raises(TimeoutError), Deadlines(0.01).start():
+        await asyncio.sleep(30)
     await asyncio.sleep(0)  # the task is not left cancelled
 
 
@@ -21,7 +20,7 @@ async def test_each_of_many_ends_and_those_that_are_done_are_left_alone() -> Non
 
     async def work(seconds: float) -> str:
         try:
-            async with deadlines.start():
+            with deadlines.start():
                 await asyncio.sleep(seconds)
         except TimeoutError:
             return "late"
@@ -37,7 +36,7 @@ async def test_each_of_many_ends_and_those_that_are_done_are_left_alone() -> Non
 
 
 async def test_a_lifted_deadline_no_longer_ends_its_block() -> None:
-    async with Deadlines(0.01).start() as deadline:
+    with Deadlines(0.01).start() as deadline:
         deadline.lift()
         await asyncio.sleep(0.05)
 
@@ -47,7 +46,7 @@ async def test_shortened_deadlines_end_what_runs_and_what_begins_later() -> None
 
     async def work(seconds: float) -> str:
         try:
-            async with deadlines.start():
+            with deadlines.start():
                 await asyncio.sleep(seconds)
         except TimeoutError:
             return "late"
@@ -66,13 +65,14 @@ async def test_deadlines_that_nobody_has_can_be_shortened() -> None:
     deadlines = Deadlines(30)
     deadlines.shorten(0.01)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(10), deadlines.start():
-            await asyncio.sleep(30)
+        async with asyncio.timeout(10):
+            with deadlines.start():
+                await asyncio.sleep(30)
 
 
 async def test_a_cancelled_block_stays_cancelled() -> None:
     async def work() -> None:
-        async with Deadlines(30).start():
+        with Deadlines(30).start():
             await asyncio.sleep(30)
 
     task = asyncio.create_task(work())
@@ -83,21 +83,19 @@ async def test_a_cancelled_block_stays_cancelled() -> None:
 
 
 async def test_an_error_at_the_last_moment_is_not_covered_up() -> None:
-    with pytest.raises(LookupError):
-        async with Deadlines(0.01).start():
-            try:
-                await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                raise LookupError from None
+    with pytest.raises(LookupError), Deadlines(0.01).start():
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            raise LookupError from None
 
 
 def test_one_object_serves_one_event_loop_after_the_other() -> None:
     deadlines = Deadlines(0.01)
 
     async def work() -> None:
-        with pytest.raises(TimeoutError):
-            async with deadlines.start():
-                await asyncio.sleep(30)
+        with pytest.raises(TimeoutError), deadlines.start():
+            await asyncio.sleep(30)
 
     for _ in range(2):
         asyncio.run(work())
