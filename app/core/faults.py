@@ -42,6 +42,8 @@ _KINDS: dict[type, tuple[str, ...]] = {
     dict: ("object",),
 }
 """The types of JSON Schema that a decoded value is of."""
+_UNITS = {"Length": ("character", "characters"), "Items": ("item", "items"), "Properties": ("entry", "entries")}
+"""What JSON Schema counts under `minLength`, `maxItems` and so on."""
 
 
 class Full(Exception):
@@ -294,11 +296,16 @@ def _length_check(schema: Schema, of: str) -> Callable[[Any, Path, Found], bool]
 
     def check(value: Any, path: Path, found: Found) -> bool:
         if len(value) < least:
-            found.add(path, "too_short", f"must have at least {least}")
+            found.add(path, "too_short", f"must have at least {_counted(least, of)}")
         elif most is not None and len(value) > most:
-            found.add(path, "too_long", f"must have at most {most}")
+            found.add(path, "too_long", f"must have at most {_counted(most, of)}")
         else:
             return True
         return False
 
     return check
+
+
+def _counted(count: int, of: str) -> str:
+    one, several = _UNITS[of]
+    return f"{count:,} {one if count == 1 else several}"

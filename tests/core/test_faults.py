@@ -1,12 +1,12 @@
 """The search for faults says of every input type what a general validator of JSON Schema says of its schema."""
 
 import random
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from app.core.faults import schema_faults
 from app.core.schemas import Input
@@ -97,3 +97,20 @@ def test_what_is_looked_for_ends_with_the_last_that_is_told() -> None:
     value = {"items": ["x"] * 1000}
     assert [fault.path for fault in schema_faults(value, Names, 3)] == ["items[0]", "items[1]", "items[2]"]
     assert [fault.path for fault in schema_faults(value, Names, 1, "data[3]")] == ["data[3].items[0]"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "message"),
+    [
+        (Annotated[str, Meta(min_length=1)], "", "must have at least 1 character"),
+        (Annotated[str, Meta(min_length=3)], "ab", "must have at least 3 characters"),
+        (Annotated[str, Meta(max_length=1000)], "é" * 1001, "must have at most 1,000 characters"),
+        (Annotated[list[int], Meta(min_length=1)], [], "must have at least 1 item"),
+        (Annotated[list[int], Meta(max_length=2)], [1, 2, 3], "must have at most 2 items"),
+        (Annotated[dict[str, int], Meta(min_length=1)], {}, "must have at least 1 entry"),
+        (Annotated[dict[str, int], Meta(max_length=0)], {"a": 1}, "must have at most 0 entries"),
+    ],
+)
+def test_a_length_is_told_with_what_is_counted(wanted: Any, value: Any, message: str) -> None:
+    (fault,) = schema_faults(value, wanted, 3)
+    assert fault.message == message
