@@ -4,9 +4,10 @@ import asyncio
 import getpass
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from app.commands.database import CommandFailed, bring_up_to_date, database
+from app.commands.keys import refuse_replaced_keys
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,32 +20,46 @@ T = TypeVar("T")
 def create_admin(settings: Settings, email: str, *, from_stdin: bool) -> int:
     from app.domain.users import admins
 
-    def make(parts: "Parts", password: str) -> Awaitable[Any]:
+    def refuse_unfit(parts: "Parts") -> Awaitable[object]:
+        return admins.refuse_unfit_address(parts, email)
+
+    def make(parts: "Parts", password: str) -> Awaitable[object]:
         return admins.create_admin(parts, admins.NewAdmin(email, password))
 
-    return _with_password(settings, make, from_stdin=from_stdin, done=f"{email} is an admin now.")
+    return _with_password(settings, refuse_unfit, make, from_stdin=from_stdin, done=f"{email} is an admin now.")
 
 
 def reset_password(settings: Settings, email: str, *, from_stdin: bool) -> int:
     from app.domain.users import admins
 
-    def reset(parts: "Parts", password: str) -> Awaitable[Any]:
+    def refuse_unknown(parts: "Parts") -> Awaitable[object]:
+        return admins.id_by_address(parts, email)
+
+    def reset(parts: "Parts", password: str) -> Awaitable[object]:
         return admins.reset_password(parts, email, password)
 
     done = f"{email} has a new password. The account is not locked, and whoever was signed in as them is signed out."
-    return _with_password(settings, reset, from_stdin=from_stdin, done=done)
+    return _with_password(settings, refuse_unknown, reset, from_stdin=from_stdin, done=done)
 
 
 def _with_password(
-    settings: Settings, act: "Callable[[Parts, str], Awaitable[Any]]", *, from_stdin: bool, done: str
+    settings: Settings,
+    refuse_unfit: "Callable[[Parts], Awaitable[object]]",
+    act: "Callable[[Parts, str], Awaitable[object]]",
+    *,
+    from_stdin: bool,
+    done: str,
 ) -> int:
-    """Ask for a password and do something with it in the database."""
+    """Ask for a password, after what can be refused without one, and do something with it in the database."""
     from app.core.errors import HubError
 
     try:
-        password = sys.stdin.readline().rstrip("\n") if from_stdin else _asked_password()
+        _refuse_without_terminal(from_stdin=from_stdin)
         with database(settings) as target:
             bring_up_to_date(target)
+            refuse_replaced_keys(settings, target.app_url)
+            asyncio.run(act_in(settings, target.app_url, refuse_unfit))
+            password = sys.stdin.readline().rstrip("\n") if from_stdin else _asked_password()
             asyncio.run(act_in(settings, target.app_url, lambda parts: act(parts, password)))
     except CommandFailed as error:
         print(error, file=sys.stderr)
@@ -56,9 +71,12 @@ def _with_password(
     return 0
 
 
-def _asked_password() -> str:
-    if not sys.stdin.isatty():
+def _refuse_without_terminal(*, from_stdin: bool) -> None:
+    if not from_stdin and not sys.stdin.isatty():
         raise CommandFailed("There is no terminal to ask for the password: send it with `--password-stdin`.")
+
+
+def _asked_password() -> str:
     try:
         return getpass.getpass("Password: ")
     except EOFError:

@@ -106,13 +106,13 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
 
 async def _keys_gone(connection: Any, settings: Settings) -> list[Finding]:
     """What the next start would say instead of making a ring."""
-    from app.commands.keys import KEYS_GONE, place_of_keys
+    from app.commands.keys import RING_GONE, place_of_keys
     from app.domain.sources.secrets.sealed import replaced_keys
     from app.runtime import is_key_ring_missing
 
     if not is_key_ring_missing(settings) or not (gone := await replaced_keys(connection, None)):
         return []
-    sentence = KEYS_GONE.format(ids=", ".join(gone), place=place_of_keys(settings))
+    sentence = RING_GONE.format(ids=", ".join(gone), place=place_of_keys(settings))
     return [Finding("wrong", "stored secrets", sentence)]
 
 

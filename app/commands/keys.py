@@ -30,9 +30,17 @@ OLD_KEYS_STAY = (
     "Keep the older keys for now: sessions that were last refreshed under them end with them. "
     f"`{HUB} keys list` says when each may go."
 )
-KEYS_GONE = (
-    "Secrets are stored that were sealed with the key {ids}, which is not in {place}: bring it back there, or, if it "
-    f"is lost for good, set HUB_SECRET_KEYS to what `{HUB} keys generate` prints and have the secrets entered again."
+_OR_WITHOUT = (
+    "or, if it is lost for good, set HUB_SECRET_KEYS to what "
+    f"`{HUB} keys generate` prints and have the secrets entered again."
+)
+RING_GONE = (
+    "Secrets are stored that were sealed with the key {ids}, and {place}, where it is looked for, does not exist: "
+    f"bring it back there, {_OR_WITHOUT}"
+)
+KEYS_REPLACED = (
+    "Secrets are stored that were sealed with a key {ids} which is not the one that {place} has under that id: bring "
+    f"it back there, {_OR_WITHOUT}"
 )
 
 
@@ -55,7 +63,8 @@ def refuse_replaced_keys(settings: Settings, url: str) -> None:
     is_missing = is_key_ring_missing(settings)
     replaced = asyncio.run(_replaced_keys(url, None if is_missing else load_key_ring(settings)))
     if replaced:
-        raise CommandFailed(KEYS_GONE.format(ids=", ".join(replaced), place=place_of_keys(settings)))
+        sentence = RING_GONE if is_missing else KEYS_REPLACED
+        raise CommandFailed(sentence.format(ids=", ".join(replaced), place=place_of_keys(settings)))
 
 
 def place_of_keys(settings: Settings) -> str:
@@ -72,6 +81,8 @@ async def _replaced_keys(url: str, ring: KeyRing | None) -> list[str]:
     connection = await asyncpg.connect(url, timeout=5)
     try:
         return await replaced_keys(connection, ring)
+    except asyncpg.UndefinedTableError:  # nothing was stored yet
+        return []
     finally:
         await connection.close()
 

@@ -15,6 +15,8 @@ def work(settings: Settings) -> int:
     if url:
         # Before the imports: they take a second, in which the parent may be killed.
         end_with_parent()
+    from app.commands.keys import refuse_replaced_keys
+    from app.runtime import is_key_ring_missing
     from app.worker import run_worker
 
     if url:
@@ -22,6 +24,8 @@ def work(settings: Settings) -> int:
         return 0
     try:
         with database(settings) as target:
+            if is_key_ring_missing(settings):
+                refuse_replaced_keys(settings, target.app_url)
             asyncio.run(run_worker(settings, target.app_url))
     except CommandFailed as error:
         print(error, file=sys.stderr)

@@ -13,6 +13,7 @@ import pytest
 from app.core.sealing import KeyRing
 from app.domain.sources.secrets.resealing import BATCH
 from tests.commands.hubs import Serve, environment, free_port, run
+from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +87,7 @@ def test_a_lost_key_is_told_by_list_and_check(data_dir: Path, serve: Serve) -> N
     for action in ("list", "rotate"):
         refused = run(data_dir, "keys", action)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "bring it back" in refused.stderr
+        assert "bring it back there" in refused.stderr
     path.unlink()
     assert "bring it back" in run(data_dir, "keys", "list").stderr
     assert not path.exists()
@@ -103,13 +104,25 @@ async def test_a_ring_that_is_gone_is_not_made_anew_over_stored_secrets(data_dir
     refused = run(data_dir, "serve", "--port", str(free_port()))
     assert refused.returncode == 1, refused.stderr
     (sentence,) = refused.stderr.splitlines()
-    assert sentence.startswith(f"Secrets are stored that were sealed with the key k1, which is not in {path}:")
+    assert sentence.startswith(
+        f"Secrets are stored that were sealed with the key k1, and {path}, where it is looked for, does not exist:"
+    )
     assert not path.exists()
     checked = run(data_dir, "check")
     assert (checked.returncode, sentence in checked.stdout) == (1, True)
 
+    named = ("--email", "grace@example.org", "--password-stdin")
+    for command in (("create-admin", *named), ("reset-password", *named), ("worker",)):
+        ended = run(data_dir, *command, text=f"{PASSWORD}\n")
+        assert (ended.returncode, ended.stderr.splitlines()) == (1, [sentence]), command
+        assert not path.exists()
+
     path.write_text(KeyRing.generate("k1"))
-    assert run(data_dir, "serve", "--port", str(free_port())).stderr.splitlines() == [sentence]
+    (replaced,) = run(data_dir, "serve", "--port", str(free_port())).stderr.splitlines()
+    assert replaced.startswith(
+        f"Secrets are stored that were sealed with a key k1 which is not the one that {path} has under that id:"
+    )
+    assert run(data_dir, "create-admin", *named, text=f"{PASSWORD}\n").stderr.splitlines() == [replaced]
     path.unlink()
     serve(data_dir, HUB_SECRET_KEYS=KeyRing.generate("k2")).stop()
     path.write_text(ring)

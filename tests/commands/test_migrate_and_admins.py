@@ -1,6 +1,9 @@
 """`hub migrate`, `hub create-admin` and `hub reset-password`."""
 
+import os
+import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -8,7 +11,7 @@ import pytest
 
 from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
-from tests.commands.hubs import fresh_folder, run
+from tests.commands.hubs import environment, fresh_folder, run
 from tests.conftest import PASSWORD
 from tests.postgres import create_database
 
@@ -123,3 +126,37 @@ def test_a_lost_password_is_replaced(used_folder: Path) -> None:
     assert (weak.returncode, unknown.returncode) == (1, 1)
     assert "Nobody has the address nobody@example.org." in unknown.stderr
     assert "Traceback" not in weak.stderr + unknown.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "email", "said"),
+    [
+        ("create-admin", "nomail", "email: is not an email address"),
+        ("create-admin", "a@b@example.org", "email: is not an email address"),
+        ("create-admin", "pаul@example.org", "email: "),  # a Cyrillic letter among Latin ones
+        ("create-admin", "Taken@example.org", "Somebody already uses this email address."),
+        ("reset-password", "nobody@example.org", "Nobody has the address nobody@example.org."),
+    ],
+)
+def test_an_address_is_refused_before_a_password_is_asked_for(
+    used_folder: Path, command: str, email: str, said: str
+) -> None:
+    run(used_folder, "create-admin", "--email", "taken@example.org", "--password-stdin", text=f"{PASSWORD}\n")
+    ended = at_terminal(used_folder, command, "--email", email)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Password:" not in ended.stderr
+
+
+def at_terminal(data_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """One command whose standard input is a terminal at which nobody types."""
+    terminal, end = pty.openpty()
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments], stdin=end, capture_output=True, text=True, timeout=60,
+            env=environment(data_dir), start_new_session=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(terminal)
+        os.close(end)

@@ -1,6 +1,7 @@
 """The first admin, and admins made on the command line: without a request, by whoever has the database."""
 
 import secrets
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -8,11 +9,11 @@ from sqlalchemy import exists, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.database import explain
-from app.core.errors import Conflict, NotFound
+from app.core.errors import BadRequest, Conflict, NotFound
 from app.domain.parts import Parts
 from app.domain.roles.services import ADMIN_ROLE_ID
 from app.domain.tenants.models import DEFAULT_TENANT_ID
-from app.domain.users.identity import email_key
+from app.domain.users.identity import email_key, is_email
 from app.domain.users.models import User
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService
@@ -31,6 +32,28 @@ def generated(email: str | None = None) -> NewAdmin:
     return NewAdmin(email or DEFAULT_EMAIL, secrets.token_urlsafe(15))
 
 
+async def refuse_unfit_address(parts: Parts, email: str) -> None:
+    """Raises BadRequest for what may be nobody's address, Conflict for one that is taken."""
+    if faults := list(is_email(email, "email")):
+        raise BadRequest(errors=faults)
+    if await _id_by_address(parts, email) is not None:
+        raise Conflict(code="email_taken")
+
+
+async def id_by_address(parts: Parts, email: str) -> UUID:
+    """Raises NotFound where nobody has it."""
+    user_id = await _id_by_address(parts, email)
+    if user_id is None:
+        raise NotFound(f"Nobody has the address {email}.")
+    return user_id
+
+
+async def _id_by_address(parts: Parts, email: str) -> UUID | None:
+    has_address = (User.tenant_id == DEFAULT_TENANT_ID, User.email_key == email_key(email))
+    async with parts.sessions() as session:
+        return (await session.scalars(select(User.id).where(*has_address))).first()
+
+
 async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     """Raises BadRequest for a weak password, Conflict for a taken address."""
     new = UserCreate(email=admin.email, password=admin.password)
@@ -45,13 +68,8 @@ async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
 async def reset_password(parts: Parts, email: str, password: str) -> UserOut:
     """A new password for somebody who lost theirs: the account is unlocked, and whoever is signed in as them is signed
     out. Raises NotFound for an unknown address, BadRequest for a weak password."""
-    key = email_key(email)
+    user_id = await id_by_address(parts, email)
     async with unit_of_work_of(parts) as work:
-        user_id = await work.session.scalar(
-            select(User.id).where(User.tenant_id == DEFAULT_TENANT_ID, User.email_key == key)
-        )
-        if user_id is None:
-            raise NotFound(f"Nobody has the address {email}.")
         return await UserService(work).set_password(user_id, password)
 
 
