@@ -1,4 +1,4 @@
-"""Answers that stay open: each holds a connection and looks at the database twice a second, so there are limits."""
+"""Answers that stay open: each holds a connection of a client, so there are limits."""
 
 from collections import Counter
 from functools import partial

@@ -15,6 +15,7 @@ from app.core.sealing import KeyRing
 from app.core.security import Tokens
 from app.core.signing_keys import SigningKey
 from app.core.streams import OpenStreams
+from app.core.watching import WatchedRows
 from app.domain.auth.principals import Principals
 from app.settings import Settings
 
@@ -35,6 +36,7 @@ class Parts:
         self.schema = SchemaWatch(self.probe)
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
+        self.watched = WatchedRows(self.reads)
         self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.principals = Principals(self.reads, database_url)
         self.sandbox = ConnectorSandbox()

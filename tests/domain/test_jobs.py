@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from app.core import streams
+from app.core import watching as looks
 from app.core.embedded import SUPERUSER, EmbeddedPostgres
 from app.core.errors import Conflict, TooManyRequests
 from app.domain.jobs import controllers, runner
@@ -452,7 +453,7 @@ class Watching:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controllers, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(looks, "LOOK_EVERY_S", 0.05)
 
 
 @pytest.mark.usefixtures("quick")
@@ -520,12 +521,13 @@ async def test_a_client_that_leaves_ends_its_stream(hub: Hub) -> None:
     await watching.first()
     watching.leave()
     await asyncio.wait_for(watching.task, 5)
-    await asyncio.sleep(0)
-    assert len(asyncio.all_tasks()) <= before
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > before:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_quiet_stream_says_that_it_is_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controllers, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(looks, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(controllers, "KEEP_ALIVE_S", 0.04)
     watching = Watching(hub, await queued(hub), hub.admin)
     for _ in range(200):
@@ -542,6 +544,32 @@ async def test_head_of_a_stream_does_not_wait_for_the_job(hub: Hub) -> None:
     await asyncio.wait_for(watching.task, 5)
     assert watching.sent[0]["status"] == 200
     assert watching.text == ""
+
+
+@pytest.mark.usefixtures("quick")
+async def test_many_quiet_streams_ask_the_database_no_more_than_one_does(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    rows = hub.parts.reads.rows
+
+    async def counted(statement: Any, values: Any, **options: Any) -> list[Any]:
+        asked.append(values.get("ids"))
+        return await rows(statement, values, **options)
+
+    ids = [await queued(hub) for _ in range(3)]
+    streams = [Watching(hub, job_id, hub.admin) for job_id in ids * 5]
+    for stream in streams:
+        await stream.first()
+    with monkeypatch.context() as patched:
+        patched.setattr(hub.parts.reads, "rows", counted)
+        await asyncio.sleep(1)
+    for stream in streams:
+        stream.leave()
+    await asyncio.gather(*(stream.task for stream in streams))
+    assert 1 <= len(asked) <= 1 / 0.05 + len(streams)  # a first look may have been begun before the last one came
+    assert {UUID(job_id) for job_id in ids} in [set(each) for each in asked if isinstance(each, list)]
+    assert all(stream.statuses == ["queued"] for stream in streams)
 
 
 # --- A3: streams have limits ---

@@ -11,13 +11,14 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from app.core import watching
 from app.core.answers import Answer, Stream, Tagged, answer, entity
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import HubError, NotFound
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import Principal, bearer_token, requires, signed_in
-from app.domain.jobs.repositories import JOB, JOBS
+from app.domain.jobs.repositories import JOB, JOBS, VERSIONS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import UNFINISHED, JobService, require_right_to_see
 from app.domain.requests import HubRequest
@@ -25,7 +26,6 @@ from app.domain.work import UnitOfWork
 
 log = logging.getLogger("hub.jobs")
 
-LOOK_EVERY_S = 0.5
 KEEP_ALIVE_S = 15.0
 
 
@@ -98,20 +98,23 @@ async def _changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
 
 
 async def _later_changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
-    """Looks at the row twice a second, and at the caller each time. Raises Unauthenticated or NotFound."""
+    """Looks at the job and at the caller twice a second. Raises Unauthenticated, NotFound or Hidden."""
     claims = request.parts.tokens.verify(bearer_token(request.exchange.headers.get(b"authorization")))
     silent_s = 0.0
-    while job.status in UNFINISHED and time() < claims.exp:
-        await asyncio.sleep(LOOK_EVERY_S)
-        signed = await request.parts.principals.of(claims)
-        seen, job = job, await _job(request, signed.principal, job.id)
-        silent_s += LOOK_EVERY_S
-        if job.version != seen.version:
-            yield _event(job)
-            silent_s = 0.0
-        elif silent_s >= KEEP_ALIVE_S:
-            yield b": still here\n\n"
-            silent_s = 0.0
+    with request.parts.watched.watched(VERSIONS, request.principal.tenant_id, job.id) as jobs:
+        while job.status in UNFINISHED and time() < claims.exp:
+            await asyncio.sleep(watching.LOOK_EVERY_S)
+            signed = await request.parts.principals.of(claims)
+            require_right_to_see(signed.principal, job.created_by)
+            silent_s += watching.LOOK_EVERY_S
+            if await jobs.version(job.id) != job.version:
+                seen, job = job, await _job(request, signed.principal, job.id)
+                if job.version != seen.version:
+                    yield _event(job)
+                    silent_s = 0.0
+            if silent_s >= KEEP_ALIVE_S:
+                yield b": still here\n\n"
+                silent_s = 0.0
 
 
 def _event(job: JobOut) -> bytes:

@@ -1,5 +1,8 @@
 """Which rows make jobs on the wire, and which lists of jobs there are."""
 
+from sqlalchemy import any_, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
 from app.core.database import Repository, json_object
 from app.core.listing import Listing, Sort, choice_filter, text_filter, uuid_filter
 from app.domain.jobs.models import Job
@@ -14,6 +17,10 @@ class JobRepository(Repository[Job]):
 
 
 JOB = JobRepository.selection_by_id(JobOut)
+VERSIONS = select(Job.id, Job.version).where(
+    Job.tenant_id == bindparam("tenant_id", type_=Job.tenant_id.type),
+    Job.id == any_(bindparam("ids", type_=ARRAY(Job.id.type))),
+)
 JOBS = Listing(
     JobRepository.selection(JobOut),
     name="jobs",
