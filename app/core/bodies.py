@@ -138,7 +138,7 @@ def _msgpack_decoder(wanted: Any) -> "msgspec.msgpack.Decoder[Any]":
 def _decode_json(body: bytes, wanted: Any) -> tuple[Any, Any]:
     """The value, and what it was made of."""
     value = _json_decoder(wanted).decode(body)
-    plain = json.loads(body, object_pairs_hook=_without_duplicates)
+    plain = _PLAIN.decode(body.decode())
     if _SUSPECT.search(body):
         refuse_forbidden_characters(plain)
     return value, plain
@@ -163,6 +163,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             seen.add(name)
         raise duplicates([shown_name(name) for name in twice])
     return found
+
+
+_PLAIN = json.JSONDecoder(object_pairs_hook=_without_duplicates)
+"""`json.loads` makes one each time."""
 
 
 def _is_storable(value: Any) -> bool:

@@ -5,7 +5,7 @@ A column that nobody thinks of would be NULL without a word. So each one has a v
 (`left_empty` where a new row holds nothing): whatever inserts a row refuses the gap and names it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -91,12 +91,16 @@ def _defaults_of(taken: type[Struct]) -> dict[str, Any]:
 
 def refuse_gaps(row: DeclarativeBase) -> None:
     """Raises ForgottenColumn naming each column of a new row that has neither value nor default."""
-    if gaps := sorted(_unsaid(type(row)) - row.__dict__.keys()):
-        raise ForgottenColumn(f"A new {type(row).__name__} says nothing of {', '.join(gaps)}.")
+    _refuse_gaps(type(row), row.__dict__)
+
+
+def _refuse_gaps(model: type[DeclarativeBase], said: Mapping[str, Any]) -> None:
+    if gaps := sorted(_without_default(model) - said.keys()):
+        raise ForgottenColumn(f"A new {model.__name__} says nothing of {', '.join(gaps)}.")
 
 
 @cache
-def _unsaid(model: type[DeclarativeBase]) -> frozenset[str]:
+def _without_default(model: type[DeclarativeBase]) -> frozenset[str]:
     """The columns that are NULL where nothing is said of them."""
     return frozenset(
         name
@@ -112,12 +116,16 @@ def inserted_columns(model: type[DeclarativeBase]) -> tuple[str, ...]:
     return tuple(name for name in names if model.__mapper__.columns[name].identity is None)
 
 
-def complete(row: DeclarativeBase) -> None:
-    """Give a new row the defaults of the columns of which nothing was said. Raises ForgottenColumn for the others."""
-    refuse_gaps(row)
-    for name in inserted_columns(type(row)):
-        if name not in row.__dict__:
-            setattr(row, name, _default_of(type(row), name))
+def complete(model: type[DeclarativeBase], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Every column of a new row: as it is said, or else by its default.
+
+    Raises ForgottenColumn for one that has neither, and for what is no column.
+    """
+    _refuse_gaps(model, said)
+    row = {name: said[name] if name in said else _default_of(model, name) for name in inserted_columns(model)}
+    if unknown := sorted(said.keys() - row.keys()):
+        raise ForgottenColumn(f"A new {model.__name__} has no {', '.join(unknown)}.")
+    return row
 
 
 def _default_of(model: type[DeclarativeBase], name: str) -> Any:
@@ -128,13 +136,18 @@ def _default_of(model: type[DeclarativeBase], name: str) -> Any:
 
 
 def values_of_row(row: DeclarativeBase) -> dict[str, Any]:
-    """Every column of a new row, as PostgreSQL reads them out of JSON. Raises ForgottenColumn."""
-    complete(row)
-    return {name: _in_json(row.__dict__[name]) for name in inserted_columns(type(row))}
+    """Every column of a new row, as PostgreSQL reads them out of JSON; the row gets its defaults. Raises
+    ForgottenColumn."""
+    model = type(row)
+    columns = complete(model, {name: row.__dict__[name] for name in inserted_columns(model) if name in row.__dict__})
+    for name in columns.keys() - row.__dict__.keys():
+        setattr(row, name, columns[name])
+    return in_json(columns)
 
 
-def _in_json(value: Any) -> Any:
-    return "\\x" + value.hex() if isinstance(value, bytes) else value
+def in_json(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """As PostgreSQL reads them out of JSON."""
+    return {name: "\\x" + value.hex() if isinstance(value, bytes) else value for name, value in columns.items()}
 
 
 @cache
@@ -145,10 +158,6 @@ def insertion(model: type[DeclarativeBase], parameter: str) -> str:
     names, table = ", ".join(inserted_columns(model)), model.__tablename__
     rows = f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, {parameter})"  # noqa: S608 - names of ours
     return f"INSERT INTO {table} ({names}) {rows}"
-
-
-def as_json(rows: Sequence[DeclarativeBase]) -> str:
-    return msgspec.json.encode([values_of_row(row) for row in rows]).decode()
 
 
 def as_jsonb(value: Any) -> Any:

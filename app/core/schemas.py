@@ -94,6 +94,8 @@ def folded(text: str) -> str:
 
     Applied twice, because folding can bring up characters that normalise again.
     """
+    if text.isascii():  # nothing of all that but the case
+        return text.lower().strip()
     for _ in range(2):
         text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
     return text.strip()

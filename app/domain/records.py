@@ -11,11 +11,12 @@ from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Base
-from app.core.rows import as_json, insertion
+from app.core.rows import in_json, insertion
 from app.domain.audit.services import AuditRow
 from app.domain.events.services import EventRow
 
@@ -35,12 +36,17 @@ SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 """
 
 
+class NewRow(Struct):
+    model: type[Base]
+    columns: dict[str, Any]
+
+
 class Records:
     """Collected during the work, written at its end."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
-        self.added: Base | None = None
+        self.added: NewRow | None = None
         """The new row of a change that is nothing but one new row."""
         self.audits: list[AuditRow] = []
         self.events: list[EventRow] = []
@@ -55,7 +61,8 @@ class Records:
         if self.added is None:
             await connection.execute(f"WITH {RECORDS}", *arguments)
         else:
-            await connection.execute(_with_insert(type(self.added)), *arguments, as_json([self.added]))
+            new = _json([in_json(self.added.columns)])
+            await connection.execute(_with_insert(self.added.model), *arguments, new)
 
     async def write_in(self, session: AsyncSession) -> None:
         """Inside of the session's transaction."""

@@ -25,7 +25,7 @@ from app.domain.audit.services import audit_row
 from app.domain.auth.principals import CHANNEL
 from app.domain.events.services import event_row
 from app.domain.parts import Parts
-from app.domain.records import Records
+from app.domain.records import NewRow, Records
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import DEFAULT_TENANT_ID
 
@@ -131,13 +131,14 @@ class UnitOfWork:
         """For the log and the metrics, which say nothing of what is undone."""
         self._once_committed.append(tell)
 
-    def add(self, entity: Base) -> None:
-        """The new row of a change that is nothing but this row. Raises ForgottenColumn.
+    def add(self, model: type[Base], **said: Any) -> dict[str, Any]:
+        """The new row of a change that is nothing but this row; its columns, defaults included. Raises ForgottenColumn.
 
         Written by `commit`, which raises what the database says is wrong with it.
         """
-        complete(entity)
-        self._records.added = entity
+        columns = complete(model, said)
+        self._records.added = NewRow(model, columns)
+        return columns
 
     async def commit(self) -> None:
         """Write what is on record and commit. This worker forgets at once what others forget when they are notified."""

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.orm import DeclarativeBase
 
 from app.core.database import Tenanted
-from app.core.rows import ForgottenColumn, Normaliser, complete, inserted_columns, refuse_gaps, values_of_row
+from app.core.rows import ForgottenColumn, Normaliser, complete, in_json, inserted_columns, refuse_gaps, values_of_row
 from app.core.schemas import Input, Output, patch_of
 from app.domain.models import TABLES
 from app.domain.roles.models import Role
@@ -79,17 +79,34 @@ async def test_the_session_refuses_the_gap_before_anything_is_sent(hub: Hub) -> 
             await session.flush()
 
 
+def said_of_a_role() -> dict[str, Any]:
+    return {**stamp(), "name": "a", "name_key": "a", "description": None, "permissions": [], "owner_role_id": None}
+
+
 def test_defaults_fill_what_may_be_left_out() -> None:
-    role = Role(id=uuid4(), **stamp(), name="a", name_key="a", description=None, permissions=[], owner_role_id=None)
-    complete(role)
+    columns = complete(Role, said_of_a_role() | {"id": uuid4()})
+    assert (columns["version"], columns["is_system"]) == (1, False)
+    assert set(columns) == set(inserted_columns(Role)) == set(Role.__mapper__.column_attrs.keys())
+
+
+def test_a_row_gets_the_defaults_that_are_stored() -> None:
+    role = Role(id=uuid4(), **said_of_a_role())
+    values = values_of_row(role)
     assert (role.version, role.is_system) == (1, False)
-    assert set(values_of_row(role)) == set(inserted_columns(Role)) == set(Role.__mapper__.column_attrs.keys())
+    assert values == {name: getattr(role, name) for name in inserted_columns(Role)}
 
 
 def test_ids_are_made_where_none_is_given() -> None:
-    role = Role(**stamp(), name="a", name_key="a", description=None, permissions=[], owner_role_id=None)
-    complete(role)
-    assert UUID(str(role.id)).version == 7
+    assert UUID(str(complete(Role, said_of_a_role())["id"])).version == 7
+
+
+def test_what_is_no_column_is_named() -> None:
+    with pytest.raises(ForgottenColumn, match=r"A new Role has no colour, shape\."):
+        complete(Role, said_of_a_role() | {"colour": "red", "shape": None})
+
+
+def test_bytes_are_said_as_postgresql_reads_them() -> None:
+    assert in_json({"fingerprint": b"\x00\xff", "name": "a"}) == {"fingerprint": "\\x00ff", "name": "a"}
 
 
 # --- from a request to columns ---

@@ -147,7 +147,8 @@ _NO_SYNC = {"synchronize_session": False}
 async def _open_session(work: UnitOfWork, user: Candidate) -> TokenPair:
     key_id = work.parts.key_ring.current_id
     device = work.exchange.header(b"user-agent") if work.exchange else None
-    session = Session(
+    opened = work.add(
+        Session,
         id=uuid7(),
         version=1,
         **(work.stamp() | {"created_by": user.id, "updated_by": user.id}),
@@ -161,9 +162,8 @@ async def _open_session(work: UnitOfWork, user: Candidate) -> TokenPair:
         device=device[:300] if device else None,
         address=work.address,
     )
-    work.add(session)
-    _record_login(work, user, outcome="success", session_id=session.id)
-    return _pair(work, session)
+    _record_login(work, user, outcome="success", session_id=opened["id"])
+    return _pair(work, Session(**opened))
 
 
 def _record_login(work: UnitOfWork, user: Candidate | None, *, outcome: Any, session_id: UUID | None = None) -> None:

@@ -47,11 +47,10 @@ class RoleService:
         self._check_held(new.permissions)
         await self._refuse_lookalike(new.name)
         await self.check_reference(new.owner_role_id, "owner_role_id")
-        role = Role(id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
-        self._work.add(role)
+        role = self._work.add(Role, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(role, RoleOut)
-        self._work.audit("role.create", "role", role.id, after=shown)
-        self._work.announce("role.created", f"roles/{role.id}", shown)
+        self._work.audit("role.create", "role", shown.id, after=shown)
+        self._work.announce("role.created", f"roles/{shown.id}", shown)
         return shown
 
     async def update(self, role_id: UUID, patch: RolePatch) -> RoleOut:
