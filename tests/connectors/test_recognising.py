@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,9 @@ SAID = {
     Protocol.MAIL_OR_FTP: [b"220 ready\r\n"],
     Protocol.MEMCACHED: [b"ERROR\r\n"],
     Protocol.MONGODB: [
-        b"HTTP/1.0 200 OK\r\n\r\nIt looks like you are trying to access MongoDB over HTTP on the native"
+        b"HTTP/1.0 200 OK\r\n\r\nIt looks like you are trying to access MongoDB over HTTP on the native",
+        b"\x59\x01\x00\x00\x0a\x00\x00\x00\x02buh\x01\x00\x00\x00" + bytes(329),
+        b"\x40\x00\x00\x00\xff\x00\x00\x00\x02buh\xdd\x07\x00\x00" + bytes(48),
     ],
     Protocol.MYSQL: [MYSQL_GREETING, MYSQL_REFUSAL],
     Protocol.NATS: [b'INFO {"server_id":"N"}\r\n'],
@@ -103,6 +106,22 @@ def redis_in_lines(connection: socket.socket) -> None:
             connection.sendall(b"+PONG\r\n")
 
 
+one_at_a_time = threading.Lock()
+
+
+def http_for_one(connection: socket.socket) -> None:
+    """As the web servers of programming languages: who comes next waits for whoever is there."""
+    with one_at_a_time:
+        http_in_lines(connection)
+
+
+def mongo_in_messages(connection: socket.socket) -> None:
+    """Hangs up on whoever says something else, web browsers too."""
+    heard = connection.recv(4096)
+    if heard[12:16] in {(2004).to_bytes(4, "little"), (2013).to_bytes(4, "little")}:
+        connection.sendall(b"\x24\0\0\0\x0a\0\0\0" + heard[4:8] + b"\1\0\0\0" + bytes(20))
+
+
 SPEAKERS: dict[Protocol, Callable[[socket.socket], None]] = {
     Protocol.SSH: says(b"SSH-2.0-OpenSSH_9.2\r\n"),
     Protocol.SMTP: says(b"220 mail.example.org ESMTP\r\n"),
@@ -110,6 +129,7 @@ SPEAKERS: dict[Protocol, Callable[[socket.socket], None]] = {
     Protocol.HTTP: http_in_lines,
     Protocol.REDIS: redis_in_lines,
     Protocol.AMQP: answers(b"AMQP\x00\x00\x09\x01"),
+    Protocol.MONGODB: mongo_in_messages,
 }
 
 
@@ -224,6 +244,17 @@ async def test_a_type_names_what_answers_in_its_place(
         else:
             assert (failed.name, failed.code) == ("connect", "protocol_mismatch"), (protocol, failed)
             assert protocol.value in failed.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TYPES if TYPES[name][0] is not Protocol.HTTP])
+async def test_a_web_server_that_serves_one_after_the_other_is_named_too(
+    name: str, start: Start, sandbox: ConnectorSandbox, loopback: EgressPolicy
+) -> None:
+    config = TYPES[name][1](start(scripted_server, http_for_one))
+    failed = await failed_step(sandbox, name, config, TYPES[name][2], loopback)
+    assert (failed.name, failed.code) == ("connect", "protocol_mismatch")
+    assert Protocol.HTTP.value in failed.message
 
 
 OVER_TLS: dict[str, Callable[[int], dict[str, Any]]] = {

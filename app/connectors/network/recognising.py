@@ -97,6 +97,8 @@ def recognised(answer: bytes) -> Protocol | None:
         return next((protocol for words, protocol in _SAID_OVER_HTTP if words in answer), Protocol.HTTP)
     if answer.startswith((b"220 ", b"220-")):
         return Protocol.SMTP if b"SMTP" in answer else Protocol.FTP if b"FTP" in answer else Protocol.MAIL_OR_FTP
+    if answer[8:16] in _MONGO_REPLIES:
+        return Protocol.MONGODB
     if _is_mysql(answer):
         return Protocol.MYSQL
     if answer[:1] == b"E" and answer[5:].startswith((b"SFATAL\x00", b"SERROR\x00", b"SPANIC\x00")):
@@ -120,9 +122,15 @@ def _is_mysql(answer: bytes) -> bool:
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 _KAFKA_ID: Final = 0x68756201
+_MONGO_ID: Final = 0x68756202
+_MONGO_REPLIES: Final = tuple(struct.pack("<ii", _MONGO_ID, reply) for reply in (1, 2013))
+"""MongoDB wire protocol, OP_REPLY and OP_MSG: whose question it answers, and the code."""
 _GET: Final = b"GET / HTTP/1.0\r\n\r\n"
 _SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")  # PostgreSQL documentation, "SSLRequest"
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
+_IS_MASTER: Final = struct.pack("<iiii", 58, _MONGO_ID, 0, 2004) + (
+    b"\0\0\0\0admin.$cmd\0\0\0\0\0\xff\xff\xff\xff\x13\0\0\0\x10isMaster\0\1\0\0\0\0"
+)  # MongoDB wire protocol, OP_QUERY: the one form that every version takes for a first question.
 _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, _KAFKA_ID, -1)  # Kafka protocol, "ApiVersions"
 
 
@@ -140,18 +148,26 @@ def _client_hello() -> bytes:
 
 def _questions() -> Iterator[bytes]:
     """Those first whose answers tell most: a server with TLS answers HTTP, too, to say that it should be TLS."""
-    yield from (_client_hello(), _SSL_REQUEST, _PING, _API_VERSIONS, _GET)
+    yield from (_client_hello(), _SSL_REQUEST, _PING, _API_VERSIONS, _IS_MASTER, _GET)
 
 
 async def what_answers(pinned: Pinned, port: int) -> Protocol | None:
-    """None for what says nothing, or nothing that is known here. Takes a second and a half at most."""
+    """None for what says nothing, or nothing that is known here. Takes two seconds and a half at most."""
     if found := recognised(await _answer(pinned, port, b"", _LISTENING_S)):
         return found
     questions = list(_questions())
     answers = await asyncio.gather(*(_answer(pinned, port, question, _ASKING_S) for question in questions))
     if answers[questions.index(_SSL_REQUEST)] in {b"S", b"N"}:
         return Protocol.POSTGRESQL
-    return next((found for answer in answers if (found := recognised(answer))), None)
+    return next((found for answer in answers if (found := recognised(answer))), None) or await _what_serves_one(
+        pinned, port
+    )
+
+
+async def _what_serves_one(pinned: Pinned, port: int) -> Protocol | None:
+    """Of a web server that serves one connection after the other, and could answer none of those that were open at the
+    same time: many that come with a programming language do."""
+    return recognised(await _answer(pinned, port, _GET, _ASKING_S))
 
 
 async def _answer(pinned: Pinned, port: int, question: bytes, timeout_s: float) -> bytes:
@@ -213,10 +229,17 @@ def mismatch(expected: str, host: str, port: int, answer: bytes = b"") -> Mismat
 
 
 async def met(
-    work: Awaitable[Answer], expected: Protocol, called: str, pinned: Pinned, port: int, over_tls: OverTls
+    work: Awaitable[Answer],
+    expected: Protocol,
+    called: str,
+    pinned: Pinned,
+    port: int,
+    over_tls: OverTls,
+    held: socket.socket | None = None,
 ) -> Answer:
     """The result of `work`, the first words with a server that should speak `expected`, which the source's type calls
-    `called`. Where it takes long or fails as it does at a server of another kind, that server is looked at.
+    `called`. Where it takes long or fails as it does at a server of another kind, that server is looked at. `held` is
+    the connection of `work`, where that does not close it itself: it is given up once `work` has failed.
 
     Raises what `work` does, `protocol_mismatch` with the protocol found, `tls_required` for a server that speaks TLS
     where the source is set not to, and `tls_unavailable` for the reverse.
@@ -230,8 +253,12 @@ async def met(
             return await meeting
         except ConnectorError as error:
             found = error.found if isinstance(error, Mismatch) else None
-            if not is_slow and found in {None, Protocol.MAIL_OR_FTP} and error.code in _SUSPICIOUS:
-                found = await what_answers(pinned, port)
+            if found in {None, Protocol.MAIL_OR_FTP} and error.code in _SUSPICIOUS:
+                if held is not None:
+                    with suppress(OSError):
+                        held.shutdown(socket.SHUT_RDWR)
+                # A slow one was looked at while this connection was open, and may have served no other meanwhile.
+                found = await (_what_serves_one if is_slow else what_answers)(pinned, port) or found
             refuse_other(found, expected, called, pinned, port, over_tls)
             raise
     finally:

@@ -175,7 +175,8 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
                 sock = await stack.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
                 connection = self._connection(sock)
                 signing_in = await stack.enter_async_context(under_way(connection))
-                await met(self._greeted(connection, signing_in), Protocol.MYSQL, "MySQL", pinned, config.port, "never")
+                greeted = self._greeted(connection, signing_in)
+                await met(greeted, Protocol.MYSQL, "MySQL", pinned, config.port, "never", sock)
             if connection.is_plain and config.tls_mode in {"disable", "prefer"}:
                 self._without_tls(steps)
             else:

@@ -165,7 +165,9 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             with steps.step("connect", f"PostgreSQL answers on port {config.port}."):
                 sock = await until_reached.enter_async_context(dialled(pinned, config.port, config.connect_timeout_s))
                 asked = self._offers_tls(sock, pinned)
-                self._is_tls_offered = await met(asked, Protocol.POSTGRESQL, "PostgreSQL", pinned, config.port, "never")
+                self._is_tls_offered = await met(
+                    asked, Protocol.POSTGRESQL, "PostgreSQL", pinned, config.port, "never", sock
+                )
             if not self._is_tls_offered or config.tls_mode == "disable":
                 self._without_tls(steps)
                 return pinned, None
