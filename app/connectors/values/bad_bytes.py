@@ -43,12 +43,12 @@ class ByteTexts:
             self.notes = (NOT_UTF8,)
             return bad_bytes_shown(with_bad_bytes(content), in_json=in_json)
 
-    def shown_text(self, text: str) -> str:
+    def shown_text(self, text: str, *, in_json: bool = False) -> str:
         """Of a text of `with_bad_bytes`."""
         if text.isascii() or not _ESCAPED.search(text):
             return text
         self.notes = (NOT_UTF8,)
-        return bad_bytes_shown(text)
+        return bad_bytes_shown(text, in_json=in_json)
 
     def error_handler(self) -> str:
         """The name of an error handler for codecs that does the same, for drivers that take no more than that."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Capabilities, Connector
 from app.connectors.contract.config import (
@@ -36,7 +36,10 @@ from app.connectors.network.dialling import ask, dialled, hung_up, silent
 from app.connectors.network.recognising import Protocol, met, mismatch
 from app.connectors.network.tls import handshake, tls_failure
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsModeConfig, refuse_half_an_identity
+from app.connectors.types.postgresql.texts import ServerTexts
 from app.connectors.types.postgresql.values import shapes_of, value_of
+from app.connectors.values.bad_bytes import ByteTexts
+from app.connectors.values.names import told_apart
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import like_pattern
 
@@ -53,6 +56,7 @@ SELECT system_identifier::text, (SELECT oid::bigint FROM pg_catalog.pg_database 
 FROM pg_catalog.pg_control_system()"""
 _BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
+_NESTED: Final = frozenset({"array", "object"})
 _KINDS: Final = {"r": "table", "p": "table", "v": "view", "m": "materialized_view", "f": "foreign_table"}
 
 
@@ -131,27 +135,33 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading(Steps()) as connection:
-            types = await _types(connection)
-            cursor = await connection.cursor(_RELATIONS, *self._scope(), None, None)
+            texts = ServerTexts.of(connection)
+            types = await _types(connection, texts)
+            cursor = await connection.cursor(texts.asked(_RELATIONS), *self._scope(), None, None)
             async with aclosing(_read_ahead(cursor)) as batches:
                 async for rows in batches:
-                    yield [_object(row, types) for row in rows]
+                    yield [_relation(row, types, texts).shown for row in rows]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
-        preview = Preview(request)
+        preview, shown = Preview(request), ByteTexts()
         async with self._reading(Steps()) as connection:
-            found = await self._find(connection, request.path)
-            columns = preview.choose(found.fields)
-            query = _select(found.path, columns, request)
+            texts = ServerTexts.of(connection)
+            found = await self._find(connection, request.path, texts)
+            columns = preview.choose(found.shown.fields)
+            query = texts.asked(_select(found, columns, request))
             longest = request.max_value_bytes
             room = longest * max(1, len(columns))
-            shapes = await shapes_of(connection, found.path, columns)
+            shapes = await shapes_of(connection, found.oid, columns, texts)
             await connection.execute(_AS_THE_USER)
-            async for row in connection.cursor(query, prefetch=max(1, min(250, _CHUNK_BYTES // room))):
-                cells = zip(columns, shapes, row, strict=False)
-                if not preview.add([value_of(column, shape, text, longest) for column, shape, text in cells]):
-                    break
-        return preview.result()
+            async with aclosing(texts.rows(connection, query, max(1, min(_BATCH, _CHUNK_BYTES // room)))) as rows:
+                async for row in rows:
+                    cells = list(zip(columns, row, strict=False))
+                    preview.truncated |= any(_is_cut(*cell, texts, longest) for cell in cells)
+                    contents = [_content(*cell, texts, shown, longest) for cell in cells]
+                    values = zip(columns, shapes, contents, strict=False)
+                    if not preview.add([value_of(column, shape, text, longest) for column, shape, text in values]):
+                        break
+        return preview.result(notes=shown.notes)
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -299,18 +309,19 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     async def _look(self, connection: asyncpg.Connection[Any]) -> None:
         try:
             await self._begin(connection)
-            await connection.fetch(_ANY_RELATION, *self._scope(), None, None)
+            texts = ServerTexts.of(connection)
+            await connection.fetch(texts.asked(_ANY_RELATION), *self._scope(), None, None)
         except Exception as error:
             raise self._explain(error) from error
 
-    async def _find(self, connection: asyncpg.Connection[Any], path: Sequence[str]) -> DiscoveredObject:
+    async def _find(self, connection: asyncpg.Connection[Any], path: Sequence[str], texts: ServerTexts) -> Relation:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
         row = None
         if len(path) == 2 and "\x00" not in "".join(path):
-            row = await connection.fetchrow(_RELATIONS, *self._scope(), *path)
+            row = await connection.fetchrow(texts.asked(_RELATIONS), *self._scope(), *map(texts.named, path))
         if row is None:
             raise ConnectorError("not_found", f"There is no such table or view in {self.config.database}.")
-        return _object(row, await _types(connection))
+        return _relation(row, await _types(connection, texts), texts)
 
 
 class _DatabaseRefused(ConnectorError):
@@ -380,20 +391,21 @@ _OF_POOLERS: Final[tuple[tuple[str, tuple[Code, str]], ...]] = (
 # relation by relation over an index, so that nothing but the names is ever sorted. Arrays are of text alone: other ones
 # make asyncpg ask the server first what they are, which takes longer than all the rest.
 _RELATIONS: Final = """
-SELECT r.nspname, r.relname, r.relkind, f.names, f.types, f.natives, f.required
+SELECT r.oid::int8, «r.nspname», «r.relname», r.relkind, f.names, f.types, f.natives, f.required
 FROM (
-    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text
+    SELECT c.oid, n.nspname, c.relname, c.relkind::text
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
         AND n.nspname LIKE ANY ($1::text[]) AND NOT n.nspname LIKE ANY ($2::text[])
-        AND ($3::text IS NULL OR n.nspname = $3) AND ($4::text IS NULL OR c.relname = $4)
+        AND ($3::text[] IS NULL OR «n.nspname» = ANY ($3)) AND ($4::text[] IS NULL OR «c.relname» = ANY ($4))
     ORDER BY n.nspname, c.relname
     OFFSET 0
 ) r
 LEFT JOIN LATERAL (
-    SELECT array_agg(a.attname::text) AS names, array_agg(a.atttypid::text) AS types,
-        array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod)) AS natives, array_agg(a.attnotnull::text) AS required
+    SELECT array_agg(«a.attname») AS names, array_agg(a.atttypid::text) AS types,
+        array_agg(«pg_catalog.format_type(a.atttypid, a.atttypmod)») AS natives,
+        array_agg(a.attnotnull::text) AS required
     FROM (
         SELECT * FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -405,7 +417,7 @@ _ANY_RELATION: Final = f"SELECT 1 FROM ({_RELATIONS}) r LIMIT 1"  # noqa: S608 -
 
 # Without the row types of tables and without arrays, which are told by their names, but for two that are not.
 _TYPES: Final = """
-SELECT oid::int8, typname::text, typtype::text, typcategory::text, typbasetype::int8
+SELECT oid::int8, «typname», typtype::text, typcategory::text, typbasetype::int8
 FROM pg_catalog.pg_type
 WHERE typtype <> 'c' AND (typcategory <> 'A' OR typtype = 'd' OR typname IN ('int2vector', 'oidvector'))
 """
@@ -482,8 +494,9 @@ class _Types(dict[tuple[str, str], PortableType]):
         return self.setdefault(key, found)
 
 
-async def _types(connection: asyncpg.Connection[Any]) -> _Types:
-    return _Types({row[0]: row for row in await connection.fetch(_TYPES)})
+async def _types(connection: asyncpg.Connection[Any], texts: ServerTexts) -> _Types:
+    rows = await connection.fetch(texts.asked(_TYPES))
+    return _Types({oid: (oid, texts.name(name), *rest) for oid, name, *rest in rows})
 
 
 def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
@@ -496,33 +509,63 @@ def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
     return _PORTABLE.get(name) or _BY_KIND.get(kind) or _BY_CATEGORY.get(category, "unknown")
 
 
-def _object(row: Sequence[Any], types: _Types) -> DiscoveredObject:
-    schema, name, kind, *described = row
-    columns = zip(*(values or () for values in described), strict=True)
+class Relation(Struct, frozen=True):
+    """A table or view, and what the server calls it and its columns."""
+
+    shown: DiscoveredObject
+    oid: int
+    path: tuple[str, str]
+    columns: tuple[str, ...]
+    """By position."""
+
+
+def _relation(row: Sequence[Any], types: _Types, texts: ServerTexts) -> Relation:
+    oid, schema, name, kind, *described = row
+    names, oids, natives, required = (values or () for values in described)
+    shown = told_apart([texts.name(column) for column in names])
+    columns = zip(shown, oids, map(texts.name, natives), required, strict=True)
     fields = [
         DiscoveredField(column, types[oid, native], native, required == "false", position)
         for position, (column, oid, native, required) in enumerate(columns, 1)
     ]
-    return DiscoveredObject.at((schema, name), _KINDS[kind], fields)
+    return Relation(
+        DiscoveredObject.at((texts.name(schema), texts.name(name)), _KINDS[kind], fields),
+        oid,
+        (texts.content(schema), texts.content(name)),
+        tuple(map(texts.content, names)),
+    )
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _select(path: Sequence[str], columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
+def _select(found: Relation, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
     """Every value comes as text, cut off by the server one character after what will be shown."""
-    expressions = ", ".join(_expression(column, request.max_value_bytes + 1) for column in columns)
-    table = ".".join(_quoted(name) for name in path)
+    length = request.max_value_bytes + 1
+    expressions = ", ".join(_expression(column, found.columns[column.position - 1], length) for column in columns)
+    table = ".".join(_quoted(name) for name in found.path)
     return f"SELECT {expressions} FROM {table} LIMIT {request.limit + 1}"  # noqa: S608 - every name is quoted
 
 
-def _expression(column: DiscoveredField, length: int) -> str:
-    name = _quoted(column.name)
+def _expression(column: DiscoveredField, own_name: str, length: int) -> str:
+    name = _quoted(own_name)
     if column.type == "binary":
         return f"pg_catalog.encode(pg_catalog.substring({name}::bytea, 1, {length}), 'hex')"
-    if column.type in {"array", "object"}:
-        return f"pg_catalog.left(pg_catalog.to_json({name})::text, {length})"
-    return f"pg_catalog.left({name}::text, {length})"
+    if column.type in _NESTED:
+        return f"«pg_catalog.left(pg_catalog.to_json({name})::text, {length})»"
+    return f"«pg_catalog.left({name}::text, {length})»"
+
+
+def _is_cut(column: DiscoveredField, answer: str | None, texts: ServerTexts, longest: int) -> bool:
+    return column.type != "binary" and answer is not None and texts.is_cut(answer, longest)
+
+
+def _content(
+    column: DiscoveredField, answer: str | None, texts: ServerTexts, shown: ByteTexts, longest: int
+) -> str | None:
+    if answer is None or column.type == "binary":
+        return answer
+    return shown.shown_text(texts.content(answer, longest), in_json=column.type in {"json", *_NESTED})
 
 
 def _quoted(name: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
+from app.connectors.types.postgresql.texts import ServerTexts
 from app.connectors.values.json_text import Digits, decode_digits, exact_number, read_json
 from app.connectors.values.values import json_safe
 
@@ -37,10 +38,8 @@ class Shape(Struct):
 UNKNOWN: Final = Shape("")
 
 _COLUMNS: Final = """
-SELECT a.attname::text, a.atttypid::int8
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped"""
+SELECT a.atttypid::int8 FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped"""
 
 # Every type that the columns are made of, once: items of arrays, bases of domains, members of composites.
 _TYPES: Final = f"""
@@ -54,28 +53,33 @@ WITH RECURSIVE used (oid) AS (
             WHERE t.typtype = 'c' AND m.attrelid = t.typrelid AND m.attnum > 0 AND NOT m.attisdropped
     ) inner_type
 )
-SELECT t.oid::int8, t.typname::text,
+SELECT t.oid::int8, «t.typname»,
     CASE WHEN t.typtype = 'd' THEN 'domain' WHEN t.typtype = 'c' THEN 'composite'
         WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN 'array' ELSE 'plain' END,
     CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END::int8,
     m.names, m.types
 FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid
 LEFT JOIN LATERAL (
-    SELECT array_agg(m.attname::text) AS names, array_agg(m.atttypid::text) AS types
+    SELECT array_agg(«m.attname») AS names, array_agg(m.atttypid::text) AS types
     FROM pg_catalog.pg_attribute m
     WHERE t.typtype = 'c' AND m.attrelid = t.typrelid AND m.attnum > 0 AND NOT m.attisdropped
 ) m ON true"""  # noqa: S608 - no value of anybody is in it
 
 
 async def shapes_of(
-    connection: asyncpg.Connection[Any], path: Sequence[str], columns: Sequence[DiscoveredField]
+    connection: asyncpg.Connection[Any], relation: int, columns: Sequence[DiscoveredField], texts: ServerTexts
 ) -> list[Shape]:
-    """Of the columns, in their order. Where none is nested, nothing is asked."""
+    """Of the columns of a relation, in their order. Where none is nested, nothing is asked."""
     if not any(column.type in {"array", "object"} for column in columns):
         return [UNKNOWN] * len(columns)
-    types = {row[0]: row for row in await connection.fetch(_TYPES, *path)}
-    oids = {row[0]: row[1] for row in await connection.fetch(_COLUMNS, *path)}
-    return [_shape(oids.get(column.name, 0), types) for column in columns]
+    types = {row[0]: _read_type(row, texts) for row in await connection.fetch(texts.asked(_TYPES), relation)}
+    oids = [row[0] for row in await connection.fetch(f"{_COLUMNS} ORDER BY a.attnum", relation)]
+    return [_shape(oids[column.position - 1], types) for column in columns]
+
+
+def _read_type(row: Sequence[Any], texts: ServerTexts) -> Sequence[Any]:
+    oid, name, kind, inner, members, member_types = row
+    return oid, texts.name(name), kind, inner, [texts.name(member) for member in members or ()], member_types
 
 
 def _shape(oid: int, types: Mapping[int, Sequence[Any]], depth: int = 0) -> Shape:
