@@ -339,14 +339,17 @@ async def test_settings_are_given_up_one_after_the_other() -> None:
             return http("Code: 164. DB::Exception: Cannot modify 'readonly'", "500 Internal Server Error")
         if parameters:
             return http("Code: 452. DB::Exception: should not be changed", "500 Internal Server Error")
+        if "system.settings" in query:
+            return http('{"names": ["limit"], "values": ["5"]}\n')
         return http(row("Memory", a="UInt8") if "system.tables" in query else '{"hub_0": "1"}\n')
 
     with answering(answers) as (port, _):
         shown = await connector(port).preview(PreviewRequest(path=("shop", "t")))
     assert shown.rows == [[1]]
     names = [set(parameters) for parameters in told]
-    assert all(later < earlier or "readonly" in earlier - later for earlier, later in pairwise(names[:-1]))
-    assert names[-3:] == [{"max_execution_time"}, set(), set()]
+    assert all(later < earlier or "readonly" in earlier - later for earlier, later in pairwise(names[:-2]))
+    assert names[-4:] == [{"max_execution_time"}, set(), set(), set()]
+    assert shown.notes == ("What is set for reader may leave rows out: limit = 5.",)
 
 
 async def test_a_row_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,7 +517,26 @@ async def test_a_profile_that_cuts_answers_off_leaves_nothing_out(
 
 @pytest.mark.services
 @pytest.mark.found("D8")
-async def test_an_account_that_cuts_and_lets_nothing_be_changed_is_told_of(clickhouse: ClickhouseServer) -> None:
+async def test_an_account_that_cuts_and_lets_nothing_be_changed_is_shown_everything(
+    clickhouse: ClickhouseServer,
+) -> None:
+    """Its answers have one row each."""
+    plain = connector(clickhouse.port, username="writer")
     source = connector(clickhouse.port, username="held")
+    everything = [item async for page in plain.discover() for item in page]
+    assert len(everything) > 2
+    assert [item async for page in source.discover() for item in page] == everything
+    assert source.stopped_because is None
+
+
+@pytest.mark.services
+@pytest.mark.found("D8")
+async def test_what_such_an_account_may_miss_is_told(clickhouse: ClickhouseServer) -> None:
+    source = connector(clickhouse.port, username="blinkered")
     assert [item async for page in source.discover() for item in page]
-    assert source.stopped_because == "What is set for held may leave objects out: result_overflow_mode."
+    assert source.stopped_because == "What is set for blinkered may leave objects out: read_overflow_mode."
+    shown = await source.preview(PreviewRequest(path=("shop", "orders")))
+    assert shown.notes == ("What is set for blinkered may leave rows out: read_overflow_mode = break.",)
+    assert shown.truncated
+    filled = await source.preview(PreviewRequest(path=("shop", "orders"), limit=1))
+    assert (len(filled.rows), filled.notes) == (1, ())

@@ -137,13 +137,28 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._session() as session:
-            rows = session.rows(_catalog_query(self._scope()))
-            async for batch in batches(_understood(_object, row) async for row in rows):
+            async for batch in batches(self._objects(session)):
                 yield batch
-            if kept := await session.cutting_settings():
+            if kept := [name for name in await session.cutting_settings() if name not in _CUTTING_ENDS]:
                 self.stopped_because = (
                     f"What is set for {self.config.username} may leave objects out: {', '.join(kept)}."
                 )
+
+    async def _objects(self, session: Session) -> AsyncGenerator[DiscoveredObject, None]:
+        """Where the ends of answers are cut off and nothing can be done about it, as many answers as it takes: each
+        begins behind the last object of the one before, until one is empty."""
+        seen: dict[tuple[str, ...], None] = {}
+        while True:
+            behind = _behind(next(reversed(seen))) if seen else "1"
+            before = len(seen)
+            async with aclosing(session.rows(_catalog_query(self._scope(), behind=behind))) as rows:
+                async for row in rows:
+                    found = _understood(_object, row)
+                    if found.path not in seen:
+                        seen[found.path] = None
+                        yield found
+            if len(seen) == before or not (await session.cutting_settings()).keys() & _CUTTING_ENDS:
+                return
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
@@ -160,6 +175,11 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
                             break
                         if session.texts.notes and _holds_bad_bytes(preview.rows[-1]):
                             preview.note(NOT_UTF8)
+            kept = await session.cutting_settings() if len(preview.rows) < request.limit else {}
+        if kept:
+            what = ", ".join(f"{name} = {value}" for name, value in kept.items())
+            preview.note(f"What is set for {self.config.username} may leave rows out: {what}.")
+            preview.truncated = True
         return preview.result()
 
     @asynccontextmanager
@@ -199,6 +219,7 @@ class Session:
         self.texts = ByteTexts()
         self._config = config
         self._has_password = bool(password)
+        self._cutting: dict[str, str] | None = None
         self._headers = _credentials(config.username, password)
         limits = {"max_execution_time": str(ceil(config.statement_timeout_s))}
         reading = {"readonly": "1", **limits}
@@ -225,14 +246,23 @@ class Session:
                     raise self._explain(_number_in(line + await _rest(lines)), 200)
                 yield row
 
-    async def cutting_settings(self) -> list[str]:
+    async def cutting_settings(self) -> dict[str, str]:
         """What is set for an account that lets nothing be changed, and may leave rows out without a word. The names
         come in one row, because the rows of this answer may be limited, too."""
         if self._settings[0]:
-            return []
-        names = ", ".join(map(_literal, _CUTTING))
-        asked = f"SELECT groupArray(name) AS names FROM system.settings WHERE changed AND name IN ({names})"  # noqa: S608
-        return sorted([name async for row in self.rows(asked) for name in row["names"]])
+            return {}
+        if self._cutting is None:
+            names = ", ".join(map(_literal, _CUTTING))
+            where = f"changed AND name IN ({names}) AND value NOT IN ('throw', '0', '', '{{}}')"
+            asked = f"SELECT groupArray(name) AS names, groupArray(value) AS values FROM system.settings WHERE {where}"  # noqa: S608
+            try:
+                rows = [row async for row in self.rows(asked)]
+                self._cutting = _understood(_named_values, rows)
+            except ConnectorError as error:
+                if error.code not in {"permission_denied", "not_found"}:
+                    raise
+                self._cutting = {"system.settings": "not to be read"}
+        return self._cutting
 
     async def enter(self, database: str) -> None:
         """Raises `not_found` or `permission_denied` if the server does not let the user do that."""
@@ -289,7 +319,12 @@ _SINCE_LATER: Final[dict[str, str]] = {
     "session_timezone": "",
 }
 """The same, for servers that have learnt them since 18.16 (all of them: 23.6)."""
-_CUTTING: Final = (*(f"{what}_overflow_mode" for what in _OVERFLOWS), "limit", "offset", "additional_table_filters")
+_CUTTING: Final = (
+    *(f"{what}_overflow_mode" for what in _OVERFLOWS),
+    *("read_overflow_mode_leaf", "limit", "offset", "additional_table_filters"),
+)
+_CUTTING_ENDS: Final = frozenset({"result_overflow_mode", "limit"})
+"""What leaves out no rows but the last ones of an answer."""
 
 
 _Meaning = TypeVar("_Meaning")
@@ -368,6 +403,10 @@ def _row(line: bytes, texts: ByteTexts) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and row.keys() != {"exception"} else None
 
 
+def _named_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return dict(sorted(pair for row in rows for pair in zip(row["names"], row["values"], strict=True)))
+
+
 async def _rest(lines: AsyncIterator[bytes]) -> bytes:
     text = b""
     async for line in lines:
@@ -432,11 +471,17 @@ ANY LEFT JOIN (
     )
     GROUP BY database, hub_table
 ) USING (database, name)
+WHERE {behind}
 ORDER BY database, name"""
 
 
-def _catalog_query(scope: str, chosen: str = "!= ''") -> str:
-    return _CATALOG.format(tables=_TABLES, scope=scope, chosen=chosen)
+def _behind(path: Sequence[str]) -> str:
+    database, name = map(_literal, path)
+    return f"database > {database} OR (database = {database} AND name > {name})"
+
+
+def _catalog_query(scope: str, chosen: str = "!= ''", behind: str = "1") -> str:
+    return _CATALOG.format(tables=_TABLES, scope=scope, chosen=chosen, behind=behind)
 
 
 def _object(row: Mapping[str, Any]) -> DiscoveredObject:

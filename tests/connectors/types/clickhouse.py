@@ -41,6 +41,8 @@ _USERS = """<yandex>
       <output_format_json_quote_64bit_integers>0</output_format_json_quote_64bit_integers>
       <extremes>1</extremes></cutting>
     <held><profile>cutting</profile><readonly>1</readonly></held>
+    <blinkered><max_rows_to_read>100000</max_rows_to_read><read_overflow_mode>break</read_overflow_mode>
+      <readonly>1</readonly></blinkered>
     <hasty><max_rows_to_read>1</max_rows_to_read></hasty>
   </profiles>
   <quotas><default/><none><interval><duration>3600</duration><queries>1</queries></interval></none></quotas>
@@ -124,7 +126,7 @@ def clickhouse() -> Iterator[ClickhouseServer]:
 
 def _files(folder: Path, port: int) -> dict[str, str]:
     profiles = {"reader": "reads", "setter": "sets", "writer": "default", "hasty": "hasty", "stranger": "default"}
-    profiles |= {"cut": "cutting", "held": "held"}
+    profiles |= {"cut": "cutting", "held": "held", "blinkered": "blinkered"}
     users = "".join(
         _USER.format(
             name=name, password=PASSWORD, profile=profile, network="10.9.8.7" if name == "stranger" else "127.0.0.1"
