@@ -2,7 +2,8 @@
 
 The distributions are lopsided on purpose: most rows share one value, some values are rare, some have no row at all, and
 what is rare stands together at one end, as after an import. A list that walks along in the hope of soon finding what it
-looks for is found out by them.
+looks for is found out by them. Texts stand together, too: all names that begin with one word, and a hundredth of the
+sources that came last.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -74,6 +75,8 @@ async def grow(connection: Any, first: int, last: int, *, user_id: UUID) -> None
 def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     numbers = f"generate_series({first}, {last}) AS i"
     owner = f"CASE WHEN i <= {FEW} THEN '{SMALL_ROLE}'::uuid WHEN i % 100 = 0 THEN '{CROWDED_ROLE}' END"
+    late, later = last - (last - first + 1) // 77, last - (last - first + 1) // 100
+    together = f"CASE WHEN i > {later} THEN ' archived' WHEN i > {late} THEN ' mothballed' ELSE '' END"
     yield f"""
         INSERT INTO users (id, tenant_id, email, email_key, first_name, last_name, is_active, created_at, updated_at)
         SELECT {_id("users")}, '{TENANT}', email, email, {_FIRST_NAMES}, 'Of ' || substr(md5(i::text), 1, 8), i > {FEW},
@@ -102,7 +105,7 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     yield f"""
         INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
                                   owner_role_id, is_paused, status, created_at, updated_at)
-        SELECT {_id("sources")}, '{TENANT}', name, name, 'Rows of ' || {_WORDS},
+        SELECT {_id("sources")}, '{TENANT}', name, name, 'Rows of ' || {_WORDS} || {together},
           CASE WHEN i <= {FEW} THEN 'redis' WHEN i % 3 = 0 THEN 'mysql' ELSE 'postgresql' END,
           {_rare_or("'cache'", "'database'")}, '{{"host": "db.example.org"}}',
           {_rare_or("'{old,shop}'::text[]", "'{shop}'")}, {owner}, i <= {FEW},

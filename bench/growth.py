@@ -26,7 +26,7 @@ from app.domain.users.repositories import MEMBERS, ROLES_OF_USER, USERS
 from bench import contestants, crowd, questions
 from bench.contestants import Server
 from bench.footprint import data_folder
-from bench.plans import plan_of
+from bench.plans import plan_of_page
 from bench.report import table
 from bench.rounds import Bench
 from bench.seeding import HubClient, sign_in
@@ -169,8 +169,7 @@ async def _cursor_at_depth(reader: Any, question: Question, user_id: UUID) -> st
 async def _index_of(reader: Any, question: Question, user_id: UUID) -> str:
     query = _query(question)
     values = {**_bound(question, user_id), **question.listing.parameters(query)}
-    by_value = question.listing.is_planned_by_value(query)
-    plan = await plan_of(reader, question.listing.statement(query), values, by_value=by_value)
+    plan = await plan_of_page(reader, question.listing, query, values)
     declared = question.listing.indexes(query) | {sort.index for sort in question.listing.sorts.values()}
     return ", ".join(sorted(plan.indexes & declared)) or "none that is declared"
 

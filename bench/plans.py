@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from app.core.reads import compiled
+from app.core.listing import Listing, ListQuery
+from app.core.reads import compiled, walk_rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,25 @@ class Plan:
     def rows_sorted(self) -> float:
         children = [child for node in self.nodes() if "Sort" in node["Node Type"] for child in node["Plans"]]
         return sum(float(child.get("Actual Rows", 0)) for child in children)
+
+
+async def plan_of_page(connection: Any, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> Plan:
+    """Of the statement that shows the page in the end: a walk along the list that finds too little is not it."""
+    if rows := await _walk_rows(connection, listing, query, values):
+        walk = await plan_of(connection, listing.walk_statement(query), {**values, "walk_rows": rows}, by_value=True)
+        if walk.root["Actual Rows"] > query.limit:
+            return walk
+    return await plan_of(connection, listing.statement(query), values, by_value=listing.is_planned_by_value(query))
+
+
+async def _walk_rows(connection: Any, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int:
+    if not listing.may_be_walked(query):
+        return 0
+    sql, names, own, _ = compiled(listing.estimate_statement(query))
+    arguments = [values[name] if name in values else own[name] for name in names]
+    explained = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
+    matching, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
+    return walk_rows(query.limit + 1, matching, rows)
 
 
 async def plan_of(connection: Any, statement: Select[Any], values: Mapping[str, Any], *, by_value: bool) -> Plan:

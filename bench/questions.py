@@ -59,7 +59,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "data sources.tag": ["shop", "old", "no such tag"],
         "data sources.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
         "data sources.is_paused": ["false", "true"],
-        "data sources.q": ["rows of", "parcels", "r", "zz", "no such text", "-", "~"],
+        "data sources.q": ["rows of", "parcels", "archived", "mothballed", "r", "zz", "no such text", "-", "~"],
         "tests.status": ["passed", "failed", "unsupported"],
         "objects.kind": ["table", "view", "topic"],
         "objects.is_active": ["true", "false"],

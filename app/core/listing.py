@@ -20,15 +20,30 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, collate, func, literal_column, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    collate,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from app.core.errors import BadRequest, Fault
 from app.core.faults import shown_name
 from app.core.schemas import canonical_name
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Select[Any] | CompoundSelect[Any]")
 Column = InstrumentedAttribute[Any] | ColumnElement[Any]
 
 DEFAULT_LIMIT = 50
@@ -78,9 +93,9 @@ class Filter(Struct, frozen=True, kw_only=True):
     the sort's own index: for what only cuts a piece out of the order."""
     description: str = ""
     order: OrderOfFilter | None = None
-    is_planned_by_value: bool = False
-    """Whether PostgreSQL should look at the value before it chooses between this filter's index and the sort's: where
-    the index has no order, a value that many rows have is found faster by the sort's."""
+    along: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
+    """For a filter whose index has no order: from the value to the condition in a form that no index is looked up for.
+    A value that many rows have is found sooner along the sort's index than by all of its rows (`Listing.walk`)."""
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):
@@ -126,7 +141,7 @@ class Listing:
         self.filters = dict(filters or {})
         self._few_by = few_by
         self._id = id_column
-        self._statements: dict[Any, Select[Any]] = {}
+        self._statements: dict[Any, Any] = {}
         self._columns = selection.selected_columns.keys()
         self.sort_position = lru_cache(64)(self._position_of)
         self.parse = lru_cache(1024)(self._parse)
@@ -145,11 +160,11 @@ class Listing:
     def is_planned_by_value(self, query: ListQuery) -> bool:
         """Whether the plan for unknown values will not do. Of two filters the rarer one has to lead, and which one that
         is only the values tell."""
-        return (
-            self._few_by is not None
-            or len(query.filters) > 1
-            or any(self.filters[name].is_planned_by_value for name in query.filters)
-        )
+        return self._few_by is not None or len(query.filters) > 1 or self.may_be_walked(query)
+
+    def may_be_walked(self, query: ListQuery) -> bool:
+        """Whether the rows have to be looked at one by one in their order, or all that match gathered and sorted."""
+        return any(self.filters[name].along for name in query.filters)
 
     def indexes(self, query: ListQuery) -> set[str]:
         """One of them finds the page: each filter's, and where there is none the sort's, or that of a short list."""
@@ -159,17 +174,30 @@ class Listing:
         return found or {sort_index, self._few_by or sort_index}
 
     def statement(self, query: ListQuery) -> Select[Any]:
-        shape = (query.sort, query.after is not None, self._conditions(query))
+        return self._once(query, "page", self._build)
+
+    def walk_statement(self, query: ListQuery) -> Select[Any]:
+        """The same page, of what is among the next `walk_rows` rows of the list: for `may_be_walked`."""
+        return self._once(query, "walk", self._build_walk)
+
+    def estimate_statement(self, query: ListQuery) -> CompoundSelect[Any]:
+        """To be explained, not run: PostgreSQL says how many rows match, and among how many."""
+        return self._once(query, "estimate", self._build_estimate)
+
+    def _once(self, query: ListQuery, form: str, build: Callable[[ListQuery], S]) -> S:
+        shape = (form, query.sort, query.after is not None, self._conditions(query))
         if shape not in self._statements:
-            self._statements[shape] = self._build(query)
-        return self._statements[shape]
+            self._statements[shape] = build(query)
+        found: S = self._statements[shape]
+        return found
 
     def count_statement(self, query: ListQuery) -> Select[Any]:
         shape = self._conditions(query)
         if shape not in self._statements:
             inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
-        return self._statements[shape]
+        found: Select[Any] = self._statements[shape]
+        return found
 
     def parameters(self, query: ListQuery) -> dict[str, Any]:
         """The values for `statement(query)`; one row more than the limit tells whether there is a next page."""
@@ -186,20 +214,47 @@ class Listing:
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     def _build(self, query: ListQuery) -> Select[Any]:
+        """What has to be gathered is sorted by what no index has: PostgreSQL takes the rows that match for scattered
+        evenly, and would walk to the end of the list where they stand together there."""
+        column, row_id = self._order(query)
+        order = func.greatest(column, type_=column.type) if self.may_be_walked(query) else column
+        return self._page(query, self._filtered(query), order, row_id)
+
+    def _build_walk(self, query: ListQuery) -> Select[Any]:
+        column, row_id = self._order(query)
+        rows = self._after_last(query, self._unsearched(query))
+        edge = rows.with_only_columns(column, row_id, maintain_column_froms=True)
+        edge = edge.order_by(*_directed(query, column, row_id)).offset(bindparam("walk_rows", type_=_INT)).limit(_ONE)
+        bound = edge.correlate(None).scalar_subquery()
+        is_near = tuple_(column, row_id).op(">=" if query.sort.startswith("-") else "<=", is_comparison=True)(bound)
+        along = (
+            filter_.along(value)(f"filter_{name}")
+            for name, filter_, value in self._given(query)
+            if filter_.along is not None
+        )
+        return self._page(query, self._unsearched(query).where(is_near, *along), column, row_id)
+
+    def _build_estimate(self, query: ListQuery) -> CompoundSelect[Any]:
+        both = (self._filtered(query), self._unsearched(query))
+        return union_all(*(rows.with_only_columns(self._id, maintain_column_froms=True) for rows in both))
+
+    def _page(self, query: ListQuery, rows: Select[Any], column: Column, row_id: Column) -> Select[Any]:
         """The longest page, of which the asked one is the beginning: a limit that the planner does not know it takes
         for a tenth of all rows, and sorts them all."""
-        column, row_id = self._order(query)
-        descending = query.sort.startswith("-")
-        statement = self._filtered(query)
         if self.sort_position(query.sort) == len(self._columns):
-            statement = statement.add_columns(column.label("sort_value"))
-        if query.after is not None:
-            row = tuple_(column, row_id)
-            last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=row_id.type))
-            statement = statement.where(row < last if descending else row > last)
-        order = (column.desc(), row_id.desc()) if descending else (column, row_id)
-        longest = statement.order_by(*order).limit(literal_column(str(MAX_LIMIT + 1))).subquery("page")
-        return select(*longest.c).limit(bindparam("page_limit", type_=literal_column("1::int").type))
+            rows = rows.add_columns(column.label("sort_value"))
+        ordered = self._after_last(query, rows).order_by(*_directed(query, column, row_id))
+        longest = ordered.limit(literal_column(str(MAX_LIMIT + 1))).subquery("page")
+        return select(*longest.c).limit(bindparam("page_limit", type_=_INT))
+
+    def _after_last(self, query: ListQuery, rows: Select[Any]) -> Select[Any]:
+        """Those behind the last row of the page before."""
+        if query.after is None:
+            return rows
+        column, row_id = self._order(query)
+        row = tuple_(column, row_id)
+        last = tuple_(bindparam("after_value", type_=column.type), bindparam("after_id", type_=row_id.type))
+        return rows.where(row < last if query.sort.startswith("-") else row > last)
 
     def _order(self, query: ListQuery) -> tuple[Column, Column]:
         """The columns in whose order the rows come: those of the filter that has the order in rows of its own."""
@@ -218,10 +273,18 @@ class Listing:
     def _filtered(self, query: ListQuery) -> Select[Any]:
         return self.selection.where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
 
+    def _unsearched(self, query: ListQuery) -> Select[Any]:
+        """Narrowed by the filters that have an order alone."""
+        ordered = (each for each in self._given(query) if each[1].along is None)
+        return self.selection.where(*(filter_.where(f"filter_{name}") for name, filter_, _ in ordered))
+
+    def _given(self, query: ListQuery) -> list[tuple[str, Filter, Any]]:
+        return [(name, self.filters[name], value) for name, value in sorted(query.filters.items())]
+
     def _conditions(self, query: ListQuery) -> tuple[tuple[str, Callable[[str], ColumnElement[bool]]], ...]:
-        found = ((name, self.filters[name], value) for name, value in sorted(query.filters.items()))
         return tuple(
-            (name, filter_.choose(value) if filter_.choose else filter_.where) for name, filter_, value in found
+            (name, filter_.choose(value) if filter_.choose else filter_.where)
+            for name, filter_, value in self._given(query)
         )
 
     def _parse(self, query_string: bytes) -> ListQuery:
@@ -263,6 +326,14 @@ class Listing:
             return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)
         except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError):
             raise _invalid_cursor() from None
+
+
+def _directed(query: ListQuery, column: Column, row_id: Column) -> tuple[Any, Any]:
+    return (column.desc(), row_id.desc()) if query.sort.startswith("-") else (column, row_id)
+
+
+_INT: TypeEngine[Any] = literal_column("1::int").type
+_ONE: ColumnElement[int] = literal_column("1")
 
 
 def mark_of(name: str, sort: str, filters: Mapping[str, Any]) -> bytes:
@@ -431,15 +502,23 @@ def search_filter(*columns: Column, index: str) -> Filter:
     def at_the_beginning(name: str) -> ColumnElement[bool]:
         return text.like(_pattern("% ", name))
 
+    # Of another collation than the index: its statistics count, but it is not looked for in it, trigram by trigram.
+    def inside_unindexed(name: str) -> ColumnElement[bool]:
+        return collate(text, "C").like(_pattern("%", name))
+
+    def at_the_beginning_unindexed(name: str) -> ColumnElement[bool]:
+        return collate(text, "C").like(_pattern("% ", name))
+
     def of_symbols(name: str) -> ColumnElement[bool]:
-        # Of another collation than the index: its statistics count, but it is not looked for in it, trigram by trigram.
-        is_inside = collate(text, "C").like(_pattern("%", name))
-        return and_(symbols(text).contains(symbols(_asked(name))), is_inside)
+        return and_(symbols(text).contains(symbols(_asked(name))), inside_unindexed(name))
 
     def choose(asked: str) -> Callable[[str], ColumnElement[bool]]:
         if not _WORD.search(asked):
             return of_symbols
         return inside if _has_trigram(asked) else at_the_beginning
+
+    def along(asked: str) -> Callable[[str], ColumnElement[bool]]:
+        return at_the_beginning_unindexed if choose(asked) is at_the_beginning else inside_unindexed
 
     description = "Text to search for. One or two letters are looked for at the beginning of words."
     return Filter(
@@ -449,7 +528,7 @@ def search_filter(*columns: Column, index: str) -> Filter:
         schema=STRING | {"minLength": 1},
         index=index,
         description=description,
-        is_planned_by_value=True,
+        along=along,
     )
 
 

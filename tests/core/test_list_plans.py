@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from sqlalchemy import Text, bindparam, literal_column, select
 
@@ -17,14 +18,15 @@ from app.commands.openapi import routes_alone
 from app.core.database import server_settings
 from app.core.embedded import EmbeddedPostgres
 from app.core.listing import LEAST_VALUES, Filter, Listing, ListQuery, Sort, search_filter, text_filter
-from app.core.reads import PLANNING, compiled
+from app.core.reads import GATHERED_IN_ITS_PLACE, PLANNING, UNEVENLY, Reads, compiled, walk_rows
 from app.domain.roles.models import Role
 from app.domain.roles.repositories import ROLES
 from app.domain.sources.models import DataSource
+from app.domain.sources.repositories import DATA_SOURCES
 from app.domain.users.models import User
 from app.domain.users.repositories import USERS
 from bench import crowd, questions
-from bench.plans import Plan, plan_of
+from bench.plans import Plan, plan_of, plan_of_page
 from bench.questions import OTHER_PLACES, SHOWN
 from tests.core.test_reads import LISTINGS
 from tests.postgres import create_database, drop_database
@@ -42,9 +44,10 @@ TOGETHER = questions.together(BUSY_USER)
 class Filled:
     """A database with `ROWS` rows for each list, asked as the fast read path asks."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]", owner_url: str) -> None:
-        self._connection = connection
+    def __init__(self, connection: "asyncpg.Connection[Any]", owner_url: str, app_url: str) -> None:
+        self.connection = connection
         self._owner_url = owner_url
+        self.app_url = app_url
 
     async def as_owner(self, *statements: str) -> list[Any]:
         """The rows of the last one."""
@@ -55,12 +58,12 @@ class Filled:
             await owner.close()
         return list(found[-1])
 
-    async def plan(self, statement: Any, values: Mapping[str, Any], *, by_value: bool = True) -> Plan:
-        return await plan_of(self._connection, statement, values, by_value=by_value)
+    async def plan(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> Plan:
+        return await plan_of_page(self.connection, listing, query, values)
 
     async def rows(self, statement: Any, values: Mapping[str, Any]) -> list[Any]:
         sql, names, own, _ = compiled(statement)
-        found: list[Any] = await self._connection.fetch(
+        found: list[Any] = await self.connection.fetch(
             sql, *[values[name] if name in values else own[name] for name in names]
         )
         return found
@@ -84,7 +87,7 @@ async def filled(cluster: EmbeddedPostgres, migrated: str) -> AsyncIterator[Fill
     connection = await asyncpg.connect(
         cluster.url("hub_app", name), server_settings=server_settings("hub reads", 30.0, lock_timeout_s=30.0) | PLANNING
     )
-    yield Filled(connection, cluster.url("hub_owner", name))
+    yield Filled(connection, cluster.url("hub_owner", name), cluster.url("hub_app", name))
     await connection.close()
     await drop_database(cluster, name)
 
@@ -112,21 +115,22 @@ def parsed(listing: Listing, sort: str, filters: Mapping[str, str], after: Any =
 async def fault_of(filled: Filled, listing: Listing, query: ListQuery, bound: Mapping[str, Any]) -> str:
     """What is wrong with how the page is found; empty where nothing is."""
     values = {**bound, **listing.parameters(query)}
-    plan = await filled.plan(listing.statement(query), values, by_value=listing.is_planned_by_value(query))
+    plan = await filled.plan(listing, query, values)
     fault = _fault_of_plan(listing, query, plan)
     return fault and f"{listing.name}, sort {query.sort}, filters {dict(query.filters)}: {fault}"
 
 
 def _fault_of_plan(listing: Listing, query: ListQuery, plan: Plan) -> str:
     """A page that is planned by value may be found by the sort's index instead: where many rows match, or where there
-    are few at all."""
+    are few at all. What is searched for may be gathered by any index that finds few to look at."""
     wanted = listing.indexes(query)
     is_common = listing.is_planned_by_value(query) and plan.root["Actual Rows"] == SHOWN
     if listing.is_planned_by_value(query):
         wanted |= {listing.sorts[query.sort.removeprefix("-")].index}
     if plan.walks:
         return f"walks through the whole of {plan.walks}"
-    if not wanted & plan.indexes and len(query.filters) < 2:  # of several filters any index may lead that finds few
+    any_will_do = len(query.filters) > 1 or listing.may_be_walked(query)
+    if not wanted & plan.indexes and not (any_will_do and plan.rows_in_vain <= IN_VAIN):
         return f"none of {sorted(wanted)} finds it, but {sorted(plan.indexes)}"
     if plan.rows_in_vain > IN_VAIN and not is_common:
         return f"{plan.rows_in_vain:.0f} rows are fetched in vain by {sorted(plan.indexes)}"
@@ -164,6 +168,78 @@ async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Ma
     row = rows[len(rows) * 9 // 10]
     after = (row[listing.sort_position(query.sort)], row[0])
     return ListQuery(sort=query.sort, filters=query.filters, after=after)
+
+
+# --- what is searched for: along the list, or gathered ---
+
+
+SEARCHED = {"users.USERS": USERS, "roles.ROLES": ROLES, "sources.DATA_SOURCES": DATA_SOURCES}
+FEW = 5
+"""On a page: so that among `ROWS` some texts are frequent enough to be walked for."""
+
+
+@pytest.fixture(scope="module")
+async def reads(filled: Filled) -> AsyncIterator[Reads]:
+    made = Reads(filled.app_url, pool_size=3, timeout_s=30)
+    yield made
+    made.close()
+
+
+async def shown_of(filled: Filled, reads: Reads, listing: Listing, query: ListQuery) -> tuple[list[Any], list[Any]]:
+    """The ids of the page, and those that a look at every row finds."""
+    bound = PLACES | listing.parameters(query)
+    shown = [row[0] for row in await reads.rows_of_page(listing, query, bound)]
+    everything = listing.statement(msgspec.structs.replace(query, after=None))
+    rows = await filled.rows(everything, bound | {"page_limit": ROWS})
+    ids = [row[0] for row in rows]
+    start = ids.index(query.after[1]) + 1 if query.after else 0
+    return shown, ids[start : start + query.limit + 1]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("text", ["parcels", "of", "a", "e", "-", ".", "p", "9a", "no such text"])
+async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
+    filled: Filled, reads: Reads, name: str, text: str
+) -> None:
+    """Walked for, walked for in vain and then gathered, and gathered at once; the second page as the first."""
+    listing = SEARCHED[name]
+    for sort in sorts_of(listing):
+        query = ListQuery(sort=sort, filters={"q": text}, limit=FEW)
+        shown, wanted = await shown_of(filled, reads, listing, query)
+        assert shown == wanted
+        rows = await filled.rows(listing.statement(query), PLACES | listing.parameters(query))
+        if len(rows) > FEW:
+            last = (rows[FEW - 1][listing.sort_position(sort)], rows[FEW - 1][0])
+            shown, wanted = await shown_of(filled, reads, listing, msgspec.structs.replace(query, after=last))
+            assert shown == wanted
+
+
+async def test_a_walk_looks_at_no_more_rows_than_it_was_given(filled: Filled) -> None:
+    """`parcels` stand together in the order of names, behind two thirds of the others."""
+    query = ListQuery(sort="-name", filters={"q": "parcels"}, limit=FEW)
+    for given in (20, 100, 500):
+        values = PLACES | ROLES.parameters(query) | {"walk_rows": given}
+        plan = await plan_of(filled.connection, ROLES.walk_statement(query), values, by_value=True)
+        walked = [node for node in plan.nodes() if node.get("Index Name") == "roles_tenant_id_name_key_id_idx"]
+        assert walked
+        assert plan.rows_in_vain <= given + 1
+        assert "roles_search_idx" not in plan.indexes
+
+
+@pytest.mark.parametrize("rows", [1_000, 100_000, 1_000_000, 50_000_000])
+def test_a_walk_in_vain_costs_no_more_than_what_comes_after_it(rows: int) -> None:
+    """And one for what is scattered evenly gets to its end."""
+    for matching in (0, 1, 100, rows // 1000, rows // 100, rows // 10, rows):
+        walked = walk_rows(SHOWN, matching, rows)
+        assert walked * GATHERED_IN_ITS_PLACE <= matching
+        assert walked == 0 or walked >= SHOWN * rows / matching
+        assert walked <= UNEVENLY * SHOWN * rows / max(matching, 1)
+
+
+def test_what_is_rare_is_gathered_at_once_and_what_is_frequent_walked_for() -> None:
+    assert [walk_rows(SHOWN, matching, 1_000_000) for matching in (0, 100, 5_000, 12_000)] == [0, 0, 0, 0]
+    assert walk_rows(SHOWN, 100_000, 1_000_000) == 2_040
+    assert walk_rows(SHOWN, 1_000_000, 1_000_000) == 204
 
 
 # --- what forgets its index is named ---
