@@ -13,6 +13,8 @@ from app.core.passwords import PasswordHasher
 from bench.load import Outcome
 from bench.report import percentile
 
+_LONGEST_WAIT_S = 600.0
+"""Nobody is refused here: the ceiling is that of the work."""
 _PASSWORD = "correct horse battery staple"
 
 
@@ -24,7 +26,7 @@ async def _caller(hasher: PasswordHasher, password_hash: str, ends_at: float, la
 
 
 async def _measure(callers: int, seconds: float) -> Outcome:
-    hasher = PasswordHasher()
+    hasher = PasswordHasher(longest_wait_s=_LONGEST_WAIT_S)
     password_hash = await hasher.hash(_PASSWORD)
     latencies_ms: list[float] = []
     began, cpu_began = time.perf_counter(), time.process_time()

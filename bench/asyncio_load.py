@@ -18,6 +18,9 @@ from bench.load import Outcome
 from bench.report import percentile
 
 _NO_BODY = {204, 304}
+_TRY_AGAIN = {429, 503}
+IS_PATIENT = bool(os.environ.get("BENCH_PATIENT"))
+"""Whether clients that are told to come back later do so, and are not counted before; as every good client does."""
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Tally:
     bytes: int = 0
     bad_statuses: int = 0
     socket_errors: int = 0
+    told_to_wait: int = 0
 
 
 class Sender:
@@ -48,16 +52,23 @@ class Sender:
         return f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, int]:
-    """One answer's (status, bytes)."""
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    size: int
+    retry_after_s: float | None
+
+
+async def _answer(reader: asyncio.StreamReader) -> Answer:
     head = await reader.readuntil(b"\r\n\r\n")
     status = int(head[9:12])
+    fields = dict(line.partition(b":")[::2] for line in head.lower().split(b"\r\n"))
     length = 0
     if status not in _NO_BODY:
-        lines = head.lower().split(b"\r\n")
-        length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        length = int(fields[b"content-length"])
         await reader.readexactly(length)
-    return status, len(head) + length
+    retry_after = fields.get(b"retry-after")
+    return Answer(status, len(head) + length, None if retry_after is None else float(retry_after))
 
 
 async def _connection(sender: Sender, ends_at: float, tally: Tally) -> None:
@@ -77,10 +88,14 @@ async def _conversation(
 ) -> None:
     while (began := time.perf_counter()) < ends_at:
         writer.write(sender.next())
-        status, size = await _answer(reader)
+        answer = await _answer(reader)
+        if IS_PATIENT and answer.status in _TRY_AGAIN and answer.retry_after_s is not None:
+            tally.told_to_wait += 1
+            await asyncio.sleep(max(0, min(answer.retry_after_s, ends_at - time.perf_counter())))
+            continue
         tally.latencies_ms.append((time.perf_counter() - began) * 1000)
-        tally.bytes += size
-        tally.bad_statuses += status >= 400
+        tally.bytes += answer.size
+        tally.bad_statuses += answer.status >= 400
 
 
 async def _measure(url: str, connections: int, seconds: float) -> Outcome:
@@ -95,6 +110,7 @@ async def _measure(url: str, connections: int, seconds: float) -> Outcome:
         socket_errors=tally.socket_errors,
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
+        told_to_wait=tally.told_to_wait,
     )
 
 

@@ -52,6 +52,8 @@ class Server:
                 arguments, env=command.environment, cwd=command.folder, stdout=output, stderr=output
             )
         self.pid = self._process.pid
+        self.postgres_pid: int | None = None
+        """Of a database that is this server's alone, where somebody has looked."""
         self.ready_s = self._wait_until_ready()
 
     @property
@@ -93,7 +95,7 @@ class Server:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
 
-def hub(data_dir: Path, settings: Mapping[str, str], *options: str) -> Command:
+def hub(data_dir: Path, settings: Mapping[str, str], *options: str, program: Path = _BIN / "hub") -> Command:
     """The product as shipped: rate limits count, but do not refuse. `options` are further ones of `hub serve`."""
     environment = {name: value for name, value in _surroundings().items() if not name.startswith("HUB_")}
     environment |= {
@@ -104,7 +106,7 @@ def hub(data_dir: Path, settings: Mapping[str, str], *options: str) -> Command:
         "HUB_LOGIN_RATE_LIMIT": _NO_LIMIT,
         **settings,
     }
-    arguments = [str(_BIN / "hub"), "serve", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1", *options]
+    arguments = [str(program), "serve", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1", *options]
     return Command("hub", arguments, environment, "/health/ready", data_dir.parent)
 
 

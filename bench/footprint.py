@@ -33,8 +33,8 @@ def starts() -> list[Bound]:
             second.append(_ready_s(data_dir))
     note = f"median of {_STARTS}, highest "
     return [
-        Bound("hub serve, empty folder, to ready", median(first), 3.0, "s", f"{note}{max(first):.2f}"),
-        Bound("hub serve, second start, to ready", median(second), 1.5, "s", f"{note}{max(second):.2f}"),
+        Bound("hub serve, empty folder, to ready", median(first), 2.0, "s", f"{note}{max(first):.2f}"),
+        Bound("hub serve, second start, to ready", median(second), 1.0, "s", f"{note}{max(second):.2f}"),
     ]
 
 
@@ -49,13 +49,14 @@ def memory(bench: Bench, requests: int) -> list[Bound]:
             request = sign_in(hub.url).request("GET", f"/roles/{role['id']}")
             outcome = load.run(request, _CONNECTIONS, _STEP_S)
             done += outcome.requests
+            bench.tell(f"memory: {done:,} of {requests:,} requests")
             if outcome.bad_statuses or not outcome.requests:
                 bench.problem(f"memory: {outcome.bad_statuses} errors in {outcome.requests} requests")
                 return []
         worker = processes.busiest(hub.pid, before)
         start, after = idle[worker], processes.memory_of(worker)
     return [
-        Bound("idle worker, resident", start.rss_mb, 150, "MB", f"{start.private_mb:.0f} MB of it its own"),
+        Bound("idle worker, resident", start.rss_mb, 120, "MB", f"{start.private_mb:.0f} MB of it its own"),
         Bound(f"worker after {done:,} requests", after.rss_mb, start.rss_mb * 1.1, "MB", "bound: 1.1 x idle"),
     ]
 

@@ -41,6 +41,8 @@ class Outcome(msgspec.Struct, frozen=True):
     p99_ms: float
     cpu_s: float | None = None
     """Named by contestants that count for themselves."""
+    told_to_wait: int = 0
+    """Answers that told a patient client to come back later; they are no requests of the others' kind."""
 
     @property
     def per_second(self) -> float:
@@ -54,18 +56,19 @@ class Outcome(msgspec.Struct, frozen=True):
 class Running:
     """A load under way in a process of its own."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], *, grace_s: float = _GRACE_S) -> None:
+        self._grace_s = grace_s
         self._process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def result(self, seconds: float) -> Outcome:
         try:
-            out, err = self._process.communicate(timeout=seconds + _GRACE_S)
+            out, err = self._process.communicate(timeout=seconds + self._grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            raise LoadFailed(f"the load generator did not end within {seconds + _GRACE_S:.0f} s") from None
+            raise LoadFailed(f"the load generator did not end within {seconds + self._grace_s:.0f} s") from None
         for line in out.splitlines():
             if line.startswith("BENCH "):
                 return msgspec.json.decode(line[6:], type=Outcome)
@@ -78,16 +81,29 @@ def generator() -> str:
 
 
 def start(request: Request, connections: int, seconds: float) -> Running:
-    environment = {
+    environment = _environment(request)
+    if wrk := shutil.which("wrk"):
+        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", f"--timeout={_TIMEOUT_S}s", "--latency"]
+        return Running([*command, "-s", str(_SCRIPT), request.url], environment)
+    return Running(_asyncio_load(request, connections, seconds), environment)
+
+
+def start_patient(request: Request, connections: int, seconds: float) -> Running:
+    """Clients that wait as they are told to, which wrk cannot. For requests of which there are few a second."""
+    environment = _environment(request) | {"BENCH_PATIENT": "yes"}
+    return Running(_asyncio_load(request, connections, seconds), environment, grace_s=_TIMEOUT_S)
+
+
+def _environment(request: Request) -> dict[str, str]:
+    return {
         "BENCH_METHOD": request.method,
         "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in request.headers.items()),
         "BENCH_BODY": request.body,
     }
-    if wrk := shutil.which("wrk"):
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", f"--timeout={_TIMEOUT_S}s", "--latency"]
-        return Running([*command, "-s", str(_SCRIPT), request.url], environment)
-    command = [sys.executable, "-m", "bench.asyncio_load", request.url, str(connections), str(seconds)]
-    return Running(command, environment)
+
+
+def _asyncio_load(request: Request, connections: int, seconds: float) -> list[str]:
+    return [sys.executable, "-m", "bench.asyncio_load", request.url, str(connections), str(seconds)]
 
 
 def start_argon2_pool(callers: int, seconds: float) -> Running:

@@ -39,36 +39,41 @@ class Sample:
 
 @dataclass(frozen=True)
 class Goal:
-    """What `subject` must reach, as a multiple of `base`: of its rate at least `limit`, of its p99 at most `limit`."""
+    """What `subject` must reach, as a multiple of `base`: of its rate, or of its requests per CPU second, at least
+    `limit`, of its p99 at most `limit`."""
 
     subject: str
     base: str
     limit: float
-    of: Literal["rate", "p99"] = "rate"
+    of: Literal["rate", "p99", "cpu"] = "rate"
 
     def figure(self, sample: Sample) -> float:
+        if self.of == "cpu":
+            return 1 / sample.cpu_s_each if sample.cpu_s_each else 0.0
         return sample.per_second if self.of == "rate" else sample.p99_ms
 
     def holds(self, ratio: float) -> bool:
-        return ratio >= self.limit if self.of == "rate" else ratio <= self.limit
+        return ratio <= self.limit if self.of == "p99" else ratio >= self.limit
 
     def __str__(self) -> str:
-        return f">= {self.limit:.2f} x {self.base}" if self.of == "rate" else f"p99 <= {self.limit:.2f} x {self.base}"
+        kind = {"rate": ">=", "p99": "p99 <=", "cpu": "by CPU >="}[self.of]
+        return f"{kind} {self.limit:.2f} x {self.base}"
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A single figure that must not be exceeded, such as a start-up time."""
+    """A single figure that must not be exceeded, such as a start-up time; or not be missed, with `is_least`."""
 
     name: str
     measured: float
-    at_most: float
+    limit: float
     unit: str
     note: str = ""
+    is_least: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.measured <= self.at_most
+        return self.measured >= self.limit if self.is_least else self.measured <= self.limit
 
 
 @dataclass
@@ -116,7 +121,7 @@ def verdict(work: Work, goal: Goal) -> Verdict:
     ratios = round_ratios([goal.figure(s) for s in subject], [goal.figure(s) for s in base])
     if not ratios or any(sample.failures for sample in (*subject, *base)):
         return Verdict(work.name, goal, None, None, None, None)
-    cpu_ratio = _cpu_ratio(subject, base) if goal.of == "rate" else None
+    cpu_ratio = None if goal.of == "p99" else _cpu_ratio(subject, base)
     return Verdict(work.name, goal, median(ratios), min(ratios), max(ratios), cpu_ratio)
 
 
@@ -141,14 +146,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
-
-
-def with_section(page: str, title: str, section: str) -> str:
-    """The page with this section in place of the one of that title, or at its end."""
-    before, heading, rest = page.partition(f"## {title}\n")
-    _, next_heading, after = rest.partition("\n## ")
-    before = before if heading else page.rstrip("\n") + "\n\n"
-    return f"{before}## {title}\n\n{section.rstrip()}\n{next_heading}{after}"
 
 
 def measurements(works: Sequence[Work]) -> str:
@@ -196,13 +193,14 @@ def _verdict_row(each: Verdict) -> list[str]:
 
 def _bound_row(bound: Bound) -> list[str]:
     measured = f"{_number(bound.measured)} {bound.unit}" + (f" ({bound.note})" if bound.note else "")
-    return [bound.name, f"<= {_number(bound.at_most)} {bound.unit}", measured, "-", "-", "yes" if bound.holds else "NO"]
+    goal = f"{'>=' if bound.is_least else '<='} {_number(bound.limit)} {bound.unit}"
+    return [bound.name, goal, measured, "-", "-", "yes" if bound.holds else "NO"]
 
 
 def _number(value: float | None) -> str:
-    """Three significant digits, thousands grouped."""
+    """Three significant digits, thousands grouped. What is counted is whole."""
     if value is None:
         return "-"
-    if value >= 100:
+    if value >= 100 or isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

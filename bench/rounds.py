@@ -63,14 +63,21 @@ class Bench:
         after = self._cpu(entry.server)
         return outcome, sample_of(outcome, after[0] - before[0], _difference(after[1], before[1]))
 
+    def measure_patient(self, entry: Entry, connections: int, seconds: float) -> tuple[Outcome, Sample]:
+        """With clients that wait as they are told to."""
+        before = self._cpu(entry.server)
+        outcome = load.start_patient(_numbered(entry.request), connections, seconds).result(seconds)
+        after = self._cpu(entry.server)
+        return outcome, sample_of(outcome, after[0] - before[0], _difference(after[1], before[1]))
+
     def problem(self, sentence: str) -> None:
         self._progress(f"BROKEN: {sentence}")
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(sentence)
 
     def tell(self, sentence: str) -> None:
         """To whoever waits."""
         self._progress(sentence)
-        if len(self.problems) < _MOST_PROBLEMS:
-            self.problems.append(sentence)
 
     def _check(self, entries: Mapping[str, Entry]) -> dict[str, probe.Answer]:
         answers = {name: probe.expect(entry.request, entry.status, _fresh()) for name, entry in entries.items()}
@@ -94,9 +101,8 @@ class Bench:
 
     def _cpu(self, server: Server) -> tuple[float, float | None]:
         own, _ = processes.cpu_seconds(server.pid)
-        if self._postgres_pid is None:
-            return own, None
-        return own, processes.cpu_seconds(self._postgres_pid)[1]
+        postgres_pid = server.postgres_pid or self._postgres_pid
+        return own, None if postgres_pid is None else processes.cpu_seconds(postgres_pid)[1]
 
 
 def sample_of(outcome: Outcome, cpu_s: float | None, postgres_cpu_s: float | None) -> Sample:

@@ -3,7 +3,7 @@ beside others that are dead or silent."""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -14,11 +14,11 @@ from app.core import embedded
 from bench import contestants
 from bench.contestants import Server
 from bench.footprint import data_folder
-from bench.report import percentile, table
+from bench.page import Findings
+from bench.report import Bound, percentile
 from bench.rounds import Bench
 from bench.seeding import HubClient, sign_in
 
-TITLE = "Scheduler"
 TESTS = 1500
 GOOD, DEAD, SILENT = 200, 100, 60
 GOAL_PER_S = 50.0
@@ -47,8 +47,7 @@ class Measured:
     late_alone_s: Sequence[float]
 
 
-def measure(bench: Bench, tests: int) -> str:
-    """The section of the results page."""
+def measure(bench: Bench, tests: int) -> Findings:
     with (
         data_folder() as data_dir,
         Server(contestants.hub(data_dir, {}), data_dir.parent / "hub.log") as hub,
@@ -57,8 +56,11 @@ def measure(bench: Bench, tests: int) -> str:
         measured = asyncio.run(_measure(database.superuser_url, sign_in(hub.url), tests))
     if measured is None:
         bench.problem(f"scheduler: tests were left over after {_GIVES_UP_S:g} s")
-        return "Not measured."
-    return _section(measured)
+        return Findings()
+    return Findings(
+        bounds=list(_bounds(measured)),
+        text=f"{measured.tests:,} sources were due in one moment. A silent source holds its place for ten seconds.",
+    )
 
 
 async def _measure(url: str, client: HubClient, tests: int) -> Measured | None:
@@ -121,19 +123,13 @@ async def _lateness(connection: Any, ids: list[str]) -> list[float] | None:
     return [row[0] for row in await connection.fetch(_LATE, ids, due)]
 
 
-def _section(measured: Measured) -> str:
-    late, last = measured.late_s, max(measured.late_s)
-    is_fast, is_on_time = measured.per_second >= GOAL_PER_S, last < GOAL_LAG_S
-    alone = percentile(measured.late_alone_s, 99)
-    rows = [
-        _row("tests of `simulated`", f">= {GOAL_PER_S:g}/s", measured.per_second, "/s", holds=is_fast),
-        _row(f"{GOOD} good ones, all due at once, alone: p99 has its result after", "-", alone, " s"),
-        _row(f"the same beside {DEAD} dead and {SILENT} silent ones: p50", "-", percentile(late, 50), " s"),
-        _row("the same: the last one", f"< {GOAL_LAG_S:g} s", last, " s", holds=is_on_time),
-    ]
-    note = f"{measured.tests:,} sources were due in one moment. A silent source holds its place for ten seconds."
-    return f"{table(['what', 'goal', 'measured', 'holds'], rows)}\n\n{note}"
-
-
-def _row(name: str, goal: str, figure: float, unit: str, *, holds: bool | None = None) -> list[str]:
-    return [name, goal, f"{figure:.3g}{unit}", {None: "-", True: "yes", False: "NO"}[holds]]
+def _bounds(measured: Measured) -> Iterator[Bound]:
+    late, alone = measured.late_s, percentile(measured.late_alone_s, 99)
+    yield Bound("tests of `simulated`", measured.per_second, GOAL_PER_S, "/s", is_least=True)
+    yield Bound(
+        f"{GOOD} good sources, all due at once, beside {DEAD} dead and {SILENT} silent ones: the last has its result",
+        max(late),
+        GOAL_LAG_S,
+        "s",
+        f"p50 {percentile(late, 50):.3g} s; alone p99 {alone:.3g} s",
+    )

@@ -60,6 +60,7 @@ def sessions(bench: Bench, counts: Sequence[int] = COUNTS) -> list[Work]:
         with embedded.running(data_dir) as database:
             measured = Bench(bench.pace, database.pid, lambda _: None)
             for count in counts:
+                bench.tell(f"sessions: {count:,}")
                 asyncio.run(crowd.grow(database.superuser_url, count))
                 crowd.warm()
                 me = Entry(hub, sign_in(hub.url).request("GET", "/auth/me"))

@@ -13,7 +13,6 @@ from bench.report import (
     round_ratios,
     table,
     verdict,
-    with_section,
 )
 
 RATE_GOAL = Goal("hub", "F1", 0.80)
@@ -91,6 +90,21 @@ def test_a_bound_holds_up_to_its_limit() -> None:
     assert not Bound("start", 3.1, 3.0, "s").holds
 
 
+def test_a_bound_may_be_a_least_one() -> None:
+    assert Bound("tests", 50.0, 50.0, "/s", is_least=True).holds
+    assert not Bound("tests", 49.9, 50.0, "/s", is_least=True).holds
+
+
+def test_two_versions_are_compared_by_requests_per_cpu_second() -> None:
+    goal = Goal("now", "before", 0.95, "cpu")
+    quicker = [sample(100, cpu_s=0.100), sample(10, cpu_s=0.010)]
+    dearer = [sample(100, cpu_s=0.110), sample(10, cpu_s=0.011)]
+    found = verdict(work(dearer, quicker, goal), goal)
+    assert found.ratio == pytest.approx(0.909, abs=0.001)
+    assert found.holds is False
+    assert verdict(work(quicker, dearer, goal), goal).holds
+
+
 def test_the_tables_name_every_contestant_and_say_what_does_not_hold() -> None:
     measured = work([sample(50)], [sample(12_345)])
     assert "12,345" in measurements([measured])
@@ -102,11 +116,3 @@ def test_the_tables_name_every_contestant_and_say_what_does_not_hold() -> None:
 def test_table_columns_are_as_wide_as_their_widest_cell() -> None:
     lines = table(["a", "bb"], [["ccc", "d"]]).splitlines()
     assert lines == ["| a   | bb |", "| --- | -- |", "| ccc | d  |"]
-
-
-def test_a_section_is_replaced_and_the_others_stay() -> None:
-    page = "# Results\n\n## Goals\n\ntable\n\n## Scheduler\n\nold\n\n## Broken\n\n- it\n"
-    replaced = with_section(page, "Scheduler", "new\n")
-    assert replaced == "# Results\n\n## Goals\n\ntable\n\n## Scheduler\n\nnew\n\n## Broken\n\n- it\n"
-    assert with_section(replaced, "Growth", "much") == replaced + "\n## Growth\n\nmuch\n"
-    assert with_section("# Results\n", "Goals", "table") == "# Results\n\n## Goals\n\ntable\n"
