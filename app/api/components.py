@@ -29,7 +29,7 @@ _PAGE = re.compile(r"Page_(\w+?)_")
 class Components:
     """The schemas of all types that an API speaks of; equal types share one."""
 
-    def __init__(self, bodies: Iterable[Any], answers: Iterable[Any]) -> None:
+    def __init__(self, bodies: Iterable[object], answers: Iterable[object]) -> None:
         sent = list(dict.fromkeys(bodies))
         asked = list(dict.fromkeys([*sent, *answers, *(error.body_type for error in ERRORS)]))
         structs = list({info.cls: info for info in _structs(types.multi_type_info(asked))}.items())
@@ -44,7 +44,7 @@ class Components:
         own = {_page_name(name): naming.named_schema(_page_name(name), schema) for name, schema in schemas.items()}
         self.schemas: dict[str, Schema] = dict(sorted((own | naming.named).items()))
 
-    def of(self, wanted: Any) -> Schema:
+    def of(self, wanted: object) -> Schema:
         """The schema of one of the types, most often a reference."""
         return dict(self._references[wanted])
 
@@ -255,5 +255,5 @@ def _common_ending(names: list[str]) -> str:
     return next(ending for ending in endings if all(name.endswith(ending) for name in names))
 
 
-def _is_of_texts(choices: Any) -> bool:
+def _is_of_texts(choices: object) -> bool:
     return isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)

@@ -30,7 +30,7 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: TooLarge, 415: UnsupportedMediaType}
 
 
-def answer_error(request: Request[Any, Any, Any], error: Exception) -> Answer[ErrorBody]:
+def answer_error(request: Request[object, object, Any], error: Exception) -> Answer[ErrorBody]:
     exchange, found = Exchange.of(request.scope), as_hub_error(error)
     reason = reason_of(found) if exchange.principal is not None else None
     return error_answer(exchange, found) if reason is None else Refusal(request.app.state.parts, found, reason)

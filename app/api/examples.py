@@ -18,7 +18,7 @@ TIME = "2025-11-22T14:53:59.120481Z"
 
 SECRET_STATE = {"set": True, "version": 1, "updated_at": TIME, "updated_by": USER, "source": "stored", "ref": None}
 
-BY_FIELD: Mapping[str, Any] = {
+BY_FIELD: Mapping[str, object] = {
     "id": USER,
     "created_by": USER,
     "updated_by": USER,
@@ -74,7 +74,7 @@ BY_FIELD: Mapping[str, Any] = {
 }
 """By the name of a field, wherever it is; a value that does not fit the field's schema is passed over."""
 
-SHOP: Mapping[str, Any] = {
+SHOP: Mapping[str, object] = {
     "id": SOURCE,
     "name": "Shop",
     "description": "The shop's own database, read only.",
@@ -109,7 +109,7 @@ STEPS = [
     )
 ]
 
-BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
+BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
     "RoleOut": {"id": ROLE, "is_system": False},
@@ -203,8 +203,8 @@ BY_STRUCT: Mapping[str, Mapping[str, Any]] = {
 """What a Struct shows differently from the table above. Variants of a union by type share a row by their ending."""
 ENDINGS = ("DataSource", "Connection")
 
-BY_FORMAT: Mapping[str, Any] = {"uuid": USER, "date-time": TIME, "email": "ada@example.org"}
-PATH_PARAMETERS: Mapping[str, Any] = {
+BY_FORMAT: Mapping[str, object] = {"uuid": USER, "date-time": TIME, "email": "ada@example.org"}
+PATH_PARAMETERS: Mapping[str, object] = {
     "user_id": USER,
     "role_id": ROLE,
     "source_id": SOURCE,
@@ -215,12 +215,12 @@ PATH_PARAMETERS: Mapping[str, Any] = {
 }
 
 
-def _own(struct: str) -> Mapping[str, Any]:
+def _own(struct: str) -> Mapping[str, object]:
     ending = next((ending for ending in ENDINGS if struct.endswith(ending)), struct)
     return BY_STRUCT.get(struct, BY_STRUCT.get(ending, {}))
 
 
-Fits = Callable[[Any, Schema], bool]
+Fits = Callable[[object, Schema], bool]
 
 
 BY_TYPE_OF_SOURCE: Mapping[str, str] = {"AnyDataSource": "Shop", "AnyConnection": ""}
@@ -234,7 +234,7 @@ class Examples:
         self._schemas = schemas
         self._fits = fits
 
-    def media_type(self, schema: Schema) -> dict[str, Any]:
+    def media_type(self, schema: Schema) -> dict[str, object]:
         """`example` or `examples` beside the schema of a body."""
         name = schema.get("$ref", "").removeprefix(PLACE)
         if name not in BY_TYPE_OF_SOURCE:
@@ -255,7 +255,7 @@ class Examples:
             return known
         return self._made(schema, field, struct)
 
-    def _made(self, schema: Schema, field: str, struct: str) -> Any:
+    def _made(self, schema: Schema, field: str, struct: str) -> object:
         if "$ref" in schema:
             return self._made(self._schemas[schema["$ref"].removeprefix(PLACE)], field, struct)
         for variants in ("oneOf", "anyOf"):
@@ -268,7 +268,7 @@ class Examples:
             return schema["const"]
         return schema["default"] if schema.get("default") is not None else self._by_type(schema)
 
-    def _first_variant(self, schema: Schema, variants: list[Schema], field: str, struct: str) -> Any:
+    def _first_variant(self, schema: Schema, variants: list[Schema], field: str, struct: str) -> object:
         """An object before an array before the rest; optional fields whose default is null keep it."""
         if schema.get("default", ...) is None:
             return None
@@ -285,7 +285,7 @@ class Examples:
         reference = told_by.get("mapping", {}).get(BY_FIELD.get(told_by.get("propertyName", "")))
         return {"$ref": reference} if reference else None
 
-    def _by_type(self, schema: Schema) -> Any:
+    def _by_type(self, schema: Schema) -> object:
         match schema.get("type"):
             case "object":
                 return self._object(schema)
@@ -300,7 +300,7 @@ class Examples:
                 return True
         return None
 
-    def _object(self, schema: Schema) -> dict[str, Any]:
+    def _object(self, schema: Schema) -> dict[str, object]:
         struct = str(schema.get("title", ""))
         properties = schema.get("properties", {})
         if schema.get("additionalProperties") is False:

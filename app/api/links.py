@@ -4,7 +4,6 @@ Read off the routes: the route that shows one thing says of which Struct it is a
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from app.api.route_table import Route
 
@@ -16,7 +15,7 @@ class Links:
         self._routes = routes
         self._parameters = dict(_parameters_by_struct(routes))
 
-    def of(self, route: Route) -> dict[str, Any]:
+    def of(self, route: Route) -> dict[str, object]:
         """By the name of the operation that they lead to; empty where nothing is made."""
         made = self._parameter_for(route.answer_type)
         if route.handler.status_code not in CREATING or made is None:
@@ -28,13 +27,13 @@ class Links:
             if made in other.path_parameters or _shows_what_was_made(other, route)
         }
 
-    def _parameter_for(self, struct: Any) -> str | None:
+    def _parameter_for(self, struct: object) -> str | None:
         """That of the Struct or of what it is a longer form of (`DataSourceSaved` of `DataSourceOut`)."""
         bases = getattr(struct, "__mro__", ())
         return next((self._parameters[base] for base in bases if base in self._parameters), None)
 
 
-def _parameters_by_struct(routes: list[Route]) -> list[tuple[Any, str]]:
+def _parameters_by_struct(routes: list[Route]) -> list[tuple[object, str]]:
     return [
         (route.answer_type, list(route.path_parameters)[-1])
         for route in routes
@@ -42,7 +41,7 @@ def _parameters_by_struct(routes: list[Route]) -> list[tuple[Any, str]]:
     ]
 
 
-def _fields(struct: Any) -> tuple[str, ...]:
+def _fields(struct: object) -> tuple[str, ...]:
     return getattr(struct, "__struct_fields__", ())
 
 
@@ -53,6 +52,6 @@ def _shows_what_was_made(other: Route, route: Route) -> bool:
     return bool(route.path_parameters) and is_list
 
 
-def _link(other: Route, known: Mapping[str, str]) -> dict[str, Any]:
+def _link(other: Route, known: Mapping[str, str]) -> dict[str, object]:
     parameters = {name: known[name] for name in other.path_parameters if name in known}
     return {"operationId": other.name, "parameters": parameters}

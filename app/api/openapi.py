@@ -92,7 +92,7 @@ def openapi_document(app: Litestar, base_path: str = "") -> dict[str, Any]:
     return plain
 
 
-def _head(base_path: str) -> dict[str, Any]:
+def _head(base_path: str) -> dict[str, object]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -124,7 +124,7 @@ BEARER = {
 }
 _TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+(-[0-9a-f]+)?"$'}
 # None of these has an `example`: Swagger UI would fill it in, and send it with the first request that somebody tries.
-REQUEST_HEADERS: dict[str, Any] = {
+REQUEST_HEADERS: dict[str, object] = {
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
@@ -147,7 +147,7 @@ REQUEST_HEADERS: dict[str, Any] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     },
 }
-RESPONSE_HEADERS: dict[str, Any] = {
+RESPONSE_HEADERS: dict[str, object] = {
     "ETag": {
         "description": "The version of the entity, to be given back as it came.",
         "schema": _TAG_TEXT,

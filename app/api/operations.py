@@ -41,9 +41,9 @@ class Operations:
         self._links = Links(routes)
         self._tagged = {route.path for route in routes if route.method == "GET" and route.sends_entity_tag}
 
-    def of(self, route: Route) -> dict[str, Any]:
+    def of(self, route: Route) -> dict[str, object]:
         handler, access = route.handler, route.access
-        operation: dict[str, Any] = {
+        operation: dict[str, object] = {
             "operationId": route.name,
             "tags": [route.tag],
             "summary": handler.summary,
@@ -93,7 +93,7 @@ class Operations:
             route.path == path or route.path.startswith(f"{path}/") for path in self._tagged
         )
 
-    def _request_body(self, route: Route) -> dict[str, Any]:
+    def _request_body(self, route: Route) -> dict[str, object]:
         field = route.handler.parsed_data_field
         assert field is not None
         media_type = getattr(field.kwarg_definition, "media_type", JSON)
@@ -103,14 +103,14 @@ class Operations:
         else:
             media_types = [JSON, MERGE_PATCH] if route.method == "PATCH" else [JSON]
         content = {media_type: {"schema": schema, **self._example_of(schema)} for media_type in media_types}
-        also: dict[str, Any] = {"x-also-as": [MSGPACK]} if JSON in content else {}
+        also: dict[str, object] = {"x-also-as": [MSGPACK]} if JSON in content else {}
         if field.has_default:
             also |= {"description": "May be left out; `null` is the same."}
         return {"required": not field.has_default, "content": content} | also
 
-    def _responses(self, route: Route) -> dict[str, Any]:
+    def _responses(self, route: Route) -> dict[str, object]:
         status = route.handler.status_code
-        answers: dict[str, Any] = {str(status): self._success(route, status)}
+        answers: dict[str, object] = {str(status): self._success(route, status)}
         if route.method == "GET" and route.sends_entity_tag:
             answers["304"] = {"$ref": "#/components/responses/NotModified"}
         for error, codes in self._endings(route).items():
@@ -119,7 +119,7 @@ class Operations:
             answers[str(other)] = self._other_answer(other, wanted)
         return dict(sorted(answers.items()))
 
-    def _other_answer(self, status: int, wanted: Any) -> dict[str, Any]:
+    def _other_answer(self, status: int, wanted: object) -> dict[str, object]:
         schema = self._components.of(wanted)
         if status < 400:
             return {"description": REASONS[status], "headers": _headers(), "content": self._in_both_forms(schema)}
@@ -131,19 +131,19 @@ class Operations:
     def _endings(self, route: Route) -> dict[type[HubError], list[str]]:
         return endings_of(route, is_conditional=self._takes_if_match(route))
 
-    def _success(self, route: Route, status: int) -> dict[str, Any]:
+    def _success(self, route: Route, status: int) -> dict[str, object]:
         """MessagePack is named among the answers, where a generated client takes what it knows; among the forms of a
         body it would be one that the client cannot write (`x-also-as`).
         """
         names = ["ETag"] if route.sends_entity_tag else []
         names += ["Location"] if status in (201, 202) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
-        answer: dict[str, Any] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
+        answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
         if links := self._links.of(route):
             answer["links"] = links
         return answer if status == 204 else answer | {"content": self._content(route)}
 
-    def _content(self, route: Route) -> dict[str, Any]:
+    def _content(self, route: Route) -> dict[str, object]:
         if route.answer_type in (str, bytes):
             media_type = str(route.handler.media_type)
             return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
@@ -152,10 +152,10 @@ class Operations:
             content[media_type] = _text(media_type) if media_type in TEXT_EXAMPLES else {}
         return content
 
-    def _in_both_forms(self, schema: Schema) -> dict[str, Any]:
+    def _in_both_forms(self, schema: Schema) -> dict[str, object]:
         return {JSON: {"schema": schema, **self._example_of(schema)}, MSGPACK: {"schema": schema}}
 
-    def _example_of(self, schema: Schema) -> dict[str, Any]:
+    def _example_of(self, schema: Schema) -> dict[str, object]:
         return self._examples.media_type(schema)
 
 
@@ -186,7 +186,7 @@ def _text(media_type: str) -> Schema:
     return {"schema": {"type": "string"}, "example": TEXT_EXAMPLES.get(media_type, "")}
 
 
-def _headers(*names: str) -> dict[str, Any]:
+def _headers(*names: str) -> dict[str, object]:
     return {HEADER_NAMES.get(name, name): {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestID")}
 
 
@@ -198,7 +198,7 @@ HEADER_NAMES = {
 }
 
 
-def _list_parameters(listing: Listing) -> Iterator[dict[str, Any]]:
+def _list_parameters(listing: Listing) -> Iterator[dict[str, object]]:
     sorts = [name for sort in listing.sorts for name in (sort, f"-{sort}")]
     for name, schema in COMMON_PARAMETERS.items():
         yield _query_parameter(name, schema)
@@ -210,12 +210,12 @@ def _list_parameters(listing: Listing) -> Iterator[dict[str, Any]]:
         yield _query_parameter(name, dict(narrowing.schema) | described)
 
 
-def _query_parameter(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _query_parameter(name: str, given: Mapping[str, object]) -> dict[str, object]:
     schema = dict(given)
     description = schema.pop("description", None)
     if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema):
         schema |= PLAIN_TEXT
-    parameter: dict[str, Any] = {"name": name, "in": "query", "schema": schema}
+    parameter: dict[str, object] = {"name": name, "in": "query", "schema": schema}
     return parameter | ({"description": description} if description else {})
 
 
@@ -234,7 +234,7 @@ _ERROR_HEADERS: dict[type[HubError], tuple[str, ...]] = {
 }
 
 
-def _error_response(error: type[HubError], components: Components, examples: Examples) -> dict[str, Any]:
+def _error_response(error: type[HubError], components: Components, examples: Examples) -> dict[str, object]:
     schema = components.of(error.body_type)
     shown = error(errors=[Fault("name", "required", "is required")]) if error is BadRequest else error()
     example = msgspec.to_builtins(shown.body(examples.of({"type": "string"}, "request_id")))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
@@ -37,7 +37,7 @@ class Route(Struct, frozen=True):
         return found
 
     @property
-    def body_type(self) -> Any:
+    def body_type(self) -> object:
         """`opt["body_as"]` where a handler reads the parts of its body by itself, one by one.
 
         A body that may be left out is of the type that it has where it is there.
@@ -46,13 +46,13 @@ class Route(Struct, frozen=True):
         return None if field is None else _present(self.handler.opt.get("body_as", field.annotation))
 
     @property
-    def answer_type(self) -> Any:
+    def answer_type(self) -> object:
         """What the answer's body holds: the parameter of `Answer[...]` and its siblings."""
         annotation = self._annotation
         return get_args(annotation)[0] if get_origin(annotation) in (Answer, Tagged, Stream) else annotation
 
     @property
-    def answer_types(self) -> tuple[Any, ...]:
+    def answer_types(self) -> tuple[object, ...]:
         """Of every body that goes out, but for errors."""
         return (self.answer_type, *self.outcomes.by_status.values())
 
@@ -61,7 +61,7 @@ class Route(Struct, frozen=True):
         return get_origin(self._annotation) is Tagged
 
     @property
-    def _annotation(self) -> Any:
+    def _annotation(self) -> object:
         return self.handler.parsed_return_field.annotation
 
     @property
@@ -89,7 +89,7 @@ class Route(Struct, frozen=True):
         return int(inspect.unwrap(self.handler.fn).__code__.co_firstlineno)
 
 
-def _present(annotation: Any) -> Any:
+def _present(annotation: object) -> object:
     """`Logout` for `Logout | None`."""
     members = get_args(annotation) if isinstance(annotation, UnionType) else ()
     present = [member for member in members if member is not type(None)]

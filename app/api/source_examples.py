@@ -89,7 +89,7 @@ def _mend(connector: registry.AnyConnector, path: str, config: Values, secrets: 
 
 def _offered(
     schema: Values, root: Values, name: str, connector: registry.AnyConnector, *, is_secret: bool
-) -> Iterator[Any]:
+) -> Iterator[object]:
     yield from _said(schema, root)
     if is_secret:
         yield PHRASE
@@ -99,7 +99,7 @@ def _offered(
         yield _example_of(schema, root)
 
 
-def _said(schema: Values, root: Values) -> Iterator[Any]:
+def _said(schema: Values, root: Values) -> Iterator[object]:
     """What a field says itself, or the first choice that it has."""
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
@@ -109,5 +109,5 @@ def _said(schema: Values, root: Values) -> Iterator[Any]:
         yield from _said(variant, root)
 
 
-def _example_of(schema: Values, root: Values) -> Any:
+def _example_of(schema: Values, root: Values) -> object:
     return next(_said(schema, root), "example")

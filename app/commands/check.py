@@ -56,7 +56,7 @@ def _listed(settings: Settings) -> list[tuple[str, str, str]]:
     return listed + [(name, "set", note) for name in sorted(settings.identity_providers)]
 
 
-def _value(field: str, value: Any) -> str:
+def _value(field: str, value: object) -> str:
     if value in (None, ()):
         return "not set"
     if field in SECRET:
@@ -104,7 +104,7 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
     return findings
 
 
-async def _keys_gone(connection: Any, settings: Settings) -> list[Finding]:
+async def _keys_gone(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
     """What the next start would say instead of making a ring."""
     from app.commands.keys import RING_GONE, place_of_keys
     from app.domain.sources.secrets.sealed import replaced_keys
@@ -116,7 +116,7 @@ async def _keys_gone(connection: Any, settings: Settings) -> list[Finding]:
     return [Finding("wrong", "stored secrets", sentence)]
 
 
-async def _version(connection: Any, target: Database) -> Finding:
+async def _version(connection: asyncpg.Connection, target: Database) -> Finding:
     number, shown = await connection.fetchrow(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
     )
@@ -125,7 +125,7 @@ async def _version(connection: Any, target: Database) -> Finding:
     return Finding("right", "database", f"PostgreSQL {shown}: {target.server}")
 
 
-async def _revision(connection: Any) -> Finding:
+async def _revision(connection: asyncpg.Connection) -> Finding:
     found, wanted = await migrations.revision_of(connection), migrations.head()
     problem = await migrations.schema_problem(connection)
     if problem is None:
@@ -136,7 +136,7 @@ async def _revision(connection: Any) -> Finding:
     return Finding("wrong", "migrations", f"at {found or 'none'}, {wanted} is wanted: run `{HUB} migrate`")
 
 
-async def _role(connection: Any, settings: Settings) -> Finding:
+async def _role(connection: asyncpg.Connection, settings: Settings) -> Finding:
     """Who owns a table may alter it, and switch off what the migrations granted and withheld."""
     role, is_mighty, owned = await connection.fetchrow(
         """SELECT current_user::text,
@@ -154,7 +154,7 @@ async def _role(connection: Any, settings: Settings) -> Finding:
     return Finding("note" if settings.is_development else "wrong", "database role", sentence)
 
 
-async def _connections(connection: Any, settings: Settings) -> Finding:
+async def _connections(connection: asyncpg.Connection, settings: Settings) -> Finding:
     """What all processes may open together, against what the server lets this role have."""
     allowed: int = await connection.fetchval(
         """SELECT least(

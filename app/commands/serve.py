@@ -56,7 +56,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
     return 0
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -201,7 +201,7 @@ def server_class() -> Any:
     from granian import Granian
 
     class Server(Granian):  # type: ignore[misc, valid-type]
-        def signal_handler_interrupt(self, *_: Any, **__: Any) -> None:
+        def signal_handler_interrupt(self, *_: object, **__: object) -> None:
             self.interrupt_signal = True
             _thread.start_new_thread(self.main_loop_interrupt.set, ())
 

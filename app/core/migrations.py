@@ -74,7 +74,7 @@ class SchemaProblem(NamedTuple):
 BREAK = "SELECT reason FROM schema_breaks WHERE revision > $1 ORDER BY revision LIMIT 1"
 
 
-async def schema_problem(connection: Any) -> SchemaProblem | None:
+async def schema_problem(connection: asyncpg.Connection) -> SchemaProblem | None:
     """None where this release can work with the database. Raises asyncpg's errors.
 
     An older schema lacks what the statements need. A newer one is made so that the release before can go on with it
@@ -96,7 +96,7 @@ def newest_revision() -> str:
     return head()
 
 
-async def connected_hubs(connection: Any) -> int:
+async def connected_hubs(connection: asyncpg.Connection) -> int:
     """How many connections hubs and workers hold to this database, whoever else is connected."""
     found: int = await connection.fetchval(
         """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -122,7 +122,7 @@ def losses_of(revision: str) -> tuple[str, ...]:
     return tuple(getattr(found.module, "loses", ("everything in the database",)))
 
 
-async def revision_of(connection: Any) -> str | None:
+async def revision_of(connection: asyncpg.Connection) -> str | None:
     try:
         found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
@@ -148,7 +148,7 @@ async def migrate(owner_url: str, direction: Literal["up", "down"] = "up", targe
         await lock.close()
 
 
-async def _wait_for_turn(connection: Any) -> None:
+async def _wait_for_turn(connection: asyncpg.Connection) -> None:
     """By asking again: a statement that waits for the lock would be a transaction, for whose end the concurrent index
     builds of the one who has the lock would wait."""
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110 - of other processes
@@ -173,7 +173,7 @@ async def _run_patiently(owner_url: str, direction: Literal["up", "down"], targe
         await asyncio.sleep(LOCK_PAUSE_S)
 
 
-async def _ensure_extensions(connection: Any) -> None:
+async def _ensure_extensions(connection: asyncpg.Connection) -> None:
     """As whoever migrates, before the owner role is taken on: that one need not own the database."""
     for name in EXTENSIONS:
         if await connection.fetchval("SELECT 1 FROM pg_extension WHERE extname = $1", name):
@@ -187,7 +187,7 @@ async def _ensure_extensions(connection: Any) -> None:
             ) from None
 
 
-async def ensure_roles(connection: Any) -> None:
+async def ensure_roles(connection: asyncpg.Connection) -> None:
     """Both roles exist, and whoever migrates is a member of them.
 
     Where they were made beforehand no right is needed.
@@ -211,7 +211,7 @@ def _run_alembic(owner_url: str, direction: Literal["up", "down"], target: str |
 
 async def _upgrade_or_downgrade(owner_url: str, direction: Literal["up", "down"], target: str | None) -> None:
     from alembic import command
-    from sqlalchemy.engine import make_url
+    from sqlalchemy.engine import Connection, make_url
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -226,7 +226,7 @@ async def _upgrade_or_downgrade(owner_url: str, direction: Literal["up", "down"]
     engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
     run = command.upgrade if direction == "up" else command.downgrade
 
-    def with_connection(connection: Any) -> None:
+    def with_connection(connection: Connection) -> None:
         config = alembic_config()
         config.attributes["connection"] = connection
         run(config, target or ("head" if direction == "up" else "-1"))
@@ -247,7 +247,7 @@ def alembic_config() -> Any:
     return config
 
 
-async def _seed(connection: Any) -> None:
+async def _seed(connection: asyncpg.Connection) -> None:
     """The default tenant and the built-in roles of every tenant, brought up to date; a second run changes nothing."""
     now = datetime.now(UTC)
     await connection.execute(

@@ -20,7 +20,7 @@ class DatabaseProbe:
 
     def __init__(self, url: str) -> None:
         self._url = url.replace("postgresql+asyncpg://", "postgresql://")
-        self._connection: Any = None
+        self._connection: asyncpg.Connection | None = None
         self._asking: asyncio.Task[Any] | None = None
 
     async def ask(self, question: Callable[[Any], Awaitable[T]]) -> T:

@@ -98,7 +98,7 @@ class HubRequest(Request[Any, Any, Any]):
             raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
         return media_type_of(self.exchange.header(b"content-type"), self.exchange.method)
 
-    async def json(self) -> Any:
+    async def json(self) -> object:
         """The body as the type of the handler's `data`, whether it came as JSON or as MessagePack."""
         wanted = self.route_handler.parsed_data_field
         body = await self.body()

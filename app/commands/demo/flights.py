@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import asyncpg
 from msgspec import Struct
@@ -175,19 +175,19 @@ async def load(url: str, folder: Path, tell: Teller) -> int:
     return sum(table.rows for table in TABLES)
 
 
-async def _is_complete(connection: Any) -> bool:
+async def _is_complete(connection: asyncpg.Connection) -> bool:
     try:
         return all([await _count(connection, table) == table.rows for table in TABLES])
     except asyncpg.UndefinedTableError:
         return False
 
 
-async def _count(connection: Any, table: Table) -> int:
+async def _count(connection: asyncpg.Connection, table: Table) -> int:
     found: int = await connection.fetchval(f"SELECT count(*) FROM {table.name}")  # noqa: S608
     return found
 
 
-async def _load_table(connection: Any, table: Table, folder: Path, advance: Advance) -> None:
+async def _load_table(connection: asyncpg.Connection, table: Table, folder: Path, advance: Advance) -> None:
     columns = ", ".join(f"{name} {kind}" for name, (kind, _) in table.columns.items())
     async with connection.transaction():
         await connection.execute(f"CREATE TABLE {table.name} ({columns})")

@@ -147,7 +147,7 @@ def show_wrong_password(admin: Caller, tell: Teller, connection: dict[str, Any])
     tell.done(f"the step says what broke ({failed[0]['code']}) and where to look ({failed[0]['fault']}){again}")
 
 
-def connection_to(url: str) -> dict[str, Any]:
+def connection_to(url: str) -> dict[str, object]:
     """What the API takes for a PostgreSQL URL."""
     parts = urlsplit(url)
     config = {"host": parts.hostname, "port": parts.port, "database": parts.path[1:], "username": parts.username}

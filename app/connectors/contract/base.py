@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -75,7 +75,7 @@ class Connector(ABC, Generic[ConfigT, SecretsT]):
         """What config and secrets ask of each other. Raises `InvalidField`, its path from `config` or `secrets` on."""
 
     @classmethod
-    def identity(cls, config: ConfigT) -> dict[str, Any]:
+    def identity(cls, config: ConfigT) -> dict[str, object]:
         """What says which server and database it is, in one spelling; two sources that agree in it are duplicates.
         Empty where a config does not tell."""
         return place_of(config, cls.destination_fields)

@@ -79,7 +79,7 @@ class ConnectorSecrets(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<hidden>)"
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
+    def __rich_repr__(self) -> list[tuple[str, object]]:
         return []
 
 
@@ -92,7 +92,7 @@ def _pem_fields(struct: type[Struct]) -> frozenset[str]:
     return frozenset(field.name for field in msgspec.structs.fields(struct) if _is_pem(field.type))
 
 
-def _is_pem(annotation: Any) -> bool:
+def _is_pem(annotation: object) -> bool:
     """`Pem`, or one that may be missing, or is described further."""
     metas = [item for item in get_args(annotation) if isinstance(item, Meta)]
     if any((meta.extra_json_schema or {}).get("contentMediaType") == _PEM_MEDIA_TYPE for meta in metas):

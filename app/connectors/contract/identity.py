@@ -6,7 +6,7 @@ import contextlib
 import posixpath
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -29,14 +29,14 @@ _HOSTS: Final = frozenset(
 _PATHS: Final = frozenset({"path", "folder", "file", "root"})
 
 
-def place_of(config: Struct, destination_fields: frozenset[str]) -> dict[str, Any]:
+def place_of(config: Struct, destination_fields: frozenset[str]) -> dict[str, object]:
     """The fields that say where, in one spelling: of the destination and of what a config cannot do without. Empty
     where none does."""
     names = _places(type(config), destination_fields)
     return {name: _in_one_spelling(name, msgspec.to_builtins(getattr(config, name))) for name in names}
 
 
-def host_of(place: Mapping[str, Any]) -> str | None:
+def host_of(place: Mapping[str, object]) -> str | None:
     """The host of a place, or the first of several; None where it has none that its fields name."""
     for name, value in place.items():
         first = value[0] if isinstance(value, list) and value else value
@@ -53,7 +53,7 @@ def _places(config_type: type[Struct], destination_fields: frozenset[str]) -> tu
     return tuple(sorted(name for name in needed | destination_fields if NOT_A_PLACE.isdisjoint(name.split("_"))))
 
 
-def _in_one_spelling(name: str, value: Any) -> Any:
+def _in_one_spelling(name: str, value: object) -> object:
     words = set(name.split("_"))
     if isinstance(value, list):
         return sorted((_in_one_spelling(name, item) for item in value), key=str)
@@ -87,7 +87,7 @@ def _host(text: str) -> str:
     return text.strip().casefold()
 
 
-def destination(value: Any) -> Any:
+def destination(value: object) -> object:
     """What of a destination field decides where a secret goes. Of a web address that is all but query and fragment,
     its host in any case; whatever else is meant by a value, every change of it counts."""
     if not isinstance(value, str) or "://" not in value:

@@ -15,7 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -235,7 +235,7 @@ def _guess(column: Sequence[str]) -> PortableType:
     return "string"
 
 
-def _value(cell: str, guessed: PortableType) -> Any:
+def _value(cell: str, guessed: PortableType) -> object:
     if not cell:
         return None
     reader = _READERS.get(guessed)
@@ -251,7 +251,7 @@ def _moment(cell: str) -> str:
     return f"{date}T{time}{seconds or ':00'}{offset if zone else ''}".replace("+00:00", "Z")
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "boolean": lambda cell: cell.lower() == "true",
     "integer": lambda cell: json_safe(int(cell)),
     "number": lambda cell: json_safe(exact_number(cell)),

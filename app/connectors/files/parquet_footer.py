@@ -247,7 +247,7 @@ class _Reader:
                 return fields
             fields[field] = (kind, self.value(kind, depth))
 
-    def _item(self, kind: int, depth: int) -> Any:
+    def _item(self, kind: int, depth: int) -> object:
         if kind in {_TRUE, _FALSE}:
             return self._take(1) == b"\x01"  # A list has its booleans in bytes of their own.
         return self.value(kind, depth)
@@ -302,7 +302,7 @@ def _write(written: bytearray, kind: int, value: Any) -> None:
         written += value
 
 
-def _write_list(written: bytearray, item: int, values: Sequence[Any]) -> None:
+def _write_list(written: bytearray, item: int, values: Sequence[object]) -> None:
     if len(values) < 15:
         written.append(len(values) << 4 | item)
     else:

@@ -147,7 +147,7 @@ class _Columns:
     def are_null(self, batch: RecordBatch) -> bool:
         return all(batch.column(place).null_count == batch.num_rows for place in range(len(self._shown)))
 
-    def rows(self, batch: RecordBatch) -> list[list[Any]]:
+    def rows(self, batch: RecordBatch) -> list[list[object]]:
         """A shortened footer has lost what Arrow wrote beside it: whether a number is a duration, for one. The cast to
         the declared type brings that back."""
         columns = []
@@ -284,7 +284,7 @@ class _Source:
             piece = memoryview(self._wait_for(self.fetch(place, end)))
         return bytes(piece[: min(count, self._footer_start - place)])
 
-    def _wait_for(self, fetching: Coroutine[Any, Any, bytes]) -> bytes:
+    def _wait_for(self, fetching: Coroutine[object, object, bytes]) -> bytes:
         try:
             return asyncio.run_coroutine_threadsafe(fetching, self._loop).result()
         except ConnectorError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -66,7 +66,7 @@ class _Choice:
         rows = [self._row(iter(row)) for row in table.rows]
         return msgspec.structs.replace(table, fields=tuple(self._chosen), rows=rows)
 
-    def _row(self, own: Iterator[Any]) -> list[Any]:
+    def _row(self, own: Iterator[object]) -> list[object]:
         beside = self._beside
         return [beside[field.position] if field.position in beside else next(own) for field in self._chosen]
 

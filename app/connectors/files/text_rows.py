@@ -98,7 +98,7 @@ def _has_lines(text: str) -> bool:
     return bool(end)
 
 
-def _one_behind_the_other(text: str, is_whole: bool) -> list[Any]:
+def _one_behind_the_other(text: str, is_whole: bool) -> list[object]:
     """Documents of several lines each, or without an end of a line between; none where there are less than two."""
     ends, place = list[int](), 0
     scanner = json.JSONDecoder(parse_float=str, parse_int=str)

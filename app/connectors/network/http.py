@@ -125,7 +125,7 @@ class Response(msgspec.Struct, frozen=True):
     def retry_after_s(self) -> int | None:
         return retry_after_s(self.headers)
 
-    def json(self, decode: Callable[[bytes], Any] = msgspec.json.decode) -> Any:
+    def json(self, decode: Callable[[bytes], object] = msgspec.json.decode) -> Any:
         """Raises `response_invalid`. A byte order mark is passed over (RFC 8259, section 8.1). Answers that hold rows
         are decoded by `json_text.decode_json`, which loses no digit. What is no UTF-8 is read as it is declared."""
         for body in self._in_utf8():

@@ -60,7 +60,7 @@ class DialGuard:
     def __init__(self) -> None:
         self.connector: Connector[Any, Any] | None = None
 
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+    def __call__(self, event: str, args: tuple[object, ...]) -> None:
         if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
             if args[1] is not None:  # `sendmsg` without an address goes over a connection that was judged before
                 self._judge_connect(args[1])
@@ -69,7 +69,7 @@ class DialGuard:
         elif event in {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"}:
             raise ConnectorError("egress_refused", "A connector may not start another process.")
 
-    def _judge_connect(self, address: Any) -> None:
+    def _judge_connect(self, address: object) -> None:
         if not isinstance(address, tuple):
             raise ConnectorError("egress_refused", "A connector may not use sockets of this machine.")
         if self.connector is None or not self.connector.network.is_open_to(str(address[0]), int(address[1])):
@@ -77,7 +77,7 @@ class DialGuard:
                 "egress_refused", "The driver tried an address that the egress policy did not give out."
             )
 
-    def _judge_lookup(self, host: Any) -> None:
+    def _judge_lookup(self, host: object) -> None:
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
         with contextlib.suppress(ValueError):
             ipaddress.ip_address(name)

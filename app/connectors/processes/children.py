@@ -356,7 +356,7 @@ class Child:
             _log.warning("A connector process ended with %s, pid %d.", code, self.pid)
 
 
-def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
     if future.done():
         return
     if isinstance(outcome, Exception):

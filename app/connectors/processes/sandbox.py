@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.connectors import registry
 from app.connectors.contract.failures import EXPLANATIONS, Code, ConnectorError
@@ -76,8 +76,8 @@ class ConnectorSandbox:
     async def check(
         self,
         type_name: str,
-        config: Mapping[str, Any],
-        secrets: Mapping[str, Any],
+        config: Mapping[str, object],
+        secrets: Mapping[str, object],
         policy: EgressPolicy,
         *,
         deadline_s: float = DEADLINE_S,
@@ -102,8 +102,8 @@ class ConnectorSandbox:
     async def preview(
         self,
         type_name: str,
-        config: Mapping[str, Any],
-        secrets: Mapping[str, Any],
+        config: Mapping[str, object],
+        secrets: Mapping[str, object],
         policy: EgressPolicy,
         request: PreviewRequest,
         *,
@@ -124,8 +124,8 @@ class ConnectorSandbox:
     async def discover(
         self,
         type_name: str,
-        config: Mapping[str, Any],
-        secrets: Mapping[str, Any],
+        config: Mapping[str, object],
+        secrets: Mapping[str, object],
         policy: EgressPolicy,
         *,
         idle_s: float = DISCOVERY_IDLE_S,
@@ -179,8 +179,8 @@ class ConnectorSandbox:
         self,
         action: frames.Action,
         type_name: str,
-        config: Mapping[str, Any],
-        secrets: Mapping[str, Any],
+        config: Mapping[str, object],
+        secrets: Mapping[str, object],
         policy: EgressPolicy,
         request: PreviewRequest | None = None,
     ) -> frames.Work:

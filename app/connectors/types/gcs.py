@@ -248,7 +248,7 @@ class _Page(msgspec.Struct, rename="camel"):
     next_page_token: str = ""
 
 
-def _decoded(answer: Response, type_: Any) -> Any:
+def _decoded(answer: Response, type_: object) -> Any:
     try:
         return msgspec.convert(answer.json(), type_, strict=False)
     except msgspec.ValidationError:

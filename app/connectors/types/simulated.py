@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -194,7 +194,7 @@ async def _pause(milliseconds: int) -> None:
         await asyncio.sleep(milliseconds / 1000)
 
 
-_VALUES: Final[dict[PortableType, Callable[[int], Any]]] = {
+_VALUES: Final[dict[PortableType, Callable[[int], object]]] = {
     "integer": lambda row: row + 1,
     "string": lambda row: f"text {row + 1}",
     "decimal": lambda row: f"{row}.50",

@@ -422,26 +422,26 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _value(column: DiscoveredField, value: Any) -> Any:
+def _value(column: DiscoveredField, value: object) -> object:
     """By its storage class, which need not be that of its column, and dressed as its column says where it fits."""
     dress = _DRESSES.get(column.type)
     return json_safe(dress(value) if dress and value is not None else value)
 
 
-def _as_boolean(value: Any) -> Any:
+def _as_boolean(value: object) -> object:
     return bool(value) if isinstance(value, int) and value in {0, 1} else value
 
 
-def _as_binary(value: Any) -> Any:
+def _as_binary(value: object) -> object:
     """SQLite keeps a text in a column of BLOBs as a text. All values of the column are base64, or nobody could tell."""
     return value.encode() if isinstance(value, str) else value
 
 
-def _as_decimal(value: Any) -> Any:
+def _as_decimal(value: object) -> object:
     return Decimal(repr(value)) if isinstance(value, int | float) else value
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     try:
         return read_json(value) if isinstance(value, str) else value
     except (msgspec.DecodeError, RecursionError):
@@ -451,11 +451,11 @@ def _as_json(value: Any) -> Any:
 _TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d(?::\d\d)?.*)", re.ASCII | re.DOTALL)
 
 
-def _as_timestamp(value: Any) -> Any:
+def _as_timestamp(value: object) -> object:
     return _TIMESTAMP.sub(r"\1T\2", value, count=1) if isinstance(value, str) else value
 
 
-_DRESSES: Final[dict[PortableType, Callable[[Any], Any]]] = {
+_DRESSES: Final[dict[PortableType, Callable[[object], object]]] = {
     "binary": _as_binary,
     "boolean": _as_boolean,
     "decimal": _as_decimal,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.json_text import Digits
@@ -22,7 +22,7 @@ BY_JSON_TYPE: Final[dict[str, PortableType]] = {
 }
 
 
-def rows_in(answer: Any, pointer: str | None) -> list[dict[str, Any]]:
+def rows_in(answer: object, pointer: str | None) -> list[dict[str, object]]:
     """The objects of an answer: at the pointer, or a list by itself or under a usual name, or the answer as the only
     one. What is no object becomes one with the field `value`."""
     found = at_pointer(answer, pointer) if pointer is not None else _look(answer)
@@ -32,7 +32,7 @@ def rows_in(answer: Any, pointer: str | None) -> list[dict[str, Any]]:
     return [item if isinstance(item, dict) else {"value": item} for item in items]
 
 
-def _look(answer: Any) -> Any:
+def _look(answer: object) -> object:
     if isinstance(answer, dict):
         for key in ITEM_KEYS:
             if isinstance(answer.get(key), list):
@@ -40,7 +40,7 @@ def _look(answer: Any) -> Any:
     return answer
 
 
-def at_pointer(answer: Any, pointer: str) -> Any:
+def at_pointer(answer: object, pointer: str) -> object:
     """JSON Pointer, RFC 6901; None where it leads nowhere."""
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
@@ -53,7 +53,7 @@ def at_pointer(answer: Any, pointer: str) -> Any:
     return answer
 
 
-def leads_somewhere(answer: Any, pointer: str) -> bool:
+def leads_somewhere(answer: object, pointer: str) -> bool:
     """Whether there is something at the pointer, were it null."""
     above, _, last = pointer.rpartition("/")
     if not pointer:
@@ -63,7 +63,7 @@ def leads_somewhere(answer: Any, pointer: str) -> bool:
     return key in holder if isinstance(holder, dict) else at_pointer(answer, pointer) is not None
 
 
-def fields_of(rows: Sequence[Mapping[str, Any]]) -> tuple[DiscoveredField, ...]:
+def fields_of(rows: Sequence[Mapping[str, object]]) -> tuple[DiscoveredField, ...]:
     """In the order in which they first appear. A field that a row lacks is nullable."""
     seen: dict[str, set[str]] = {}
     present: dict[str, int] = {}
@@ -77,7 +77,7 @@ def fields_of(rows: Sequence[Mapping[str, Any]]) -> tuple[DiscoveredField, ...]:
     )
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

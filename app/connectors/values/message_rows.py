@@ -55,12 +55,12 @@ def read_bodies(name: str, payloads: Sequence[bytes | None], *, with_members: bo
     return Bodies(tuple(facts), values)
 
 
-def _values(name: str, whole: Any, members: Iterable[DiscoveredField]) -> dict[str, Any]:
+def _values(name: str, whole: object, members: Iterable[DiscoveredField]) -> dict[str, object]:
     inside = whole if isinstance(whole, dict) else {}
     return {name: whole, **{f"{name}.{it.name}": inside.get(it.name) for it in members}}
 
 
-def _type_of(payloads: Sequence[bytes | None], documents: Sequence[Any]) -> PortableType:
+def _type_of(payloads: Sequence[bytes | None], documents: Sequence[object]) -> PortableType:
     if not any(payloads):
         return "unknown"
     if all(document is not None for payload, document in zip(payloads, documents, strict=True) if payload):
@@ -68,7 +68,7 @@ def _type_of(payloads: Sequence[bytes | None], documents: Sequence[Any]) -> Port
     return "string" if all(_text(payload) is not None for payload in payloads if payload) else "binary"
 
 
-def _shown(payload: bytes | None, document: Any, portable: PortableType) -> Any:
+def _shown(payload: bytes | None, document: object, portable: PortableType) -> object:
     if payload is None:
         return None
     if portable == "json" and payload:
@@ -76,7 +76,7 @@ def _shown(payload: bytes | None, document: Any, portable: PortableType) -> Any:
     return base64.b64encode(payload).decode("ascii") if portable == "binary" else payload.decode("utf-8")
 
 
-def _document(payload: bytes) -> Any:
+def _document(payload: bytes) -> object:
     """The object or array that the bytes are as JSON, or None. A bare number or string is as good as text."""
     if payload.lstrip()[:1] not in {b"{", b"["}:
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def told_apart(names: Sequence[str], *, without_a_name: str = "column") -> list[str]:
@@ -21,7 +23,7 @@ def told_apart(names: Sequence[str], *, without_a_name: str = "column") -> list[
     return unique
 
 
-def members_of(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def members_of(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     """The members of a document that may say a name twice, none of them lost. Empty names are names there."""
     pairs = list(pairs)
     members = dict(pairs)

@@ -28,7 +28,7 @@ class Preview:
         self.request = request
         self.columns: tuple[DiscoveredField, ...] = ()
         """What `choose` chose."""
-        self.rows: list[list[Any]] = []
+        self.rows: list[list[object]] = []
         self.truncated = False
         self._started = time.perf_counter()
         self._left = request.max_bytes
@@ -61,7 +61,7 @@ class Preview:
             )
         return [by_name[name] for name in self.request.columns]
 
-    def add(self, row: list[Any]) -> bool:
+    def add(self, row: list[object]) -> bool:
         """Whether there is room for another row: of JSON-safe values, one for each column. A row that does not fit is
         left out; a value that is too long is cut."""
         if len(self.rows) >= self.request.limit:
@@ -85,7 +85,7 @@ class Preview:
         told = (*self._notes, *(note for note in notes if note not in self._notes))
         return PreviewResult(columns, self.rows, self.truncated or has_more, elapsed_ms(self._started), told)
 
-    def _cut(self, value: Any) -> Any:
+    def _cut(self, value: Any) -> object:
         most = self.request.max_value_bytes
         if isinstance(value, dict | list):
             written = without_surrogates(value)

@@ -33,7 +33,7 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
 
 
-def json_safe(value: Any, depth: int = 0) -> Any:
+def json_safe(value: object, depth: int = 0) -> object:
     """The value as above. What is nested deeper than `MAX_DEPTH` becomes its text."""
     if value is None or isinstance(value, bool) or type(value) is str:
         return value
@@ -50,7 +50,7 @@ def json_safe(value: Any, depth: int = 0) -> Any:
     return _as_text(value)
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, Decimal):
         return _decimal(value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -107,12 +107,12 @@ def duration(value: dt.timedelta) -> str:
     return f"{sign}P{days}T{seconds}S" if seconds != "0" or not days else f"{sign}P{days}"
 
 
-def encoded_size(value: Any) -> int:
+def encoded_size(value: object) -> int:
     """Bytes of a JSON-safe value on the wire."""
     return len(msgspec.json.encode(value))
 
 
-def without_surrogates(value: Any) -> Any:
+def without_surrogates(value: object) -> object:
     """The same, where a half of a surrogate pair stands by itself as `\\udXXX`: UTF-8 has no place for it."""
     try:
         msgspec.json.encode(value)

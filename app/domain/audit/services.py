@@ -47,8 +47,8 @@ def audit_row(
     outcome: Outcome,
     actor_id: UUID | None = None,
     actor_name: str | None = None,
-    before: Any = None,
-    after: Any = None,
+    before: object = None,
+    after: object = None,
     detail: str | None = None,
 ) -> AuditRow:
     """`before` and `after` are Structs or dictionaries as the API shows them: without any secret's value."""
@@ -70,8 +70,8 @@ def audit_row(
     )
 
 
-def redacted(content: Any) -> dict[str, Any] | None:
+def redacted(content: object) -> dict[str, object] | None:
     if content is None:
         return None
-    plain: dict[str, Any] = msgspec.to_builtins(content)
+    plain: dict[str, object] = msgspec.to_builtins(content)
     return {name: value for name, value in plain.items() if name not in NEVER_RECORDED}

@@ -21,6 +21,6 @@ class EventRow(Struct):
     data: Any
 
 
-def event_row(event_type: str, subject: str, data: Any, *, tenant_id: UUID, time: datetime) -> EventRow:
+def event_row(event_type: str, subject: str, data: object, *, tenant_id: UUID, time: datetime) -> EventRow:
     """`event_type` is `<resource>.<what happened>`; `subject` the resource's path below `/api/v1`."""
     return EventRow(uuid7(), tenant_id, TYPE_PREFIX + event_type, SOURCE, subject, time, data)

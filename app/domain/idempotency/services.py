@@ -93,7 +93,7 @@ async def _first_answer(work: UnitOfWork, record_id: UUID, body: bytes) -> Answe
     return Answer(status, [*headers, (b"idempotency-replayed", b"true")], body)
 
 
-async def _keep(work: UnitOfWork, record_id: UUID, answer: Answer[Any]) -> None:
+async def _keep(work: UnitOfWork, record_id: UUID, answer: Answer[object]) -> None:
     packed = msgspec.msgpack.encode((answer.status_code, answer.wire_headers, answer.body))
     sealed = work.parts.key_ring.seal(packed, tenant_id=work.tenant_id, row_id=record_id, field=FIELD)
     await work.session.execute(update(IdempotencyKey).where(IdempotencyKey.id == record_id).values(answer=sealed))

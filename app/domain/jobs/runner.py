@@ -51,7 +51,7 @@ class JobRun:
         self.tenant_id: UUID = job.tenant_id
         self.subject_id = job.subject_id
         self.created_by = job.created_by
-        self.arguments: Mapping[str, Any] = job.arguments
+        self.arguments: Mapping[str, object] = job.arguments
         self._lease_id = job.lease_id
         self.is_cancelled = False
 
@@ -106,7 +106,7 @@ class JobRun:
 
 
 _NO_SYNC = {"synchronize_session": False}
-JobHandler = Callable[[JobRun], Awaitable[dict[str, Any]]]
+JobHandler = Callable[[JobRun], Awaitable[dict[str, object]]]
 
 
 class JobRunner:
@@ -245,5 +245,5 @@ def _is_away(error: Exception) -> bool:
     return meaning is not None and meaning.status == 503
 
 
-def _error(code: JobErrorCode, message: str, can_retry: bool) -> dict[str, Any]:
+def _error(code: JobErrorCode, message: str, can_retry: bool) -> dict[str, object]:
     return {"code": code, "message": message, "can_retry": can_retry}

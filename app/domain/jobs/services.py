@@ -1,6 +1,5 @@
 """Jobs as requests see them: enqueued in the caller's transaction, watched, cancelled."""
 
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -24,7 +23,7 @@ class JobService:
         self._jobs = JobRepository(work.session, tenant_id=work.tenant_id)
 
     async def enqueue(
-        self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, Any] | None = None
+        self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, object] | None = None
     ) -> JobOut:
         """Queued when, and only when, the caller's transaction commits. The caller audits: it knows what for."""
         job = await self._jobs.add(

@@ -38,7 +38,7 @@ class _DoesNotFit(ValueError):
     """The Arrow type would say something else."""
 
 
-def arrow_column(portable: PortableType, cells: Sequence[Any]) -> Array:
+def arrow_column(portable: PortableType, cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     make = _MAKERS.get(portable)
@@ -54,7 +54,7 @@ def _each(cells: Sequence[Any], read: Callable[[Any], Any]) -> list[Any]:
     return [None if cell is None else read(cell) for cell in cells]
 
 
-def _booleans(cells: Sequence[Any]) -> Array:
+def _booleans(cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     if not all(cell is None or isinstance(cell, bool) for cell in cells):
@@ -71,7 +71,7 @@ def _integers(cells: Sequence[Any]) -> Array:
     return _of_digits([None if number is None else Decimal(number) for number in numbers])
 
 
-def _integer(cell: Any) -> int:
+def _integer(cell: object) -> int:
     if isinstance(cell, int) and not isinstance(cell, bool):
         return cell
     if isinstance(cell, str) and _DIGITS.fullmatch(cell) and len(cell) < 100:
@@ -79,13 +79,13 @@ def _integer(cell: Any) -> int:
     raise _DoesNotFit
 
 
-def _floats(cells: Sequence[Any]) -> Array:
+def _floats(cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     return Array(_each(cells, _float), type=DataType.float64())
 
 
-def _float(cell: Any) -> float:
+def _float(cell: object) -> float:
     if isinstance(cell, str) and cell in _FLOATS:
         return _FLOATS[cell]
     exact = _exact(cell)
@@ -95,7 +95,7 @@ def _float(cell: Any) -> float:
     return value
 
 
-def _exact(cell: Any) -> Decimal:
+def _exact(cell: object) -> Decimal:
     if isinstance(cell, bool) or not isinstance(cell, int | float | str) or cell in _FLOATS:
         raise _DoesNotFit
     if isinstance(cell, str) and not _NUMBER.fullmatch(cell):
@@ -133,13 +133,13 @@ def _cast(array: Array, wanted: DataType) -> Array:
     return cast
 
 
-def _dates(cells: Sequence[Any]) -> Array:
+def _dates(cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     return Array(_each(cells, _days), type=DataType.int32()).cast(DataType.date32())
 
 
-def _days(cell: Any) -> int:
+def _days(cell: object) -> int:
     if not isinstance(cell, str) or not _DATE.fullmatch(cell):
         raise _DoesNotFit
     return (dt.date.fromisoformat(cell) - _EPOCH).days
@@ -158,7 +158,7 @@ def _timestamps(cells: Sequence[Any], zone: str | None) -> Array:
     return Array(counts, type=DataType.int64()).cast(wanted)
 
 
-def _nanoseconds(cell: Any, *, has_zone: bool) -> int:
+def _nanoseconds(cell: object, *, has_zone: bool) -> int:
     """Since 1970. A moment without a zone is none with one, and the other way round."""
     found = _MOMENT.fullmatch(cell) if isinstance(cell, str) else None
     if found is None or (found[6] is not None) is not has_zone:
@@ -172,13 +172,13 @@ def _nanoseconds(cell: Any, *, has_zone: bool) -> int:
     return total * _NS + int((fraction or "").ljust(9, "0"))
 
 
-def _binaries(cells: Sequence[Any]) -> Array:
+def _binaries(cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     return Array(_each(cells, _bytes), type=DataType.binary())
 
 
-def _bytes(cell: Any) -> bytes:
+def _bytes(cell: object) -> bytes:
     """Of base64 as it is written; what only looks like it (a cut value, a text) would be other bytes."""
     if not isinstance(cell, str):
         raise _DoesNotFit
@@ -191,7 +191,7 @@ def _bytes(cell: Any) -> bytes:
     return content
 
 
-_MAKERS: Final[dict[PortableType, Callable[[Sequence[Any]], Array]]] = {
+_MAKERS: Final[dict[PortableType, Callable[[Sequence[object]], Array]]] = {
     "boolean": _booleans,
     "integer": _integers,
     "number": _floats,

@@ -32,5 +32,5 @@ def column_texts(portable: PortableType, cells: Sequence[Any]) -> list[str | Non
     return [_as_json(cell) for cell in cells]
 
 
-def _as_json(cell: Any) -> str | None:
+def _as_json(cell: object) -> str | None:
     return None if cell is None else msgspec.json.encode(cell).decode()

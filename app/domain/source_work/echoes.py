@@ -44,7 +44,7 @@ def _as_text(secret: str) -> bytes:
     return msgspec.json.encode(secret)[1:-1].lower()
 
 
-def _replaced(said: Any, secrets: re.Pattern[str]) -> Any:
+def _replaced(said: object, secrets: re.Pattern[str]) -> Any:
     if isinstance(said, str):
         return secrets.sub(HIDDEN, said)
     if isinstance(said, list | tuple):
@@ -63,7 +63,7 @@ def _free_fields(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(field.name for field in msgspec.structs.fields(struct) if not _is_choice(field.type))
 
 
-def _is_choice(annotation: Any) -> bool:
+def _is_choice(annotation: object) -> bool:
     """Whatever is said of the choices beside them, such as their name in the OpenAPI document."""
     plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return get_origin(plain) is Literal

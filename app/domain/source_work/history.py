@@ -142,7 +142,7 @@ def outcome_of(result: TestResult) -> Outcome:
     return "success" if result.status == "passed" else "failure"
 
 
-def summary_of(result: TestResult) -> dict[str, Any]:
+def summary_of(result: TestResult) -> dict[str, object]:
     """For the audit log: how it ended, and where."""
     if (step := decisive_step(result)) is None:
         return {"status": result.status}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from app.connectors.contract.objects import PortableType, PreviewResult
 from app.core.errors import BadRequest
@@ -42,7 +42,7 @@ def as_csv(preview: PreviewResult) -> bytes:
     return text.getvalue().encode()
 
 
-def _cells(preview: PreviewResult) -> list[Sequence[Any]]:
+def _cells(preview: PreviewResult) -> list[Sequence[object]]:
     """Column by column."""
     return [[row[place] for row in preview.rows] for place in range(len(preview.columns))]
 

@@ -147,7 +147,7 @@ class BulkRegistration:
         assert item.draft is not None
         if source.type != item.draft.source.type:
             raise BadRequest(errors=[Fault("type", "type_differs", f"is not {source.type}, as the data source has it")])
-        named: dict[str, Any] = _DECODE[media_type](item.raw)
+        named: dict[str, object] = _DECODE[media_type](item.raw)
         named.pop("type")
         service = DataSourceService(self._work)
         plan = await service.plan(source, convert(named, DataSourcePatch))

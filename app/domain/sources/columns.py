@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from uuid_utils.compat import uuid7
 
@@ -19,11 +18,11 @@ from app.domain.work import UnitOfWork
 SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
 
 
-def _named(name: str) -> dict[str, Any]:
+def _named(name: str) -> dict[str, object]:
     return {"name": name.strip(), "name_key": canonical_name(name.strip())}
 
 
-def _tagged(tags: list[str]) -> dict[str, Any]:
+def _tagged(tags: list[str]) -> dict[str, object]:
     """In the order given, each once, without outer white space."""
     return {"tags": list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))}
 

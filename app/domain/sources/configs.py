@@ -22,7 +22,7 @@ def columns_of_config(connector: AnyConnector, config: ConnectorConfig) -> dict[
     }
 
 
-def host_of_stored(type_name: str, config: Mapping[str, Any]) -> str | None:
+def host_of_stored(type_name: str, config: Mapping[str, object]) -> str | None:
     """Of a config that may be of an earlier release; None where its type takes it no longer."""
     try:
         connector = registry.get(type_name)
@@ -31,13 +31,13 @@ def host_of_stored(type_name: str, config: Mapping[str, Any]) -> str | None:
         return None
 
 
-def plain(config: ConnectorConfig) -> dict[str, Any]:
+def plain(config: ConnectorConfig) -> dict[str, object]:
     """As it is stored and read back: through JSON, which has no tuples."""
-    values: dict[str, Any] = as_jsonb(msgspec.json.decode(msgspec.json.encode(config)))
+    values: dict[str, object] = as_jsonb(msgspec.json.decode(msgspec.json.encode(config)))
     return values
 
 
-def as_read_today(connector: AnyConnector, config: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_read_today(connector: AnyConnector, config: Mapping[str, object]) -> Mapping[str, object]:
     """A stored config with defaults for settings that its type has got since; unchanged where its type refuses it."""
     try:
         return plain(msgspec.convert(config, connector.config_type))
@@ -45,7 +45,7 @@ def as_read_today(connector: AnyConnector, config: Mapping[str, Any]) -> Mapping
         return config
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
+def merge_patch(target: object, patch: object) -> object:
     """RFC 7396, section 2."""
     if not isinstance(patch, Mapping):
         return patch

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -105,7 +104,7 @@ async def fill_in(parts: Parts) -> int:
     return len(rows)
 
 
-def _of_stored(type_name: str, config: Mapping[str, Any]) -> bytes:
+def _of_stored(type_name: str, config: Mapping[str, object]) -> bytes:
     try:
         connector = registry.get(type_name)
         return fingerprint(connector, msgspec.convert(config, connector.config_type))

@@ -37,7 +37,9 @@ async def stored_reach(work: UnitOfWork, source: DataSource) -> Reach:
     return Reach(source.type, source.config, kept.values, kept.versions)
 
 
-async def changed_reach(work: UnitOfWork, source: DataSource, patch: Mapping[str, Any], given: Values) -> ChangedReach:
+async def changed_reach(
+    work: UnitOfWork, source: DataSource, patch: Mapping[str, object], given: Values
+) -> ChangedReach:
     """Config and secrets after a merge patch, held against the type and against where the secrets may go."""
     connector = registry.get(source.type)
     config = convert(merge_patch(source.config, patch), connector.config_type, path="config")

@@ -150,7 +150,7 @@ DataSourcePatch: Any = patch_of(
 )
 
 
-def variants_of(base: type[Input], suffix: str) -> Any:
+def variants_of(base: type[Input], suffix: str) -> object:
     """A union of `base` with each type's config and secrets, tagged by `type`."""
     variants = [_variant(base, suffix, connector) for connector in registry.all()]
     return functools.reduce(operator.or_, variants)
@@ -175,7 +175,7 @@ def given_secrets_type(secrets_type: type[ConnectorSecrets]) -> Any:
     )
 
 
-def _or_reference(annotation: Any) -> Any:
+def _or_reference(annotation: object) -> object:
     """What is said of a field in `Annotated` stays said of it."""
     if get_origin(annotation) is not Annotated:
         return annotation | SecretReference

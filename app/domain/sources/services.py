@@ -112,7 +112,7 @@ def shown_source(source: DataSource) -> DataSourceOut:
 
 def _tested_soon(
     now: datetime, source: DataSource, changes: Mapping[str, Any], *, is_reconfigured: bool
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The next test, where the interval is another one; soon, too, where a change may have mended what failed."""
     interval_s = changes.get("test_interval_s", source.test_interval_s)
     is_mended = source.test_failures > 0 and (is_reconfigured or "secret_states" in changes)

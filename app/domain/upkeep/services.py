@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 from msgspec import Struct
 from sqlalchemy import CursorResult, text
@@ -47,7 +47,7 @@ def _removal(table: str, is_over: str, order: str, kept: Callable[[Parts], timed
     async def remove(parts: Parts, now: datetime, most: int) -> int:
         async with parts.sessions.begin() as session:
             result = await session.execute(statement, {"before": now - kept(parts), "most": most})
-        return cast(CursorResult[Any], result).rowcount
+        return cast(CursorResult[object], result).rowcount
 
     return remove
 

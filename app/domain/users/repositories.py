@@ -1,7 +1,5 @@
 """Which rows make a user on the wire, and which lists of users there are."""
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, select, text
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
@@ -24,7 +22,7 @@ from app.domain.users.models import User, UserRole
 from app.domain.users.schemas import UserOut
 
 
-def _roles_of_user() -> ColumnElement[Any]:
+def _roles_of_user() -> ColumnElement[object]:
     """`[{id, name}]` in order of name."""
     role = json_object({"id": Role.id, "name": Role.name})
     found = func.json_agg(aggregate_order_by(role, Role.name_key), type_=JSON)

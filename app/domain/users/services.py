@@ -22,7 +22,7 @@ from app.domain.users.schemas import UserCreate, UserOut, UserPatch
 from app.domain.work import UnitOfWork
 
 
-def _addressed(email: str) -> dict[str, Any]:
+def _addressed(email: str) -> dict[str, object]:
     checked = checked_email(email)
     return {"email": checked, "email_key": email_key(checked)}
 
@@ -79,7 +79,7 @@ class UserService:
             user, await self._shown(user_id), await self._columns(user, UserPatch(password=password))
         )
 
-    async def _apply(self, user: User, before: UserOut, changes: Mapping[str, Any]) -> UserOut:
+    async def _apply(self, user: User, before: UserOut, changes: Mapping[str, object]) -> UserOut:
         if not self._work.apply(user, changes):
             return before
         await self._users.update(user)
@@ -184,7 +184,7 @@ class UserService:
             own = (changes[name] for name in ("email", "first_name", "last_name") if name in changes)
             await refuse_weak_password(self._work, changes["password"], own, path="password")
 
-    async def _columns(self, user: User, patch: UserPatch) -> dict[str, Any]:
+    async def _columns(self, user: User, patch: UserPatch) -> dict[str, object]:
         """The fields of a patch as columns."""
         changes = COLUMNS.columns_of_changes(patch)
         if not isinstance(patch.password, UnsetType):

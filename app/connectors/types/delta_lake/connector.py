@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -316,7 +316,7 @@ class TableRows:
         self._columns = columns
         self._physical_names = [column.physical_name for column in columns if not column.is_partition]
 
-    async def of_file(self, add: Add, wanted: int) -> tuple[list[list[Any]], bool]:
+    async def of_file(self, add: Add, wanted: int) -> tuple[list[list[object]], bool]:
         """At most `wanted` rows that are not deleted, and whether the file has no others."""
         gone: frozenset[int] = frozenset()
         if add.deletion_vector is not None:
@@ -328,7 +328,7 @@ class TableRows:
         names = [field.name for field in table.fields]
         return self._as_declared(rows, names, add), table.is_whole
 
-    def _as_declared(self, rows: list[list[Any]], names: list[str], add: Add) -> list[list[Any]]:
+    def _as_declared(self, rows: list[list[object]], names: list[str], add: Add) -> list[list[object]]:
         """A column that a file does not have was added later; it is null there."""
         cells = []
         for column in self._columns:

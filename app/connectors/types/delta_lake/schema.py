@@ -59,7 +59,7 @@ class Column(msgspec.Struct, frozen=True):
     def reader(self) -> Reader:
         return _reader(self.type, 0)
 
-    def partition_value(self, values: Mapping[str, str | None]) -> Any:
+    def partition_value(self, values: Mapping[str, str | None]) -> object:
         """Its value in all rows of a file. An empty text is null, and so is Hive's name for none, which stands in logs
         of tables that were folders before. Other texts are values as they are: only paths are escaped."""
         text = values.get(self.physical_name)
@@ -146,7 +146,7 @@ def _struct_reader(fields: Sequence[dict[str, Any]], depth: int) -> Reader:
     return lambda value: {name: _or_null(read, value.get(physical)) for name, physical, read in readers}
 
 
-def _or_null(read: Reader, value: Any) -> Any:
+def _or_null(read: Reader, value: object) -> object:
     return None if value is None else read(value)
 
 
@@ -157,13 +157,13 @@ def _decimal(value: Any, scale: int) -> str:
         return str(value)
 
 
-def _instant(value: Any) -> str:
+def _instant(value: object) -> str:
     """Files of older writers do not say that their times are in UTC."""
     text = str(value)
     return text if text.endswith("Z") else f"{text}Z"
 
 
-def _local_time(value: Any) -> str:
+def _local_time(value: object) -> str:
     text = str(value).removesuffix("Z")
     return text if "T" in text else f"{text}T00:00:00"
 
@@ -179,7 +179,7 @@ _READERS: Final[dict[str, Reader]] = {
 # Partition values -----------------------------------------------------------------------------------------------------
 
 
-def _from_text(text: str, name: str) -> Any:
+def _from_text(text: str, name: str) -> object:
     """Raises `response_invalid` for a text that is no value of the type."""
     read = _TEXT_READERS.get(name)
     try:

@@ -171,7 +171,7 @@ class Session:
         self._config = config
 
     async def ask(
-        self, query: str, variables: Mapping[str, Any] | None = None, max_bytes: int = MAX_BODY_BYTES
+        self, query: str, variables: Mapping[str, object] | None = None, max_bytes: int = MAX_BODY_BYTES
     ) -> Response:
         """An answer that has data."""
         content = msgspec.json.encode({"query": query, "variables": variables or {}})
@@ -193,7 +193,7 @@ class Session:
         variables = self._variables(listing)
         size = min(self._config.page_size, wanted)
         can_go_on = listing.size_argument is not None and (listing.has_cursor or listing.offset_argument is not None)
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         notes: list[str] = []
         for _ in range(_MAX_PAGES):
             paging = _paging(listing, size, len(rows)) | variables
@@ -208,7 +208,7 @@ class Session:
                 variables["after"] = page.cursor
         return Rows(rows, has_more, tuple(dict.fromkeys(notes)))
 
-    async def _page(self, listing: Listing, columns: Sequence[str], variables: Mapping[str, Any]) -> _Page:
+    async def _page(self, listing: Listing, columns: Sequence[str], variables: Mapping[str, object]) -> _Page:
         response = await self.ask(query_for(listing, columns, list(variables)), variables)
         answer = response.json(decode_json)
         value = answer["data"].get(listing.name)
@@ -221,7 +221,7 @@ class Session:
         rows = [item if isinstance(item, dict) else {} for item in found]
         return _Page(rows, *_next_page(value), notes)
 
-    def _variables(self, listing: Listing) -> dict[str, Any]:
+    def _variables(self, listing: Listing) -> dict[str, object]:
         """What the configuration gives to the field. Raises `unsupported` if that is not all that it needs."""
         given = dict(self._config.arguments.get(listing.name, {}))
         if unknown := sorted(given.keys() - listing.arguments.keys()):
@@ -236,8 +236,8 @@ class Session:
         return given
 
 
-def _paging(listing: Listing, size: int, skipped: int) -> dict[str, Any]:
-    paging: dict[str, Any] = {}
+def _paging(listing: Listing, size: int, skipped: int) -> dict[str, object]:
+    paging: dict[str, object] = {}
     if listing.size_argument is not None:
         paging[listing.size_argument] = size
     if listing.offset_argument is not None and not listing.has_cursor and skipped:
@@ -250,7 +250,7 @@ def _is_short(listing: Listing, page: _Page, size: int) -> bool:
     return listing.size_argument is None or len(page.rows) < size
 
 
-def _next_page(value: Any) -> tuple[str | None, bool]:
+def _next_page(value: object) -> tuple[str | None, bool]:
     """Its cursor, and whether the server says that there is one: it may say so and give no cursor."""
     info = value.get("pageInfo") if isinstance(value, dict) else None
     has_next = isinstance(info, dict) and info.get("hasNextPage") is True
@@ -320,7 +320,7 @@ def _refuse_without_data(response: Response) -> None:
         raise ConnectorError("response_invalid", "The server answered without data.")
 
 
-def _answer(response: Response) -> dict[str, Any] | None:
+def _answer(response: Response) -> dict[str, object] | None:
     """The body, if it is one of GraphQL."""
     try:
         answer = response.json(decode_json)
@@ -330,7 +330,7 @@ def _answer(response: Response) -> dict[str, Any] | None:
     return answer if is_graphql else None
 
 
-def _explained(response: Response, errors: list[Any]) -> ConnectorError:
+def _explained(response: Response, errors: list[object]) -> ConnectorError:
     """By the status where that says enough, then by the code and the message of the first error."""
     try:
         refuse_unless_signed_in(response)

@@ -357,7 +357,7 @@ def _field(
     )
 
 
-def rows_at(value: Any, row_path: Sequence[str]) -> list[Any]:
+def rows_at(value: Any, row_path: Sequence[str]) -> list[object]:
     """The rows of an answer: lists on the way are gone through. An item that is null is a row that is null, and so is
     one that holds null where the row should be; a list that is null has none."""
     is_listed = isinstance(value, list)

@@ -184,7 +184,7 @@ class Dialler:
             raise explained from error
         return connection
 
-    async def ask(self, connection: AIOKafkaConnection, request: Any, server: Server) -> Any:
+    async def ask(self, connection: AIOKafkaConnection, request: object, server: Server) -> Any:
         try:
             return await connection.send(request)
         except Exception as error:

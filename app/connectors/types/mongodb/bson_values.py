@@ -133,7 +133,7 @@ def _merged(natives: set[str]) -> PortableType:
     return "json" if portable else "unknown"
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: object, depth: int = 0) -> object:
     """A decoded value as JSON keeps it. Dates come as `DatetimeMS`, UUIDs as `uuid.UUID`."""
     if depth < MAX_DEPTH:
         if isinstance(value, dict):

@@ -13,7 +13,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -293,7 +293,7 @@ def _question() -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), _OUR_REQUEST, 0, _OP_MSG) + body
 
 
-async def _answer(reader: asyncio.StreamReader, heard: bytearray) -> dict[str, Any]:
+async def _answer(reader: asyncio.StreamReader, heard: bytearray) -> dict[str, object]:
     """Raises `ValueError` for what is no answer to the question, `EOFError` if it ends before its end."""
     import bson
     from bson.errors import InvalidBSON
@@ -319,7 +319,7 @@ async def _read(reader: asyncio.StreamReader, heard: bytearray, length: int) -> 
         heard += piece
 
 
-def _greeting(document: dict[str, Any], encryption: str) -> Greeting:
+def _greeting(document: dict[str, object], encryption: str) -> Greeting:
     """Whatever the types of what it says, and however much it is."""
     set_name, wire_version = document.get("setName"), document.get("maxWireVersion")
     members = [
@@ -338,7 +338,7 @@ def _greeting(document: dict[str, Any], encryption: str) -> Greeting:
     )
 
 
-def _role(document: dict[str, Any]) -> Role:
+def _role(document: dict[str, object]) -> Role:
     if document.get("msg") == "isdbgrid":
         return "router"
     is_writable = document.get("isWritablePrimary", document.get("ismaster")) is True

@@ -323,7 +323,7 @@ class StreamEnd:
         self._queue = queue
         self._left = max_bytes
 
-    async def newest(self, count: int) -> list[Any]:
+    async def newest(self, count: int) -> list[object]:
         """At most `count` of aiormq's `DeliveredMessage`. Raises `ConnectorError`."""
         try:
             return await self._newest(count)
@@ -332,7 +332,7 @@ class StreamEnd:
         except Exception as error:
             raise self._amqp.explain(error) from error
 
-    async def _newest(self, count: int) -> list[Any]:
+    async def _newest(self, count: int) -> list[object]:
         found = await self._last_chunk(count) if count else []
         if not found or len(found) == count or self.is_cut:
             return found

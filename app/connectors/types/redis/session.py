@@ -66,10 +66,10 @@ class Session:
             with contextlib.suppress(Exception):
                 await session._connection.disconnect(nowait=True)
 
-    async def ask(self, *commands: Command) -> list[Any]:
+    async def ask(self, *commands: Command) -> list[object]:
         """A reply to each, sent together. What a server refuses is a `ResponseError` in its place, and what would have
         been too long is `TooLong`."""
-        replies: list[Any] = []
+        replies: list[object] = []
         while len(replies) < len(commands):
             replies += await self._round(commands[len(replies) :])
         return replies
@@ -98,13 +98,13 @@ class Session:
         # count for no key's age (Redis 7.2), and reads from a replica of a cluster.
         await self.ask(("CLIENT", "SETNAME", "data-fusion-hub"), ("CLIENT", "NO-TOUCH", "ON"), ("READONLY",))
 
-    async def _round(self, commands: Sequence[Command]) -> list[Any]:
+    async def _round(self, commands: Sequence[Command]) -> list[object]:
         """Replies up to the first that is too long."""
         from redis.exceptions import RedisError, ResponseError
 
         if not self._connection.is_connected:
             await self._sign_in()
-        replies: list[Any] = []
+        replies: list[object] = []
         try:
             await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
             for _ in commands:

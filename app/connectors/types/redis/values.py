@@ -53,10 +53,10 @@ _KNOWN: Final[dict[str, tuple[PortableType, str]]] = {
 _LENGTHS: Final = {"hash": "HLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "stream": "XLEN"}
 _PLAIN_KINDS: Final = frozenset({"string", *_ELEMENTS})
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
-def kind_of(reply: Any) -> str | None:
+def kind_of(reply: object) -> str | None:
     """The kind of object for the answer of TYPE; None for a key that is gone or may not be looked at."""
     if not isinstance(reply, bytes) or reply == b"none":
         return None
@@ -104,7 +104,7 @@ def _framed(columns: Iterable[Column]) -> tuple[DiscoveredField, ...]:
     return tuple(DiscoveredField(*column, position) for position, column in enumerate(every, 1))
 
 
-def _text_type(values: Iterable[Any]) -> tuple[PortableType, str]:
+def _text_type(values: Iterable[object]) -> tuple[PortableType, str]:
     is_binary = any(isinstance(value, bytes) and not _is_text(value) for value in values)
     return ("binary", "bytes") if is_binary else ("string", "string")
 
@@ -145,12 +145,12 @@ async def _shape_of_hashes(names: Sequence[bytes], samples: Sequence[tuple[Sessi
     return Shape("hash", _framed(described), columns)
 
 
-async def _hash_values(session: Session, key: bytes, names: Sequence[bytes], max_bytes: int) -> dict[bytes, Any]:
+async def _hash_values(session: Session, key: bytes, names: Sequence[bytes], max_bytes: int) -> dict[bytes, object]:
     """Values by field; `TooLong` for one of more than `max_bytes`, and for those that no longer fit into a row."""
     lengths = await session.ask(*(("HSTRLEN", key, name) for name in names))
     wanted: list[bytes] = []
     left = _MAX_ROW_BYTES
-    values: dict[bytes, Any] = {}
+    values: dict[bytes, object] = {}
     for name, length in zip(names, lengths, strict=True):
         size = length if isinstance(length, int) else 0  # Unknown to servers before 3.2.
         if size > max_bytes or size > left:
@@ -165,7 +165,7 @@ async def _hash_values(session: Session, key: bytes, names: Sequence[bytes], max
 
 
 async def _element_columns(kind: str, samples: Sequence[tuple[Session, bytes]]) -> list[Column]:
-    seen: list[tuple[Any, ...]] = []
+    seen: list[tuple[object, ...]] = []
     for session, key in samples:
         try:
             async for element in _elements(session, key, kind):
@@ -234,7 +234,7 @@ async def _rows_of_key(
     yield row
 
 
-async def _json(session: Session, key: bytes) -> Any:
+async def _json(session: Session, key: bytes) -> object:
     usage, _ = await _weight(session, key, "json")
     if usage > MAX_REPLY_BYTES:
         return TooLong()
@@ -247,7 +247,7 @@ async def _json(session: Session, key: bytes) -> Any:
         return text(value)
 
 
-async def _elements(session: Session, key: bytes, kind: str) -> AsyncIterator[tuple[Any, ...]]:
+async def _elements(session: Session, key: bytes, kind: str) -> AsyncIterator[tuple[object, ...]]:
     """Parts of a key as `_ELEMENTS` names them, a few at a time. Raises `TooLong` before or while it reads what would
     be too much."""
     usage, length = await _weight(session, key, kind)
@@ -255,7 +255,7 @@ async def _elements(session: Session, key: bytes, kind: str) -> AsyncIterator[tu
     if mean > MAX_REPLY_BYTES:
         raise TooLong
     count = max(1, min(_CHUNK, MAX_REPLY_BYTES // 2 // max(1, mean)))
-    place: Any = "-" if kind == "stream" else 0
+    place: object = "-" if kind == "stream" else 0
     while True:
         (reply,) = await session.ask(_piece(key, kind, place, count))
         if isinstance(reply, TooLong):
@@ -318,7 +318,7 @@ def _written(row: Row, binary: set[str], texts: ByteTexts) -> Row:
     return {name: _value(value, name in binary, texts) for name, value in row.items()}
 
 
-def _value(value: Any, is_binary: bool, texts: ByteTexts) -> Any:
+def _value(value: object, is_binary: bool, texts: ByteTexts) -> object:
     """The fields of a stream's entry are texts in any case: their names are no columns."""
     if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
         return members_of((texts.shown(name), texts.shown(item)) for name, item in value)

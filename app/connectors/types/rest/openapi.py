@@ -40,7 +40,7 @@ _BY_FORMAT: Final[dict[str, PortableType]] = {
 }
 
 
-def as_document(answer: Any) -> Document | None:
+def as_document(answer: object) -> Document | None:
     """The answer, if it is an OpenAPI document."""
     if (
         isinstance(answer, dict)
@@ -102,14 +102,14 @@ def _answer_schema(document: Document, item: Document | None) -> Document | None
     return _resolved(document, media.get("schema")) if isinstance(media, dict) else None
 
 
-def _json_of(content: Document) -> Any:
+def _json_of(content: Document) -> object:
     """What is said of the answer in JSON. Some generators write `*/*` for whatever the server sends."""
     by_type = {name.partition(";")[0].strip().lower(): media for name, media in content.items()}
     likely = ("application/json", *(name for name in by_type if name.endswith("+json")), "application/*", "*/*")
     return next((by_type[name] for name in likely if name in by_type), None)
 
 
-def _needs_parameters(document: Document, described: Mapping[str, Any]) -> bool:
+def _needs_parameters(document: Document, described: Mapping[str, object]) -> bool:
     parameters = described.get("parameters")
     found = [_resolved(document, one) for one in parameters] if isinstance(parameters, list) else []
     return any(one is not None and one.get("required") and one.get("in") != "header" for one in found)
@@ -153,7 +153,9 @@ def _properties(document: Document, schema: Document, depth: int = 0) -> tuple[D
     return found, required
 
 
-def _schema_field(document: Document, name: str, schema: Any, position: int, *, is_required: bool) -> DiscoveredField:
+def _schema_field(
+    document: Document, name: str, schema: object, position: int, *, is_required: bool
+) -> DiscoveredField:
     plain, is_nullable = _without_null(document, schema)
     kind, form = _schema_type(plain), plain.get("format")
     portable = BY_JSON_TYPE.get(kind, "json" if plain else "unknown")
@@ -163,7 +165,7 @@ def _schema_field(document: Document, name: str, schema: Any, position: int, *, 
     return DiscoveredField(name, portable, native[:255], is_nullable or not is_required, position)
 
 
-def _without_null(document: Document, schema: Any) -> tuple[Document, bool]:
+def _without_null(document: Document, schema: object) -> tuple[Document, bool]:
     """A schema and whether it allows null, in the ways of OpenAPI 3.0 (`nullable`) and 3.1."""
     plain = _resolved(document, schema) or {}
     variants = plain.get("anyOf") or plain.get("oneOf")
@@ -175,7 +177,7 @@ def _without_null(document: Document, schema: Any) -> tuple[Document, bool]:
     return plain, plain.get("nullable") is True or (isinstance(types, list) and "null" in types)
 
 
-def _schema_type(schema: Mapping[str, Any]) -> str:
+def _schema_type(schema: Mapping[str, object]) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
         solid = [item for item in kind if item != "null"]
@@ -185,7 +187,7 @@ def _schema_type(schema: Mapping[str, Any]) -> str:
     return "object" if "properties" in schema or "allOf" in schema else ""
 
 
-def _resolved(document: Document, schema: Any) -> Document | None:
+def _resolved(document: Document, schema: object) -> Document | None:
     """Follows references inside the document; one that leads out of it is never fetched."""
     for _ in range(16):
         if not isinstance(schema, dict):

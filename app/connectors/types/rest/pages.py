@@ -52,7 +52,7 @@ class _Page(msgspec.Struct, frozen=True):
 
 async def read_rows(fetch: Fetch, url: str, pointer: str | None, paging: Paging, *, size: int, wanted: int) -> Rows:
     """Asks for pages of `size` rows until `wanted` are there, the list or the caps of this module end."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     in_first_page, read_bytes, read_pages, has_more = 0, 0, 0, False
     async for page in _pages(fetch, _first(url, paging, size), pointer, paging):
         rows += page.rows
@@ -103,7 +103,7 @@ async def _pages(fetch: Fetch, first: str, pointer: str | None, paging: Paging) 
         seen.add(url)
 
 
-def content_of(response: Response, pointer: str | None) -> tuple[list[dict[str, Any]], Any]:
+def content_of(response: Response, pointer: str | None) -> tuple[list[dict[str, object]], object]:
     refuse_unless_signed_in(response)
     refuse_unless_ok(response)
     if response.status in _WITHOUT_CONTENT:
@@ -132,7 +132,7 @@ def has_next(response: Response, paging: Paging) -> bool:
     return leads_somewhere(response.json(decode_json), paging.next_pointer or "")
 
 
-def _following(first: str, paging: Paging, page: int, skipped: int, response: Response, answer: Any) -> str | None:
+def _following(first: str, paging: Paging, page: int, skipped: int, response: Response, answer: object) -> str | None:
     """`page` counts from 1 for the second page."""
     if paging.mode == "page":
         return with_query(first, {paging.position_parameter: str(paging.first_page + page)})
@@ -146,7 +146,7 @@ def _following(first: str, paging: Paging, page: int, skipped: int, response: Re
     return None
 
 
-def _at_cursor(first: str, paging: Paging, response: Response, cursor: Any) -> str | None:
+def _at_cursor(first: str, paging: Paging, response: Response, cursor: object) -> str | None:
     """A cursor is a URL, or a value to be sent back; some servers end with one that begins again."""
     if isinstance(cursor, str) and _is_url(first, cursor):
         return _joined(response.url, cursor)

@@ -1,7 +1,6 @@
 """A stored secret is sent only where it was given for."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from app.connectors.contract.identity import destination
 from app.connectors.registry import AnyConnector
@@ -12,8 +11,8 @@ REENTRY = "Where the stored secrets would be sent has changed. Give them again w
 
 def require_reentry(
     connector: AnyConnector,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+    before: Mapping[str, object],
+    after: Mapping[str, object],
     stored: Iterable[str],
     given: Iterable[str],
 ) -> None:

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from app.core.errors import Fault
 from app.core.faults import shown_name
@@ -25,7 +24,7 @@ or more signs and nothing else (stars, dots, bullets, dashes ...), three or more
 such as `<hidden>` in brackets, stars or underscores. A secret that only holds some of these is a secret."""
 
 
-def no_masks(secrets: Mapping[str, Any], path: str) -> Iterator[Fault]:
+def no_masks(secrets: Mapping[str, object], path: str) -> Iterator[Fault]:
     """Rule: none of the secrets is a mask."""
     for place, (name, value) in enumerate(secrets.items(), 1):
         if isinstance(value, str) and _is_mask(value):

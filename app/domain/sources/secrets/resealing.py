@@ -47,7 +47,7 @@ async def count_unopened(session: AsyncSession, ring: KeyRing) -> int:
 async def reseal(parts: Parts, on_batch: Callable[[Resealed], None] = lambda _: None) -> Resealed:
     """Seal what is under another key with the current one. `on_batch` sees the sums after each commit."""
     total = Resealed()
-    after: tuple[Any, ...] = ()
+    after: tuple[object, ...] = ()
     while True:
         async with unit_of_work_of(parts) as work:
             rows = await _next_batch(work.session, parts.key_ring, after)

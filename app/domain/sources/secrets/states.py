@@ -14,16 +14,16 @@ from app.domain.work import UnitOfWork
 States = Mapping[str, Mapping[str, Any]]
 
 
-def states_after(work: UnitOfWork, before: States, given: Values) -> dict[str, Any]:
+def states_after(work: UnitOfWork, before: States, given: Values) -> dict[str, object]:
     """As `SecretState` has them, in JSON. Each time a secret is given its version counts up."""
-    after: dict[str, Any] = {name: state for name, state in before.items() if name not in given}
+    after: dict[str, object] = {name: state for name, state in before.items() if name not in given}
     for name, value in given.items():
         if value is not None:
             after[name] = _state(work, value, before.get(name, {}).get("version", 0) + 1)
     return dict(as_jsonb(after))
 
 
-def _state(work: UnitOfWork, value: Value, version: int) -> dict[str, Any]:
+def _state(work: UnitOfWork, value: Value, version: int) -> dict[str, object]:
     """Moments as the database writes them, with all six places."""
     reference = value.ref if isinstance(value, SecretReference) else None
     return {
