@@ -39,7 +39,7 @@ from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, single_precision
+from app.connectors.values.values import Row, json_safe, single_precision
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._reading() as (file, database):
             cursor = await self._do(database, lambda: database.execute(_COLUMNS, [*self._scope(file), None, None]))
-            rest: list[Any] = []
+            rest: list[Row] = []
             while rows := await self._do(database, lambda: cursor.fetchmany(2000)):
                 *objects, rest = _by_object(rest + rows)
                 for some in slices(objects):
@@ -224,13 +224,13 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
-    def _scope(self, file: LocalFile) -> list[Any]:
+    def _scope(self, file: LocalFile) -> list[object]:
         included = [like_pattern(pattern) for pattern in self.config.include_schemas] or ["%"]
         return [_catalog(file), included, [like_pattern(pattern) for pattern in self.config.exclude_schemas]]
 
     async def _find(self, file: LocalFile, database: DuckDBPyConnection, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
-        rows: list[Any] = []
+        rows: list[Row] = []
         if len(path) == 2 and "\x00" not in "".join(path):
             values = [*self._scope(file), *path]
             rows = await self._do(database, lambda: database.execute(_COLUMNS, values).fetchall())
@@ -347,11 +347,11 @@ ORDER BY t.schema_name, t.table_name, t.kind, c.column_index
 """  # noqa: S608 - no value of anybody is in it
 
 
-def _by_object(rows: Sequence[Any]) -> list[list[Any]]:
+def _by_object(rows: Sequence[Row]) -> list[list[Row]]:
     return [list(columns) for _, columns in groupby(rows, key=lambda row: row[:3])]
 
 
-def _object(rows: Sequence[Any]) -> DiscoveredObject:
+def _object(rows: Sequence[Row]) -> DiscoveredObject:
     schema, name, kind = rows[0][:3]
     columns = [row[3:] for row in rows if row[3] is not None]
     fields = [
@@ -478,12 +478,12 @@ def _expressions(name: str, type: _Type, length: int) -> tuple[str, str]:
     return (f"left({text}, {length})" if type.carrier == "VARCHAR" else name), "NULL"
 
 
-def _values(types: Sequence[_Type], row: Sequence[Any]) -> list[Any]:
+def _values(types: Sequence[_Type], row: Row) -> list[object]:
     pairs = zip(types, row[::2], row[1::2], strict=False)
     return [_read(type, value) if start is None else start for type, value, start in pairs]
 
 
-def _read(type: _Type, value: Any) -> Any:
+def _read(type: _Type, value: Any) -> object:
     """The JSON-safe value. A member of a union does not tell which of them it is, and stays as it came."""
     if value is None:
         return None
@@ -501,11 +501,11 @@ def _read(type: _Type, value: Any) -> Any:
     return reader(value) if reader and isinstance(value, str) else json_safe(value)
 
 
-def _integer(text: str) -> Any:
+def _integer(text: str) -> object:
     return json_safe(int(text)) if len(text) < 20 else text
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> object:
     """What was cut off is no JSON any more and stays text."""
     try:
         return read_json(text)
@@ -546,7 +546,7 @@ def _plain(number: str) -> str:
     return f"0{number}" if number.startswith(".") else number
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "integer": _integer,
     "json": _json,
     "timestamp": _timestamp,

@@ -43,17 +43,20 @@ from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import Row, json_safe
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
     from snowflake.connector.cursor import SnowflakeCursor
+    from snowflake.connector.result_batch import ResultBatch
 
 Auth = Literal["password", "key_pair", "oauth", "programmatic_access_token"]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Url = Annotated[str, Meta(min_length=1, max_length=500)]
 Answer = TypeVar("Answer")
+Options = dict[str, Any]
+"""Of a sign-in, by the connector's own names."""
 
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 
@@ -170,7 +173,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._signed_in() as session:
-            rest: list[Any] = []
+            rest: list[Row] = []
             query = _COLUMNS.format(database=_name(self.config.database), scope=self._scope())
             async for rows in session.chunks(f"{query} {_ORDER}", 2000):
                 *objects, rest = _by_object(rest + rows)
@@ -209,7 +212,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
                     with contextlib.suppress(ConnectorError):
                         await self._do(lambda: connection.close(retry=False), timeout_s=1.0)
 
-    async def _connect(self, options: dict[str, Any]) -> SnowflakeConnection:
+    async def _connect(self, options: Options) -> SnowflakeConnection:
         """The connector says alike of a server that is silent and of one that talks nonsense; only time tells."""
         from snowflake.connector import SnowflakeConnection
 
@@ -221,7 +224,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
                 raise ConnectorError("timeout", f"{self.config.url} did not answer the sign-in in time.") from None
             raise
 
-    def _options(self, origin: Origin, proxy: PinnedProxy) -> dict[str, Any]:
+    def _options(self, origin: Origin, proxy: PinnedProxy) -> Options:
         config = self.config
         way = urlsplit(proxy.url)
         patience = max(1, int(config.read_timeout_s))
@@ -243,7 +246,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
             **_QUIET,
         }
 
-    def _credentials(self) -> dict[str, Any]:
+    def _credentials(self) -> Options:
         secrets = self.secrets
         if self.config.auth == "key_pair":
             return {"authenticator": "SNOWFLAKE_JWT", "private_key": self._private_key()}
@@ -308,7 +311,7 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
 
     async def _find(self, session: _Session, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
-        rows: list[Any] = []
+        rows: list[Row] = []
         if len(path) == 2 and "\x00" not in "".join(path):
             place = f"c.table_schema = {_literal(path[0])} AND c.table_name = {_literal(path[1])}"
             query = _COLUMNS.format(database=_name(self.config.database), scope=f"{self._scope()} AND {place}")
@@ -326,10 +329,10 @@ class _Session:
         self._connection = connection
         self._proxy = proxy
 
-    async def rows(self, query: str) -> list[Any]:
+    async def rows(self, query: str) -> list[Row]:
         return [row async for rows in self.chunks(query, 1000) for row in rows]
 
-    async def chunks(self, query: str, size: int) -> AsyncIterator[list[Any]]:
+    async def chunks(self, query: str, size: int) -> AsyncIterator[list[Row]]:
         cursor: SnowflakeCursor = self._connection.cursor()
         patience = max(1, int(self._connector.config.read_timeout_s))
         await self._connector._do(lambda: cursor.execute(query, timeout=patience))
@@ -346,7 +349,7 @@ class _Session:
             self._proxy.allow(origin.host, origin.port)
 
 
-def _stage(batch: Any) -> Origin | None:
+def _stage(batch: ResultBatch) -> Origin | None:
     remote = batch._remote_chunk_info
     if remote is None:
         return None
@@ -374,7 +377,7 @@ def _trusting(ca_certificate: str | None) -> Iterator[None]:
             os.environ.pop("REQUESTS_CA_BUNDLE", None)
 
 
-_QUIET: Final[Mapping[str, Any]] = {
+_QUIET: Final[Mapping[str, object]] = {
     "application": "data_fusion_hub",
     "platform_detection_timeout_seconds": 0.0,
     "disable_ocsp_checks": True,  # It would ask further hosts over plain HTTP; most CAs answer no longer.
@@ -444,11 +447,11 @@ WHERE {scope}
 _ORDER: Final = "ORDER BY c.table_schema, c.table_name, c.ordinal_position"
 
 
-def _by_object(rows: Sequence[Any]) -> list[list[Any]]:
+def _by_object(rows: Sequence[Row]) -> list[list[Row]]:
     return [list(columns) for _, columns in groupby(rows, key=lambda row: tuple(row[:2]))]
 
 
-def _object(rows: Sequence[Any]) -> DiscoveredObject:
+def _object(rows: Sequence[Row]) -> DiscoveredObject:
     schema, name, kind = rows[0][:3]
     fields = []
     for position, (column, data_type, precision, scale, length, is_nullable) in enumerate((r[3:] for r in rows), 1):
@@ -549,16 +552,16 @@ def _expression(column: DiscoveredField, length: int) -> str:
     return f"LEFT({name}::VARCHAR, {length})"
 
 
-def _value(column: DiscoveredField, value: Any) -> Any:
+def _value(column: DiscoveredField, value: object) -> object:
     reader = _READERS.get(column.type)
     return reader(value) if reader and isinstance(value, str) else json_safe(value)
 
 
-def _binary(digits: str) -> Any:
+def _binary(digits: str) -> object:
     return json_safe(bytes.fromhex(digits))
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> object:
     """What was cut off is no JSON any more and stays text."""
     try:
         return read_json(text)
@@ -578,7 +581,7 @@ def _moment(text: str) -> str:
     return f"{day + 'T' if day else ''}{clock}{(fraction or '').rstrip('0').rstrip('.')}{zone}"
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "integer": lambda text: json_safe(int(text)),
     "binary": _binary,
     "json": _json,

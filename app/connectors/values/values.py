@@ -31,6 +31,8 @@ from app.connectors.values.names import members_of
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
+Row = tuple[Any, ...]
+"""What a driver gives for a row: values of whatever Python types it has for those of its columns."""
 
 
 def json_safe(value: object, depth: int = 0) -> object:

@@ -35,7 +35,9 @@ from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
 
 if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
     from aiokafka.conn import AIOKafkaConnection
+    from aiokafka.protocol.metadata import MetadataResponse
 
 MAX_PREVIEW_BYTES: Final = 8 * 1024 * 1024
 """Fetched for one preview, as the brokers store it."""
@@ -144,7 +146,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
         return is_shown(topic, self.config.include_topics, self.config.exclude_topics)
 
     async def _look_into(self, cluster: Cluster, topic: str) -> Description:
-        sample: list[Any] = []
+        sample: list[ConsumerRecord] = []
         if self.config.sample_messages:
             sample = await cluster.log(topic, MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
         return Description(as_fields(_read(sample, ByteTexts())[0]))
@@ -156,7 +158,7 @@ class Kafka(Connector[KafkaConfig, KafkaSecrets]):
 class Cluster:
     """What a cluster tells of itself. Its brokers are judged and dialled when they are first asked."""
 
-    def __init__(self, dialler: Dialler, metadata: Any) -> None:
+    def __init__(self, dialler: Dialler, metadata: MetadataResponse) -> None:
         self.topics: dict[str, dict[int, int]] = {}
         """Topic to partition to node id; -1 where no broker leads."""
         self.internal: set[str] = set()
@@ -186,7 +188,7 @@ class Cluster:
     def log(self, topic: str, max_bytes: int) -> TopicLog:
         return TopicLog(topic, self.topics[topic], self.ask, max_bytes)
 
-    async def ask(self, node: int, request: Any) -> Any:
+    async def ask(self, node: int, request: object) -> Any:
         connection = await self._connection(node)
         return await self._dialler.ask(connection, request, self._brokers[node])
 
@@ -240,7 +242,7 @@ def _advertised(broker: Server, error: ConnectorError) -> ConnectorError:
 # Messages -------------------------------------------------------------------------------------------------------------
 
 
-def _read(records: Sequence[Any], texts: ByteTexts) -> tuple[list[Facts], list[dict[str, Any]]]:
+def _read(records: Sequence[ConsumerRecord], texts: ByteTexts) -> tuple[list[Facts], list[dict[str, object]]]:
     """Columns and rows of messages. `texts` learns whether the name of a header is no UTF-8."""
     keys = read_bodies("key", [record.key for record in records], with_members=False)
     values = read_bodies("value", [record.value for record in records])
@@ -259,7 +261,7 @@ def _read(records: Sequence[Any], texts: ByteTexts) -> tuple[list[Facts], list[d
     return facts, rows
 
 
-def _envelope(record: Any, texts: ByteTexts) -> dict[str, Any]:
+def _envelope(record: ConsumerRecord, texts: ByteTexts) -> dict[str, object]:
     return {
         "partition": record.partition,
         "offset": json_safe(record.offset),

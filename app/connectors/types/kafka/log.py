@@ -11,10 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from app.connectors.contract.failures import ConnectorError
 
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
+T = TypeVar("T")
+Aborted = Sequence[tuple[int, int]] | None
+"""Producers of transactions that were given up, with the offset at which each of them begins."""
 Ask = Callable[[int, Any], Awaitable[Any]]
 """Node id and request in, the response out. Raises `ConnectorError`."""
 
@@ -64,10 +70,10 @@ class TopicLog:
         self._ask = ask
         self._left = max_bytes
 
-    async def newest(self, count: int) -> list[Any]:
+    async def newest(self, count: int) -> list[ConsumerRecord]:
         """At most `count` of aiokafka's `ConsumerRecord`."""
         tails = await self._tails()
-        found: list[Any] = []
+        found: list[ConsumerRecord] = []
         while len(found) < count:
             while empty := [tail for tail in tails if tail.is_empty]:
                 await self._read(empty, count - len(found))
@@ -128,7 +134,7 @@ class TopicLog:
             for tail in tails:
                 tail.skip_gap()
 
-    def _take(self, tail: Tail, error: int, records: bytes, aborted: Any) -> None:
+    def _take(self, tail: Tail, error: int, records: bytes, aborted: Aborted) -> None:
         if error == _TRIMMED:
             tail.give_up()
             return
@@ -137,8 +143,8 @@ class TopicLog:
         tail.take(records, aborted)
 
 
-def _grouped(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list[Any]]]:
-    groups: dict[int, list[Any]] = {}
+def _grouped(pairs: Iterable[tuple[int, T]]) -> list[tuple[int, list[T]]]:
+    groups: dict[int, list[T]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return list(groups.items())
@@ -149,7 +155,7 @@ class Tail:
 
     def __init__(self, topic: str, number: int, begin: int, end: int) -> None:
         self.number = number
-        self.records: list[Any] = []
+        self.records: list[ConsumerRecord] = []
         """Read and not yet given away, oldest first."""
         self.position = end
         """The next offset to fetch."""
@@ -159,7 +165,7 @@ class Tail:
         self._start = end
         self._width = 1
         self._is_dense = True
-        self._window: deque[Any] = deque()
+        self._window: deque[ConsumerRecord] = deque()
 
     @property
     def is_empty(self) -> bool:
@@ -179,7 +185,7 @@ class Tail:
         self._start = self.position = max(self._begin, self._low - width)
         self._window = deque(maxlen=wanted)
 
-    def take(self, records: bytes, aborted: Any) -> None:
+    def take(self, records: bytes, aborted: Aborted) -> None:
         """Batches come whole: what lies before the window in its first one is kept, too."""
         try:
             self._take(records, aborted)
@@ -188,7 +194,7 @@ class Tail:
         except Exception as error:
             raise _unreadable(error, self._topic) from error
 
-    def _take(self, records: bytes, aborted: Any) -> None:
+    def _take(self, records: bytes, aborted: Aborted) -> None:
         from aiokafka.record.memory_records import MemoryRecords
 
         before = self._window.copy(), self._start
@@ -200,7 +206,7 @@ class Tail:
             self._window, self._start = before
             self._take_all(AnyRecords(records), aborted)
 
-    def _take_all(self, records: Any, aborted: Any) -> None:
+    def _take_all(self, records: Any, aborted: Aborted) -> None:
         from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
         from aiokafka.structs import TopicPartition
 

@@ -20,12 +20,15 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsInt
 from uuid import UUID
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.values.names import members_of
 from app.connectors.values.values import MAX_DEPTH, json_safe
+
+if TYPE_CHECKING:
+    from bson.regex import Regex
 
 MAX_FIELDS: Final = 1_000
 """Of one collection: documents whose keys are data are not a table of a million columns."""
@@ -111,11 +114,11 @@ class FieldTypes:
         )
 
 
-class Document(dict[str, Any]):
+class Document(dict[str, object]):
     """A document as it is decoded. BSON lets a field be there twice, and drivers keep the last one; here they are told
     apart as in the header of a CSV file."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         if name in self:
             name = f"{name}_{len(self) + 1}"
             while name in self:
@@ -145,7 +148,7 @@ def plain(value: object, depth: int = 0) -> object:
 
 
 @lru_cache(maxsize=1)
-def _writers() -> dict[type, Callable[[Any], Any]]:
+def _writers() -> dict[type, Callable[[Any], object]]:
     from bson.code import Code
     from bson.datetime_ms import DatetimeMS
     from bson.dbref import DBRef
@@ -167,7 +170,7 @@ def _writers() -> dict[type, Callable[[Any], Any]]:
     }
 
 
-def _date(value: Any) -> str:
+def _date(value: SupportsInt) -> str:
     try:
         moment = _EPOCH + dt.timedelta(milliseconds=int(value))
     except OverflowError:
@@ -175,7 +178,7 @@ def _date(value: Any) -> str:
     return f"{moment.isoformat(timespec='milliseconds').removesuffix('.000')}Z"
 
 
-def _regex(value: Any) -> str:
+def _regex(value: Regex[str] | Regex[bytes]) -> str:
     pattern = value.pattern if isinstance(value.pattern, str) else value.pattern.decode("utf-8", "backslashreplace")
     flags = {"i": re.I, "l": re.L, "m": re.M, "s": re.S, "u": re.U, "x": re.X}
     return f"/{pattern}/{''.join(letter for letter, flag in flags.items() if value.flags & flag)}"

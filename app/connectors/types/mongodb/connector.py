@@ -13,10 +13,10 @@ types only.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast
 
 from msgspec import Meta, Struct
 
@@ -45,6 +45,10 @@ from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
+T = TypeVar("T")
+Info = dict[str, Any]
+"""A document: its values are of whatever types BSON has."""
+
 if TYPE_CHECKING:
     import ssl
 
@@ -52,8 +56,7 @@ if TYPE_CHECKING:
     from pymongo import AsyncMongoClient
     from pymongo.errors import OperationFailure
 
-    Client = AsyncMongoClient[dict[str, Any]]
-    Info = dict[str, Any]
+    Client = AsyncMongoClient[Info]
 
 Mechanism = Literal["default", "SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN"]
 Pattern = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -279,7 +282,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
 
         config = self.config
         host = f"[{member.address}]" if ":" in member.address else member.address
-        options: dict[str, Any] = {
+        options: Info = {
             "directConnection": True,
             "readPreference": "secondaryPreferred",
             "appname": "data-fusion-hub",
@@ -309,7 +312,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         finally:
             await client.close()
 
-    def _credentials(self) -> dict[str, Any]:
+    def _credentials(self) -> Info:
         config, password = self.config, self.secrets.password
         if config.username is not None and password is None and config.auth_mechanism != "MONGODB-X509":
             raise ConnectorError("authentication_failed", f"There is no password for {config.username}.")
@@ -331,7 +334,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
             except Exception as error:
                 raise self._explain(error) from error
 
-    async def _asked(self, answer: Awaitable[Any]) -> Any:
+    async def _asked(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
         except (ConnectorError, MemoryError):
@@ -416,7 +419,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
         they may read."""
         from pymongo.errors import OperationFailure
 
-        options: dict[str, Any] = {"maxTimeMS": self._max_time_ms}
+        options: Info = {"maxTimeMS": self._max_time_ms}
         if name is not None:
             options["filter"] = {"name": name}
         listing = partial(client[database].cursor_command, "listCollections", codec_options=_any_names(), **options)
@@ -454,9 +457,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
             await self._sample(client, found, types, wanted, {"hint": {"$natural": -1}})
         return types
 
-    async def _sample(
-        self, client: Client, found: Found, types: FieldTypes, documents: int, options: dict[str, Any]
-    ) -> None:
+    async def _sample(self, client: Client, found: Found, types: FieldTypes, documents: int, options: Info) -> None:
         pipeline = [{"$limit": documents}, types_stage()]
         collection = client[found.path[0]].get_collection(found.path[1], codec_options=_any_names())
         cursor = await collection.aggregate(pipeline, maxTimeMS=self._max_time_ms, **options)
@@ -465,13 +466,13 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
 
     async def _documents(
         self, client: Client, found: Found, projection: dict[str, int] | None, limit: int, texts: ByteTexts
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncIterator[Info]:
         """Decoded one by one out of the server's batches, which are of 16 MB at most."""
         import bson
         from bson.binary import UuidRepresentation
         from bson.codec_options import CodecOptions, DatetimeConversion
 
-        options: CodecOptions[dict[str, Any]] = CodecOptions(
+        options: CodecOptions[Info] = CodecOptions(
             document_class=Document,
             tz_aware=True,
             uuid_representation=UuidRepresentation.STANDARD,
@@ -486,7 +487,7 @@ class Mongodb(Connector[MongodbConfig, MongodbSecrets]):
                 yield document
 
 
-def _any_names() -> CodecOptions[dict[str, Any]]:
+def _any_names() -> CodecOptions[Info]:
     """For answers that hold names of things: one that is no UTF-8 hides no others."""
     from bson.codec_options import CodecOptions
 
@@ -500,7 +501,7 @@ class Found(Struct, frozen=True):
     kind: str
 
 
-def _product(info: dict[str, Any]) -> dict[str, str]:
+def _product(info: Info) -> dict[str, str]:
     """Of `buildInfo`: servers that merely speak the protocol say so beside the version that they stand for."""
     for key, product in (("secantusVersion", "SecantusDB"), ("ferretdb", "FerretDB")):
         if key in info:
@@ -508,7 +509,7 @@ def _product(info: dict[str, Any]) -> dict[str, str]:
     return {"product": "MongoDB", "version": str(info.get("version", ""))}
 
 
-def _kind(info: Mapping[str, Any]) -> str:
+def _kind(info: Info) -> str:
     if info.get("type") == "view":
         return "view"
     options = info.get("options") or {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PortableType
+from app.connectors.values.values import Row
 
 _KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
 
@@ -57,7 +58,7 @@ class Catalog:
         self._tables: dict[tuple[str, str], _Table] = {}
         self._last_part = "0"
 
-    def add(self, row: Sequence[Any]) -> Iterator[DiscoveredObject]:
+    def add(self, row: Row) -> Iterator[DiscoveredObject]:
         """What is complete by now."""
         schema, name, part, _, item, kind, data_type, native, nullable = row
         if part == "0" != self._last_part:

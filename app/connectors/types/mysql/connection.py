@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from app.connectors.contract.failures import ConnectorError
+
+if TYPE_CHECKING:
+    from asyncmy.cursors import Cursor
 
 _FAREWELL_S: Final = 0.2
 
@@ -25,8 +28,29 @@ _ANSWERS_TO_CHALLENGES: Final = frozenset({b"mysql_native_password", b"caching_s
 _CLEARTEXT: Final = frozenset({b"mysql_clear_password", b"dialog"})
 
 
+class StagedConnection(Protocol):
+    """What is used of a connection whose stages of signing in can be waited for."""
+
+    greeted: asyncio.Event
+    encrypted: asyncio.Event
+    is_plain: bool
+    tls_version: str
+
+    async def connect(self) -> None: ...
+
+    async def query(self, sql: str) -> object: ...
+
+    def cursor(self, cursor: type[Cursor] | None = None) -> Any: ...
+
+    async def select_db(self, db: str) -> None: ...
+
+    async def ensure_closed(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @asynccontextmanager
-async def under_way(connection: Any) -> AsyncIterator[asyncio.Task[Any]]:
+async def under_way(connection: StagedConnection) -> AsyncIterator[asyncio.Task[object]]:
     signing_in = asyncio.create_task(connection.connect())
     try:
         yield signing_in
@@ -40,13 +64,13 @@ async def under_way(connection: Any) -> AsyncIterator[asyncio.Task[Any]]:
 
 
 @cache
-def connection_class() -> Any:
+def connection_class() -> Callable[..., StagedConnection]:
     """asyncmy's connection, with what it lacks: TLS is chosen after the greeting, stages can be waited for, and no
     server talks the password out of it."""
     from asyncmy.connection import Connection
     from asyncmy.constants.CLIENT import SSL
 
-    class StagedConnection(Connection):
+    class Staged(Connection):
         _host: str
         _auth_plugin_name: str
         _client_flag: int
@@ -63,7 +87,7 @@ def connection_class() -> Any:
             make_tls: Callable[[], ssl.SSLContext] | None,
             needs_tls: bool,
             allow_cleartext_password: bool,
-            **options: Any,
+            **options: object,
         ) -> None:
             super().__init__(**options)  # type: ignore[no-untyped-call]
             self.greeted = asyncio.Event()
@@ -116,7 +140,7 @@ def connection_class() -> Any:
         def _unsupported(self) -> ConnectorError:
             return ConnectorError("unsupported", f"{self._host} asks for a way to sign in that is not supported.")
 
-        async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        async def _process_auth(self, plugin_name: bytes, auth_packet: object) -> object:
             """A server asks for another way to sign in than the one that was tried."""
             wanted = bytes(plugin_name)
             if wanted in _CLEARTEXT and self._secure and not self._allow_cleartext_password:
@@ -133,4 +157,6 @@ def connection_class() -> Any:
                 raise ConnectorError("unsupported", f"{self._host} asks for ed25519, which needs the package PyNaCl.")
             return await super()._process_auth(plugin_name, auth_packet)  # type: ignore[misc]
 
-    return StagedConnection
+    staged: Any = Staged  # asyncmy's own types are those of half of it
+    made: Callable[..., StagedConnection] = staged
+    return made

@@ -14,7 +14,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -50,13 +50,17 @@ from app.connectors.types.mysql.catalog import (
     catalog_query,
     word,
 )
-from app.connectors.types.mysql.connection import NO_KEY, connection_class, under_way
+from app.connectors.types.mysql.connection import NO_KEY, StagedConnection, connection_class, under_way
 from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe, single_precision
+from app.connectors.values.values import Row, json_safe, single_precision
 from app.connectors.values.wildcards import like_pattern
+
+if TYPE_CHECKING:
+    import socket
+
 
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=64)]
 _Answer = TypeVar("_Answer")
@@ -165,7 +169,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
     # Connecting -------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _signed_in(self, steps: Steps) -> AsyncIterator[Any]:
+    async def _signed_in(self, steps: Steps) -> AsyncIterator[StagedConnection]:
         """Steps resolve to authenticate, all on the connection that is given."""
         config = self.config
         with steps.step("resolve", f"{config.host} is known."):
@@ -190,7 +194,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             self._is_signed_in = True
             yield connection
 
-    def _connection(self, sock: Any) -> Any:
+    def _connection(self, sock: socket.socket) -> StagedConnection:
         config = self.config
         return connection_class()(
             make_tls=None if config.tls_mode == "disable" else lambda: config.tls_context(config.host, self.secrets),
@@ -215,11 +219,11 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
         else:
             steps.skip("tls", "The server offers no TLS; the connection is not encrypted.")
 
-    async def _greeted(self, connection: Any, signing_in: asyncio.Task[Any]) -> None:
+    async def _greeted(self, connection: StagedConnection, signing_in: asyncio.Task[object]) -> None:
         with self._explained():
             await self._until(connection.greeted, signing_in)
 
-    async def _until(self, stage: asyncio.Event | None, signing_in: asyncio.Task[Any]) -> None:
+    async def _until(self, stage: asyncio.Event | None, signing_in: asyncio.Task[object]) -> None:
         """Waits for a stage of signing in, or for its end. Raises what ended it before the stage was reached."""
         waiting = {asyncio.create_task(stage.wait())} if stage else set()
         try:
@@ -235,19 +239,19 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             signing_in.result()
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Any]:
+    async def _reading(self) -> AsyncIterator[StagedConnection]:
         async with self._signed_in(Steps()) as connection:
             with self._explained():
                 yield connection
 
-    async def _prepare(self, connection: Any) -> None:
+    async def _prepare(self, connection: StagedConnection) -> None:
         """Makes the session read only, and alike on every server."""
         for statement in _SESSION:
             await self._patiently(connection.query(statement))
         for statement in (*_ALL_THAT_THERE_IS, *_time_limits(self.config.statement_timeout_s)):
             await self._try(connection, statement)
 
-    async def _try(self, connection: Any, statement: str) -> None:
+    async def _try(self, connection: StagedConnection, statement: str) -> None:
         """MySQL and MariaDB have variables of their own each, and do not know the other's."""
         from asyncmy.errors import Error
 
@@ -310,15 +314,15 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
-    async def _rows(self, connection: Any, query: str) -> Sequence[Sequence[Any]]:
+    async def _rows(self, connection: StagedConnection, query: str) -> Sequence[Row]:
         async with connection.cursor() as cursor:
             await self._patiently(cursor.execute(query))
-            rows: Sequence[Sequence[Any]] = await cursor.fetchall()
+            rows: Sequence[Row] = await cursor.fetchall()
             return rows
 
     async def _streamed(
-        self, connection: Any, query: str, rows_at_once: int = _ROWS_AT_ONCE
-    ) -> AsyncIterator[Sequence[Any]]:
+        self, connection: StagedConnection, query: str, rows_at_once: int = _ROWS_AT_ONCE
+    ) -> AsyncIterator[Row]:
         """Rows as they come. Who does not take all of them has to close the connection."""
         from asyncmy.cursors import SSCursor
 
@@ -328,7 +332,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             for row in rows:
                 yield row
 
-    async def _find(self, connection: Any, path: Sequence[str]) -> DiscoveredObject:
+    async def _find(self, connection: StagedConnection, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not. The server may
         take `A` for `a`; the path decides."""
         found = None
@@ -339,7 +343,7 @@ class Mysql(Connector[MysqlConfig, MysqlSecrets]):
             raise ConnectorError("not_found", "There is no such table or view.")
         return found
 
-    async def _objects(self, connection: Any, path: Sequence[str]) -> AsyncIterator[DiscoveredObject]:
+    async def _objects(self, connection: StagedConnection, path: Sequence[str]) -> AsyncIterator[DiscoveredObject]:
         """All tables and views, or those at the path."""
         (has_checks,) = await self._rows(connection, TELLS_TABLES_OF_CHECKS)
         scope = self._scope() + "".join(
@@ -470,7 +474,7 @@ def _expression(column: DiscoveredField, length: int) -> str:
     return name
 
 
-def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRequest, texts: ByteTexts) -> Any:
+def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRequest, texts: ByteTexts) -> object:
     """A column's text as the JSON-safe value that it stands for."""
     if cell is None:
         return None
@@ -485,7 +489,7 @@ def _value(column: DiscoveredField, cell: str | bytes | None, request: PreviewRe
     return reader(text) if reader else text
 
 
-def _nested(text: str, request: PreviewRequest) -> Any:
+def _nested(text: str, request: PreviewRequest) -> object:
     """What was cut off is no JSON any more and stays text."""
     if len(text) > request.max_value_bytes:
         return text
@@ -495,7 +499,7 @@ def _nested(text: str, request: PreviewRequest) -> Any:
         return text
 
 
-def _boolean(text: str) -> Any:
+def _boolean(text: str) -> object:
     return bool(int(text)) if text in {"0", "1"} else json_safe(int(text))
 
 
@@ -504,7 +508,7 @@ def _timestamp(text: str) -> str:
     return text if "-00" in text[:10] else text.replace(" ", "T")
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "boolean": _boolean,
     "integer": lambda text: json_safe(int(text)),
     "number": lambda text: json_safe(float(text)),

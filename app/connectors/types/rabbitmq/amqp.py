@@ -30,6 +30,8 @@ from app.connectors.values.names import members_of
 
 if TYPE_CHECKING:
     import aiormq
+    from aiormq.abc import AbstractChannel, DeliveredMessage
+    from pamqp.common import FieldTable
 
     from app.core.egress import Pinned
 
@@ -281,7 +283,7 @@ def take_texts_as_they_are() -> None:
         end = 1 + content[0]
         return end, with_bad_bytes(content[1:end])
 
-    def table(content: bytes) -> tuple[int, dict[str, Any]]:
+    def table(content: bytes) -> tuple[int, FieldTable]:
         place, end = 4, 4 + int.from_bytes(content[:4], "big")
         if end > len(content):
             raise ValueError("A table ends before what is in it.")
@@ -297,7 +299,7 @@ def take_texts_as_they_are() -> None:
     decode.TABLE_MAPPING[b"F"] = table
 
 
-async def _closed(what: Any) -> None:
+async def _closed(what: aiormq.Connection | AbstractChannel) -> None:
     """Says good-bye to a connection or a channel, and does not wait for an answer that does not come."""
     with suppress(Exception):
         async with asyncio.timeout(1):
@@ -323,7 +325,7 @@ class StreamEnd:
         self._queue = queue
         self._left = max_bytes
 
-    async def newest(self, count: int) -> list[object]:
+    async def newest(self, count: int) -> list[DeliveredMessage]:
         """At most `count` of aiormq's `DeliveredMessage`. Raises `ConnectorError`."""
         try:
             return await self._newest(count)
@@ -332,7 +334,7 @@ class StreamEnd:
         except Exception as error:
             raise self._amqp.explain(error) from error
 
-    async def _newest(self, count: int) -> list[object]:
+    async def _newest(self, count: int) -> list[DeliveredMessage]:
         found = await self._last_chunk(count) if count else []
         if not found or len(found) == count or self.is_cut:
             return found
@@ -347,9 +349,9 @@ class StreamEnd:
             low, width = start, width * _WIDER
         return found
 
-    async def _last_chunk(self, count: int) -> list[Any]:
+    async def _last_chunk(self, count: int) -> list[DeliveredMessage]:
         """The newest of it; an older part of it where the bytes end before it does."""
-        messages: deque[Any] = deque(maxlen=count)
+        messages: deque[DeliveredMessage] = deque(maxlen=count)
         async with self._consuming("last", _PREFETCH) as deliveries:
             message = await deliveries.first()
             while message is not None:
@@ -361,9 +363,9 @@ class StreamEnd:
                 message = await deliveries.at_hand()
         return list(reversed(messages))
 
-    async def _window(self, start: int | str, end: int | None, width: int) -> list[Any]:
+    async def _window(self, start: int | str, end: int | None, width: int) -> list[DeliveredMessage]:
         """The messages from an offset on to before another, in their order; what goes beyond the bytes is none."""
-        messages: list[Any] = []
+        messages: list[DeliveredMessage] = []
         async with self._consuming(start, min(width, _PREFETCH)) as deliveries:
             while len(messages) < width:
                 message = await deliveries.next()
@@ -394,20 +396,21 @@ class StreamEnd:
 class Deliveries:
     """What a consumer is sent. To take a message asks for one more."""
 
-    def __init__(self, channel: Any, prefetch: int, timeout_s: float) -> None:
-        self.arrived: asyncio.Queue[Any] = asyncio.Queue()
+    def __init__(self, channel: AbstractChannel, prefetch: int, timeout_s: float) -> None:
+        self.arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         self._channel = channel
         self._prefetch = prefetch
         self._timeout_s = timeout_s
 
-    async def next(self) -> Any:
+    async def next(self) -> DeliveredMessage:
         """Raises `TimeoutError`."""
         async with asyncio.timeout(self._timeout_s):
             message = await self.arrived.get()
+        assert message.delivery_tag is not None
         await self._channel.basic_ack(message.delivery_tag, wait=False)
         return message
 
-    async def first(self) -> Any:
+    async def first(self) -> DeliveredMessage | None:
         """None for an empty stream, which is one that says nothing for a while."""
         try:
             async with asyncio.timeout(min(_QUIET_S, self._timeout_s)):
@@ -415,7 +418,7 @@ class Deliveries:
         except TimeoutError:
             return None
 
-    async def at_hand(self) -> Any:
+    async def at_hand(self) -> DeliveredMessage | None:
         """None at the end of the stream."""
         if self.arrived.empty():
             await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=self._timeout_s)
@@ -423,5 +426,6 @@ class Deliveries:
         return None if self.arrived.empty() else await self.next()
 
 
-def offset_of(message: Any) -> int:
-    return int((message.header.properties.headers or {}).get(OFFSET, 0))
+def offset_of(message: DeliveredMessage) -> int:
+    offset = (message.header.properties.headers or {}).get(OFFSET)
+    return offset if isinstance(offset, int) else 0

@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -39,11 +39,17 @@ from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import is_shown
 
+if TYPE_CHECKING:
+    import aiormq
+    from aiormq.abc import DeliveredMessage
+
 MAX_PREVIEW_BYTES: Final = 8 * 1024 * 1024
 """Of the bodies that are read for one preview."""
 MAX_SAMPLE_BYTES: Final = 512 * 1024
 """Of the bodies that are read of one stream for its fields."""
 Kind = Literal["queues", "exchanges"]
+Item = dict[str, Any]
+"""A queue or an exchange, as the management API tells of it."""
 _KINDS: Final[dict[str, Kind]] = {"queues": "queues", "exchanges": "exchanges"}
 """The outer names of paths, and what the management API calls them."""
 _COLUMNS: Final = "name,type,exclusive,internal"
@@ -149,7 +155,7 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
 
     # Queues and exchanges ---------------------------------------------------------------------------------------------
 
-    def _shows(self, item: Mapping[str, Any]) -> bool:
+    def _shows(self, item: Item) -> bool:
         """Not what belongs to one connection, and not what the broker names by itself (AMQP 0-9-1, section 2.1.4)."""
         name = item["name"]
         if not name or name.startswith("amq.") or item.get("exclusive") or item.get("internal"):
@@ -157,12 +163,12 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
         return is_shown(name, self.config.include_names, self.config.exclude_names)
 
     async def _described(
-        self, describer: Describer, kind: Kind, item: Mapping[str, Any], streams: Streams | None
+        self, describer: Describer, kind: Kind, item: Item, streams: Streams | None
     ) -> DiscoveredObject:
         called = _called(kind, item)
 
         async def look() -> Description:
-            sample: list[Any] = []
+            sample: list[DeliveredMessage] = []
             if called == "stream" and streams is not None:
                 sample = await streams.end(item["name"], MAX_SAMPLE_BYTES).newest(self.config.sample_messages)
             return Description(_fields(sample, called))
@@ -170,7 +176,7 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
         return await describer.describe((kind, item["name"]), called, look, _fields([], called))
 
     async def _refuse_unless_stream(self, path: Sequence[str]) -> None:
-        item: Mapping[str, Any] | None = None
+        item: Item | None = None
         kind = _KINDS.get(path[0]) if len(path) == 2 else None
         if kind is not None:
             async with self._client() as client:
@@ -186,7 +192,7 @@ class Rabbitmq(Connector[RabbitmqConfig, RabbitmqSecrets]):
             )
 
 
-def _called(kind: Kind, item: Mapping[str, Any]) -> str:
+def _called(kind: Kind, item: Item) -> str:
     if kind == "exchanges":
         return "exchange"
     return "stream" if item.get("type") == "stream" else "queue"
@@ -203,7 +209,7 @@ class Management:
         self._client = client
         self._config = config
 
-    async def pages(self, kind: Kind) -> AsyncIterator[list[dict[str, Any]]]:
+    async def pages(self, kind: Kind) -> AsyncIterator[list[Item]]:
         number = 1
         while True:
             items, count = await self.page(kind, number, _PAGE)
@@ -212,7 +218,7 @@ class Management:
                 return
             number += 1
 
-    async def page(self, kind: Kind, number: int, size: int) -> tuple[list[dict[str, Any]], int]:
+    async def page(self, kind: Kind, number: int, size: int) -> tuple[list[Item], int]:
         """Items, and the number of pages."""
         query = {"page": str(number), "page_size": str(size), "sort": "name", "columns": _COLUMNS}
         response = await self._get(f"/api/{kind}/{_part(self._config.virtual_host)}?{urlencode(query)}")
@@ -225,7 +231,7 @@ class Management:
         items = [item for item in answer["items"] if isinstance(item, dict) and isinstance(item.get("name"), str)]
         return items, count
 
-    async def find(self, kind: Kind, name: str) -> dict[str, Any] | None:
+    async def find(self, kind: Kind, name: str) -> Item | None:
         """None for a name that there is not."""
         if not name:
             return None
@@ -277,17 +283,19 @@ class Streams(Struct, frozen=True):
     """A connection to read streams by."""
 
     amqp: Amqp
-    connection: Any
+    connection: aiormq.Connection
 
     def end(self, queue: str, max_bytes: int) -> StreamEnd:
         return StreamEnd(self.amqp, self.connection, queue, max_bytes)
 
 
-def _fields(sample: Sequence[Any], called: str) -> Sequence[DiscoveredField]:
+def _fields(sample: Sequence[DeliveredMessage], called: str) -> Sequence[DiscoveredField]:
     return as_fields(_read(sample, ByteTexts(), is_stream=called == "stream")[0])
 
 
-def _read(messages: Sequence[Any], texts: ByteTexts, *, is_stream: bool) -> tuple[list[Facts], list[dict[str, Any]]]:
+def _read(
+    messages: Sequence[DeliveredMessage], texts: ByteTexts, *, is_stream: bool
+) -> tuple[list[Facts], list[dict[str, object]]]:
     """Columns and rows of messages; only streams number them. `texts` learns whether what should be a text is none."""
     payloads = read_bodies("payload", [bytes(message.body) for message in messages])
     facts: list[Facts] = [("offset", "integer", "long", False)] if is_stream else []
@@ -301,7 +309,7 @@ def _read(messages: Sequence[Any], texts: ByteTexts, *, is_stream: bool) -> tupl
     return facts, [{**_envelope(it, texts), **values} for it, values in zip(messages, payloads.values, strict=True)]
 
 
-def _envelope(message: Any, texts: ByteTexts) -> dict[str, Any]:
+def _envelope(message: DeliveredMessage, texts: ByteTexts) -> dict[str, object]:
     properties = message.header.properties
     found = {"type" if name == "message_type" else name: getattr(properties, name) for name in _PROPERTIES}
     headers = {name: value for name, value in (properties.headers or {}).items() if name != OFFSET}
@@ -314,7 +322,7 @@ def _envelope(message: Any, texts: ByteTexts) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any, texts: ByteTexts) -> Any:
+def _shown(value: object, texts: ByteTexts) -> object:
     """Long strings come as bytes where they are no UTF-8; byte arrays, as `bytearray`, were never to be texts."""
     if isinstance(value, bytes):
         return texts.shown(value)
@@ -325,7 +333,7 @@ def _shown(value: Any, texts: ByteTexts) -> Any:
     return [_shown(item, texts) for item in value] if isinstance(value, list) else value
 
 
-def _about(properties: Mapping[str, Any]) -> dict[str, str]:
+def _about(properties: Mapping[str, object]) -> dict[str, str]:
     """What the server says of itself, if it is what a name and a version look like."""
     found = {name: str(properties.get(name, "")) for name in ("product", "version")}
     return {name: text for name, text in found.items() if re.fullmatch(r"[\w .+~-]{1,40}", text)}
