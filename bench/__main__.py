@@ -12,7 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.core import embedded
-from bench import before_after, bodies, contestants, discovery, footprint, growth, load, page, scheduler, seeding, works
+from bench import (
+    before_after,
+    bodies,
+    bulk,
+    contestants,
+    discovery,
+    footprint,
+    growth,
+    load,
+    page,
+    scheduler,
+    seeding,
+    works,
+)
 from bench import sessions as session_crowds
 from bench.contestants import Server
 from bench.page import Findings
@@ -53,6 +66,7 @@ PARTS: Mapping[str, Part] = {
     "read": _beside_others(works.reads),
     "identity": _beside_others(works.identity),
     "write": _beside_others(works.writes),
+    "bulk": lambda bench, _: Findings(bulk.measure(bench)),
     "login": _beside_others(works.logins),
     "mixed": _beside_others(works.reads_beside_logins),
     "sessions": lambda bench, given: Findings(session_crowds.sessions(bench, given.sessions)),

@@ -10,6 +10,7 @@ TITLES: Mapping[str, str] = {
     "read": "Reads: by id, lists, unchanged",
     "identity": "Identity",
     "write": "Writes",
+    "bulk": "Bulks",
     "login": "Logins",
     "mixed": "Reads beside logins",
     "sessions": "Sessions",
