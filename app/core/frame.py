@@ -107,6 +107,7 @@ class Frame:
                 exchange.at_end()
             self._observe(exchange)
             unbind(token)
+            del scope["hub.exchange"]  # or else the two would keep each other until the collector comes by
 
     def hurry(self) -> None:
         """The process was told to end: what is not done soon is answered all the same, before it is killed."""

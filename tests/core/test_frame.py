@@ -1,6 +1,7 @@
 """The frame around an application that misbehaves: an answer in the error shape whatever happens below, once and in time."""
 
 import asyncio
+import gc
 from typing import Any
 
 import msgspec
@@ -190,3 +191,27 @@ async def test_what_is_not_http_passes() -> None:
     frame = Frame(app, FrameConfig(timeout_s=1), observe=lambda _: None)
     await frame({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+async def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Exchange.of(scope)
+        await start(send)
+        await send({"type": "http.response.body", "body": b"{}", "more_body": False})
+
+    frame = Frame(app, FrameConfig(timeout_s=5), observe=lambda exchange: None)
+
+    async def discard(message: Any) -> None:
+        pass
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            await asyncio.create_task(frame(scope_of("/x"), receive, discard))
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
