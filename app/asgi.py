@@ -54,7 +54,7 @@ def create_app(parts: Parts) -> Litestar:
     app = Litestar(
         route_handlers=ROUTES,
         request_class=HubRequest,
-        middleware=[Gate()],
+        middleware=[Gate],
         dependencies={"work": Provide(unit_of_work)},
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],

@@ -4,71 +4,106 @@ JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `
 nothing is closed to all, and `check_routes` stops the start over it.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Awaitable, Iterable
 from uuid import UUID
 
 from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
-from litestar.middleware import ASGIMiddleware
+from litestar.middleware._internal.exceptions import ExceptionHandlerMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
-from app.core.security import Access, Principal, bearer_token
+from app.core.security import Access, Claims, Principal, bearer_token
+from app.domain.auth.principals import Signed
 from app.domain.parts import Parts
 
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-class Gate(ASGIMiddleware):
+
+class Gate:
     """Authentication and the route's demand, in front of every handler but those that answer OPTIONS.
 
     A handler finds who asks as `request.principal`, and by Litestar's own name as `request.user`.
+
+    It is what Litestar calls a middleware without its base class, which puts two coroutines around each request: this
+    one puts none, as long as who asks is in memory.
     """
 
-    scopes = (ScopeType.HTTP,)
+    __slots__ = ("app",)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        # Litestar puts another handler of errors below its middleware, for what a middleware does to answers that pass
+        # it. This one does nothing to them, and whatever is raised below it is answered above it in the same way.
+        self.app = app.app if isinstance(app, ExceptionHandlerMiddleware) else app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Raises Unauthenticated, Forbidden, NotFound for one thing that the caller may not see, or BadRequest for
         query parameters where the route takes none. Raises Unavailable on a schema that is not this release's."""
+        if scope["type"] != ScopeType.HTTP:
+            return self.app(scope, receive, send)
         _refuse_other_spellings(scope)
         access: Access | None = scope["route_handler"].opt.get("access")
-        if access is not None:
-            await self._admit(scope, access)
-        elif scope.get("method") != "OPTIONS":
-            raise InternalError
-        await next_app(scope, receive, send)
-
-    async def _admit(self, scope: Scope, access: Access) -> None:
-        exchange = Exchange.of(scope)
+        if access is None:
+            if scope["method"] != "OPTIONS":
+                raise InternalError
+            return self.app(scope, receive, send)
         parts: Parts = scope["litestar_app"].state.parts
         if parts.schema.problem is not None and access.needs_database:
             raise Unavailable(code=parts.schema.problem.code)
+        signed = None
         if not access.is_open:
-            scope["user"] = principal = await authenticate(parts, exchange)
-            if access.permission is not None and access.permission not in principal.permissions:
-                raise _refusal(exchange, principal, access.permission)
-        if scope["query_string"] and not access.takes_query:
-            raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
-        if access.takes_form:
-            require_form(exchange.header(b"content-type"))
+            claims = parts.tokens.verify(bearer_token(Exchange.of(scope).headers.get(b"authorization")))
+            signed = parts.principals.in_memory(claims)
+            if signed is None:
+                return self._load_and_pass(claims, access, scope, receive, send)
+        _admit(scope, access, signed)
+        return self.app(scope, receive, send)
+
+    async def _load_and_pass(self, claims: Claims, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
+        parts: Parts = scope["litestar_app"].state.parts
+        _admit(scope, access, await parts.principals.of(claims))
+        await self.app(scope, receive, send)
 
 
-async def authenticate(parts: Parts, exchange: Exchange) -> Principal:
-    """The principal of a live session, set on the exchange. Raises Unauthenticated."""
-    claims = parts.tokens.verify(bearer_token(exchange.headers.get(b"authorization")))
-    exchange.signed = signed = await parts.principals.of(claims)
-    exchange.principal = signed.principal
-    return signed.principal
+def _admit(scope: Scope, access: Access, signed: Signed | None) -> None:
+    """What the route demands. `signed` is who asks, wherever the route is not open to all."""
+    exchange = Exchange.of(scope)
+    if signed is not None:
+        exchange.signed = signed
+        exchange.principal = scope["user"] = principal = signed.principal
+        if access.permission is not None and access.permission not in principal.permissions:
+            raise _refusal(exchange, principal, access.permission)
+    if scope["query_string"] and not access.takes_query:
+        raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
+    if access.takes_form:
+        require_form(exchange.header(b"content-type"))
 
 
 def _refuse_other_spellings(scope: Scope) -> None:
     """Raises NotFound for an id in capitals, in braces, without dashes or as a URN, all of which the router takes: what
     has several paths has several places in caches, logs, limits and records.
     """
-    ids = [str(value) for value in scope["path_params"].values() if isinstance(value, UUID)]
-    if ids and [part for part in scope["path"].split("/") if part in ids] != ids:
-        raise NotFound
+    if scope["path_params"]:
+        parts = scope["path"].split("/")
+        for at in _PLACES_OF_IDS.get(scope["path_template"]) or _find_ids(scope):
+            if _CANONICAL.fullmatch(parts[at]) is None:
+                raise NotFound
+
+
+_PLACES_OF_IDS: dict[str, tuple[int, ...]] = {}
+"""By path template, which parts of such a path are ids."""
+
+
+def _find_ids(scope: Scope) -> tuple[int, ...]:
+    template, values = scope["path_template"], scope["path_params"]
+    ids = {f"{{{name}}}" for name, value in values.items() if isinstance(value, UUID)}
+    found = tuple(at for at, part in enumerate(template.split("/")) if part in ids)
+    _PLACES_OF_IDS[template] = found
+    return found
 
 
 def _refusal(exchange: Exchange, principal: Principal, permission: str) -> HubError:

@@ -150,16 +150,19 @@ class Principals:
 
         Raises Unauthenticated where the session, its user or its tenant has ended.
         """
-        if self._listener.is_proven_alive:
-            known = self._find(claims)
-            if known is not None:
-                return known
+        known = self.in_memory(claims)
+        if known is not None:
+            return known
         epoch = self._epoch
         marks = [self._mark(row_id) for row_id in (claims.sid, claims.sub, claims.tid)]
         loaded = await self._load(claims)
         if epoch == self._epoch and not any(mark.has_changed for mark in marks) and self._listener.is_proven_alive:
             self._keep(loaded)
         return loaded
+
+    def in_memory(self, claims: Claims) -> Signed | None:
+        """The session's principal, where it is known without asking the database."""
+        return self._find(claims) if self._listener.is_proven_alive else None
 
     def _find(self, claims: Claims) -> Signed | None:
         signed, marks = self._kept.get(claims.sid, (None, ()))
