@@ -7,14 +7,20 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from app.connectors.contract.config import NoSecrets
 from app.connectors.contract.failures import Code, ConnectorError
-from app.connectors.contract.objects import DiscoveredField, DiscoveredObject
+from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PreviewRequest
+from app.connectors.types.clickhouse import _object as clickhouse_object
 from app.connectors.types.delta_lake.connector import DeltaLake, DeltaLakeConfig, DeltaLakeSecrets
+from app.connectors.types.duckdb import Duckdb, DuckdbConfig, DuckdbSecrets
+from app.connectors.types.duckdb import _object as duckdb_object
+from app.connectors.types.mysql.catalog import Catalog
+from app.connectors.types.snowflake import _object as snowflake_object
 from app.connectors.types.sqlite import Sqlite, SqliteConfig
-from app.connectors.values.describing import MAX_BORNE, Describer, Description, together
+from app.connectors.values.describing import MAX_BORNE, NO_COLUMNS, Describer, Description, described_row, together
 from app.core.egress import EgressPolicy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("D2")]
@@ -100,3 +106,54 @@ async def test_a_folder_that_is_no_delta_table_says_so_beside_others(tmp_path: P
     found = [one async for batch in connector.discover() for one in batch]
     assert [(one.name, one.fields) for one in found] == [("empty", ()), ("gone", ())]
     assert all(one.notes for one in found)
+
+
+def test_a_row_of_a_catalogue_that_cannot_be_understood_hides_no_others() -> None:
+    def odd() -> list[DiscoveredField]:
+        raise KeyError("secret")
+
+    assert described_row(("a",), "table", lambda: [FIELD]).notes == ()
+    assert described_row(("a",), "table", odd).notes == ("The connector stopped on an unexpected KeyError.",)
+    assert described_row(("a",), "view", lambda: []).notes == (NO_COLUMNS,)
+    assert described_row(("a",), "table", lambda: [], may_have_none=True).notes == ()
+    with pytest.raises(MemoryError):
+        described_row(("a",), "table", _no_memory)
+
+
+def _no_memory() -> list[DiscoveredField]:
+    raise MemoryError
+
+
+def test_an_odd_row_of_every_sql_catalogue_is_there_with_the_reason() -> None:
+    """A type that is no text, where the catalogue promises one."""
+    mysql = Catalog()
+    rows = [
+        *(("s", name, "0", "0", None, "BASE TABLE", None, None, None) for name in ("good", "odd", "views")),
+        ("s", "good", "2", "1", "x", None, "int", "int(11)", "NO"),
+        ("s", "odd", "2", "1", "x", None, None, None, "NO"),
+    ]
+    found = [item for row in rows for item in mysql.add(row)] + list(mysql.rest())
+    found += [duckdb_object([("s", "good", "table", "x", "INTEGER", True)])]
+    found += [duckdb_object([("s", "odd", "table", "x", 7, True)])]
+    found += [duckdb_object([("s", "views", "view", None, None, None)])]
+    found += [snowflake_object([("s", "good", "BASE TABLE", "x", "TEXT", None, None, 3, "YES")])]
+    found += [snowflake_object([("s", "odd", "BASE TABLE", "x", [7], None, None, None, "YES")])]
+    row = {"database": "s", "engine": "Memory"}
+    found += [clickhouse_object({**row, "name": "good", "hub_names": ["x"], "hub_types": ["UInt8"]})]
+    found += [clickhouse_object({**row, "name": "odd", "hub_names": ["x"], "hub_types": [7]})]
+    found += [clickhouse_object({**row, "name": "views", "hub_names": [], "hub_types": []})]
+    assert [(item.name, len(item.fields)) for item in found if item.name == "good"] == [("good", 1)] * 4
+    odd = [item for item in found if item.name == "odd"]
+    assert len(odd) == 4
+    assert all(not item.fields and "unexpected" in item.notes[0] for item in odd)
+    assert {item.notes for item in found if item.name == "views"} == {(NO_COLUMNS,)}
+
+
+async def test_a_table_of_duckdb_whose_name_holds_nul_is_listed_and_read(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "a.duckdb")) as database:
+        database.execute('CREATE TABLE "n\0x" AS SELECT 1 AS "c\0d"')
+        database.execute("CREATE TABLE good AS SELECT 1 AS x")
+    source = Duckdb(DuckdbConfig(path="a.duckdb"), DuckdbSecrets(), EgressPolicy(files_root=str(tmp_path)))
+    assert {item.path[1] for page in [page async for page in source.discover()] for item in page} == {"n\0x", "good"}
+    shown = await source.preview(PreviewRequest(path=("main", "n\0x")))
+    assert (shown.columns[0].name, shown.rows) == ("c\0d", [[1]])

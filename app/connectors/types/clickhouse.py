@@ -43,6 +43,7 @@ from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
 from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
 from app.connectors.values.batches import batches
+from app.connectors.values.describing import described_row
 from app.connectors.values.json_text import decode_decimals, exact_number
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
@@ -485,9 +486,13 @@ def _catalog_query(scope: str, chosen: str = "!= ''", behind: str = "1") -> str:
 
 
 def _object(row: Mapping[str, Any]) -> DiscoveredObject:
-    columns = zip(row["hub_names"], row["hub_types"], strict=True)
-    fields = [_field(name, native, position) for position, (name, native) in enumerate(columns, 1)]
-    return DiscoveredObject.at((row["database"], row["name"]), _KINDS.get(row["engine"], "table"), fields)
+    columns = list(zip(row["hub_names"], row["hub_types"], strict=True))
+    kind = _KINDS.get(row["engine"], "table")
+    return described_row((row["database"], row["name"]), kind, lambda: _fields(columns))
+
+
+def _fields(columns: Sequence[tuple[str, str]]) -> list[DiscoveredField]:
+    return [_field(name, native, position) for position, (name, native) in enumerate(columns, 1)]
 
 
 def _field(name: str, native: str, position: int) -> DiscoveredField:

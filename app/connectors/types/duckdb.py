@@ -37,6 +37,7 @@ from app.connectors.contract.steps import Steps
 from app.connectors.files.kinds import kind_of_file
 from app.connectors.files.local import FilePath, LocalFile, local_file
 from app.connectors.values.batches import slices
+from app.connectors.values.describing import described_row
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import Row, json_safe, single_precision
@@ -231,7 +232,7 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
     async def _find(self, file: LocalFile, database: DuckDBPyConnection, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
         rows: list[Row] = []
-        if len(path) == 2 and "\x00" not in "".join(path):
+        if len(path) == 2:
             values = [*self._scope(file), *path]
             rows = await self._do(database, lambda: database.execute(_COLUMNS, values).fetchall())
         if not rows:
@@ -353,12 +354,14 @@ def _by_object(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _object(rows: Sequence[Row]) -> DiscoveredObject:
     schema, name, kind = rows[0][:3]
-    columns = [row[3:] for row in rows if row[3] is not None]
-    fields = [
+    return described_row((schema, name), kind, lambda: _fields([row[3:] for row in rows if row[3] is not None]))
+
+
+def _fields(columns: Sequence[Row]) -> list[DiscoveredField]:
+    return [
         DiscoveredField(column, _portable(native), native, bool(is_nullable), position)
         for position, (column, native, is_nullable) in enumerate(columns, 1)
     ]
-    return DiscoveredObject.at((schema, name), kind, fields)
 
 
 _PORTABLE: Final[dict[str, PortableType]] = {

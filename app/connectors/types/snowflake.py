@@ -41,6 +41,7 @@ from app.connectors.network.http import HttpClient, Origin, check_url, origin_of
 from app.connectors.network.pinned_proxy import PinnedProxy
 from app.connectors.network.tls import in_memory
 from app.connectors.values.batches import slices
+from app.connectors.values.describing import described_row
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import Row, json_safe
@@ -453,12 +454,16 @@ def _by_object(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _object(rows: Sequence[Row]) -> DiscoveredObject:
     schema, name, kind = rows[0][:3]
+    return described_row((schema, name), _KINDS.get(kind or "VIEW", "table"), lambda: _fields(rows))
+
+
+def _fields(rows: Sequence[Any]) -> list[DiscoveredField]:
     fields = []
     for position, (column, data_type, precision, scale, length, is_nullable) in enumerate((r[3:] for r in rows), 1):
         native = _native(data_type, precision, scale, length)
         portable = _portable(data_type, scale)
         fields.append(DiscoveredField(column, portable, native, is_nullable == "YES", position))
-    return DiscoveredObject.at((schema, name), _KINDS.get(kind or "VIEW", "table"), fields)
+    return fields
 
 
 _KINDS: Final = {

@@ -70,5 +70,22 @@ class Describer:
         return error.message if isinstance(error, ConnectorError) else unexpected(error)
 
 
+NO_COLUMNS: Final = "Its columns cannot be told: what it is made of is not there any more, or the user may not see it."
+
+
+def described_row(
+    path: Sequence[str], kind: str, fields: Callable[[], Sequence[DiscoveredField]], *, may_have_none: bool = False
+) -> DiscoveredObject:
+    """Of a catalogue that is read in one query: what cannot be understood of one object hides no others, and one
+    without columns says so, unless such objects are made on purpose."""
+    try:
+        found = fields()
+    except MemoryError:
+        raise
+    except Exception as error:
+        return DiscoveredObject.at(path, kind, (), [unexpected(error)])
+    return DiscoveredObject.at(path, kind, found, () if found or may_have_none else [NO_COLUMNS])
+
+
 async def together(descriptions: Iterable[Awaitable[DiscoveredObject]]) -> list[DiscoveredObject]:
     return list(await asyncio.gather(*descriptions))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from app.connectors.contract.objects import DiscoveredField, DiscoveredObject, PortableType
+from app.connectors.values.describing import described_row
 from app.connectors.values.values import Row
 
 _KINDS: Final = {"BASE TABLE": "table", "SYSTEM VERSIONED": "table", "VIEW": "view"}
@@ -75,7 +77,7 @@ class Catalog:
 
     def rest(self) -> Iterator[DiscoveredObject]:
         for path, table in self._tables.items():
-            yield DiscoveredObject.at(path, table.kind, _fields(table))
+            yield described_row(path, table.kind, partial(_fields, table))
         self._tables = {}
 
 

@@ -39,6 +39,7 @@ from app.connectors.network.tls_fields import ClientKeySecrets, TlsMode, TlsMode
 from app.connectors.types.postgresql.texts import ServerTexts
 from app.connectors.types.postgresql.values import shapes_of, value_of
 from app.connectors.values.bad_bytes import ByteTexts
+from app.connectors.values.describing import described_row
 from app.connectors.values.names import told_apart
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import like_pattern
@@ -522,14 +523,18 @@ class Relation(Struct, frozen=True):
 def _relation(row: Sequence[Any], types: _Types, texts: ServerTexts) -> Relation:
     oid, schema, name, kind, *described = row
     names, oids, natives, required = (values or () for values in described)
-    shown = told_apart([texts.name(column) for column in names])
-    columns = zip(shown, oids, map(texts.name, natives), required, strict=True)
-    fields = [
-        DiscoveredField(column, types[oid, native], native, required == "false", position)
-        for position, (column, oid, native, required) in enumerate(columns, 1)
-    ]
+
+    def fields() -> list[DiscoveredField]:
+        shown = told_apart([texts.name(column) for column in names])
+        columns = zip(shown, oids, map(texts.name, natives), required, strict=True)
+        return [
+            DiscoveredField(column, types[oid, native], native, required == "false", position)
+            for position, (column, oid, native, required) in enumerate(columns, 1)
+        ]
+
+    path = texts.name(schema), texts.name(name)
     return Relation(
-        DiscoveredObject.at((texts.name(schema), texts.name(name)), _KINDS[kind], fields),
+        described_row(path, _KINDS[kind], fields, may_have_none=True),
         oid,
         (texts.content(schema), texts.content(name)),
         tuple(map(texts.content, names)),

@@ -58,6 +58,8 @@ from app.connectors.types.redis.session import (
 )
 from app.connectors.types.redis.values import KINDS, Row, Shape, kind_of, rows_of, shape_of, text
 from app.connectors.values.bad_bytes import ByteTexts
+from app.connectors.values.batches import slices
+from app.connectors.values.describing import Describer, Description
 from app.connectors.values.preview import Preview
 from app.connectors.values.wildcards import is_shown
 
@@ -183,9 +185,9 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
                         patterns.add(key.name, key.kind, number)
             if patterns.is_full:
                 self.stopped_because = f"There are more than {MAX_PATTERNS:,} patterns; those beyond were left out."
-            found = list(patterns)
-            for start in range(0, len(found), _BATCH):
-                yield [await self._described(sessions, pattern) for pattern in found[start : start + _BATCH]]
+            found, describer = list(patterns), Describer()
+            for some in slices(found, _BATCH):
+                yield [await self._described(describer, sessions, pattern) for pattern in some]
 
     async def preview(self, request: PreviewRequest) -> PreviewResult:
         preview = Preview(request)
@@ -311,9 +313,12 @@ class Redis(Connector[RedisConfig, RedisSecrets]):
     async def _shape(self, sessions: Sequence[Session], pattern: Pattern) -> Shape:
         return await shape_of(pattern.kind, [(sessions[number], key) for number, key in pattern.samples])
 
-    async def _described(self, sessions: Sequence[Session], pattern: Pattern) -> DiscoveredObject:
-        shape = await self._shape(sessions, pattern)
-        return DiscoveredObject.at((pattern.kind, pattern.glob), pattern.kind, shape.fields)
+    async def _described(self, describer: Describer, sessions: Sequence[Session], pattern: Pattern) -> DiscoveredObject:
+        async def look() -> Description:
+            with understood(sessions[pattern.samples[0][0]].server):
+                return Description((await self._shape(sessions, pattern)).fields)
+
+        return await describer.describe((pattern.kind, pattern.glob), pattern.kind, look)
 
     async def _rows(
         self,
