@@ -9,8 +9,11 @@ import unicodedata
 from collections.abc import Iterator
 
 from app.core.errors import Fault
-from app.core.schemas import INVISIBLE, canonical_name, visible
+from app.core.schemas import INVISIBLE, canonical_name, single_spaced, visible
 
+_CHANGES_LOOKS = frozenset("\u200c\u200d\ufe0e\ufe0f")
+_LOOKS_CHANGE = frozenset(("Lo", "Mn", "Mc", "So", "Sk"))
+"""Categories of characters: letters without case, marks and pictures."""
 _WORD = re.compile(r"[^\W\d_]+")
 _TOGETHER = frozenset(("LATIN", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"))
 """Scripts that are written within one word (UTS 39 section 5.2, "highly restrictive")."""
@@ -43,6 +46,26 @@ def well_named(value: str, path: str) -> Iterator[Fault]:
     """Rule for what people tell apart by its name."""
     yield from visible(value, path)
     yield from written_alike(value, path)
+
+
+def each_well_named(values: list[str], path: str) -> Iterator[Fault]:
+    """Rule: the same for each of a list."""
+    for index, value in enumerate(values):
+        if any(well_named(value, "")):  # a path for each of ten thousand tags would cost more than all else
+            yield from well_named(value, f"{path}[{index}]")
+
+
+def plainly_written(text: str) -> str:
+    """As people read it: single spaced, composed (NFC), and without what shows nothing, but for joiners and variation
+    selectors that change how what stands before them looks, as in Persian, Hindi and pictures."""
+    if text.isascii():
+        return single_spaced(text)
+    kept: list[str] = []
+    for character in unicodedata.normalize("NFC", text):
+        before = unicodedata.category(kept[-1]) if kept else ""
+        if not INVISIBLE.match(character) or (character in _CHANGES_LOOKS and before in _LOOKS_CHANGE):
+            kept.append(character)
+    return single_spaced("".join(kept))
 
 
 def looks_latin(word: str) -> bool:

@@ -101,24 +101,29 @@ def folded(text: str) -> str:
     return text.strip()
 
 
+def single_spaced(text: str) -> str:
+    """Without blanks around it, and with one space for each run of them, of whatever kind: nobody sees how many there
+    are, or which."""
+    return " ".join(text.split())
+
+
 def canonical_name(name: str) -> str:
-    """The form under which names are compared: case, width and Unicode variants are one name.
+    """The form under which names are compared: case, width, blanks and Unicode variants are one name.
 
     Computed here, never by the database: PostgreSQL's `lower` depends on the locale of the server.
     """
-    return unicodedata.normalize("NFKC", folded(name))
+    return single_spaced(unicodedata.normalize("NFKC", folded(name)))
+
+
+def named(name: str) -> dict[str, object]:
+    """Columns of what is told apart by its name."""
+    return {"name": single_spaced(name), "name_key": canonical_name(name)}
 
 
 def visible(value: str, path: str) -> Iterator[Fault]:
     """Rule: at least one character can be seen."""
     if not _is_visible(value):
         yield Fault(path, "blank", "must have at least one visible character")
-
-
-def each_visible(values: list[str], path: str) -> Iterator[Fault]:
-    for index, value in enumerate(values):
-        if not _is_visible(value):  # a path for each of ten thousand tags would cost more than all else
-            yield from visible(value, f"{path}[{index}]")
 
 
 def _is_visible(value: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.lookalikes import latin_reading, written_alike
+from app.core.lookalikes import latin_reading, plainly_written, written_alike
 
 pytestmark = pytest.mark.found("A12")
 
@@ -81,7 +81,29 @@ def test_what_people_write_is_taken(name: str) -> None:
         ("ad⠀min", "admin"),
         ("admin⠀", "admin"),
         ("Ada", "ada"),
+        ("ad\u00a0 min", "ad min"),
+        ("\u2003admin \u1680", "admin"),
+        ("а\u2028с", "a c"),
     ],
 )
 def test_a_name_reads_as_what_it_looks_like(name: str, reading: str) -> None:
     assert latin_reading(name) == reading
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("north  west", "north west"),
+        (" \u3000north\u00a0\u2028west\t", "north west"),
+        ("sa\u200dles", "sales"),
+        ("\u202esales", "sales"),
+        ("про\u200bдажи", "продажи"),
+        ("x\ufe0f", "x"),
+        ("❤\ufe0f", "❤\ufe0f"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("\u2800", ""),
+    ],
+)
+def test_a_text_is_written_as_it_is_read(text: str, written: str) -> None:
+    assert plainly_written(text) == written
+    assert plainly_written(written) == written

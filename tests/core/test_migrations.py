@@ -30,10 +30,10 @@ class Database:
         self.owner_url = server.url("hub_owner", name)
         self.app_url = server.url("hub_app", name)
 
-    async def fetch(self, sql: str, *, as_owner: bool = True) -> list[Any]:
+    async def fetch(self, sql: str, *values: Any, as_owner: bool = True) -> list[Any]:
         connection = await asyncpg.connect(self.owner_url if as_owner else self.app_url)
         try:
-            return list(await connection.fetch(sql))
+            return list(await connection.fetch(sql, *values))
         finally:
             await connection.close()
 
@@ -83,6 +83,25 @@ async def test_migrating_twice_changes_nothing(database: Database) -> None:
     before = await database.fetch("SELECT id, version, updated_at FROM roles ORDER BY id")
     await migrations.migrate(database.owner_url)
     assert await database.fetch("SELECT id, version, updated_at FROM roles ORDER BY id") == before
+
+
+@pytest.mark.found("A12")
+async def test_names_of_before_are_compared_single_spaced(database: Database) -> None:
+    """Whoever asks for such a name finds it; two that differ in blanks only stay two."""
+    await migrations.migrate(database.owner_url, "down", "0009")
+    names = ("a b", "a  b", "a   b", "c \u2028d", "c\u3000\u3000d", "e f", "g\u1680h")
+    for name in names:
+        await database.fetch(
+            "INSERT INTO roles (id, tenant_id, name, name_key, permissions, is_system, created_at, updated_at, version)"
+            " SELECT gen_random_uuid(), min(tenant_id::text)::uuid, $1, $1, '{}', false, now(), now(), 1 FROM roles",
+            name,
+        )
+    await migrations.migrate(database.owner_url)
+    found = {row[0]: row[1] for row in await database.fetch("SELECT name, name_key FROM roles WHERE NOT is_system")}
+    assert set(found) == set(names)
+    assert len(set(found.values())) == len(names)
+    assert {name: found[name] for name in ("a b", "e f", "g\u1680h")} == {"a b": "a b", "e f": "e f", "g\u1680h": "g h"}
+    assert [found["c \u2028d"], found["c\u3000\u3000d"]].count("c d") == 1
 
 
 async def test_hubs_that_start_together_migrate_once(empty: Database) -> None:

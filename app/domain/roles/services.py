@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name, to_struct
+from app.core.schemas import canonical_name, named, to_struct
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
@@ -19,15 +19,11 @@ ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
 PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
 
 
-def _named(name: str) -> dict[str, Any]:
-    return {"name": name.strip(), "name_key": canonical_name(name.strip())}
-
-
 def _granting(permissions: list[str]) -> dict[str, Any]:
     return {"permissions": sorted(set(permissions))}
 
 
-COLUMNS = Normaliser(RoleCreate, RolePatch, Role, RoleOut, rules={"name": _named, "permissions": _granting})
+COLUMNS = Normaliser(RoleCreate, RolePatch, Role, RoleOut, rules={"name": named, "permissions": _granting})
 
 
 class RoleService:

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from uuid_utils.compat import uuid7
 
 from app.connectors.registry import AnyConnector
+from app.core.lookalikes import plainly_written
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name
+from app.core.schemas import named
 from app.domain.sources.configs import columns_of_config
 from app.domain.sources.models import DataSource
 from app.domain.sources.schemas import DataSourceBase, DataSourceOut, DataSourcePatch, NewDataSource, Value
@@ -18,13 +19,9 @@ from app.domain.work import UnitOfWork
 SPREAD_OF_FIRST_TESTS = timedelta(minutes=1)
 
 
-def _named(name: str) -> dict[str, object]:
-    return {"name": name.strip(), "name_key": canonical_name(name.strip())}
-
-
 def _tagged(tags: list[str]) -> dict[str, object]:
-    """In the order given, each once, without outer white space."""
-    return {"tags": list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))}
+    """In the order given, each once, and as people read it: what looks the same is the same."""
+    return {"tags": list(dict.fromkeys(written for tag in tags if (written := plainly_written(tag))))}
 
 
 COLUMNS = Normaliser(
@@ -32,7 +29,7 @@ COLUMNS = Normaliser(
     DataSourcePatch,
     DataSource,
     DataSourceOut,
-    rules={"name": _named, "tags": _tagged},
+    rules={"name": named, "tags": _tagged},
     apart={"config": "read by its type, `columns_of_config`", "secrets": "have a table of their own"},
 )
 

@@ -19,8 +19,8 @@ from app.connectors.contract.base import Capabilities, Category
 from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets
 from app.core.errors import Fault
 from app.core.faults import KNOWN_NAMES
-from app.core.lookalikes import well_named
-from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, each_visible, patch_of
+from app.core.lookalikes import each_well_named, well_named
+from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, patch_of
 from app.domain.sources.secrets.masks import no_masks
 
 MAX_BULK = 500
@@ -127,7 +127,7 @@ class DataSourceSaved(DataSourceOut):
     """Absent where there is nothing to warn of."""
 
 
-RULES: Mapping[str, Rule] = {"name": well_named, "tags": each_visible, "secrets": no_masks}
+RULES: Mapping[str, Rule] = {"name": well_named, "tags": each_well_named, "secrets": no_masks}
 
 
 class DataSourceBase(Input, kw_only=True):

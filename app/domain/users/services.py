@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
 from app.core.passwords import refusal
 from app.core.rows import Normaliser
-from app.core.schemas import changes_of
+from app.core.schemas import changes_of, single_spaced
 from app.domain.auth.models import Session
 from app.domain.roles.models import Role
 from app.domain.roles.services import ADMIN_ROLE_ID, PUBLIC_ROLE_ID, RoleService
@@ -34,8 +34,8 @@ COLUMNS = Normaliser(
     UserOut,
     rules={
         "email": _addressed,
-        "first_name": lambda name: {"first_name": name.strip()},
-        "last_name": lambda name: {"last_name": name.strip()},
+        "first_name": lambda name: {"first_name": single_spaced(name)},
+        "last_name": lambda name: {"last_name": single_spaced(name)},
     },
     apart={"password": "hashed in a thread, and shown as `has_password`"},
 )
