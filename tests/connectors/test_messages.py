@@ -25,6 +25,7 @@ from app.connectors.types.mysql.connector import Mysql, MysqlConfig, MysqlSecret
 from app.connectors.types.postgresql.connector import Postgresql, PostgresqlConfig, PostgresqlSecrets
 from app.core.egress import EgressPolicy
 from app.core.faults import schema_faults
+from tests.connectors.servers.plain_answers import Answer, plain_answers
 from tests.connectors.types import postgresql
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("D17")]
@@ -155,6 +156,37 @@ async def test_a_web_server_is_none_of_these_either(
     assert (await failed(sandbox, name, {"url": site}, policy)).code == "protocol_mismatch"
 
 
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize(
+    ("status", "headers"), [(500, {}), (401, {"www-authenticate": 'Basic realm="x"'}), (405, {}), (400, {})]
+)
+async def test_what_no_store_says_is_said_by_none(
+    name: str, status: int, headers: dict[str, str], sandbox: ConnectorSandbox, policy: EgressPolicy
+) -> None:
+    with plain_answers(lambda *_: Answer(b"no", status, headers)) as port:
+        step = await failed(sandbox, name, {**STORES[name], "endpoint_url": f"http://localhost:{port}"}, policy)
+    assert step.code == "protocol_mismatch"
+    assert "is a web server and not" in step.message
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+async def test_another_web_server_is_not_taken_for_snowflake_or_clickhouse(
+    status: int, sandbox: ConnectorSandbox, policy: EgressPolicy
+) -> None:
+    with plain_answers(lambda *_: Answer(b"no", status, {})) as port:
+        url = f"http://localhost:{port}"
+        house = await sandbox.check("clickhouse", {"url": url}, {"password": "pw"}, policy)
+        flake = await sandbox.check(
+            "snowflake",
+            {"account": "a-b", "username": "u", "database": "d", "endpoint_url": url},
+            {"password": "pw"},
+            policy,
+        )
+    for result, word in ((house, "ClickHouse"), (flake, "Snowflake")):
+        (step,) = [step for step in result.steps if step.status == "failed"]
+        assert f"not {word}" in step.message
+
+
 # Nothing given -------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +213,31 @@ def test_nothing_given_is_not_wrong(explained: Any) -> None:
     assert "no password is given" in explained(None).message
     assert "no password is given" not in explained("wrong").message
     assert explained(None).code == explained("wrong").code == "authentication_failed"
+
+
+OPEN: dict[str, dict[str, Any]] = {
+    "rest": {"base_url": "URL", "resources": [{"name": "x", "path": "x"}]},
+    "graphql": {"url": "URL"},
+    "http_file": {"url": "URL/a.csv"},
+    "s3": {"bucket": "sales", "endpoint_url": "URL"},
+    "gcs": {"bucket": "sales", "auth": "none", "endpoint_url": "URL"},
+    "azure_blob": {"account_name": "acct", "container": "sales", "auth": "none", "endpoint_url": "URL"},
+}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("name", OPEN)
+async def test_who_gives_no_credentials_is_not_told_that_they_are_wrong(
+    name: str, status: int, sandbox: ConnectorSandbox, policy: EgressPolicy
+) -> None:
+    refusal = Answer(b"<Error><Code>AccessDenied</Code></Error>", status, {"content-type": "application/xml"})
+    with plain_answers(lambda *_: refusal) as port:
+        url = f"http://localhost:{port}"
+        config = {key: value.replace("URL", url) if type(value) is str else value for key, value in OPEN[name].items()}
+        step = await failed(sandbox, name, config, policy)
+    assert step.code == ("authentication_failed" if status == 401 and name != "s3" else "permission_denied")
+    assert "the source has no credentials" in step.message
+    assert "accept" not in step.message
 
 
 @pytest.fixture

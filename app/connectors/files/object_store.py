@@ -239,11 +239,13 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
     def explain(self, answer: Response, code: str | None) -> ConnectorError:
         """What a refusal means, by the provider's own code where that one is known. None of its words is repeated."""
         host = origin_of(self.url).host
-        if code is None and answer.status in _SAID_BY_ANYBODY and not _is_of_a_store(answer):
+        if code is None and not _is_of_a_store(answer) and _is_said_by_anybody(answer):
             return self.no_store()
         told = self.told_by_code.get(code or "")
         if told is None:
             told = _TOLD_BY_STATUS.get(answer.status, ("server_error", f"{host} answered with status {answer.status}."))
+        if not self.has_credentials and "credentials" in told[1]:
+            told = (told[0], _NONE_GIVEN)
         message = told[1].format(host=host, place=self.place)
         return ConnectorError(told[0], message, retry_after_s=answer.retry_after_s)
 
@@ -255,8 +257,15 @@ class ObjectStore(Connector[StoreConfigT, SecretsT]):
         )
 
 
-_SAID_BY_ANYBODY: Final = frozenset({400, 404, 405, 410, 411, 501})
+_NONE_GIVEN: Final = "{host} does not let just anybody read {place}, and the source has no credentials."
+_SAID_BY_ANYBODY: Final = frozenset({400, 404, 405, 410, 411, 500, 501})
 """What web servers say to what they do not know."""
+_NO_STORES_SIGN_IN: Final = re.compile(r"\s*(basic|digest|negotiate|ntlm)\b", re.IGNORECASE)
+
+
+def _is_said_by_anybody(answer: Response) -> bool:
+    wanted = answer.headers.get("www-authenticate", "")
+    return answer.status in _SAID_BY_ANYBODY or (answer.status == 401 and bool(_NO_STORES_SIGN_IN.match(wanted)))
 
 
 def _is_of_a_store(answer: Response) -> bool:

@@ -120,6 +120,8 @@ class Response(msgspec.Struct, frozen=True):
     """Where it came from in the end."""
     is_whole: bool = True
     """Whether `body` is all of it; see `HttpClient.request`."""
+    is_anonymous: bool = False
+    """Whether it was asked for without any credentials, so that none of them can be wrong."""
 
     @property
     def retry_after_s(self) -> int | None:

@@ -12,9 +12,10 @@ from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from app.connectors.contract.config import InvalidField, SecretText
-from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.failures import Code, ConnectorError
 from app.connectors.network.http import (
     MAX_BODY_BYTES,
     HttpClient,
@@ -188,7 +189,12 @@ class SignedIn:
         elif self._was_accepted and self._config.auth == "oauth2_client_credentials":
             await self.sign_in()
             response = await send()
-        return response
+        return replace(response, is_anonymous=True) if self._is_anonymous else response
+
+    @property
+    def _is_anonymous(self) -> bool:
+        """Credentials may stand in headers or in the URL, too."""
+        return self._config.auth == "none" and not self._headers and self._config.client_certificate is None
 
     async def _token(self) -> str:
         config = self._config
@@ -218,6 +224,11 @@ def with_query(url: str, query: Mapping[str, str]) -> str:
 
 def refuse_unless_signed_in(response: Response) -> None:
     """Raises what the status says of the caller and of the server itself, not of what was asked for."""
+    if response.status in {401, 403, 407} and response.is_anonymous:
+        code: Code = "permission_denied" if response.status == 403 else "authentication_failed"
+        raise ConnectorError(
+            code, "The server does not answer just anybody, and the source has no credentials: see auth."
+        )
     if response.status in {401, 407}:
         raise ConnectorError("authentication_failed", "The server did not accept the credentials.")
     if response.status == 403:

@@ -297,7 +297,7 @@ class Session:
             code, sentence = _WITHOUT_NUMBER.get(
                 status, ("protocol_mismatch", "What answers on {host} is not ClickHouse.")
             )
-        if code == "authentication_failed" and not self._has_password:
+        if number and code == "authentication_failed" and not self._has_password:
             sentence = NOTHING_GIVEN
         where = database or config.database or "the database"
         message = sentence.format(host=host, user=config.username, where=where, number=number)
@@ -357,7 +357,10 @@ _ERRORS: Final[dict[int, tuple[Code, str]]] = {
 }
 _WITHOUT_NUMBER: Final[dict[int, tuple[Code, str]]] = {
     200: ("response_invalid", "{host} answered with something that cannot be read as rows."),
-    401: ("authentication_failed", "{host} did not let {user} sign in."),
+    401: (
+        "authentication_failed",
+        "{host} did not let {user} sign in, and not in the way of ClickHouse: it is a proxy, or not ClickHouse at all.",
+    ),
     403: ("permission_denied", "{host} does not let {user} in."),
     429: ("rate_limited", "{host} takes no more requests for now."),
     502: ("server_error", "The proxy in front of {host} did not reach it."),

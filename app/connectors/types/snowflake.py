@@ -294,10 +294,18 @@ class Snowflake(Connector[SnowflakeConfig, SnowflakeSecrets]):
         if number in _NUMBERS:
             code, message = _NUMBERS[number]
             return ConnectorError(code, message.format(**_named(config)))
+        if number in _HTTP_STATUSES:
+            status = number - _HTTP_STATUSES.start
+            return ConnectorError(
+                "server_error", f"{config.url} answered with status {status}: perhaps it is not Snowflake."
+            )
         if number in range(390_000, 396_000):
             return ConnectorError("authentication_failed", f"Snowflake did not let {config.username} sign in.")
         if isinstance(error, errors.OperationalError) and _number(error.__cause__) == _NO_SENSE:
             return ConnectorError("protocol_mismatch", f"What answers at {config.url} is not Snowflake.")
+        if number == _NO_SIGN_IN:
+            message = f"What answers at {config.url} fails at each sign-in: it is out of order, or not Snowflake."
+            return ConnectorError("server_error", message)
         if isinstance(error, errors.Error):
             return ConnectorError("server_error", f"{config.url} answered with error {number:06d}.")
         return error
@@ -403,8 +411,13 @@ _QUIET: Final[Mapping[str, object]] = {
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 _NO_OBJECT: Final[tuple[Code, str]] = ("not_found", "The role has no access to {database}, or there is no such thing.")
-_NO_ACCOUNT: Final[tuple[Code, str]] = ("not_found", "There is no Snowflake account at {url}.")
+_NO_ACCOUNT: Final[tuple[Code, str]] = (
+    "not_found",
+    "There is no Snowflake account at {url}, or what answers there is not Snowflake.",
+)
 _TOO_SLOW: Final[tuple[Code, str]] = ("timeout", "Snowflake took too long.")
+_HTTP_STATUSES: Final = range(290_000, 290_600)
+_NO_SIGN_IN: Final = 250001
 _HTTP_FORBIDDEN: Final = 290403
 _NO_SENSE: Final = 251011
 """No answer to a login request, or one that is not JSON."""
