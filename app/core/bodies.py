@@ -5,6 +5,7 @@ duplicate keys, so a body that decodes is still searched for duplicates and for 
 body that does not is held against the JSON Schema of its type (`faults`).
 """
 
+import asyncio
 import json
 import math
 import re
@@ -26,6 +27,7 @@ FORM = "application/x-www-form-urlencoded"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_FAULTS = 100
 MAX_FORM_FIELDS = 20
+LONG_BYTES = 50_000
 _LOCATED = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _SUSPECT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
 
@@ -64,6 +66,16 @@ def form_fields(body: bytes) -> dict[str, Any]:
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
+
+
+async def decode_in_turns(body: bytes, wanted: Any, media_type: str) -> Any:
+    """As `decode`. To count a long body takes some milliseconds, and so does to read it: in between it is the others'
+    turn."""
+    with _malformed_is_refused():
+        refuse_oversized(body, media_type)
+        if len(body) > LONG_BYTES:
+            await asyncio.sleep(0)
+        return _decode_strictly(body, wanted, media_type)
 
 
 def decode(body: bytes, wanted: Any, media_type: str) -> Any:

@@ -6,8 +6,9 @@ but new rows needs no BEGIN and COMMIT around it either.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Base
 from app.core.rows import in_json, insertion
+from app.core.slices import in_parts
 from app.domain.audit.services import AuditRow
 from app.domain.events.services import EventRow
 
@@ -64,6 +66,16 @@ class Records:
             new = _json([in_json(self.added.columns)])
             await connection.execute(_with_insert(self.added.model), *arguments, new)
 
+    def _parts(self) -> Iterator["Records"]:
+        """One, but for a change of hundreds of things: while all that is on record of them is encoded, everybody else
+        would have to wait."""
+        rest = Records(self._channel)
+        rest.added, rest.notifications = self.added, self.notifications
+        for audits, events in zip_longest(in_parts(self.audits), in_parts(self.events), fillvalue=()):
+            rest.audits, rest.events = list(audits), list(events)
+            yield rest
+            rest = Records(self._channel)
+
     async def write_in(self, session: AsyncSession) -> None:
         """Inside of the session's transaction."""
         connection = (await (await session.connection()).get_raw_connection()).driver_connection
@@ -71,7 +83,8 @@ class Records:
         if not connection.is_in_transaction():
             await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
         try:
-            await self.write(connection)
+            for part in self._parts():
+                await part.write(connection)
         except (asyncio.CancelledError, TimeoutError):
             # SQLAlchemy knows nothing of this statement, and its rollback would wait until that one is answered.
             await session.invalidate()

@@ -6,7 +6,7 @@ from litestar import Request
 from litestar.types import Empty
 from litestar.utils.scope.state import ScopeState
 
-from app.core.bodies import decode, form_fields, media_type_of
+from app.core.bodies import decode_in_turns, form_fields, media_type_of
 from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, TooLarge, Unauthenticated, UnsupportedMediaType
 from app.core.exchange import Exchange
@@ -104,4 +104,4 @@ class HubRequest(Request[Any, Any, Any]):
         body = await self.body()
         if wanted is None:
             return None
-        return decode(body, wanted.annotation, self._media_type())
+        return await decode_in_turns(body, wanted.annotation, self._media_type())
