@@ -10,6 +10,12 @@ from app.api.openapi import openapi_document
 from app.commands.openapi import routes_alone
 
 
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made once in each process of a test run. Nobody changes it."""
+    return openapi_document(routes_alone())
+
+
 class Declared(NamedTuple):
     path: "re.Pattern[str]"
     operations: dict[str, dict[str, Any]]
@@ -18,7 +24,7 @@ class Declared(NamedTuple):
 @cache
 def declared_paths() -> list[Declared]:
     """Fixed segments before parameters: `/data-sources/test` is no id."""
-    paths = openapi_document(routes_alone())["paths"]
+    paths = document()["paths"]
     ordered = sorted(paths, key=lambda path: [part.startswith("{") for part in path.split("/")])
     return [Declared(re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)), paths[path]) for path in ordered]
 

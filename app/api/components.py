@@ -8,9 +8,10 @@ enumerations.
 import ast
 import inspect
 import re
-import textwrap
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -175,12 +176,8 @@ def _field_sentences(cls: type) -> dict[str, str]:
 
 
 def _own_sentences(cls: type) -> dict[str, str]:
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    except (OSError, TypeError, SyntaxError):  # made at run time, or installed without its source
-        return {}
-    assert isinstance(body, ast.ClassDef)
-    pairs = zip(body.body, body.body[1:], strict=False)
+    body = _class_bodies(cls.__module__).get(cls.__qualname__, [])
+    pairs = pairwise(body)
     return {
         field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
         for field, text in pairs
@@ -190,6 +187,25 @@ def _own_sentences(cls: type) -> dict[str, str]:
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """Of the classes of a module, by qualified name. Each module is parsed once: `inspect.getsource` of a class parses
+    the whole module for each of its classes, which was most of the time that the document took.
+    """
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):  # made at run time, or installed without its source
+        return {}
+    return dict(_bodies_below(tree.body))
+
+
+def _bodies_below(body: Sequence[ast.stmt], outside: str = "") -> Iterator[tuple[str, list[ast.stmt]]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield outside + node.name, node.body
+            yield from _bodies_below(node.body, f"{outside}{node.name}.")
 
 
 def _page_name(name: str) -> str:

@@ -9,14 +9,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.api.openapi import openapi_document
 from app.cli import main
-from app.commands.openapi import routes_alone
 from app.connectors import registry
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub, running_hub
+from tests.declared import document
 
-DOCUMENT = openapi_document(routes_alone())
+DOCUMENT = document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATIONS = [
     pytest.param(path, method, operation, id=operation["operationId"])

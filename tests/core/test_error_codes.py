@@ -14,6 +14,7 @@ from app.connectors.contract import failures
 from app.core.error_codes import Code, FaultCode
 from app.core.errors import ERRORS, Conflict, ErrorBody, HubError, NotFound, Unavailable
 from app.domain.source_work.failures import SOURCE_CODES
+from tests import declared
 from tests.declared import hold_against_the_document
 
 
@@ -68,7 +69,7 @@ def test_every_failure_of_a_connector_has_a_code_over_http() -> None:
 
 
 def test_the_document_lists_the_codes() -> None:
-    document = openapi_document(routes_alone())
+    document = declared.document()
     schemas = document["components"]["schemas"]
     assert set(schemas["ErrorCode"]["enum"]) == set(get_args(Code))
     assert set(schemas["FaultCode"]["enum"]) == set(get_args(FaultCode))

@@ -11,11 +11,10 @@ import asyncpg
 import httpx
 import pytest
 
-from app.api.openapi import openapi_document
-from app.commands.openapi import routes_alone
 from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub, running_hub
+from tests.declared import document
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("U2")]
 
@@ -46,7 +45,7 @@ async def as_owner(url: str, *statements: str) -> None:
 
 def operations() -> list[tuple[str, str]]:
     """Every operation of the document, with an id where its path wants one."""
-    paths = openapi_document(routes_alone())["paths"]
+    paths = document()["paths"]
     found = [
         (method.upper(), path.replace("{type_name}", "postgresql"))
         for path, methods in paths.items()
