@@ -30,6 +30,8 @@ NO_EFFECT_YET = {
 }
 
 
+Values = dict[str, Any]
+"""By field, before they are Settings."""
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -167,7 +169,7 @@ def _given(environ: Mapping[str, str] | None, env_file: Path | None) -> dict[str
     return {name: value for name, value in given.items() if name.startswith("HUB_") and value != ""}
 
 
-def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
+def _defaults(given: Mapping[str, str], *, tty: bool) -> Values:
     """The defaults that hang on other settings."""
     env = given.get("HUB_ENV", "production" if "HUB_DATABASE_URL" in given else "development")
     return {
@@ -179,7 +181,7 @@ def _defaults(given: Mapping[str, str], *, tty: bool) -> dict[str, Any]:
     }
 
 
-def _contradictions(values: Mapping[str, Any]) -> list[str]:
+def _contradictions(values: Values) -> list[str]:
     problems = []
     if values["env"] == "production":
         missing = [variable(name) for name in ("secret_keys", "signing_keys_file") if values.get(name) is None]
@@ -192,7 +194,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     return problems + exposed + list(_idle_allowances(values))
 
 
-def _exposed_data(values: Mapping[str, Any]) -> Iterator[str]:
+def _exposed_data(values: Values) -> Iterator[str]:
     """The hub's own files are no source: whoever may preview sources would read its keys and its database there."""
     root, data_dir = Path(values["files_root"]).resolve(), values.get("data_dir", Path(".hub"))
     own: dict[str, Path | None] = {"data_dir": data_dir, "signing_keys_file": values.get("signing_keys_file")}
@@ -204,7 +206,7 @@ def _exposed_data(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"HUB_FILES_ROOT: the hub's own database lies there ({cluster}); choose a folder of its own"
 
 
-def _idle_allowances(values: Mapping[str, Any]) -> Iterator[str]:
+def _idle_allowances(values: Values) -> Iterator[str]:
     """What HUB_EGRESS_ALLOW cannot open would be believed to be open."""
     from app.core.egress import closed_whole
 
@@ -216,7 +218,7 @@ def _idle_allowances(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"HUB_EGRESS_ALLOW: `{entry}` is {phrase}; HUB_EGRESS_LOOPBACK=true opens this machine"
 
 
-def _exposed_secrets(values: Mapping[str, Any]) -> Iterator[str]:
+def _exposed_secrets(values: Values) -> Iterator[str]:
     """The folder for secrets holds no keys of the hub's own, and is no folder that a file source shows."""
     if (secrets := values.get("secret_files_root")) is None:
         return
@@ -234,10 +236,10 @@ def _unknown(name: str, known: Mapping[str, str]) -> str:
     return f"{name}: is not a setting of the hub" + (f"; did you mean HUB_{near[0]}?" if near else "")
 
 
-def _value(field: str, text: str) -> Any:
+def _value(field: str, text: str) -> object:
     annotation = typing.get_type_hints(Settings)[field]
     if annotation == tuple[str, ...]:
-        value: Any = tuple(part.strip() for part in text.split(",") if part.strip())
+        value: object = tuple(part.strip() for part in text.split(",") if part.strip())
     elif annotation in (Path, Path | None):
         value = Path(text).expanduser()
     elif annotation is bool:
@@ -248,14 +250,14 @@ def _value(field: str, text: str) -> Any:
     return value
 
 
-def _plain(text: str, annotation: Any) -> Any:
+def _plain(text: str, annotation: object) -> object:
     try:
         return msgspec.convert(text, annotation, strict=False)
     except msgspec.ValidationError:
         raise ValueError(f"{_wanted(annotation)} is wanted") from None
 
 
-def _wanted(annotation: Any) -> str:
+def _wanted(annotation: object) -> str:
     if typing.get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     return "a whole number" if annotation is int else "a number"

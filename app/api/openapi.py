@@ -56,7 +56,11 @@ def openapi_config() -> OpenAPIConfig | None:
     return None
 
 
-def openapi_document(app: Litestar, base_path: str = "") -> dict[str, Any]:
+Document = dict[str, Any]
+"""JSON."""
+
+
+def openapi_document(app: Litestar, base_path: str = "") -> Document:
     """The whole document of an application's routes, which clients find below the path. Takes about a second; needs no
     database.
     """
@@ -75,7 +79,7 @@ def openapi_document(app: Litestar, base_path: str = "") -> dict[str, Any]:
     examples = Examples(components.schemas, _fits_in(components.schemas))
     operations = Operations(routes, components, examples, permissions())
     components.schemas["ErrorCode"]["description"] = describe_codes()
-    paths: dict[str, Any] = {}
+    paths: dict[str, dict[str, object]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operations.of(route)
     document = _head(base_path) | {
@@ -88,7 +92,7 @@ def openapi_document(app: Litestar, base_path: str = "") -> dict[str, Any]:
             "securitySchemes": {"bearer": BEARER},
         },
     }
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    plain: Document = msgspec.json.decode(msgspec.json.encode(document))
     return plain
 
 
@@ -107,10 +111,10 @@ def _head(base_path: str) -> dict[str, object]:
     }
 
 
-def _fits_in(schemas: dict[str, Any]) -> Any:
+def _fits_in(schemas: Document) -> Any:
     from jsonschema import Draft202012Validator
 
-    def fits(value: Any, schema: dict[str, Any]) -> bool:
+    def fits(value: object, schema: dict[str, object]) -> bool:
         return bool(Draft202012Validator(schema | {"components": {"schemas": schemas}}).is_valid(value))
 
     return fits

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -241,5 +240,5 @@ def _keys_of(settings: Settings) -> str:
 
 
 def _last_words(said: str) -> str:
-    lines: list[Any] = [line for line in said.splitlines() if "error" in line.lower() or "fatal" in line.lower()]
+    lines: list[str] = [line for line in said.splitlines() if "error" in line.lower() or "fatal" in line.lower()]
     return " ".join((lines or said.splitlines() or ["it said nothing."])[:2])

@@ -68,7 +68,7 @@ def form_fields(body: bytes) -> dict[str, Any]:
     return {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
 
 
-async def decode_in_turns(body: bytes, wanted: Any, media_type: str) -> Any:
+async def decode_in_turns(body: bytes, wanted: object, media_type: str) -> Any:
     """As `decode`. To count a long body takes some milliseconds, and so does to read it: in between it is the others'
     turn."""
     with _malformed_is_refused():
@@ -78,7 +78,7 @@ async def decode_in_turns(body: bytes, wanted: Any, media_type: str) -> Any:
         return _decode_strictly(body, wanted, media_type)
 
 
-def decode(body: bytes, wanted: Any, media_type: str) -> Any:
+def decode(body: bytes, wanted: object, media_type: str) -> Any:
     """The body as the wanted type. Raises BadRequest with all faulty fields."""
     with _malformed_is_refused():
         refuse_oversized(body, media_type)
@@ -93,7 +93,7 @@ def _malformed_is_refused() -> Iterator[None]:
         raise BadRequest(_unreadable(error), code="malformed_body") from None
 
 
-def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
+def _decode_strictly(body: bytes, wanted: object, media_type: str) -> Any:
     try:
         value, plain = _decode_json(body, wanted) if media_type == "json" else _decode_msgpack(body, wanted)
     except msgspec.ValidationError as error:  # what follows the first fault was not read yet: it may be malformed
@@ -102,7 +102,7 @@ def _decode_strictly(body: bytes, wanted: Any, media_type: str) -> Any:
     return value
 
 
-def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
+def convert(value: object, wanted: object, *, path: str = "") -> Any:
     """A decoded value as the wanted type, strictly.
 
     Raises BadRequest with all faulty fields, their paths below `path`.
@@ -113,7 +113,7 @@ def convert(value: Any, wanted: Any, *, path: str = "") -> Any:
         _refuse_each_fault(value, wanted, error, MAX_FAULTS, path)
 
 
-def decode_part(raw: bytes, wanted: Any, media_type: str, *, path: str, most: int) -> Any:
+def decode_part(raw: bytes, wanted: object, media_type: str, *, path: str, most: int) -> Any:
     """A part of a body whose whole was decoded already, so that it is neither malformed nor too much.
 
     Raises BadRequest with at most so many faulty fields, their paths below `path`.
@@ -132,22 +132,22 @@ def decode_part(raw: bytes, wanted: Any, media_type: str, *, path: str, most: in
     return value
 
 
-def _refuse_broken_rules(value: Any, wanted: Any, most: int, below: str = "") -> None:
+def _refuse_broken_rules(value: object, wanted: object, most: int, below: str = "") -> None:
     if broken := list(islice(_broken_rules(value, wanted, below), most)):
         raise BadRequest(errors=broken)
 
 
 @cache
-def _json_decoder(wanted: Any) -> "msgspec.json.Decoder[Any]":
+def _json_decoder(wanted: object) -> "msgspec.json.Decoder[Any]":
     return msgspec.json.Decoder(wanted)
 
 
 @cache
-def _msgpack_decoder(wanted: Any) -> "msgspec.msgpack.Decoder[Any]":
+def _msgpack_decoder(wanted: object) -> "msgspec.msgpack.Decoder[Any]":
     return msgspec.msgpack.Decoder(wanted)
 
 
-def _decode_json(body: bytes, wanted: Any) -> tuple[Any, Any]:
+def _decode_json(body: bytes, wanted: object) -> tuple[Any, object]:
     """The value, and what it was made of."""
     value = _json_decoder(wanted).decode(body)
     plain = _PLAIN.decode(body.decode())
@@ -156,7 +156,7 @@ def _decode_json(body: bytes, wanted: Any) -> tuple[Any, Any]:
     return value, plain
 
 
-def _decode_msgpack(body: bytes, wanted: Any) -> tuple[Any, Any]:
+def _decode_msgpack(body: bytes, wanted: object) -> tuple[Any, object]:
     value = _msgpack_decoder(wanted).decode(body)
     plain = msgspec.msgpack.decode(body)
     if not _is_storable(plain):
@@ -164,7 +164,7 @@ def _decode_msgpack(body: bytes, wanted: Any) -> tuple[Any, Any]:
     return value, plain
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -181,11 +181,11 @@ _PLAIN = json.JSONDecoder(object_pairs_hook=_without_duplicates)
 """`json.loads` makes one each time."""
 
 
-def _is_storable(value: Any) -> bool:
+def _is_storable(value: object) -> bool:
     """Whether all is well with decoded MessagePack, seen without building a path to every value of it. Its texts are
     UTF-8, so that NUL is all that they can hold of what is forbidden."""
     containers = [value] if isinstance(value, dict | list) else []
-    leaves: list[Any] = [] if containers else [value]
+    leaves: list[object] = [] if containers else [value]
     while containers:
         container = containers.pop()
         if isinstance(container, dict):
@@ -197,7 +197,7 @@ def _is_storable(value: Any) -> bool:
     )
 
 
-def refuse_forbidden_characters(value: Any) -> None:
+def refuse_forbidden_characters(value: object) -> None:
     """Raises BadRequest for what no JSON text can hold or PostgreSQL cannot store.
 
     NUL, half of a surrogate pair, a number that is not finite, a key that is not text (MessagePack has the last two).
@@ -206,7 +206,7 @@ def refuse_forbidden_characters(value: Any) -> None:
         raise BadRequest(errors=faults)
 
 
-def _unstorable(value: Any, path: str) -> Iterator[Fault]:
+def _unstorable(value: object, path: str) -> Iterator[Fault]:
     if isinstance(value, str):
         if FORBIDDEN.search(value):
             yield Fault(path, "forbidden_character", "holds a character that no text may hold")
@@ -223,7 +223,7 @@ def _unstorable(value: Any, path: str) -> Iterator[Fault]:
             yield from _unstorable(item, f"{path}[{index}]")
 
 
-def _unstorable_key(key: Any, path: str, below: str) -> Iterator[Fault]:
+def _unstorable_key(key: object, path: str, below: str) -> Iterator[Fault]:
     if not isinstance(key, str):
         yield Fault(path, "wrong_type", "must have text as keys")
     elif FORBIDDEN.search(key):
@@ -258,24 +258,27 @@ def _unreadable(error: Exception) -> str:
     return "The body could not be read: it is malformed or cut off."
 
 
-def _refuse_each_fault(value: Any, wanted: Any, error: msgspec.ValidationError, most: int, below: str = "") -> NoReturn:
+def _refuse_each_fault(
+    value: object, wanted: object, error: msgspec.ValidationError, most: int, below: str = ""
+) -> NoReturn:
     faults = schema_faults(value, wanted, most, below) or [_first_fault(error, below)]
     if len(faults) < most:  # or else what was not looked at any more may not be what the rules expect
         faults += islice(_broken_rules(value, _variant(value, wanted), below, faults), most - len(faults))
     raise BadRequest(errors=faults) from None
 
 
-def _broken_rules(value: Any, wanted: Any, below: str = "", known: Sequence[Fault] = ()) -> Iterator[Fault]:
+def _broken_rules(value: object, wanted: object, below: str = "", known: Sequence[Fault] = ()) -> Iterator[Fault]:
     """By the rules that an Input has for its fields; not of fields that are known to be at fault already."""
-    rules = getattr(wanted, "rules", {}) if isinstance(value, dict) else {}
-    for name, rule in rules.items():
+    if not isinstance(value, dict):
+        return
+    for name, rule in getattr(wanted, "rules", {}).items():
         path = joined(below, name)
         is_known = any(fault.path == path or fault.path.startswith((f"{path}.", f"{path}[")) for fault in known)
         if value.get(name) is not None and not is_known:
             yield from rule(value[name], path)
 
 
-def _variant(value: Any, wanted: Any) -> Any:
+def _variant(value: Any, wanted: object) -> Any:
     """Of a union of tagged Structs the one that the tag names: its faults say more than "fits none of them"."""
     members = getattr(wanted, "__args__", ())
     for member in members:

@@ -13,9 +13,21 @@ from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes
 from advanced_alchemy.mixins import AuditColumns, UUIDv7PrimaryKey
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.types import DateTimeUTC
-from sqlalchemy import ColumnElement, ForeignKey, Select, Text, Uuid, bindparam, event, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    ForeignKey,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    event,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSON
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -39,6 +51,10 @@ from app.core.errors import (
 
 METADATA = orm_registry.metadata
 orm_registry.update_type_annotation_map({str: Text()})
+Selection = Select[Any]
+"""Of whatever columns its Struct has."""
+CompoundSelection = CompoundSelect[Any]
+Attribute = InstrumentedAttribute[Any]
 S = TypeVar("S", bound=msgspec.Struct)
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -60,7 +76,7 @@ class Base(CommonTableAttributes, AdvancedDeclarativeBase):
 
 
 @event.listens_for(Base, "before_insert", propagate=True)
-def _refuse_gaps(_mapper: Any, _connection: Any, row: Base) -> None:
+def _refuse_gaps(_mapper: object, _connection: object, row: Base) -> None:
     rows.refuse_gaps(row)
 
 
@@ -77,7 +93,7 @@ class Entity(UUIDv7PrimaryKey, AuditColumns, Base):
     version: Mapped[int] = mapped_column(sort_order=3006, default=1)
 
     @declared_attr.directive
-    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
+    def __mapper_args__(cls) -> dict[str, object]:  # noqa: N805
         return {"version_id_col": cls.version}
 
 
@@ -97,7 +113,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
     `selection` is the one place that says how rows become a Struct, whichever path runs it.
     """
 
-    computed: ClassVar[Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]] = {}
+    computed: ClassVar[Mapping[str, ColumnElement[Any] | Attribute]] = {}
     """Struct fields that are not columns of the table, or columns of another name."""
 
     def __init__(self, session: AsyncSession, *, tenant_id: UUID | None = None) -> None:
@@ -112,7 +128,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
             raise NotFound
         return item_or_none
 
-    async def get(self, item_id: Any, **options: Any) -> M:
+    async def get(self, item_id: object, **options: Any) -> M:
         """A row that the session holds, which is one that it locked before it changes it, is not read a second time:
         `update` and `delete` ask for it, and cost one statement.
         """
@@ -123,7 +139,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
         return await super().get(item_id, **options)
 
     @classmethod
-    def selection(cls, struct: type[msgspec.Struct]) -> Select[Any]:
+    def selection(cls, struct: type[msgspec.Struct]) -> Selection:
         """The columns for a Struct, in its order, of one tenant (bound as `tenant_id`)."""
         model: Any = cls.model_type
         columns = [
@@ -137,7 +153,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
         return statement
 
     @classmethod
-    def selection_by_id(cls, struct: type[msgspec.Struct]) -> Select[Any]:
+    def selection_by_id(cls, struct: type[msgspec.Struct]) -> Selection:
         model: Any = cls.model_type
         return cls.selection(struct).where(model.id == bindparam("id", type_=model.id.type))
 
@@ -156,7 +172,7 @@ class Repository(SQLAlchemyAsyncRepository[M]):
             raise TypeError(f"{field} is computed by the database: use `read`.")
         return column.key
 
-    async def read(self, struct: type[S], **parameters: Any) -> S:
+    async def read(self, struct: type[S], **parameters: object) -> S:
         """One row by `selection_by_id` inside the present transaction. Raises NotFound."""
         row = (await self.session.execute(self.selection_by_id(struct), parameters)).one_or_none()
         if row is None:
@@ -211,7 +227,7 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
     return engine
 
 
-def _forget_broken_pool(context: Any) -> None:
+def _forget_broken_pool(context: ExceptionContext) -> None:
     """A connection that timed out on the client's side is of no more use, though the driver keeps it."""
     if isinstance(context.original_exception, asyncio.TimeoutError):
         context.is_disconnect = True
@@ -234,7 +250,7 @@ def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
 
 
-def json_object(members: Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]) -> ColumnElement[Any]:
+def json_object(members: Mapping[str, ColumnElement[Any] | Attribute]) -> ColumnElement[Any]:
     """A JSON object of columns.
 
     Its names are part of the statement: as parameters they would be sent with every read.
@@ -275,7 +291,7 @@ def _is_connection_loss(error: BaseException) -> bool:
     return isinstance(error, lost)
 
 
-def _by_sqlstate(state: str, cause: Any) -> HubError:
+def _by_sqlstate(state: str, cause: BaseException | None) -> HubError:
     match state:
         case "23505":
             known = UNIQUE_SENTENCES.get(_constraint(cause))
@@ -317,13 +333,13 @@ def _by_class(state_class: str) -> HubError:
     return InternalError()
 
 
-def _is_outdated(cause: Any) -> bool:
+def _is_outdated(cause: BaseException | None) -> bool:
     """A table changed under a prepared statement; inside of a transaction nothing can be repeated."""
     found = (cause, getattr(cause, "__cause__", None))
     return any(isinstance(link, asyncpg.InvalidCachedStatementError) for link in found)
 
 
-def _constraint(cause: Any) -> str:
+def _constraint(cause: BaseException | None) -> str:
     for link in (cause, getattr(cause, "__cause__", None)):
         if name := getattr(link, "constraint_name", None):
             return str(name)

@@ -7,10 +7,10 @@ last fault that will be told, and no message holds a value: it may be a secret.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -26,9 +26,9 @@ digit."""
 FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 Schema = Mapping[str, Any]
-Free = tuple[int, Any]
+Free = tuple[int, object]
 """A key that no schema names, with its place in the map, from 1."""
-Path = tuple[Any, str | int | Free] | None
+Path: TypeAlias = "tuple[Path, str | int | Free] | None"
 """The way to a value: what it stands in, and its key or index there. None is the whole."""
 Check = Callable[[Any, Path, "Found"], None]
 
@@ -76,7 +76,7 @@ class Found:
         return list(self._by_place.values())[: self._most]
 
 
-def schema_faults(value: Any, wanted: Any, most: int, below: str = "") -> list[Fault]:
+def schema_faults(value: object, wanted: object, most: int, below: str = "") -> list[Fault]:
     """At most so many, their paths below this one, in the order in which they stand in the value."""
     found = Found(most, below)
     with suppress(Full):
@@ -88,7 +88,7 @@ def joined(path: str, below: str) -> str:
     return f"{path}.{below}" if path and below and below[0] != "[" else path + below
 
 
-def shown_name(name: Any, place: int | str = "") -> str:
+def shown_name(name: object, place: int | str = "") -> str:
     """A key that the caller made up, as an answer may show it: a secret is put into the wrong place at times. In its
     stead stands a question mark, and which one of its map it is.
     """
@@ -111,7 +111,7 @@ def _shown_step(step: str | int | Free) -> str:
 
 
 @cache
-def _check_of(wanted: Any) -> Check:
+def _check_of(wanted: object) -> Check:
     schema = msgspec.json.schema(wanted)
     return _Compiler(schema.get("$defs", {})).check(schema)
 
@@ -145,7 +145,7 @@ class _Compiler:
         variants = {tag: self.check({"$ref": ref}) for tag, ref in discriminator["mapping"].items()}
         names = ", ".join(variants)
 
-        def check(value: Any, path: Path, found: Found) -> None:
+        def check(value: object, path: Path, found: Found) -> None:
             if not isinstance(value, dict):
                 found.add(path, "wrong_type", "must be object")
             elif field not in value:
@@ -162,7 +162,7 @@ class _Compiler:
         checks = [(self._types(option), self.check(option)) for option in options]
         wanted = " or ".join(dict.fromkeys(str(option.get("type") or "object") for option in options))
 
-        def check(value: Any, path: Path, found: Found) -> None:
+        def check(value: object, path: Path, found: Found) -> None:
             kinds = _kinds(value)
             fitting = [each for types, each in checks if types is None or not types.isdisjoint(kinds)]
             if not fitting:
@@ -196,7 +196,7 @@ class _Compiler:
         }
         allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
 
-        def check(value: Any, path: Path, found: Found) -> None:
+        def check(value: object, path: Path, found: Found) -> None:
             if allowed is not None:
                 if not any(value == each and type(value) is type(each) for each in allowed):
                     found.add(path, "not_allowed", f"must be one of {', '.join(map(str, allowed))}")
@@ -212,7 +212,7 @@ class _Compiler:
         first = [self.check(each) for each in schema.get("prefixItems", ())]
         items = self.check(schema["items"]) if schema.get("items") else None
 
-        def check(value: list[Any], path: Path, found: Found) -> None:
+        def check(value: list[object], path: Path, found: Found) -> None:
             if not length(value, path, found):
                 return
             for index, each in enumerate(first[: len(value)]):
@@ -231,7 +231,7 @@ class _Compiler:
         other = self.check(others) if isinstance(others, Mapping) and others else None
         names = self.check(schema["propertyNames"]) if schema.get("propertyNames") else None
 
-        def check(value: dict[Any, Any], path: Path, found: Found) -> None:
+        def check(value: dict[str, object], path: Path, found: Found) -> None:
             if not length(value, path, found):
                 return
             for name in required:
@@ -249,13 +249,13 @@ class _Compiler:
         return check
 
 
-def _kinds(value: Any) -> tuple[str, ...]:
+def _kinds(value: object) -> tuple[str, ...]:
     """None of them for what only MessagePack has: bytes, extensions, times."""
     kinds = _KINDS.get(type(value), ())
     return ("integer", "number") if type(value) is float and value.is_integer() else kinds
 
 
-def _add_best(checks: list[Check], value: Any, path: Path, found: Found) -> None:
+def _add_best(checks: list[Check], value: object, path: Path, found: Found) -> None:
     against = [found.beside() for _ in checks]
     for check, each in zip(checks, against, strict=True):
         with suppress(Full):
@@ -290,11 +290,11 @@ def _number_check(schema: Schema) -> Check:
     return check
 
 
-def _length_check(schema: Schema, of: str) -> Callable[[Any, Path, Found], bool]:
+def _length_check(schema: Schema, of: str) -> Callable[[Sized, Path, Found], bool]:
     """Whether the length is one that is taken; what has another one is looked at no further."""
     least, most = schema.get(f"min{of}", 0), schema.get(f"max{of}")
 
-    def check(value: Any, path: Path, found: Found) -> bool:
+    def check(value: Sized, path: Path, found: Found) -> bool:
         if len(value) < least:
             found.add(path, "too_short", f"must have at least {_counted(least, of)}")
         elif most is not None and len(value) > most:

@@ -22,8 +22,6 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
-    Select,
     Text,
     and_,
     bindparam,
@@ -35,16 +33,18 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
+from app.core.database import Attribute, CompoundSelection, Selection
 from app.core.errors import BadRequest, Fault
 from app.core.faults import shown_name
 from app.core.schemas import canonical_name
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Select[Any] | CompoundSelect[Any]")
-Column = InstrumentedAttribute[Any] | ColumnElement[Any]
+S = TypeVar("S", bound="Selection | CompoundSelection")
+Column = Attribute | ColumnElement[Any]
+Parsed = dict[str, Any]
+"""What a query string says, by the names of the parameters."""
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -63,7 +63,7 @@ class Page(Struct, Generic[T], kw_only=True):
 class Sort(Struct, frozen=True):
     """One order of a list. Rows without a value come before all others, and last where it is descending."""
 
-    column: InstrumentedAttribute[Any]
+    column: Attribute
     index: str
     """The index that has the list's rows in this order: what narrows every page of the list, then the column, then the
     id. For a column that may be null it has `coalesce(column, LEAST_VALUES[type])` in the column's place."""
@@ -72,9 +72,9 @@ class Sort(Struct, frozen=True):
 class OrderOfFilter(Struct, frozen=True):
     """The list's own order as it stands in another table's rows: an index cannot reach over to the list's table."""
 
-    columns: Mapping[str, InstrumentedAttribute[Any]]
+    columns: Mapping[str, Attribute]
     """By the name of each sort the column that has the same values."""
-    id_column: InstrumentedAttribute[Any]
+    id_column: Attribute
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -84,9 +84,9 @@ class Filter(Struct, frozen=True, kw_only=True):
     """From the name of the bound value to the condition."""
     choose: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
     """For a filter whose condition depends on the value: from the value to what to use as `where`."""
-    parse: Callable[[str], Any]
+    parse: Callable[[str], object]
     """From the text to the value. Raises ValueError with what is wanted."""
-    schema: Mapping[str, Any]
+    schema: Mapping[str, object]
     """JSON Schema of the parameter, for the OpenAPI document."""
     index: str
     """The index that has the matching rows in the list's order. `{sort}` stands for the sort's name, `{sort_index}` for
@@ -102,9 +102,9 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     limit: int = DEFAULT_LIMIT
     sort: str
     """A name from the allow-list, behind `-` for descending."""
-    after: tuple[Any, UUID] | None = None
+    after: tuple[object, UUID] | None = None
     """Sort value and id of the last row of the page before."""
-    filters: Mapping[str, Any] = {}
+    filters: Mapping[str, object] = {}
     count: bool = False
 
     @property
@@ -125,7 +125,7 @@ class Listing:
 
     def __init__(
         self,
-        selection: Select[Any],
+        selection: Selection,
         *,
         name: str,
         id_column: Column,
@@ -173,14 +173,14 @@ class Listing:
         found = {self.filters[name].index.format(sort=sort_name, sort_index=sort_index) for name in query.filters}
         return found or {sort_index, self._few_by or sort_index}
 
-    def statement(self, query: ListQuery) -> Select[Any]:
+    def statement(self, query: ListQuery) -> Selection:
         return self._once(query, "page", self._build)
 
-    def walk_statement(self, query: ListQuery) -> Select[Any]:
+    def walk_statement(self, query: ListQuery) -> Selection:
         """The same page, of what is among the next `walk_rows` rows of the list: for `may_be_walked`."""
         return self._once(query, "walk", self._build_walk)
 
-    def estimate_statement(self, query: ListQuery) -> CompoundSelect[Any]:
+    def estimate_statement(self, query: ListQuery) -> CompoundSelection:
         """To be explained, not run: PostgreSQL says how many rows match, and among how many."""
         return self._once(query, "estimate", self._build_estimate)
 
@@ -191,15 +191,15 @@ class Listing:
         found: S = self._statements[shape]
         return found
 
-    def count_statement(self, query: ListQuery) -> Select[Any]:
+    def count_statement(self, query: ListQuery) -> Selection:
         shape = self._conditions(query)
         if shape not in self._statements:
             inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
-        found: Select[Any] = self._statements[shape]
+        found: Selection = self._statements[shape]
         return found
 
-    def parameters(self, query: ListQuery) -> dict[str, Any]:
+    def parameters(self, query: ListQuery) -> dict[str, object]:
         """The values for `statement(query)`; one row more than the limit tells whether there is a next page."""
         values = {f"filter_{name}": value for name, value in query.filters.items()}
         values["page_limit"] = query.limit + 1
@@ -213,14 +213,14 @@ class Listing:
         packed = msgspec.msgpack.encode((mark, row[self.sort_position(query.sort)], row[0].bytes))
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
-    def _build(self, query: ListQuery) -> Select[Any]:
+    def _build(self, query: ListQuery) -> Selection:
         """What has to be gathered is sorted by what no index has: PostgreSQL takes the rows that match for scattered
         evenly, and would walk to the end of the list where they stand together there."""
         column, row_id = self._order(query)
         order = func.greatest(column, type_=column.type) if self.may_be_walked(query) else column
         return self._page(query, self._filtered(query), order, row_id)
 
-    def _build_walk(self, query: ListQuery) -> Select[Any]:
+    def _build_walk(self, query: ListQuery) -> Selection:
         column, row_id = self._order(query)
         rows = self._after_last(query, self._unsearched(query))
         edge = rows.with_only_columns(column, row_id, maintain_column_froms=True)
@@ -234,11 +234,11 @@ class Listing:
         )
         return self._page(query, self._unsearched(query).where(is_near, *along), column, row_id)
 
-    def _build_estimate(self, query: ListQuery) -> CompoundSelect[Any]:
+    def _build_estimate(self, query: ListQuery) -> CompoundSelection:
         both = (self._filtered(query), self._unsearched(query))
         return union_all(*(rows.with_only_columns(self._id, maintain_column_froms=True) for rows in both))
 
-    def _page(self, query: ListQuery, rows: Select[Any], column: Column, row_id: Column) -> Select[Any]:
+    def _page(self, query: ListQuery, rows: Selection, column: Column, row_id: Column) -> Selection:
         """The longest page, of which the asked one is the beginning: a limit that the planner does not know it takes
         for a tenth of all rows, and sorts them all."""
         if self.sort_position(query.sort) == len(self._columns):
@@ -247,7 +247,7 @@ class Listing:
         longest = ordered.limit(literal_column(str(MAX_LIMIT + 1))).subquery("page")
         return select(*longest.c).limit(bindparam("page_limit", type_=_INT))
 
-    def _after_last(self, query: ListQuery, rows: Select[Any]) -> Select[Any]:
+    def _after_last(self, query: ListQuery, rows: Selection) -> Selection:
         """Those behind the last row of the page before."""
         if query.after is None:
             return rows
@@ -270,15 +270,15 @@ class Listing:
         is_shown = column.key in self._columns and not _may_be_null(column)
         return self._columns.index(column.key) if is_shown else len(self._columns)
 
-    def _filtered(self, query: ListQuery) -> Select[Any]:
+    def _filtered(self, query: ListQuery) -> Selection:
         return self.selection.where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
 
-    def _unsearched(self, query: ListQuery) -> Select[Any]:
+    def _unsearched(self, query: ListQuery) -> Selection:
         """Narrowed by the filters that have an order alone."""
         ordered = (each for each in self._given(query) if each[1].along is None)
         return self.selection.where(*(filter_.where(f"filter_{name}") for name, filter_, _ in ordered))
 
-    def _given(self, query: ListQuery) -> list[tuple[str, Filter, Any]]:
+    def _given(self, query: ListQuery) -> list[tuple[str, Filter, object]]:
         return [(name, self.filters[name], value) for name, value in sorted(query.filters.items())]
 
     def _conditions(self, query: ListQuery) -> tuple[tuple[str, Callable[[str], ColumnElement[bool]]], ...]:
@@ -291,8 +291,8 @@ class Listing:
         """Raises BadRequest naming every parameter at fault."""
         given = parse_parameters(query_string)
         faults: list[Fault] = []
-        values: dict[str, Any] = {"sort": given.get("sort", self.default_sort)}
-        filters: dict[str, Any] = {}
+        values: Parsed = {"sort": given.get("sort", self.default_sort)}
+        filters: dict[str, object] = {}
         for place, (name, text) in enumerate(given.items(), 1):
             try:
                 if name in self.filters:
@@ -316,7 +316,7 @@ class Listing:
         if text.removeprefix("-") not in self.sorts or text.startswith("--"):
             raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
 
-    def _after(self, cursor: str, sort: str, filters: Mapping[str, Any]) -> tuple[Any, UUID]:
+    def _after(self, cursor: str, sort: str, filters: Mapping[str, object]) -> tuple[object, UUID]:
         kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].column.type.python_type]
         try:
             packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
@@ -336,7 +336,7 @@ _INT: TypeEngine[Any] = literal_column("1::int").type
 _ONE: ColumnElement[int] = literal_column("1")
 
 
-def mark_of(name: str, sort: str, filters: Mapping[str, Any]) -> bytes:
+def mark_of(name: str, sort: str, filters: Mapping[str, object]) -> bytes:
     """What a cursor belongs to: with another list, sort or filter it would lead to rows that nobody asked for."""
     asked = msgspec.msgpack.encode((name, sort, sorted(filters.items())))
     return hashlib.blake2b(asked, digest_size=8).digest()
@@ -349,7 +349,7 @@ def _invalid_cursor() -> BadRequest:
     return BadRequest(code="invalid_cursor", errors=[fault])
 
 
-_CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: int, UUID: UUID}
+_CURSOR_TYPES: dict[type, type] = {str: str, datetime: datetime, int: int, UUID: UUID}
 
 LEAST_VALUES: dict[type, str] = {str: "''::text", datetime: "'0002-01-01 00:00:00+00'::timestamptz"}
 """What stands for null where a list is sorted: a row of values cannot be compared with one that holds a null, so that a
@@ -401,7 +401,7 @@ def _count(text: str) -> bool:
     return True
 
 
-_PLAIN: dict[str, Callable[[str], Any]] = {"limit": _limit, "count": _count}
+_PLAIN: dict[str, Callable[[str], object]] = {"limit": _limit, "count": _count}
 
 
 def text_filter(column: Column, *, index: str, description: str = "", name_key: bool = False) -> Filter:
@@ -539,7 +539,7 @@ def searched_text(*columns: Column) -> ColumnElement[str]:
     return func.lower(reduce(lambda whole, text: whole.concat(space).concat(text), texts[1:], space.concat(texts[0])))
 
 
-def symbols(text: ColumnElement[str]) -> ColumnElement[Any]:
+def symbols(text: ColumnElement[str]) -> ColumnElement[str]:
     """The characters that are neither letters, digits nor blanks."""
     only = func.regexp_replace(
         text, literal_column(r"'[[:alnum:][:space:]]+'"), literal_column("''"), literal_column("'g'")
@@ -575,8 +575,8 @@ def _has_trigram(text: str) -> bool:
 _WORD = re.compile(r"[^\W_]+")
 
 
-UUID_SCHEMA: dict[str, Any] = {"type": "string", "format": "uuid"}
-STRING: dict[str, Any] = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS}
+UUID_SCHEMA: dict[str, object] = {"type": "string", "format": "uuid"}
+STRING: dict[str, object] = {"type": "string", "maxLength": MAX_VALUE_CHARACTERS}
 
 
 def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
@@ -604,8 +604,8 @@ def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
     return names.index(last) + 1
 
 
-def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _parsed_by_name(given: Mapping[str, str]) -> Parsed:
+    values: Parsed = {}
     faults: list[Fault] = []
     for place, (name, text) in enumerate(given.items(), 1):
         try:
@@ -619,7 +619,7 @@ def _parsed_by_name(given: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _unknown_parameter(text: str) -> Any:
+def _unknown_parameter(text: str) -> object:
     raise ValueError("is not a parameter of this list")
 
 
@@ -636,7 +636,7 @@ def _name_cursor(text: str) -> bytes:
         raise ValueError("must be the next_cursor of the page before") from None
 
 
-_BY_NAME: dict[str, Callable[[str], Any]] = {
+_BY_NAME: dict[str, Callable[[str], object]] = {
     "limit": _limit,
     "count": _count,
     "sort": _by_name,
@@ -644,7 +644,7 @@ _BY_NAME: dict[str, Callable[[str], Any]] = {
     "q": lambda text: text,
 }
 
-COMMON_PARAMETERS: dict[str, dict[str, Any]] = {
+COMMON_PARAMETERS: dict[str, dict[str, object]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": STRING | {"description": "The next_cursor of the page before."},
     "count": {
@@ -653,7 +653,7 @@ COMMON_PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "Ask for `total`; the only part of a list whose cost grows with it.",
     },
 }
-IN_MEMORY_PARAMETERS: dict[str, dict[str, Any]] = COMMON_PARAMETERS | {
+IN_MEMORY_PARAMETERS: dict[str, dict[str, object]] = COMMON_PARAMETERS | {
     "sort": {"type": "string", "enum": ["name", "-name"], "default": "name"},
     "q": STRING | {"description": "Text that the name holds."},
 }

@@ -23,7 +23,7 @@ class DatabaseProbe:
         self._connection: asyncpg.Connection | None = None
         self._asking: asyncio.Task[Any] | None = None
 
-    async def ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
+    async def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What `question`, always the same one, finds with the connection.
 
         Raises TimeoutError within a second, and whatever connecting and asking raise.
@@ -40,7 +40,7 @@ class DatabaseProbe:
             await asyncio.gather(self._asking, return_exceptions=True)
         self._hang_up()
 
-    async def _ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
+    async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 if self._connection is None or self._connection.is_closed():
@@ -50,7 +50,7 @@ class DatabaseProbe:
             self._hang_up()  # the next one may find a server that is back
             raise
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> asyncpg.Connection:
         settings = server_settings("hub probe", PROBE_TIMEOUT_S, lock_timeout_s=PROBE_TIMEOUT_S)
         return await asyncpg.connect(
             self._url, timeout=PROBE_TIMEOUT_S, connection_class=Connection, server_settings=settings

@@ -17,15 +17,25 @@ import msgspec
 from sqlalchemy import CompoundSelect, Join, Select, Table
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from app.core.database import CONNECT_TIMEOUT_S, POOL_TIMEOUT_S, READ_LOCK_TIMEOUT_S, Connection, server_settings
+from app.core.database import (
+    CONNECT_TIMEOUT_S,
+    POOL_TIMEOUT_S,
+    READ_LOCK_TIMEOUT_S,
+    CompoundSelection,
+    Connection,
+    Selection,
+    server_settings,
+)
 from app.core.deadlines import Deadlines
 from app.core.errors import NotFound, Unavailable
 from app.core.listing import Listing, ListQuery, Page
 from app.core.places import Places
 from app.core.read_pool import ReadPool
 
+Row = tuple[Any, ...]
+"""Of a select: the values of its columns, of the types that they have in Python."""
 S = TypeVar("S", bound=msgspec.Struct)
-Fetch = Callable[[Any, str, list[Any]], Awaitable[Any]]
+Fetch = Callable[[asyncpg.Connection, str, list[object]], Awaitable[list[Row]]]
 SEARCH_WAIT_S = 2.0
 LONGEST_QUEUE = 16
 """Searches and counts of one list that wait for a place."""
@@ -43,14 +53,14 @@ class Compiled(NamedTuple):
     sql: str
     names: tuple[str, ...]
     """Of the parameters, in the order of `$1`, `$2` ..."""
-    own: Mapping[str, Any]
+    own: Mapping[str, object]
     """The values that the statement itself carries."""
     table: str
     """The one that it is about: whoever waits for the same one shares places with it."""
 
 
 @lru_cache(4096)
-def compiled(statement: Select[Any] | CompoundSelect[Any]) -> Compiled:
+def compiled(statement: Selection | CompoundSelection) -> Compiled:
     sql = statement.compile(dialect=_DIALECT)
     return Compiled(str(sql), tuple(sql.positiontup or ()), sql.params, _table_of(statement))
 
@@ -85,7 +95,7 @@ class Reads:
     """
 
     def __init__(self, url: str, *, pool_size: int, timeout_s: float) -> None:
-        async def connect() -> Any:
+        async def connect() -> asyncpg.Connection:
             connection = await asyncpg.connect(
                 url.replace("postgresql+asyncpg://", "postgresql://"),
                 timeout=CONNECT_TIMEOUT_S,
@@ -112,13 +122,13 @@ class Reads:
     def close(self) -> None:
         self._pool.close()
 
-    def connection(self, kind: str | None) -> contextlib.AbstractAsyncContextManager[Any]:
+    def connection(self, kind: str | None) -> contextlib.AbstractAsyncContextManager[asyncpg.Connection]:
         """A bare connection, for what is not a select of one repository. `kind` shares places as a table does."""
         return self._pool.connection(kind)
 
     async def rows(
-        self, statement: Select[Any], values: Mapping[str, Any], *, is_planned_by_value: bool = False
-    ) -> list[Any]:
+        self, statement: Selection, values: Mapping[str, object], *, is_planned_by_value: bool = False
+    ) -> list[Row]:
         """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds, or
         somebody else has locked the table.
 
@@ -126,13 +136,13 @@ class Reads:
         """
         return await self._run(compiled(statement), values, _fetch_planned if is_planned_by_value else _fetch)
 
-    async def _run(self, statement: Compiled, values: Mapping[str, Any], fetch: Fetch) -> list[Any]:
+    async def _run(self, statement: Compiled, values: Mapping[str, object], fetch: Fetch) -> list[Row]:
         sql, names, own, table = statement
         arguments = [values[name] if name in values else own[name] for name in names]
         connection = await self._pool.acquire(table)
         try:
             with self._deadlines.start():
-                found: list[Any] = await fetch(connection, sql, arguments)
+                found: list[Row] = await fetch(connection, sql, arguments)
         except asyncpg.LockNotAvailableError:
             self._pool.release(connection, table)
             raise Unavailable(code="database_timeout") from None
@@ -145,14 +155,14 @@ class Reads:
         self._pool.release(connection, table)
         return found
 
-    async def one(self, statement: Select[Any], struct: type[S], **values: Any) -> S:
+    async def one(self, statement: Selection, struct: type[S], **values: object) -> S:
         """The one row as a Struct. Raises NotFound."""
         found = await self.rows(statement, values)
         if not found:
             raise NotFound
         return struct(*found[0])
 
-    async def page(self, listing: Listing, query: ListQuery, struct: type[S], **values: Any) -> Page[S]:
+    async def page(self, listing: Listing, query: ListQuery, struct: type[S], **values: object) -> Page[S]:
         """One page of a list, with the exact count where the query asks for it.
 
         Raises Unavailable where too many search and count at this moment.
@@ -162,7 +172,7 @@ class Reads:
                 return await self._page(listing, query, struct, values)
         return await self._page(listing, query, struct, values)
 
-    async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, Any]) -> Page[S]:
+    async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, object]) -> Page[S]:
         bound = {**values, **listing.parameters(query)}
         found = await self.rows_of_page(listing, query, bound)
         width = len(struct.__struct_fields__)
@@ -174,7 +184,7 @@ class Reads:
         cursor = listing.cursor_after(query, shown[-1]) if len(found) > query.limit else None
         return Page(items=items, next_cursor=cursor, total=await self._total(listing, query, bound))
 
-    async def rows_of_page(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> list[Any]:
+    async def rows_of_page(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
         """Along the list, where what is searched for is said to be so frequent that the page is soon full; gathered and
         sorted, where it is rare, or stands together further on."""
         if walk_rows := await self._walk_rows(listing, query, values):
@@ -185,7 +195,7 @@ class Reads:
         by_value = listing.is_planned_by_value(query)
         return await self.rows(listing.statement(query), values, is_planned_by_value=by_value)
 
-    async def _walk_rows(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int:
+    async def _walk_rows(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
         if not listing.may_be_walked(query):
             return 0
         statement = compiled(listing.estimate_statement(query))
@@ -194,7 +204,7 @@ class Reads:
         matching, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
         return walk_rows(query.limit + 1, matching, rows)
 
-    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int | None:
+    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int | None:
         if not query.count:
             return None
         by_value = listing.is_planned_by_value(query)
@@ -216,17 +226,17 @@ def walk_rows(wanted: int, matching: int, rows: int) -> int:
     return int(min(evenly * UNEVENLY, matching / GATHERED_IN_ITS_PLACE))
 
 
-async def _fetch(connection: Any, sql: str, arguments: list[Any]) -> Any:
+async def _fetch(connection: asyncpg.Connection, sql: str, arguments: list[object]) -> Any:
     try:
         return await connection.fetch(sql, *arguments)
     except asyncpg.InvalidCachedStatementError:  # a migration changed the table under a prepared statement
         return await connection.fetch(sql, *arguments)
 
 
-async def _fetch_planned(connection: Any, sql: str, arguments: list[Any]) -> Any:
+async def _fetch_planned(connection: asyncpg.Connection, sql: str, arguments: list[object]) -> list[Row]:
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     try:
-        found = await _fetch(connection, sql, arguments)
+        found: list[Row] = await _fetch(connection, sql, arguments)
     except asyncpg.PostgresError:
         await connection.execute("RESET plan_cache_mode")
         raise
@@ -234,11 +244,11 @@ async def _fetch_planned(connection: Any, sql: str, arguments: list[Any]) -> Any
     return found  # what ends otherwise ends the connection
 
 
-async def _choose_codecs(connection: Any) -> None:
+async def _choose_codecs(connection: asyncpg.Connection) -> None:
     """A moment comes as text, which Python reads in a quarter of the time that asyncpg takes to add up its own form:
     that was a third of what it costs to receive a page.
     """
-    encode: Callable[[Any], str] = lambda value: msgspec.json.encode(value).decode()  # noqa: E731
+    encode: Callable[[object], str] = lambda value: msgspec.json.encode(value).decode()  # noqa: E731
     for name, encoder, decoder in (
         ("json", encode, msgspec.json.decode),
         ("jsonb", encode, _as_written),

@@ -15,7 +15,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 from app.core.schemas import changes_of
 
-ColumnRule = Callable[[Any], Mapping[str, Any]]
+Columns = dict[str, Any]
+"""What goes into the columns of a row, by their names."""
+ColumnRule = Callable[[Any], Mapping[str, object]]
 """From a field's value to the columns that follow from it."""
 
 
@@ -60,23 +62,23 @@ class Normaliser:
             if name not in shown.__struct_fields__:
                 raise ForgottenColumn(f"{new.__name__}.{name} is taken, and {shown.__name__} does not show it.")
 
-    def columns_of_new(self, given: Struct) -> dict[str, Any]:
+    def columns_of_new(self, given: Struct) -> Columns:
         """The columns that all fields of a new row make."""
         return self._columns({name: getattr(given, name) for name in self.fields})
 
-    def columns_of_changes(self, patch: Struct) -> dict[str, Any]:
+    def columns_of_changes(self, patch: Struct) -> Columns:
         """The columns that the fields of a PATCH make, those that it names."""
         return self._columns({name: value for name, value in changes_of(patch).items() if name not in self._apart})
 
-    def _columns(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        columns: dict[str, Any] = {}
+    def _columns(self, said: Mapping[str, object]) -> Columns:
+        columns: Columns = {}
         for name, value in said.items():
             kept = self._defaults.get(name) if value is None else value
             columns |= self._rules[name](kept) if name in self._rules else {name: kept}
         return columns
 
 
-def _defaults_of(taken: type[Struct]) -> dict[str, Any]:
+def _defaults_of(taken: type[Struct]) -> Columns:
     found = {}
     for field in msgspec.structs.fields(taken):
         if field.default is not msgspec.NODEFAULT:
@@ -94,7 +96,7 @@ def refuse_gaps(row: DeclarativeBase) -> None:
     _refuse_gaps(type(row), row.__dict__)
 
 
-def _refuse_gaps(model: type[DeclarativeBase], said: Mapping[str, Any]) -> None:
+def _refuse_gaps(model: type[DeclarativeBase], said: Mapping[str, object]) -> None:
     if gaps := sorted(_without_default(model) - said.keys()):
         raise ForgottenColumn(f"A new {model.__name__} says nothing of {', '.join(gaps)}.")
 
@@ -116,7 +118,7 @@ def inserted_columns(model: type[DeclarativeBase]) -> tuple[str, ...]:
     return tuple(name for name in names if model.__mapper__.columns[name].identity is None)
 
 
-def complete(model: type[DeclarativeBase], said: Mapping[str, Any]) -> dict[str, Any]:
+def complete(model: type[DeclarativeBase], said: Mapping[str, object]) -> Columns:
     """Every column of a new row: as it is said, or else by its default.
 
     Raises ForgottenColumn for one that has neither, and for what is no column.
@@ -135,7 +137,7 @@ def _default_of(model: type[DeclarativeBase], name: str) -> Any:
     return default.arg(None) if default.is_callable else default.arg
 
 
-def values_of_row(row: DeclarativeBase) -> dict[str, Any]:
+def values_of_row(row: DeclarativeBase) -> Columns:
     """Every column of a new row, as PostgreSQL reads them out of JSON; the row gets its defaults. Raises
     ForgottenColumn."""
     model = type(row)
@@ -145,7 +147,7 @@ def values_of_row(row: DeclarativeBase) -> dict[str, Any]:
     return in_json(columns)
 
 
-def in_json(columns: Mapping[str, Any]) -> dict[str, Any]:
+def in_json(columns: Mapping[str, object]) -> Columns:
     """As PostgreSQL reads them out of JSON."""
     return {name: "\\x" + value.hex() if isinstance(value, bytes) else value for name, value in columns.items()}
 

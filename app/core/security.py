@@ -8,7 +8,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
 from uuid import UUID
 
 import jwt
@@ -141,7 +140,7 @@ class Tokens:
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, RecursionError):
             raise Unauthenticated(code="invalid_token") from None
 
-    def _key_of(self, header: Mapping[str, Any]) -> SigningKey:
+    def _key_of(self, header: Mapping[str, object]) -> SigningKey:
         """Only headers that we would write ourselves are read at all: no `jwk`, `jku`, `x5c` or `crit`."""
         if set(header) != _HEADER_FIELDS or header["typ"] != TOKEN_TYPE:
             raise jwt.InvalidTokenError("unexpected header")
@@ -161,6 +160,9 @@ def bearer_token(authorization: bytes | None) -> bytes:
     return token
 
 
+Parameters = Mapping[str, Mapping[str, object]]
+
+
 class Access(Struct, frozen=True, kw_only=True):
     """What a route asks of its caller, and which query parameters it takes.
 
@@ -170,7 +172,7 @@ class Access(Struct, frozen=True, kw_only=True):
     is_open: bool = False
     permission: str | None = None
     listing: Listing | None = None
-    parameters: Mapping[str, Mapping[str, Any]] = {}
+    parameters: Parameters = {}
     """Other query parameters, as JSON Schemas by name."""
     takes_form: bool = False
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
@@ -187,8 +189,8 @@ class Access(Struct, frozen=True, kw_only=True):
 
 
 def requires(
-    permission: str, *, listing: Listing | None = None, parameters: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
+    permission: str, *, listing: Listing | None = None, parameters: Parameters | None = None
+) -> dict[str, object]:
     """The guard: only principals who hold the permission, written `<path segment>:<verb>`."""
     return {"access": Access(permission=permission, listing=listing, parameters=parameters or {})}
 
@@ -196,14 +198,12 @@ def requires(
 def signed_in(
     *,
     listing: Listing | None = None,
-    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    parameters: Parameters | None = None,
     takes_form: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Any principal; the service narrows it to what is their own."""
     return {"access": Access(listing=listing, parameters=parameters or {}, takes_form=takes_form)}
 
 
-def open_to_all(
-    *, parameters: Mapping[str, Mapping[str, Any]] | None = None, needs_database: bool = True
-) -> dict[str, Any]:
+def open_to_all(*, parameters: Parameters | None = None, needs_database: bool = True) -> dict[str, object]:
     return {"access": Access(is_open=True, parameters=parameters or {}, needs_database=needs_database)}

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jwt
 import msgspec
@@ -30,7 +30,7 @@ class SigningKey:
 
     def _public_jwk(self) -> dict[str, str]:
         algorithm = jwt.get_algorithm_by_name(self.algorithm)
-        document: dict[str, Any] = algorithm.to_jwk(self.public, as_dict=True)
+        document: dict[str, str] = algorithm.to_jwk(self.public, as_dict=True)
         return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
 
     def _thumbprint(self) -> str:

@@ -73,12 +73,12 @@ class UnitOfWork:
     def address(self) -> str | None:
         return client_address(self.parts, self.exchange)
 
-    def stamp(self) -> dict[str, Any]:
+    def stamp(self) -> dict[str, object]:
         """The columns of a new entity that say whose it is and who made it."""
         by = {"created_by": self.actor_id, "updated_by": self.actor_id}
         return {"tenant_id": self.tenant_id, "created_at": self.now, "updated_at": self.now, **by}
 
-    def apply(self, entity: Any, changes: Mapping[str, Any]) -> bool:
+    def apply(self, entity: Any, changes: Mapping[str, object]) -> bool:
         """Set what differs. False where nothing does: then no version is counted and nothing is recorded."""
         different = {name: value for name, value in changes.items() if getattr(entity, name) != value}
         for name, value in different.items():
@@ -117,7 +117,7 @@ class UnitOfWork:
             )
         )
 
-    def announce(self, event_type: str, subject: str, data: Any) -> None:
+    def announce(self, event_type: str, subject: str, data: object) -> None:
         """The event of this change in the outbox; written by `commit`, in this transaction."""
         self._records.events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
 

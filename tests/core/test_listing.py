@@ -141,6 +141,7 @@ def test_a_cursor_at_the_edge_of_time_is_read_or_refused(moment: str) -> None:
     except BadRequest:
         return
     assert found.after is not None
+    assert isinstance(found.after[0], datetime)
     found.after[0].astimezone(None)
 
 

@@ -18,6 +18,10 @@ DISCOVERY_TIMEOUT_S = 60
 MARKS = {"passed": "✓", "failed": "✗"}
 
 
+Json = dict[str, Any]
+"""An object of an answer, or what is sent."""
+
+
 class Caller:
     """Somebody who is signed in."""
 
@@ -41,7 +45,7 @@ class Caller:
             )
         return answer.json() if answer.content else None
 
-    def replace(self, path: str, named: str, new: dict[str, Any]) -> Any:
+    def replace(self, path: str, named: str, new: Json) -> Any:
         """Create it, after deleting what an earlier run made under that name."""
         for earlier in self.call(200, "GET", path, params={named: new[named]})["items"]:
             self.call(204, "DELETE", f"{path}/{earlier['id']}")
@@ -51,7 +55,7 @@ class Caller:
         self._client.close()
 
 
-def set_up(admin: Caller, tell: Teller, connection: dict[str, Any], user_password: str) -> tuple[Any, Any]:
+def set_up(admin: Caller, tell: Teller, connection: Json, user_password: str) -> tuple[Json, Json]:
     """The role, its user and the source; what earlier runs left is replaced. Answers user and source."""
     tell.heading("The admin prepares, through the API")
     # In this order, because a user who is deleted no longer holds the role.
@@ -71,7 +75,7 @@ def set_up(admin: Caller, tell: Teller, connection: dict[str, Any], user_passwor
     return user, source
 
 
-def test(admin: Caller, tell: Teller, source: Any) -> None:
+def test(admin: Caller, tell: Teller, source: Json) -> None:
     tell.heading("Is it reachable?")
     result = admin.call(200, "POST", f"/data-sources/{source['id']}/test")
     show_steps(tell, result)
@@ -79,16 +83,16 @@ def test(admin: Caller, tell: Teller, source: Any) -> None:
         raise DemoFailed("The test of the data source was expected to pass.")
 
 
-def show_steps(tell: Teller, result: Any) -> None:
+def show_steps(tell: Teller, result: Json) -> None:
     rows = [(MARKS.get(step["status"], "-"), step["name"], _ms(step), step["message"]) for step in result["steps"]]
     tell.table(["", "step", "took", "what happened"], rows)
 
 
-def _ms(step: Any) -> str:
+def _ms(step: Json) -> str:
     return f"{step['duration_ms']:.1f} ms" if step["status"] in MARKS else ""
 
 
-def discover(admin: Caller, tell: Teller, source: Any, expected: set[str]) -> None:
+def discover(admin: Caller, tell: Teller, source: Json, expected: set[str]) -> None:
     tell.heading("What is inside?")
     job = admin.call(202, "POST", f"/data-sources/{source['id']}/discover")
     deadline = time.monotonic() + DISCOVERY_TIMEOUT_S
@@ -108,11 +112,11 @@ def discover(admin: Caller, tell: Teller, source: Any, expected: set[str]) -> No
         raise DemoFailed(f"The discovery did not find {', '.join(sorted(missing))}.")
 
 
-def _fields(item: Any) -> str:
+def _fields(item: Json) -> str:
     return ", ".join(f"{field['name']} {field['type']}" for field in item["fields"][:4])
 
 
-def preview(caller: Caller, tell: Teller, source: Any, limit: int) -> None:
+def preview(caller: Caller, tell: Teller, source: Json, limit: int) -> None:
     ask = {"object": "public.flights", "columns": SHOWN_COLUMNS, "limit": limit}
     result = caller.call(200, "POST", f"/data-sources/{source['id']}/preview", json=ask)
     if len(result["rows"]) != limit:
@@ -121,11 +125,11 @@ def preview(caller: Caller, tell: Teller, source: Any, limit: int) -> None:
     tell.done(f"{caller.name} sees {limit} flights; the preview took {result['duration_ms']:.0f} ms")
 
 
-def show_limits(user: Caller, tell: Teller, source: Any, connection: dict[str, Any]) -> None:
+def show_limits(user: Caller, tell: Teller, source: Json, connection: Json) -> None:
     """What the role does not hold is refused, in a sentence."""
     tell.heading("The user may do what the role says, and no more")
     preview(user, tell, source, 3)
-    refusals: list[tuple[str, str, str, dict[str, Any]]] = [
+    refusals: list[tuple[str, str, str, Json]] = [
         ("register a source", "POST", "/data-sources", {"json": {"name": "Mine", **connection}}),
         ("delete the source", "DELETE", f"/data-sources/{source['id']}", {}),
         ("look at users", "GET", "/users", {}),
@@ -135,7 +139,7 @@ def show_limits(user: Caller, tell: Teller, source: Any, connection: dict[str, A
         tell.refused(f"{what}: 403 {error['code']}. {error['detail']}")
 
 
-def show_wrong_password(admin: Caller, tell: Teller, connection: dict[str, Any]) -> None:
+def show_wrong_password(admin: Caller, tell: Teller, connection: Json) -> None:
     tell.heading("And with a wrong password?")
     wrong = {**connection, "secrets": {"password": "not the password"}}
     result = admin.call(200, "POST", "/data-sources/test", json=wrong)

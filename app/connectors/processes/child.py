@@ -15,6 +15,7 @@ import ipaddress
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -26,6 +27,8 @@ from app.connectors.contract.steps import OUT_OF_MEMORY, Steps, unexpected
 from app.connectors.processes import frames
 from app.connectors.processes.confinement import confine
 
+AnySource = Connector[Any, Any]
+Send = Callable[[frames.Answer], None]
 GC_THRESHOLD: Final = 10_000
 """Objects until a collection. Those that discovery makes are gone with their batch, and few are in cycles."""
 
@@ -58,7 +61,7 @@ class DialGuard:
     """An audit hook (PEP 578). It cannot be taken away again, and it sees every driver written in Python."""
 
     def __init__(self) -> None:
-        self.connector: Connector[Any, Any] | None = None
+        self.connector: AnySource | None = None
 
     def __call__(self, event: str, args: tuple[object, ...]) -> None:
         if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
@@ -126,7 +129,7 @@ def _type(work: frames.Work) -> registry.AnyConnector:
     return connector
 
 
-def _connector(work: frames.Work) -> Connector[Any, Any]:
+def _connector(work: frames.Work) -> AnySource:
     connector = _type(work)
     if not registry.is_driver_available(connector):
         raise ConnectorError(
@@ -137,7 +140,7 @@ def _connector(work: frames.Work) -> Connector[Any, Any]:
     return connector(config, secrets, work.policy)
 
 
-async def _act(work: frames.Work, connector: Connector[Any, Any], send: Any) -> None:
+async def _act(work: frames.Work, connector: AnySource, send: Send) -> None:
     if work.action == "check":
         await _check(connector, send)
     elif work.action == "preview":
@@ -149,7 +152,7 @@ async def _act(work: frames.Work, connector: Connector[Any, Any], send: Any) -> 
         send(frames.Discovered(connector.stopped_because))
 
 
-async def _check(connector: Connector[Any, Any], send: Any) -> None:
+async def _check(connector: AnySource, send: Send) -> None:
     started = time.perf_counter()
     steps = Steps(lambda name: send(frames.StepStarted(name)), lambda step: send(frames.StepEnded(step)))
     try:

@@ -46,7 +46,7 @@ def decode_decimals(text: str | bytes) -> Any:
     return _decoded(text, _decimals_decoder, Decimal)
 
 
-def _decoded(text: str | bytes, decoder: msgspec.json.Decoder[Any], number: Callable[[str], Any]) -> Any:
+def _decoded(text: str | bytes, decoder: msgspec.json.Decoder[Any], number: Callable[[str], object]) -> Any:
     try:
         value = decoder.decode(text)
         if not _may_repeat_a_name(text, value):
@@ -60,7 +60,7 @@ def _decoded(text: str | bytes, decoder: msgspec.json.Decoder[Any], number: Call
     return surrogates_replaced(value) if _may_hold_surrogates(text) else value
 
 
-def _may_repeat_a_name(text: str | bytes, value: Any) -> bool:
+def _may_repeat_a_name(text: str | bytes, value: object) -> bool:
     """msgspec keeps the last of them, and the colons of the others are missing from what it makes of its own value. A
     colon may be written as an escape, too; it then stands in for a missing one."""
     colon, escaped = (b":", b"\\u003") if isinstance(text, bytes) else (":", "\\u003")

@@ -10,11 +10,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import Update
 from uuid_utils.compat import uuid7
 
 from app.connectors.contract.failures import ConnectorError
@@ -75,7 +75,7 @@ class JobRun:
         values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
         await session.execute(self._update(values), execution_options=_NO_SYNC)
 
-    async def end(self, status: str, *, result: Any = None, error: Any = None) -> None:
+    async def end(self, status: str, *, result: object = None, error: object = None) -> None:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
@@ -87,7 +87,7 @@ class JobRun:
             work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
             work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
 
-    async def _write(self, **values: Any) -> bool:
+    async def _write(self, **values: object) -> bool:
         async with self.parts.sessions.begin() as session:
             statement = self._update(values | {"lease_until": datetime.now(UTC) + LEASE}).returning(
                 Job.cancel_requested
@@ -97,7 +97,7 @@ class JobRun:
             raise LeaseLost
         return wanted
 
-    def _update(self, values: Mapping[str, Any]) -> Any:
+    def _update(self, values: Mapping[str, object]) -> Update:
         changed = {"version": Job.version + 1, "updated_at": datetime.now(UTC)} if len(values) > 1 else {}
         return update(Job).where(*self._held()).values(dict(values) | changed)
 

@@ -50,7 +50,7 @@ def arrow_column(portable: PortableType, cells: Sequence[object]) -> Array:
     return Array(column_texts(portable, cells), type=DataType.utf8())
 
 
-def _each(cells: Sequence[Any], read: Callable[[Any], Any]) -> list[Any]:
+def _each(cells: Sequence[object], read: Callable[[Any], Any]) -> list[Any]:
     return [None if cell is None else read(cell) for cell in cells]
 
 
@@ -62,7 +62,7 @@ def _booleans(cells: Sequence[object]) -> Array:
     return Array(list(cells), type=DataType.bool())
 
 
-def _integers(cells: Sequence[Any]) -> Array:
+def _integers(cells: Sequence[object]) -> Array:
     from arro3.core import Array, DataType
 
     numbers = _each(cells, _integer)
@@ -106,7 +106,7 @@ def _exact(cell: object) -> Decimal:
     return number
 
 
-def _decimals(cells: Sequence[Any]) -> Array:
+def _decimals(cells: Sequence[object]) -> Array:
     return _of_digits(_each(cells, _exact))
 
 
@@ -145,7 +145,7 @@ def _days(cell: object) -> int:
     return (dt.date.fromisoformat(cell) - _EPOCH).days
 
 
-def _timestamps(cells: Sequence[Any], zone: str | None) -> Array:
+def _timestamps(cells: Sequence[object], zone: str | None) -> Array:
     """To the microsecond, or to the nanosecond where a value says one and all of them lie within its 584 years."""
     from arro3.core import Array, DataType
 

@@ -46,7 +46,7 @@ UPSERT = text(
 ).bindparams(bindparam("found", type_=JSONB))
 
 
-async def discover(run: JobRun) -> dict[str, Any]:
+async def discover(run: JobRun) -> dict[str, object]:
     """The handler of `data_source.discover`. Objects that are no longer there stay, inactive; where the discovery
     stopped early, nobody knows which ones those are."""
     assert run.subject_id is not None
@@ -112,11 +112,11 @@ def _in_pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 async def _finish(
     run: JobRun, source_id: UUID, started: datetime, total: int, stopped_because: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
         await run.hold(work.session)
         is_complete = stopped_because is None
-        result = {
+        result: dict[str, object] = {
             "objects": total,
             "deactivated": await _deactivate(work.session, source_id, started) if is_complete else 0,
             "is_complete": is_complete,

@@ -39,7 +39,9 @@ _PORTABLE: Final[dict[str, PortableType]] = {
     "decimal": "decimal",
 }
 
-DeltaType = str | dict[str, Any]
+SchemaField = dict[str, Any]
+"""An object of the schema, which is JSON."""
+DeltaType = str | SchemaField
 """As the schema has it: a name, or an object for what is nested."""
 Reader = Callable[[Any], Any]
 """From a JSON-safe value as a file has it, never None, to one of the table."""
@@ -78,12 +80,12 @@ def columns_of(metadata: Metadata) -> tuple[Column, ...]:
         raise ConnectorError("response_invalid", "The schema of the Delta table is damaged.") from None
 
 
-def _column(field: dict[str, Any], partition_columns: Sequence[str]) -> Column:
+def _column(field: SchemaField, partition_columns: Sequence[str]) -> Column:
     name = str(field["name"])
     return Column(name, _physical(field), field["type"], field.get("nullable") is not False, name in partition_columns)
 
 
-def _physical(field: dict[str, Any]) -> str:
+def _physical(field: SchemaField) -> str:
     return str((field.get("metadata") or {}).get(_PHYSICAL_NAME, field["name"]))
 
 
@@ -141,7 +143,7 @@ def _reader(kind: DeltaType, depth: int) -> Reader:
     return _READERS.get(name, lambda value: value)
 
 
-def _struct_reader(fields: Sequence[dict[str, Any]], depth: int) -> Reader:
+def _struct_reader(fields: Sequence[SchemaField], depth: int) -> Reader:
     readers = [(str(field["name"]), _physical(field), _reader(field["type"], depth)) for field in fields]
     return lambda value: {name: _or_null(read, value.get(physical)) for name, physical, read in readers}
 
