@@ -67,6 +67,8 @@ ROWS = "id,name\n1,x\n2,y\n"
         ('"Orders, 2024",\n', "A line above the header was passed over."),
         ("All orders\n\nof everybody\n\n", "4 lines above the header were passed over."),
         ("sep=,\n", "The first line names the delimiter: ','."),
+        ("SEP=,\n", "The first line names the delimiter: ','."),
+        ('"Sep=,"\n', "The first line names the delimiter: ','."),
     ],
 )
 def test_what_stands_above_the_header_is_passed_over_and_noted(above: str, note: str) -> None:
@@ -167,6 +169,30 @@ def test_types_that_read_text_files_have_the_settings(config: Any, needed: dict[
         assert isinstance(caught.value.__cause__, InvalidField)
 
 
+@pytest.mark.found("D13")
+@pytest.mark.parametrize("header", [True, False])
+def test_the_delimiter_may_be_named_behind_comments(header: bool) -> None:
+    table = whole("a.csv", "# by a tool\nsep=~\nid~name\n1~x\n", header=header)
+    assert table.rows == ([[1, "x"]] if header else [["id", "name"], ["1", "x"]])
+    assert "A line above the header names the delimiter: '~'." in table.notes
+
+
+@pytest.mark.found("D13")
+@pytest.mark.parametrize(
+    ("content", "rows", "is_noted"),
+    [
+        ("'id','name'\n'1','a,b'\n'2','it''s'\n", [[1, "a,b"], [2, "it's"]], True),
+        ("id;name\n1;'a;b'\n2;'c'\n3;'d'\n4;'e\nf'\n5;'g'\n6;'h'\n", [[1, "a;b"], [2, "c"], [3, "d"], [4, "e\nf"], [5, "g"], [6, "h"]], True),
+        ("id,name\n1,it's\n2,'tis\n3,the dogs'\n", [[1, "it's"], [2, "'tis"], [3, "the dogs'"]], False),
+        ("id,name\n1,'a'\n2,b\n3,c\n4,d\n", [[1, "'a'"], [2, "b"], [3, "c"], [4, "d"]], False),
+        ("id,name\n1,\"'a'\"\n2,\"'b'\"\n", [[1, "'a'"], [2, "'b'"]], False),
+    ],
+)  # fmt: skip
+def test_single_quotes_are_found_where_cells_stand_in_them(content: str, rows: list[Any], is_noted: bool) -> None:
+    table = whole("a.csv", content)
+    assert (table.rows, "Cells stand in single quotes." in table.notes) == (rows, is_noted)
+
+
 # Quotes ---------------------------------------------------------------------------------------------------------------
 
 LONE: list[tuple[str, str, list[list[Any]]]] = [
@@ -215,6 +241,8 @@ def test_very_many_lone_quotes_cost_no_more_than_their_lines() -> None:
         ('id,name\n1,"a"b\n2,"c" \n', [[1, "ab"], [2, "c "]]),
         ('id,name\n1,"say ""hi"""\n', [[1, 'say "hi"']]),
         ('id,name\n1,5" pipe\n', [[1, '5" pipe']]),
+        ('id,name,x\n"","","\r,,"\n', [[None, None, "\r,,"]]),
+        ('id,name,x\n"1","a,b,c\nd,e,f\ng,h,i","2"\n', [[1, "a,b,c\nd,e,f\ng,h,i", 2]]),
     ],
 )
 def test_quotes_that_are_closed_are_quotes(content: str, rows: list[Any]) -> None:
@@ -409,6 +437,7 @@ def test_every_text_survives_in_json_lines(text: str) -> None:
         ("[1]\n[2,3]\n", "array", [[[1]], [[2, 3]]]),
         ('1\n"a"\n{"b":2}\n', "json", [[1, None], ["a", None], [None, 2]]),
         ("1.5\n1e400\n", "decimal", [[1.5], ["1e400"]]),
+        ("null\n", "unknown", [[None]]),
     ],
 )
 def test_scalar_lines_are_a_column_value(name: str, content: str, portable: str, rows: list[Any]) -> None:

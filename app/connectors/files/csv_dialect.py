@@ -20,12 +20,14 @@ import msgspec
 from app.connectors.files.csv_settings import CsvSettings
 
 QUOTE: Final = '"'
+_APOSTROPHE: Final = "'"
 _DELIMITERS: Final = ",;\t|"
 _SPECIAL: Final = re.compile(r"[,;\t|#\r\n]")
 _NAMES: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MAX_TITLE_LINES: Final = 20
 _MAX_NAME: Final = 64
-_SEP: Final = re.compile(r'"?sep=(.)"?')
+_SEP: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_IN_APOSTROPHES: Final = re.compile(r"(?:^|[,;\t|])'(?:[^']|'')*'(?=[,;\t|\r\n]|$)")
 _COMMENT: Final = "#"
 _WORD: Final = re.compile(r"[^\W\d]\w*")
 _NO_NAME: Final = re.compile(r"[-+]?[0-9][0-9.,:/ T+-]*%?|")
@@ -45,8 +47,11 @@ class Dialect(msgspec.Struct, frozen=True):
 
 def dialect_of(lines: Sequence[str], usual: str, settings: CsvSettings) -> Dialect:
     """Of a file that begins with these lines, each with its end; `usual` is the delimiter that its name promises."""
-    quote = QUOTE if settings.quote is None else settings.quote
     start, notes = settings.skip_lines or 0, list[str]()
+    quote = settings.quote
+    if quote is None:
+        quote = _APOSTROPHE if _stand_in_apostrophes(lines[start:]) else QUOTE
+        notes += ["Cells stand in single quotes."] if quote == _APOSTROPHE else []
     delimiter = settings.delimiter
     if delimiter is None and (hint := _hint(lines[start:])):
         delimiter, start = hint, start + 1
@@ -59,6 +64,9 @@ def dialect_of(lines: Sequence[str], usual: str, settings: CsvSettings) -> Diale
             notes.append(f"{_lines(comments)} before the header, beginning with #, {_were(comments)} passed over.")
     elif settings.comment:
         bare = [(place, line) for place, line in bare if not line.startswith(settings.comment)]
+    if delimiter is None and bare and (hint := _hint(lines[bare[0][0] :])):
+        delimiter, bare = hint, bare[1:]
+        notes.append(f"A line above the header names the delimiter: {hint!r}.")
     texts = [line for _, line in bare]
     if delimiter is None:
         delimiter = found_delimiter(texts, usual)
@@ -81,6 +89,13 @@ def _were(count: int) -> str:
 def _hint(lines: Sequence[str]) -> str | None:
     found = _SEP.fullmatch(lines[0].rstrip("\r\n")) if lines else None
     return found[1] if found else None
+
+
+def _stand_in_apostrophes(lines: Sequence[str]) -> bool:
+    """Whether cells of most lines do, and nothing stands in the usual quotes."""
+    filled = [line for line in lines if line.strip()]
+    in_apostrophes = sum(bool(_IN_APOSTROPHES.search(line)) for line in filled)
+    return in_apostrophes > 1 and in_apostrophes >= 0.5 * len(filled) and not any(QUOTE in line for line in filled)
 
 
 def _records(lines: Sequence[str], quote: str) -> Iterator[tuple[int, str]]:

@@ -180,12 +180,18 @@ class _Reader:
         """Whether the lines of a record are rows, each by itself."""
         first, *others = (line.count(self._dialect.delimiter) + 1 for line in self._lines.taken)
         width = width or first
-        if width < 2 or first != width or not others:
+        if width < 2 or first != width or not others or self._is_all_in_quotes(record):
             return False
         if sum(cells == width for cells in others) < 0.8 * len(others):
             return False
         is_unlikely_in_a_cell = len(others) > 2 or width > 2 or self._dialect.delimiter == "\t"
         return is_unlikely_in_a_cell or record is None or len(record) != width
+
+    def _is_all_in_quotes(self, record: Sequence[str] | None) -> bool:
+        """Whether each cell of it is, as a tool writes them: none of these quotes is one too many."""
+        quote = self._dialect.quote
+        cells = (quote + cell.replace(quote, quote * 2) + quote for cell in record or ())
+        return "".join(self._lines.taken).rstrip("\r\n") == self._dialect.delimiter.join(cells)
 
     def _leniently(self) -> list[str] | None:
         """What was taken, as one record in which something stands behind a closed quote; None if a quote is open at its

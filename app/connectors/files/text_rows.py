@@ -76,7 +76,8 @@ def _of_json(text: str, is_whole: bool) -> Table:
     is_document = is_whole and len(text) <= MAX_DOCUMENT_BYTES
     if is_document:
         try:
-            return _of_values(rows_in(decode_json(text), None), is_whole)
+            value = decode_json(text)
+            return _of_values([None] if value is None else rows_in(value, None), is_whole)
         except (msgspec.DecodeError, RecursionError):
             pass
     if _has_lines(text):
