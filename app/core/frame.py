@@ -124,7 +124,7 @@ class Frame:
                 refuse_repeated(exchange)
                 self._refuse_surplus(exchange)
                 self._check_host(exchange)
-                if not await self._answer_preflight(exchange, reply):
+                if not self._origins or not await self._answer_preflight(exchange, reply):
                     await self._app(scope, receive, reply)
         except TimeoutError:
             if STOPPING.has_begun:
@@ -172,11 +172,7 @@ class Frame:
     async def _answer_preflight(self, exchange: Exchange, reply: "_Reply") -> bool:
         """CORS preflight (Fetch standard): only listed origins get an answer that opens anything."""
         headers = exchange.headers
-        if (
-            not self._origins
-            or exchange.scope["method"] != "OPTIONS"
-            or b"access-control-request-method" not in headers
-        ):
+        if exchange.scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
             return False
         allow = [(b"access-control-allow-methods", METHODS), (b"access-control-allow-headers", ALLOWED)]
         granted = headers.get(b"origin") in self._origins
