@@ -19,7 +19,7 @@ from app.core.connections import Connections
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
-from app.core.metrics import count_request, forget_dead_processes
+from app.core.metrics import count_request, forget_dead_processes, write_counts
 from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, STARTED_BY, end_with_parent
 from app.core.stopping import STOPPING, hear_signals
@@ -50,6 +50,7 @@ def create_app(parts: Parts) -> Litestar:
         finally:
             measuring.cancel()
             await parts.close()
+            write_counts()
 
     app = Litestar(
         route_handlers=ROUTES,
@@ -72,6 +73,7 @@ async def _measure_again_and_again(parts: Parts) -> None:
     """A scrape asks one process, which knows of the others only what they have set."""
     while True:
         measure_process(parts)
+        write_counts()
         await asyncio.sleep(MEASURE_EVERY_S)
 
 
