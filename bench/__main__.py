@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -110,13 +111,20 @@ def _measured(title: str, part: Part, given: argparse.Namespace) -> tuple[str, M
     try:
         findings = part(bench, given)
     except Exception as error:  # whatever it is, the page tells it, and the other parts go on
-        bench.problem(f"{type(error).__name__}: {error}")
+        bench.problem(f"{type(error).__name__}: {error} ({_place_of(error)})")
     circumstances = (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_machine()}, load average before: {load_before:.1f}. "
         f"{pace.rounds} rounds of {pace.seconds:g} s, {pace.connections} connections, load from {load.generator()}. "
         f"Took {time.monotonic() - began:.0f} s."
     )
     return page.section(circumstances, findings, bench.problems), findings.files, bench.problems
+
+
+def _place_of(error: Exception) -> str:
+    """The line of the bench at which it came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
 def _write(target: Path, title: str, text: str, files: Mapping[str, str]) -> None:

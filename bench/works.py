@@ -169,9 +169,9 @@ def _measure_settled(bench: Bench, reader: Entry) -> Sample:
 def _wait_for_queue(login: Request) -> None:
     """A login waits behind those that the clients left in the queue, which must not burden the next contestant."""
     gives_up = time.monotonic() + _QUEUE_S
-    while (answer := send(login, timeout_s=_QUEUE_S)).status == 429 and time.monotonic() < gives_up:
+    while (answer := send(login)).status == 429 and time.monotonic() < gives_up:
         time.sleep(float({name.lower(): value for name, value in answer.headers.items()}["retry-after"]))
-    expect(login, 200, timeout_s=_QUEUE_S)
+    expect(login, 200)
 
 
 def _p1_headers(field: Field) -> dict[str, str]:
