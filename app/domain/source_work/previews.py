@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest, PreviewResult, qualify, unqualify
@@ -26,9 +26,11 @@ MAX_CANDIDATES = 10
 MAX_DOTS = 20
 
 
-async def path_of(work: UnitOfWork, source_id: UUID, name: str) -> tuple[str, ...]:
+async def paths_of(work: UnitOfWork, source_id: UUID, name: str) -> list[tuple[str, ...]]:
     """The path of an object by its id or qualified name, whether it was discovered or not; of one that was, by the end
-    of its path, too, quoted or not, where no other ends so. Raises NotFound, or BadRequest with the candidates.
+    of its path, too, quoted or not, where no other ends so. Behind what nobody has discovered stand those that are
+    called so in other letters, small for large: for a source that does not have the first one. Raises NotFound, or
+    BadRequest with the candidates.
     """
     wanted = SourceObject.qualified_name == name
     if len(name) == 36 and name.count("-") == 4:
@@ -36,16 +38,33 @@ async def path_of(work: UnitOfWork, source_id: UUID, name: str) -> tuple[str, ..
     of_source = select(SourceObject.path).where(SourceObject.data_source_id == source_id)
     found = await work.session.scalar(of_source.where(wanted))
     if found is not None:
-        return tuple(found)
+        return [tuple(found)]
     parts = _parts_of(name)
-    named = of_source.where(SourceObject.is_active, SourceObject.name.in_({name, *parts[-1:], *_after_each_dot(name)}))
-    paths = await work.session.scalars(named.order_by(SourceObject.qualified_name).limit(MAX_LOOKED_AT))
+    of_source = of_source.where(SourceObject.is_active).order_by(SourceObject.qualified_name).limit(MAX_LOOKED_AT)
+    paths = await work.session.scalars(
+        of_source.where(SourceObject.name.in_({name, *parts[-1:], *_after_each_dot(name)}))
+    )
     candidates = [tuple(path) for path in paths if _is_meant(tuple(path), name, parts)]
+    if candidates:
+        return [only_one(candidates)]
+    folded, folded_parts = name.strip().casefold(), tuple(part.casefold() for part in _parts_of(name.strip()))
+    last_names = {folded, folded.rpartition("/")[2], *folded_parts[-1:], *_after_each_dot(folded)}
+    paths = await work.session.scalars(of_source.where(func.lower(SourceObject.name).in_(last_names)))
+    alike = [tuple(path) for path in paths if _is_meant(_folded(path), folded, folded_parts)]
+    if not alike and not parts:
+        raise NotFound
+    return [parts, *alike] if parts else [only_one(alike)]
+
+
+def _folded(path: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in path)
+
+
+def only_one(candidates: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Raises BadRequest with the candidates where there are several."""
     if len(candidates) > 1:
         raise _ambiguous(candidates)
-    if not candidates and not parts:
-        raise NotFound
-    return candidates[0] if candidates else parts
+    return candidates[0]
 
 
 def _parts_of(name: str) -> tuple[str, ...]:
@@ -63,9 +82,10 @@ def _after_each_dot(name: str) -> list[str]:
 
 
 def _is_meant(path: tuple[str, ...], name: str, parts: tuple[str, ...]) -> bool:
-    """By the end of the path, whole names only: one by one, or as they would be written without quotes."""
+    """By the end of the path, whole names only: one by one, or written without quotes, or as paths of files."""
     is_named = bool(parts) and path[-len(parts) :] == parts
-    return is_named or any(".".join(path[place:]) == name for place in range(len(path)))
+    ends = [path[place:] for place in range(len(path))]
+    return is_named or any(name in {".".join(end), "/".join(end)} for end in ends)
 
 
 def _ambiguous(candidates: Sequence[tuple[str, ...]]) -> BadRequest:

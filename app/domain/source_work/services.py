@@ -13,7 +13,7 @@ from app.domain.requests import HubRequest
 from app.domain.source_work.connection_tests import run_test, values_to_test
 from app.domain.source_work.connections import connection_of, reach_of
 from app.domain.source_work.history import FinishedTest, finished_test, outcome_of, record_tests, summary_of
-from app.domain.source_work.previews import path_of, run_preview
+from app.domain.source_work.previews import only_one, paths_of, run_preview
 from app.domain.source_work.schemas import ConnectionPatch, PreviewAsk
 from app.domain.sources.configs import plain
 from app.domain.sources.reach import Reach
@@ -64,9 +64,14 @@ class SourceWorkService:
         """Raises NotFound for an object that the source does not have, Conflict where the source cannot be read."""
         async with work_of_its_own(self._request) as work:
             source, secrets = await connection_of(work, source_id)
-            path = await path_of(work, source_id, ask.object)
+            path, *alike = await paths_of(work, source_id, ask.object)
             work.audit("data_source.preview", "data_source", source_id, after={"object": ask.object})
-        return await run_preview(self._parts, source, secrets, path, ask)
+        try:
+            return await run_preview(self._parts, source, secrets, path, ask)
+        except NotFound:
+            if not alike:
+                raise
+        return await run_preview(self._parts, source, secrets, only_one(alike), ask)
 
 
 class DiscoveryService:
