@@ -51,7 +51,7 @@ class Gate:
             if scope["method"] != "OPTIONS":
                 raise InternalError
             return self.app(scope, receive, send)
-        parts: Parts = scope["litestar_app"].state.parts
+        parts: Parts = scope["litestar_app"].state["parts"]
         if parts.schema.problem is not None and access.needs_database:
             raise Unavailable(code=parts.schema.problem.code)
         signed = None
@@ -64,7 +64,7 @@ class Gate:
         return self.app(scope, receive, send)
 
     async def _load_and_pass(self, claims: Claims, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
-        parts: Parts = scope["litestar_app"].state.parts
+        parts: Parts = scope["litestar_app"].state["parts"]
         _admit(scope, access, await parts.principals.of(claims))
         await self.app(scope, receive, send)
 
