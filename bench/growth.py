@@ -36,8 +36,9 @@ from bench.seeding import HubClient, sign_in
 FILE = "GROWTH.md"
 SIZES = (1_000, 100_000, 1_000_000)
 GOAL = 4.0
-TIMES = 7
-"""A page is asked for so often, and the quickest answer counts: neighbours on the machine only ever add."""
+TIMES = 10
+"""A page is asked for until so many answers in a row were no quicker than the quickest, which counts: neighbours on the
+machine only ever add."""
 LEAST_TIMES, LONG_ENOUGH_MS = 3, 2_000.0
 """A page that is slow beyond doubt is asked for less often: it would be most of the bench."""
 DEPTH = 0.9
@@ -145,7 +146,7 @@ async def _ask(client: HubClient, reader: Any, question: Question, size: int, us
     host = request.url.split("/")[2]
     connection = http.client.HTTPConnection(host, timeout=60)
     taken: list[float] = []
-    while len(taken) < TIMES and (len(taken) < LEAST_TIMES or sum(taken) < LONG_ENOUGH_MS):
+    while _may_be_quicker(taken):
         began = time.perf_counter()
         connection.request("GET", request.url.partition(host)[2], headers=dict(request.headers))
         answer = connection.getresponse()
@@ -155,6 +156,12 @@ async def _ask(client: HubClient, reader: Any, question: Question, size: int, us
             raise ValueError(f"{question.name} among {size:,}: {answer.status} {json.loads(body)}")
     connection.close()
     question.milliseconds.append(min(taken))
+
+
+def _may_be_quicker(taken: Sequence[float]) -> bool:
+    if len(taken) >= LEAST_TIMES and sum(taken) >= LONG_ENOUGH_MS:
+        return False
+    return not taken or len(taken) - 1 - taken.index(min(taken)) < TIMES
 
 
 async def _cursor_at_depth(reader: Any, question: Question, user_id: UUID) -> str | None:
@@ -197,7 +204,8 @@ def _findings(asked: Sequence[Question], sizes: Sequence[int]) -> Findings:
     worst = sorted(asked, key=lambda question: -question.ratio)
     said = (
         f"While the rows of every list grow from {sizes[0]:,} to {sizes[-1]:,}. Whole requests, one after the other, "
-        f"the quickest of {TIMES}: neighbours on the machine only ever add. `count=exact` is exempt: it counts."
+        f"until {TIMES} were no quicker than the quickest, which counts: neighbours on the machine only ever add. "
+        f"`count=exact` is exempt: it counts."
     )
     pages = f"The {min(SHOWN, len(worst))} pages that grow most; all of them stand in {FILE}."
     return Findings(

@@ -4,6 +4,7 @@ Lists are found, not named: one that is new, or has a new sort or filter, is hel
 whoever forgets its index reads here which one.
 """
 
+import operator
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from sqlalchemy import Text, bindparam, literal_column, select
+from sqlalchemy import BinaryExpression, Text, bindparam, literal_column, select
 
 from app.commands.openapi import routes_alone
 from app.core.database import server_settings
@@ -168,6 +169,29 @@ async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Ma
     row = rows[len(rows) * 9 // 10]
     after = (row[listing.sort_position(query.sort)], row[0])
     return ListQuery(sort=query.sort, filters=query.filters, after=after)
+
+
+# --- what the planner is told ---
+
+
+UNIQUE = {"users.email_key", "roles.name_key", "data_sources.name_key"}
+"""Of these a tenant has one row for each value, and an index that says so."""
+
+
+async def test_of_every_column_that_is_narrowed_by_the_planner_is_told_how_many_values_it_has(filled: Filled) -> None:
+    """Where ANALYZE has seen one value alone, the plan for any value walks: 1.4 s for the events about a resource that
+    there is nothing about."""
+    told = await filled.as_owner(
+        """SELECT attrelid::regclass || '.' || attname FROM pg_attribute WHERE 'n_distinct=20' = ANY (attoptions)"""
+    )
+    asked = {
+        str(condition.left.expression)
+        for listing in LISTINGS.values()
+        for filter_ in listing.filters.values()
+        if isinstance(condition := filter_.where("value"), BinaryExpression) and condition.operator is operator.eq
+    }
+    assert len(asked) >= 15
+    assert asked - {row[0] for row in told} == UNIQUE & asked
 
 
 # --- what is searched for: along the list, or gathered ---
