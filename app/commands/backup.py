@@ -5,6 +5,7 @@ secrets of the data sources.
 """
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -64,7 +65,8 @@ def restore(settings: Settings, file: Path, *, replace: bool) -> int:
             revision = _revision_in(client, file)
             asyncio.run(_refuse_unfit(target, replace=replace))
             first = [EMPTY_IT, GRANT_AGAIN] if replace else []
-            client.restore(file, [*first, f"SET ROLE {migrations.OWNER_ROLE}"])
+            row = _audit_row(file, revision, replace=replace)
+            client.restore(file, before=[*first, f"SET ROLE {migrations.OWNER_ROLE}"], after=[row])
             warning = _warning_about_keys(settings, target)
     except (CommandFailed, OSError) as error:
         print(error, file=sys.stderr)
@@ -96,17 +98,18 @@ class _Client(Struct):
             raise CommandFailed(f"{program} failed: {_last_words(ended.stderr)}")
         return ended.stdout
 
-    def restore(self, file: Path, before: list[str]) -> None:
-        """All of it in one transaction, after some statements, or nothing."""
+    def restore(self, file: Path, *, before: list[str], after: list[str]) -> None:
+        """All of it in one transaction, between some statements, or nothing."""
         reader = subprocess.Popen(
             [self.programs / "pg_restore", "--no-owner", "--file=-", file],
             env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
         statements = [f"--command={statement}" for statement in before]
+        last = [f"--command={statement}" for statement in after]
         options = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--dbname", self.url]
         with reader:
             ended = subprocess.run(
-                [self.programs / "psql", *options, *statements, "--file=-"],
+                [self.programs / "psql", *options, *statements, "--file=-", *last],
                 env=self.environment, stdin=reader.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, check=False,
             )  # fmt: skip
@@ -198,6 +201,21 @@ def _revision_in(client: _Client, file: Path) -> str:
             f"{file} is of a newer hub (schema {found[1]}; this one knows {migrations.head()}): install that one first."
         )
     return found[1]
+
+
+def _audit_row(file: Path, revision: str, *, replace: bool) -> str:
+    """The statement that adds it to those that the backup brings, in columns that each schema has."""
+    from uuid_utils.compat import uuid7
+
+    from app.domain.tenants.models import DEFAULT_TENANT_ID
+
+    after = json.dumps({"file": file.name, "schema": revision, "replaced": replace}).replace("'", "''")
+    return (
+        "INSERT INTO public.audit_events"  # noqa: S608 - of nothing but what stands here
+        " (id, tenant_id, occurred_at, actor_name, action, resource_type, outcome, after)"
+        f" VALUES ('{uuid7()}', '{DEFAULT_TENANT_ID}', now(), 'system', 'database.restore', 'database', 'success',"
+        f" '{after}')"
+    )
 
 
 async def _refuse_unfit(target: Database, *, replace: bool) -> None:

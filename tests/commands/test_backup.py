@@ -67,12 +67,12 @@ def test_a_restored_hub_knows_its_people_its_audit_and_its_secrets(
 ) -> None:
     assert lived_in.admin
     before = actions(lived_in.client())
-    backed_up(lived_in.data_dir, tmp_path / "hub.backup")  # beside the running hub
+    backed_up(lived_in.data_dir, tmp_path / "hub's own.backup")  # beside the running hub
     lived_in.stop()
 
-    ended = run(other_dir, "restore", str(tmp_path / "hub.backup"))
+    ended = run(other_dir, "restore", str(tmp_path / "hub's own.backup"))
     assert ended.returncode == 0, ended.stderr
-    assert "which is not in" in ended.stderr  # the keys are still missing, and that is said
+    assert "does not exist" in ended.stderr  # the keys are still missing, and that is said
     for name in KEYS:
         shutil.copy2(lived_in.data_dir / name, other_dir / name)
 
@@ -81,6 +81,10 @@ def test_a_restored_hub_knows_its_people_its_audit_and_its_secrets(
     client = sign_in(again, *lived_in.admin)
     sign_in(again, "ada@example.org", PASSWORD)
     assert set(before) <= set(actions(client))
+    (restored,) = client.get("/audit-events", params={"action": "database.restore"}).json()["items"]
+    assert (restored["actor_name"], restored["outcome"], restored["resource_type"]) == ("system", "success", "database")
+    assert restored["after"] == {"file": "hub's own.backup", "schema": migrations.head(), "replaced": False}
+    assert before[0] != "database.restore"
     assert [role["name"] for role in client.get("/roles?name=analysts").json()["items"]] == ["analysts"]
     (source,) = client.get("/data-sources?q=Shop").json()["items"]
     assert client.post(f"/data-sources/{source['id']}/test").json()["status"] == "passed"

@@ -16,7 +16,7 @@ class AuditEventOut(Output):
     occurred_at: datetime
     actor_id: UUID | None
     actor_name: str | None
-    """The actor's email address at that time."""
+    """The actor's email address at that time; `system` for what `hub restore` wrote."""
     action: str
     resource_type: str
     resource_id: UUID | None

@@ -118,7 +118,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
     async def check(self, steps: Steps) -> None:
         dialled_at, tls = await self._reach(steps)
         refused: _DatabaseRefused | None = None
-        connection: asyncpg.Connection[Any] | None = None
+        connection: asyncpg.Connection | None = None
         with steps.step("authenticate", f"Signed in as {self.config.username}."):
             try:
                 connection = await self._sign_in(dialled_at, tls)
@@ -198,18 +198,18 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             with steps.step("tls", ""):
                 raise ConnectorError("tls_unavailable", f"{self.config.host} offers no TLS on port {self.config.port}.")
 
-    async def _offers_tls(self, sock: Any, pinned: Pinned) -> bool:
+    async def _offers_tls(self, sock: socket.socket, pinned: Pinned) -> bool:
         answer = await ask(sock, _SSL_REQUEST, pinned, self.config.port, self.config.connect_timeout_s)
         if answer not in {b"S", b"N"}:
             raise mismatch("PostgreSQL", self.config.host, self.config.port, answer)
         return answer == b"S"
 
-    async def _sign_in(self, pinned: Pinned, tls: ssl.SSLContext | None) -> asyncpg.Connection[Any]:
+    async def _sign_in(self, pinned: Pinned, tls: ssl.SSLContext | None) -> asyncpg.Connection:
         import asyncpg
 
         config = self.config
         try:
-            connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            connection: asyncpg.Connection = await asyncpg.connect(
                 host=list(pinned.addresses),
                 port=config.port,
                 user=config.username,
@@ -228,7 +228,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
             raise explained from error
         return connection
 
-    async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _begin(self, connection: asyncpg.Connection) -> None:
         """One transaction for everything, because poolers may give the next one to another connection of theirs.
         Raises `own_database`."""
         begin = _BEGIN.format(statement_timeout_ms=round(self.config.statement_timeout_s * 1000))
@@ -238,7 +238,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         if await self._identity(connection, begin) == own:
             raise ConnectorError("own_database", "This is the hub's own database.")
 
-    async def _identity(self, connection: asyncpg.Connection[Any], begin: str) -> tuple[str, int] | None:
+    async def _identity(self, connection: asyncpg.Connection, begin: str) -> tuple[str, int] | None:
         """The same under whatever name or address the database is dialled, and of its replicas as well. None where the
         server does not tell: the hub's own tells everybody. Asked in a transaction of the hub's making, in which a role
         can have set nothing that makes it fail or say something else."""
@@ -254,7 +254,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         return None if found is None else (found[0], found[1])
 
     @asynccontextmanager
-    async def _reading(self, steps: Steps) -> AsyncIterator[asyncpg.Connection[Any]]:
+    async def _reading(self, steps: Steps) -> AsyncIterator[asyncpg.Connection]:
         """A connection inside a read-only transaction whose statements the server itself cuts off."""
         connection = await self._sign_in(*await self._reach(steps))
         try:
@@ -307,7 +307,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         included = [like_pattern(pattern) for pattern in self.config.include_schemas] or ["%"]
         return included, [like_pattern(pattern) for pattern in self.config.exclude_schemas]
 
-    async def _look(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _look(self, connection: asyncpg.Connection) -> None:
         try:
             await self._begin(connection)
             texts = ServerTexts.of(connection)
@@ -315,7 +315,7 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         except Exception as error:
             raise self._explain(error) from error
 
-    async def _find(self, connection: asyncpg.Connection[Any], path: Sequence[str], texts: ServerTexts) -> Relation:
+    async def _find(self, connection: asyncpg.Connection, path: Sequence[str], texts: ServerTexts) -> Relation:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
         row = None
         if len(path) == 2 and "\x00" not in "".join(path):
@@ -495,7 +495,7 @@ class _Types(dict[tuple[str, str], PortableType]):
         return self.setdefault(key, found)
 
 
-async def _types(connection: asyncpg.Connection[Any], texts: ServerTexts) -> _Types:
+async def _types(connection: asyncpg.Connection, texts: ServerTexts) -> _Types:
     rows = await connection.fetch(texts.asked(_TYPES))
     return _Types({oid: (oid, texts.name(name), *rest) for oid, name, *rest in rows})
 

@@ -41,7 +41,7 @@ class ServerTexts(Struct, frozen=True):
     """None where the server converts them."""
 
     @classmethod
-    def of(cls, connection: asyncpg.Connection[Any]) -> ServerTexts:
+    def of(cls, connection: asyncpg.Connection) -> ServerTexts:
         return cls(_CODECS.get(str(getattr(connection.get_settings(), "server_encoding", "")).upper()))
 
     def asked(self, template: str) -> str:
@@ -76,7 +76,7 @@ class ServerTexts(Struct, frozen=True):
                 continue
         return found
 
-    async def rows(self, connection: asyncpg.Connection[Any], query: str, at_once: int) -> AsyncGenerator[Any, None]:
+    async def rows(self, connection: asyncpg.Connection, query: str, at_once: int) -> AsyncGenerator[Any, None]:
         """Of a query whose names may hold bytes that no client can write: the server makes the statement out of their
         digits. Inside a transaction."""
         if self.codec is None or not _SURROGATE.search(query):

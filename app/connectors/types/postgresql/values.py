@@ -67,7 +67,7 @@ LEFT JOIN LATERAL (
 
 
 async def shapes_of(
-    connection: asyncpg.Connection[Any], relation: int, columns: Sequence[DiscoveredField], texts: ServerTexts
+    connection: asyncpg.Connection, relation: int, columns: Sequence[DiscoveredField], texts: ServerTexts
 ) -> list[Shape]:
     """Of the columns of a relation, in their order. Where none is nested, nothing is asked."""
     if not any(column.type in {"array", "object"} for column in columns):
@@ -97,7 +97,7 @@ def _shape(oid: int, types: Mapping[int, Sequence[Any]], depth: int = 0) -> Shap
     return Shape(name)
 
 
-def value_of(column: DiscoveredField, shape: Shape, text: str | None, max_bytes: int) -> Any:
+def value_of(column: DiscoveredField, shape: Shape, text: str | None, max_bytes: int) -> object:
     """A column's text as the JSON-safe value that it stands for. What was cut off is no JSON any more, and stays
     text."""
     if text is None:
@@ -113,7 +113,7 @@ def value_of(column: DiscoveredField, shape: Shape, text: str | None, max_bytes:
         return text
 
 
-def _shown(value: Any, shape: Shape) -> Any:
+def _shown(value: Any, shape: Shape) -> object:
     if value is None:
         return None
     if shape.item is not None:
@@ -128,12 +128,12 @@ def _shown(value: Any, shape: Shape) -> Any:
     return json_safe(_exact(value))
 
 
-def _items(value: Any, item: Shape) -> Any:
+def _items(value: object, item: Shape) -> object:
     """Of an array, which may be one of arrays: the type does not say how many dimensions it has."""
     return [_items(one, item) for one in value] if isinstance(value, list) else _shown(value, item)
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: object) -> object:
     """With the floating point numbers that a JSON reader expects, where those say what is written."""
     if isinstance(value, Digits):
         return exact_number(value)
@@ -160,12 +160,12 @@ def _time(text: str) -> str:
     return text + ":00" if text[-3:-2] in {"+", "-"} else text
 
 
-def _vector(text: str) -> Any:
+def _vector(text: str) -> object:
     """Of pgvector, which is no array to the server."""
     return read_json(text)
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "boolean": lambda text: text.startswith("t"),
     "integer": lambda text: json_safe(int(text)),
     "number": lambda text: json_safe(float(text)),
@@ -174,7 +174,7 @@ _READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
     "timestamp_tz": _timestamp,
     "time": _time,
 }
-_NESTED_TEXTS: Final[dict[str, Callable[[str], Any]]] = {
+_NESTED_TEXTS: Final[dict[str, Callable[[str], object]]] = {
     "bytea": _bytes,
     "timestamp": _timestamp,
     "timestamptz": _timestamp,
