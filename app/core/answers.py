@@ -36,7 +36,7 @@ class Encoded(Response[T], Generic[T]):
         self.body = body
         self.content = cast(T, None)
 
-    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
+    def to_asgi_response(self, *args: object, **kwargs: object) -> ASGIApp:  # type: ignore[override]
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
@@ -63,7 +63,7 @@ class Stream(Response[T], Generic[T]):
         self.parts = parts
         self.content = cast(T, None)
 
-    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIApp:  # type: ignore[override]
+    def to_asgi_response(self, *args: object, **kwargs: object) -> ASGIApp:  # type: ignore[override]
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
@@ -99,7 +99,7 @@ def answer(exchange: Exchange, content: T, *, status: int = 200) -> Answer[T]:
     return Answer(status, [media_type], body)
 
 
-def _encode(exchange: Exchange, content: Any) -> tuple[tuple[bytes, bytes], bytes]:
+def _encode(exchange: Exchange, content: object) -> tuple[tuple[bytes, bytes], bytes]:
     if exchange.wants_msgpack:
         # times are text, as in JSON: the one form that is documented
         plain = msgspec.to_builtins(content, enc_hook=msgspec.json.decode)  # of a stored document, which is `Raw`

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import zip_longest
-from typing import Any
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 from sqlalchemy import text
@@ -40,7 +40,7 @@ SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 
 class NewRow(Struct):
     model: type[Base]
-    columns: dict[str, Any]
+    columns: dict[str, object]
 
 
 class Records:
@@ -57,7 +57,7 @@ class Records:
     def __bool__(self) -> bool:
         return bool(self.added or self.audits or self.events or self.notifications)
 
-    async def write(self, connection: Any) -> None:
+    async def write(self, connection: asyncpg.Connection) -> None:
         """On a connection of asyncpg's. Raises its errors, and then nothing of the transaction may be kept."""
         arguments = [_json(self.audits), _json(self.events), self._channel, self.notifications]
         if self.added is None:
@@ -96,5 +96,5 @@ def _with_insert(model: type[Base]) -> str:
     return f"WITH added AS ({insertion(model, '$5::text::jsonb')}), {RECORDS}"
 
 
-def _json(rows: Sequence[Any]) -> str:
+def _json(rows: Sequence[object]) -> str:
     return msgspec.json.encode(rows).decode()

@@ -49,6 +49,8 @@ from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 from app.connectors.values.wildcards import like_pattern
 
+Named = Mapping[str, Any]
+"""A row of an answer, by the names of its columns."""
 DatabaseName = Annotated[str, Meta(min_length=1, max_length=255)]
 
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
@@ -235,7 +237,7 @@ class Session:
         """From all that is wanted to none: older servers do not know some, and accounts that are read only refuse to
         have any changed."""
 
-    async def rows(self, query: str, limits: Mapping[str, str] | None = None) -> AsyncGenerator[dict[str, Any], None]:
+    async def rows(self, query: str, limits: Mapping[str, str] | None = None) -> AsyncGenerator[Named, None]:
         """Rows by the names of their columns, as they come."""
         async with (
             self._asked(f"{query} FORMAT JSONEachRow", limits or {}) as answer,
@@ -398,7 +400,7 @@ def _number_in(text: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _row(line: bytes, texts: ByteTexts) -> dict[str, Any] | None:
+def _row(line: bytes, texts: ByteTexts) -> Named | None:
     """None for what is no row: damaged, or an exception. Texts may hold any bytes, those that are no UTF-8 too."""
     try:
         row = decode_decimals(texts.shown(line, in_json=True))
@@ -407,7 +409,7 @@ def _row(line: bytes, texts: ByteTexts) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and row.keys() != {"exception"} else None
 
 
-def _named_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _named_values(rows: Iterable[Named]) -> dict[str, str]:
     return dict(sorted(pair for row in rows for pair in zip(row["names"], row["values"], strict=True)))
 
 
@@ -420,7 +422,7 @@ async def _rest(lines: AsyncIterator[bytes]) -> bytes:
     return text
 
 
-def _understood(read: Callable[..., _Meaning], *arguments: Any) -> _Meaning:
+def _understood(read: Callable[..., _Meaning], *arguments: object) -> _Meaning:
     """What `read` makes of a row. Raises `response_invalid` for one that is not of the shape that was asked for."""
     try:
         return read(*arguments)
@@ -488,7 +490,7 @@ def _catalog_query(scope: str, chosen: str = "!= ''", behind: str = "1") -> str:
     return _CATALOG.format(tables=_TABLES, scope=scope, chosen=chosen, behind=behind)
 
 
-def _object(row: Mapping[str, Any]) -> DiscoveredObject:
+def _object(row: Named) -> DiscoveredObject:
     columns = list(zip(row["hub_names"], row["hub_types"], strict=True))
     kind = _KINDS.get(row["engine"], "table")
     return described_row((row["database"], row["name"]), kind, lambda: _fields(columns))
@@ -642,18 +644,18 @@ def _tuple_of(expressions: Iterable[str]) -> str:
 _AS_JSON: Final = frozenset({"json", "geometry", "array", "object", "unknown", "decimal"})
 
 
-def _holds_bad_bytes(values: Any) -> bool:
+def _holds_bad_bytes(values: object) -> bool:
     """Once one of a row that was read: it may have been cut off."""
     if isinstance(values, list | dict):
         return any(map(_holds_bad_bytes, values.values() if isinstance(values, dict) else values))
     return isinstance(values, str) and "\\x" in values
 
 
-def _values(kinds: Sequence[Kind], row: Mapping[str, Any]) -> list[Any]:
+def _values(kinds: Sequence[Kind], row: Named) -> list[object]:
     return [_value(kind, cell) for kind, cell in zip(kinds, row.values(), strict=True)]
 
 
-def _value(kind: Kind, cell: Any) -> Any:
+def _value(kind: Kind, cell: Any) -> object:
     """The answer to `_expression` as the JSON-safe value that it stands for."""
     if cell is None:
         return None
@@ -684,7 +686,7 @@ def _decimal(cell: Any, scale: int) -> str:
     return f"{whole}.{fraction.ljust(scale, '0')}" if scale else whole
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     """With the floating point numbers that a JSON reader expects."""
     if isinstance(value, Decimal):
         return exact_number(str(value))
@@ -698,7 +700,7 @@ def _timestamp(text: str) -> str:
     return text if text.startswith("0000") else text.replace(" ", "T") + "Z"
 
 
-_READERS: Final[dict[PortableType, Callable[[str], Any]]] = {
+_READERS: Final[dict[PortableType, Callable[[str], object]]] = {
     "integer": lambda text: json_safe(int(text)),
     "number": lambda text: json_safe(float(text)),
     "boolean": lambda text: text == "true",

@@ -40,7 +40,7 @@ from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.batches import batches
 from app.connectors.values.json_text import read_json
 from app.connectors.values.preview import Preview
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import Row, json_safe
 from app.connectors.values.wildcards import is_shown
 from app.core.egress import EgressPolicy
 
@@ -240,7 +240,7 @@ ORDER BY name
 _COLUMNS: Final = "SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?, 'main') WHERE hidden <> 1 ORDER BY cid"
 
 
-def _is_nullable(column: Sequence[Any], is_alias: bool) -> bool:
+def _is_nullable(column: Row, is_alias: bool) -> bool:
     """The only key of exactly this type is another name of the rowid. SQLite lets other keys be null."""
     _, declared, is_not_null, key = column
     return not is_not_null and not (key and is_alias and declared.upper() == "INTEGER")

@@ -221,11 +221,11 @@ def _mark(column: ArrowType) -> str:
 
 # Values ---------------------------------------------------------------------------------------------------------------
 
-Reader = Callable[[Any], Any]
+Reader = Callable[[Any], object]
 """From a plain Python value, never None, to a JSON-safe one."""
 
 
-def values_of(array: Array | ChunkedArray, column: ArrowType) -> list[Any]:
+def values_of(array: Array | ChunkedArray, column: ArrowType) -> list[object]:
     """JSON-safe values (see `values.py`) of an array of that type, or of one that can be cast to it."""
     read = _reader(column)
     plain = array.cast(_plain_type(column)) if _is_cast(column) else array
@@ -326,22 +326,22 @@ def _struct_reader(column: ArrowType) -> Reader:
     return lambda content: {name: _or_null(read, content[inner]) for name, inner, read in readers}
 
 
-def _or_null(read: Reader, value: Any) -> Any:
+def _or_null(read: Reader, value: object) -> object:
     return None if value is None else read(value)
 
 
-def _key(name: Any) -> str:
+def _key(name: object) -> str:
     """JSON's objects have texts for keys."""
     return name if isinstance(name, str) else msgspec.json.encode(name).decode("utf-8", "replace")
 
 
-def _uuid(raw: bytes) -> Any:
+def _uuid(raw: bytes) -> object:
     import uuid
 
     return str(uuid.UUID(bytes=raw)) if len(raw) == 16 else json_safe(raw)
 
 
-def _document(text: Any) -> Any:
+def _document(text: str) -> object:
     """The text itself where it is no JSON."""
     try:
         return read_json(text)

@@ -1,7 +1,6 @@
 """Rows of the audit log: one per write, login and refusal, written in the transaction of what they record."""
 
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -31,8 +30,8 @@ class AuditRow(Struct):
     address: str | None
     request_id: str | None
     detail: str | None
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    before: dict[str, object] | None
+    after: dict[str, object] | None
 
 
 def audit_row(

@@ -32,6 +32,8 @@ log = logging.getLogger("hub.sources")
 JITTER = 0.1
 """Intervals vary by a tenth, so that sources registered together do not stay together."""
 
+Found = Row[Any]
+"""Of `_HELD`."""
 _HELD = (
     select(DataSource.id, DataSource.type, DataSource.status, DataSource.test_failures, DataSource.test_interval_s)
     .where(DataSource.id == any_(bindparam("ids", type_=ARRAY(Uuid))), DataSource.tenant_id == bindparam("tenant_id"))
@@ -96,7 +98,7 @@ async def record_tests(work: UnitOfWork, finished: Sequence[FinishedTest]) -> li
     return [row.id for row in held]
 
 
-async def _hold(work: UnitOfWork, source_ids: Iterable[UUID]) -> Sequence[Row[Any]]:
+async def _hold(work: UnitOfWork, source_ids: Iterable[UUID]) -> Sequence[Found]:
     """In the order of their ids, so that two who record the same sources do not wait for each other."""
     found = await work.session.execute(_HELD, {"ids": list(source_ids), "tenant_id": work.tenant_id})
     return found.all()
@@ -117,7 +119,7 @@ def _row(work: UnitOfWork, source_id: UUID, test: FinishedTest) -> DataSourceTes
     )
 
 
-def _after(work: UnitOfWork, row: Row[Any], test: FinishedTest) -> dict[str, Any]:
+def _after(work: UnitOfWork, row: Found, test: FinishedTest) -> dict[str, object]:
     """What the test makes of the source's row. One that is well again is tested at its interval from now on."""
     is_well = test.result.status == "passed"
     is_back = is_well and row.test_failures > 0 and row.test_interval_s is not None
@@ -155,7 +157,7 @@ def decisive_step(result: TestResult) -> Step | None:
     return next((step for step in result.steps if step.status == "failed" or step.code in codes), None)
 
 
-def _note(work: UnitOfWork, row: Row[Any], result: TestResult, test_id: UUID) -> None:
+def _note(work: UnitOfWork, row: Found, result: TestResult, test_id: UUID) -> None:
     after = summary_of(result) | {"test_id": str(test_id)}
     work.audit("data_source.test", "data_source", row.id, outcome=outcome_of(result), after=after)
     if row.status == result.status:

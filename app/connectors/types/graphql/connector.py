@@ -150,13 +150,13 @@ class Graphql(Connector[GraphqlConfig, GraphqlSecrets]):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     has_more: bool
     notes: tuple[str, ...]
 
 
 class _Page(msgspec.Struct, frozen=True):
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     cursor: str | None
     """Where the next page starts, if the server says that there is one."""
     has_next: bool

@@ -42,9 +42,12 @@ from app.connectors.values.bad_bytes import ByteTexts
 from app.connectors.values.describing import described_row
 from app.connectors.values.names import told_apart
 from app.connectors.values.preview import Preview
+from app.connectors.values.values import Row
 from app.connectors.values.wildcards import like_pattern
 
 if TYPE_CHECKING:
+    import socket
+
     import asyncpg
 
     from app.core.egress import Pinned
@@ -470,7 +473,7 @@ _BY_CATEGORY: Final[dict[str, PortableType]] = {
 }
 
 
-async def _read_ahead(cursor: Any) -> AsyncGenerator[list[Any], None]:
+async def _read_ahead(cursor: Any) -> AsyncGenerator[list[Row], None]:
     """Rows, a batch at a time; the server is at the next one while this one is worked on."""
     rows = await cursor.fetch(_BATCH)
     while rows:
@@ -486,7 +489,7 @@ async def _read_ahead(cursor: Any) -> AsyncGenerator[list[Any], None]:
 class _Types(dict[tuple[str, str], PortableType]):
     """Portable types by oid and native name, each worked out once: a catalogue says the same few again and again."""
 
-    def __init__(self, rows: dict[int, Any]) -> None:
+    def __init__(self, rows: dict[int, Row]) -> None:
         self._rows = rows
 
     def __missing__(self, key: tuple[str, str]) -> PortableType:
@@ -500,7 +503,7 @@ async def _types(connection: asyncpg.Connection, texts: ServerTexts) -> _Types:
     return _Types({oid: (oid, texts.name(name), *rest) for oid, name, *rest in rows})
 
 
-def _portable(oid: int, rows: dict[int, Any]) -> PortableType:
+def _portable(oid: int, rows: dict[int, Row]) -> PortableType:
     """Domains are what they are based on, through any number of them. What is not there is the row type of a table."""
     if oid not in rows:
         return "object"
@@ -520,7 +523,7 @@ class Relation(Struct, frozen=True):
     """By position."""
 
 
-def _relation(row: Sequence[Any], types: _Types, texts: ServerTexts) -> Relation:
+def _relation(row: Row, types: _Types, texts: ServerTexts) -> Relation:
     oid, schema, name, kind, *described = row
     names, oids, natives, required = (values or () for values in described)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from app.connectors.values.bad_bytes import bad_bytes_shown
+from app.connectors.values.values import Row
 
 if TYPE_CHECKING:
     import asyncpg
@@ -76,7 +77,7 @@ class ServerTexts(Struct, frozen=True):
                 continue
         return found
 
-    async def rows(self, connection: asyncpg.Connection, query: str, at_once: int) -> AsyncGenerator[Any, None]:
+    async def rows(self, connection: asyncpg.Connection, query: str, at_once: int) -> AsyncGenerator[Row, None]:
         """Of a query whose names may hold bytes that no client can write: the server makes the statement out of their
         digits. Inside a transaction."""
         if self.codec is None or not _SURROGATE.search(query):

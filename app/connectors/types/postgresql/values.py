@@ -16,7 +16,7 @@ from msgspec import Struct
 from app.connectors.contract.objects import DiscoveredField, PortableType
 from app.connectors.types.postgresql.texts import ServerTexts
 from app.connectors.values.json_text import Digits, decode_digits, exact_number, read_json
-from app.connectors.values.values import json_safe
+from app.connectors.values.values import Row, json_safe
 
 if TYPE_CHECKING:
     import asyncpg
@@ -77,12 +77,12 @@ async def shapes_of(
     return [_shape(oids[column.position - 1], types) for column in columns]
 
 
-def _read_type(row: Sequence[Any], texts: ServerTexts) -> Sequence[Any]:
+def _read_type(row: Row, texts: ServerTexts) -> Row:
     oid, name, kind, inner, members, member_types = row
     return oid, texts.name(name), kind, inner, [texts.name(member) for member in members or ()], member_types
 
 
-def _shape(oid: int, types: Mapping[int, Sequence[Any]], depth: int = 0) -> Shape:
+def _shape(oid: int, types: Mapping[int, Row], depth: int = 0) -> Shape:
     """A composite may hold arrays of itself, so that a shape has an end where values have none."""
     if oid not in types or depth > _MAX_DEPTH:
         return UNKNOWN

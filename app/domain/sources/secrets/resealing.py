@@ -21,6 +21,8 @@ from app.domain.work import UnitOfWork, unit_of_work_of
 BATCH = 200
 
 _PLACE = (DataSourceSecret.data_source_id, DataSourceSecret.name)
+Found = Row[Any]
+"""Of the columns of `_ROW`."""
 _ROW = (*_PLACE, DataSourceSecret.tenant_id, DataSourceSecret.sealed)
 _IS_SEALED = DataSourceSecret.sealed.is_not(None)
 
@@ -58,7 +60,7 @@ async def reseal(parts: Parts, on_batch: Callable[[Resealed], None] = lambda _: 
         on_batch(total)
 
 
-async def _next_batch(session: AsyncSession, ring: KeyRing, after: tuple[Any, ...]) -> Sequence[Row[Any]]:
+async def _next_batch(session: AsyncSession, ring: KeyRing, after: tuple[Any, ...]) -> Sequence[Found]:
     """Locked, so that a secret given anew at this moment is not overwritten with the old one."""
     wanted = select(*_ROW).where(_IS_SEALED, DataSourceSecret.key_id != ring.current_id)
     if after:
@@ -66,7 +68,7 @@ async def _next_batch(session: AsyncSession, ring: KeyRing, after: tuple[Any, ..
     return (await session.execute(wanted.order_by(*_PLACE).limit(BATCH).with_for_update())).all()
 
 
-async def _reseal_batch(work: UnitOfWork, rows: Sequence[Row[Any]], total: Resealed) -> None:
+async def _reseal_batch(work: UnitOfWork, rows: Sequence[Found], total: Resealed) -> None:
     ring, done = work.parts.key_ring, 0
     for row in rows:
         value = _opened(ring, row)
@@ -84,7 +86,7 @@ async def _reseal_batch(work: UnitOfWork, rows: Sequence[Row[Any]], total: Resea
         )
 
 
-def _opened(ring: KeyRing, row: Row[Any]) -> bytes | None:
+def _opened(ring: KeyRing, row: Found) -> bytes | None:
     try:
         return ring.open(row.sealed, tenant_id=row.tenant_id, row_id=row.data_source_id, field=sealed_field(row.name))
     except SealingError:
