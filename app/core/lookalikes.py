@@ -75,7 +75,8 @@ def looks_latin(word: str) -> bool:
 
 def latin_reading(name: str) -> str:
     """The canonical name that somebody reads who takes every look-alike for Latin."""
-    return canonical_name(name).translate(_LIKE_LATIN)
+    canonical = canonical_name(name)
+    return canonical if canonical.isascii() else canonical.translate(_LIKE_LATIN)
 
 
 def _words(text: str) -> list[str]:

@@ -182,12 +182,13 @@ class Reads:
         else:
             items = [struct(*row) for row in shown]
         cursor = listing.cursor_after(query, shown[-1]) if len(found) > query.limit else None
-        return Page(items=items, next_cursor=cursor, total=await self._total(listing, query, bound))
+        total = await self._total(listing, query, bound) if query.count else None
+        return Page(items=items, next_cursor=cursor, total=total)
 
     async def rows_of_page(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
         """Along the list, where what is searched for is said to be so frequent that the page is soon full; gathered and
         sorted, where it is rare, or stands together further on."""
-        if walk_rows := await self._walk_rows(listing, query, values):
+        if listing.may_be_walked(query) and (walk_rows := await self._walk_rows(listing, query, values)):
             walked = {**values, "walk_rows": walk_rows}
             near = await self.rows(listing.walk_statement(query), walked, is_planned_by_value=True)
             if len(near) > query.limit:
@@ -196,17 +197,13 @@ class Reads:
         return await self.rows(listing.statement(query), values, is_planned_by_value=by_value)
 
     async def _walk_rows(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
-        if not listing.may_be_walked(query):
-            return 0
         statement = compiled(listing.estimate_statement(query))
         explaining = statement._replace(sql=f"EXPLAIN (FORMAT JSON) {statement.sql}")
         ((explained,),) = await self._run(explaining, values, _fetch)
         matching, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
         return walk_rows(query.limit + 1, matching, rows)
 
-    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int | None:
-        if not query.count:
-            return None
+    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
         by_value = listing.is_planned_by_value(query)
         (row,) = await self.rows(listing.count_statement(query), values, is_planned_by_value=by_value)
         total: int = row[0]

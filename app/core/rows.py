@@ -124,17 +124,18 @@ def complete(model: type[DeclarativeBase], said: Mapping[str, object]) -> Column
     Raises ForgottenColumn for one that has neither, and for what is no column.
     """
     _refuse_gaps(model, said)
-    row = {name: said[name] if name in said else _default_of(model, name) for name in inserted_columns(model)}
+    row = {name: said[name] if name in said else _default_of(model, name)() for name in inserted_columns(model)}
     if unknown := sorted(said.keys() - row.keys()):
         raise ForgottenColumn(f"A new {model.__name__} has no {', '.join(unknown)}.")
     return row
 
 
-def _default_of(model: type[DeclarativeBase], name: str) -> Any:
+@cache
+def _default_of(model: type[DeclarativeBase], name: str) -> Callable[[], Any]:
     default: Any = model.__mapper__.columns[name].default
     if default is None:
         raise ForgottenColumn(f"{model.__name__}.{name} has a default of the database's alone: say it here.")
-    return default.arg(None) if default.is_callable else default.arg
+    return (lambda: default.arg(None)) if default.is_callable else (lambda: default.arg)
 
 
 def values_of_row(row: DeclarativeBase) -> Columns:

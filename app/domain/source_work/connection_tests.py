@@ -16,7 +16,7 @@ from app.domain.sources.reach import Reach
 from app.domain.sources.schemas import NewDataSource, Value
 from app.domain.sources.secrets import references
 from app.domain.sources.secrets.given import check_together, given_values
-from app.domain.sources.types import offered
+from app.domain.sources.types import is_offered
 
 UNDIALLED: tuple[StepName, ...] = ("resolve", "connect", "tls")
 
@@ -38,7 +38,7 @@ async def run_test(
     """The staged test, in a process of its own, within ten seconds. Raises for a cap only: a failure is a result.
     `sandbox` is one with caps of its own, where it is not to be the one of all requests.
     """
-    if reach.type not in offered(parts.settings):
+    if not is_offered(parts.settings, reach.type):
         return _ended_at_once("unsupported", "This is a rehearsal, which only a hub in development plays.")
     try:
         secrets = await references.resolved(parts.settings, reach.type, reach.secrets)

@@ -9,14 +9,14 @@ from app.domain.sources.models import DataSource
 from app.domain.sources.reach import Reach, changed_reach, secrets_to_change, stored_reach
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.secrets import references
-from app.domain.sources.types import offered
+from app.domain.sources.types import is_offered
 from app.domain.work import UnitOfWork
 
 
 async def connection_of(work: UnitOfWork, source_id: UUID) -> tuple[DataSource, dict[str, str]]:
     """The source and its secrets, opened and read, for connector work. Raises Conflict where one cannot be."""
     source = await _held(work, source_id)
-    if source.type not in offered(work.parts.settings):
+    if not is_offered(work.parts.settings, source.type):
         raise Conflict("This is a rehearsal, which only a hub in development plays.", code="unsupported")
     reach = await stored_reach(work, source)
     return source, await references.resolved(work.parts.settings, source.type, reach.secrets)

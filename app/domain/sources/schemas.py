@@ -158,7 +158,7 @@ def variants_of(base: type[Input], suffix: str) -> object:
 
 def _variant(base: type[Input], suffix: str, connector: registry.AnyConnector) -> Any:
     secrets_type = given_secrets_type(connector.secrets_type)
-    KNOWN_NAMES.update(field.name for of in (connector.config_type, secrets_type) for field in fields_of(of))
+    KNOWN_NAMES.update(connector.config_type.__struct_fields__, secrets_type.__struct_fields__)
     fields: list[Any] = [("config", connector.config_type), ("secrets", secrets_type, secrets_type())]
     name = connector.config_type.__name__.removesuffix("Config") + suffix
     return msgspec.defstruct(

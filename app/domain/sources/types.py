@@ -1,6 +1,7 @@
 """The types of data sources, as the API shows them: read off the connector classes once."""
 
 from collections.abc import Mapping
+from functools import cache
 
 from app.connectors import registry
 from app.connectors.contract.config import config_schema, secrets_schema
@@ -25,17 +26,23 @@ def _shown(connector: registry.AnyConnector) -> TypeOut:
     )
 
 
-_TYPES = {connector.type: _shown(connector) for connector in registry.all()}
-_REAL_TYPES = {name: shown for name, shown in _TYPES.items() if not registry.get(name).is_rehearsal}
+@cache
+def _all_shown() -> Mapping[str, TypeOut]:
+    """Made when they are first asked for: their schemas are a tenth of what a start would take."""
+    return {connector.type: _shown(connector) for connector in registry.all()}
 
 
 def offered(settings: Settings) -> Mapping[str, TypeOut]:
     """By name; rehearsals in development only."""
-    return _TYPES if settings.is_development else _REAL_TYPES
+    return {name: shown for name, shown in _all_shown().items() if is_offered(settings, name)}
+
+
+def is_offered(settings: Settings, type_name: str) -> bool:
+    return type_name in registry.find() and (settings.is_development or not registry.get(type_name).is_rehearsal)
 
 
 def require_offered(settings: Settings, type_name: str, below: str = "") -> None:
     """Raises BadRequest for a rehearsal outside of development."""
-    if type_name not in offered(settings):
+    if not is_offered(settings, type_name):
         fault = Fault(f"{below}type", "type_unavailable", "is a rehearsal, which only a hub in development offers")
         raise BadRequest(code="type_unavailable", errors=[fault])
