@@ -15,13 +15,12 @@ _FORMULA: Final = re.compile(r"'*[=+@\t\r\uff1d\uff0b\uff20\uff0d-]")
 """What spreadsheets take for the beginning of a formula (OWASP, CSV Injection), full-width forms included; behind
 apostrophes, so that taking one away leads back to the text."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_MOMENT: Final = re.compile(r"[+-][0-9]{4,}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]+)?")
+_MOMENT: Final = re.compile(r"-infinity|[+-][0-9]{4,}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]+)?")
 _VALUES: Final[dict[PortableType, re.Pattern[str]]] = {
     **dict.fromkeys(("number", "decimal"), re.compile(r"-?Infinity")),
-    **dict.fromkeys(
-        ("date", "timestamp", "timestamp_tz"), re.compile(r"[+-][0-9]{4,}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]+)?")
-    ),
-    "interval": re.compile(r"-?P[-0-9.,YMWDHTS]+"),
+    **dict.fromkeys(("date", "timestamp", "timestamp_tz"), _MOMENT),
+    "interval": re.compile(r"-infinity|-?P[-0-9.,YMWDHTS]+"),
+    "time": re.compile(r"-[0-9]+:[0-9:.]+"),
 }
 """What a column of the type holds by rights and no spreadsheet runs."""
 _QUOTED: Final = re.compile(r'[",\r\n]')
