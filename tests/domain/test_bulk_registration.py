@@ -90,6 +90,16 @@ async def test_a_bulk_secret_opens(hub: Hub, records: Records) -> None:
     assert opened == {"password": b"pw", "client_key_passphrase": b"key"}
 
 
+async def test_each_of_five_hundred_is_on_record_once(hub: Hub, records: Records) -> None:
+    """They are written fifty at a time, in one transaction."""
+    _, events_before = await records.mark()
+    answer = await post(hub.admin, *(item() for _ in range(MAX_BULK)))
+    made = [one["data_source"]["id"] for one in answer.json()["items"]]
+    audited = [str(row["resource_id"]) for row in await records.audit(answer)]
+    announced = [event["subject"].rpartition("/")[2] for event in await records.events(events_before)]
+    assert audited == announced == made
+
+
 async def test_each_fifty_are_made_in_as_many_statements_as_two(hub: Hub) -> None:
     """More rows in one statement would be encoded in one go, while everybody else waits (L10)."""
     counts = []
