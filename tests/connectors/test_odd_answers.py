@@ -158,6 +158,106 @@ async def test_a_next_pointer_to_nothing_fails_the_test_where_there_is_a_next_pa
         assert await checked(rest(port, loopback, **paging, next_pointer="/following")) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"), [("x", "a text"), (5, "a number"), (1.5, "a number"), (True, "a truth value")]
+)
+@pytest.mark.parametrize("mode", ["none", "page", "offset", "cursor", "link_header"])
+async def test_an_items_pointer_to_something_else_fails_the_test_in_every_mode(
+    mode: str, value: Any, kind: str, loopback: EgressPolicy
+) -> None:
+    paging = {"pagination": mode, **({"next_pointer": "/next"} if mode == "cursor" else {})}
+    with answering(lambda *_: as_json({"data": {"rows": value, "items": {"n": 1}}, "next": None})) as port:
+        failed = await checked(rest(port, loopback, "/data/rows", **paging))
+        assert failed is not None
+        assert (failed.name, failed.code) == ("list", "invalid_configuration")
+        assert f"There is {kind} at /data/rows" in failed.message
+        with pytest.raises(ConnectorError, match="items_pointer of x"):
+            await shown(rest(port, loopback, "/data/rows", **paging))
+        assert (await shown(rest(port, loopback, "/data/items", **paging), limit=1)).rows == [[1]]
+
+
+CURSORS = {"pagination": "cursor", "next_pointer": "/meta/next"}
+
+
+@pytest.mark.parametrize("wrong", [{"href": "/x?page=2"}, ["b"], True, 1.5, {}])
+async def test_a_next_pointer_to_what_is_no_cursor_fails_the_test_and_the_preview(
+    wrong: Any, loopback: EgressPolicy
+) -> None:
+    with answering(lambda *_: as_json({"items": [{"n": 1}], "meta": {"next": wrong}})) as port:
+        failed = await checked(rest(port, loopback, **CURSORS))
+        assert failed is not None
+        assert (failed.name, failed.code) == ("list", "invalid_configuration")
+        assert "/meta/next (next_pointer), which is no cursor" in failed.message
+        with pytest.raises(ConnectorError, match="next_pointer"):
+            await shown(rest(port, loopback, **CURSORS))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        *({"following": "b"}, {"meta": {"next_cursor": "b"}}, {"has_more": True}, {"nextPageToken": "b"}),
+        *({"links": {"next": "/x?page=2"}}, {"total": 57}, {"paging": {"cursors": {"after": "b"}}}),
+    ],
+)
+async def test_a_next_pointer_past_what_says_that_there_is_more_fails_the_test(
+    beside: dict[str, Any], loopback: EgressPolicy
+) -> None:
+    """Without a parameter for the size of a page, too."""
+    with answering(lambda *_: as_json({"items": [{"n": 1}, {"n": 2}], **beside})) as port:
+        failed = await checked(rest(port, loopback, **CURSORS))
+    assert failed is not None
+    assert (failed.name, failed.code) == ("list", "invalid_configuration")
+    assert "says that there is more" in failed.message
+
+
+async def test_a_link_header_says_that_there_is_more_too(loopback: EgressPolicy) -> None:
+    with answering(lambda *_: as_json([{"n": 1}], link='</x?page=2>; rel="next"')) as port:
+        failed = await checked(rest(port, loopback, **CURSORS))
+    assert failed is not None
+    assert "its Link header" in failed.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"items": [{"n": 1}], "meta": {"next": None}, "total": 5},
+        {"items": [{"n": 1}], "meta": {"next": "b"}},
+        {"items": [], "next": "b"},
+        {"items": [{"n": 1, "next": "b"}], "total": 1, "has_more": False, "cursor": None, "token": ""},
+        {"items": [{"n": 1}], "account": 57, "token": "x", "hereafter": "x", "page": 1, "discount_code": 7},
+    ],
+)
+async def test_a_next_pointer_to_a_cursor_or_past_the_last_page_is_no_mistake(
+    answer: Any, loopback: EgressPolicy
+) -> None:
+    with answering(lambda *_: as_json(answer)) as port:
+        assert await checked(rest(port, loopback, **CURSORS)) is None
+
+
+@pytest.mark.parametrize("mode", ["none", "page", "offset", "cursor", "link_header"])
+async def test_a_next_pointer_that_may_be_right_is_told_of_in_every_mode(mode: str, loopback: EgressPolicy) -> None:
+    steps = Steps()
+    with answering(lambda *_: as_json({"items": [{"n": 1}]})) as port:
+        await rest(port, loopback, **{**CURSORS, "pagination": mode}).check(steps)
+    listed = steps.done[-1]
+    assert (listed.name, listed.status) == ("list", "passed")
+    assert listed.message.startswith("1 resources are known. There is nothing at /meta/next (next_pointer)")
+
+
+async def test_next_pointers_of_further_resources_are_judged_too(loopback: EgressPolicy) -> None:
+    resources = [{"name": "x", "path": "x"}, {"name": "y", "path": "y"}]
+    asked: list[str] = []
+
+    def answer(*_: Any) -> Answer:
+        asked.append("")
+        return as_json({"items": [{"n": 1}], "meta": {"next": "b" if len(asked) < 2 else ["b"]}})
+
+    with answering(answer) as port:
+        failed = await checked(rest(port, loopback, resources=resources, openapi_url=None, **CURSORS))
+    assert failed is not None
+    assert "no cursor" in failed.message
+
+
 # Bodies --------------------------------------------------------------------------------------------------------------
 
 

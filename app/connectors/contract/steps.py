@@ -57,8 +57,9 @@ class Steps:
         self._on_end = on_end
 
     @contextmanager
-    def step(self, name: StepName, passed: str) -> Iterator[None]:
-        """`passed` is the sentence shown if the block ends well. An error makes the step failed and goes on."""
+    def step(self, name: StepName, passed: str | Callable[[], str]) -> Iterator[None]:
+        """`passed` is the sentence shown if the block ends well, or gives it then. An error makes the step failed and
+        goes on."""
         started = time.perf_counter()
         if self._on_start:
             self._on_start(name)
@@ -73,7 +74,7 @@ class Steps:
         except Exception as error:
             self._end(name, "failed", "crashed", unexpected(error), started)
             raise
-        self._end(name, "passed", "ok", passed, started)
+        self._end(name, "passed", "ok", passed if isinstance(passed, str) else passed(), started)
 
     def skip(self, name: StepName, why: str) -> None:
         self._end(name, "skipped", "not_applicable", why, None)

@@ -44,7 +44,7 @@ from app.connectors.types.rest.pages import (
     Rows,
     content_of,
     first_page,
-    has_next,
+    judged_next_pointer,
     read_rows,
     refuse_nothing_at,
 )
@@ -177,8 +177,9 @@ class Rest(Connector[RestConfig, RestSecrets]):
             if not endpoints:
                 steps.skip("list", "No resources are configured, and no OpenAPI document was found.")
                 return
-            with steps.step("list", f"{len(endpoints)} resources are known."):
-                await session.judge(endpoints, response)
+            told = [f"{len(endpoints)} resources are known."]
+            with steps.step("list", lambda: " ".join(told)):
+                told += await session.judge(endpoints, response)
 
     async def discover(self) -> AsyncIterator[list[DiscoveredObject]]:
         async with self._client() as client:
@@ -252,31 +253,46 @@ class Session:
             return await self._get(self._config.base_url)
         return await first_page(self._get, endpoint.url, self._paging, self._config.page_size)
 
-    async def judge(self, endpoints: Sequence[Endpoint], first: Response) -> None:
-        """Raises what the first list, and those whose `items_pointer` is configured, say against being read."""
+    async def judge(self, endpoints: Sequence[Endpoint], first: Response) -> list[str]:
+        """Raises what the first list, and those that are configured with a pointer to judge, say against being read.
+        The sentences are what may be wrong and need not be."""
+        doubts: list[str] = []
         for number, endpoint in enumerate(endpoints[:_MAX_JUDGED]):
-            if number and not (endpoint.is_configured and endpoint.pointer):
+            has_pointer = endpoint.pointer or self._paging.mode == "cursor"
+            if number and not (endpoint.is_configured and has_pointer):
                 continue
             answer = await self.first_answer(endpoint) if number else first
             refuse_unless_signed_in(answer)
             refuse_unless_ok(answer)
             with _pointed_at(endpoint):
                 refuse_nothing_at(endpoint.pointer, answer)
-            await self._judge_next_pointer(endpoint, answer)
+            doubts += await self._judge_next_pointer(endpoint, answer)
+        return doubts
 
-    async def _judge_next_pointer(self, endpoint: Endpoint, answer: Response) -> None:
-        """A list of several rows that comes one by one has a next page, and a way to it."""
+    async def _judge_next_pointer(self, endpoint: Endpoint, answer: Response) -> list[str]:
+        """It leads to a cursor, to null, or nowhere in an answer that is the last page. Where an answer does not say
+        which it is, a list of several rows that comes one by one has a next page, and a way to it."""
         paging = self._paging
-        if paging.mode != "cursor" or not paging.size_parameter or has_next(answer, paging):
-            return
-        if len(content_of(answer, endpoint.pointer)[0]) < 2:
-            return
+        rows, _ = content_of(answer, endpoint.pointer)
+        judged = judged_next_pointer(answer, paging, rows)
+        if judged.leads_somewhere or not rows:
+            return []
+        missing = f"There is nothing at {paging.next_pointer} (next_pointer) in the first answer of {endpoint.path[0]}"
+        if paging.mode != "cursor":
+            return [f"{missing}; it is used for pagination cursor only."]
+        if judged.more:
+            message = f"{missing}, which says that there is more: see {judged.more}."
+            raise ConnectorError("invalid_configuration", message)
+        if not paging.size_parameter or len(rows) < 2:
+            return [f"{missing}, which is right only if that is its last page."]
         single = await first_page(self._get, endpoint.url, paging, 1)
-        if len(content_of(single, endpoint.pointer)[0]) == 1 and not has_next(single, paging):
+        found, _ = content_of(single, endpoint.pointer)
+        if len(found) == 1 and not judged_next_pointer(single, paging, found).leads_somewhere:
             raise ConnectorError(
                 "invalid_configuration",
                 f"There is nothing at {paging.next_pointer} (next_pointer) in an answer that has a next page.",
             )
+        return []
 
     async def rows(self, endpoint: Endpoint, wanted: int) -> Rows:
         """Where only a sample tells the fields, the first page has the same size whatever is wanted: the fields then

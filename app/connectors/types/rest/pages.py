@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
@@ -113,23 +113,80 @@ def content_of(response: Response, pointer: str | None) -> tuple[list[dict[str, 
 
 
 class NothingThere(ConnectorError):
-    """There is not even an empty list where the rows should be."""
+    """There is not even an empty list where the rows should be, or something else."""
 
-    def __init__(self, pointer: str | None) -> None:
-        super().__init__("response_invalid", f"There is nothing at {pointer} in the answer, where its rows should be.")
+    def __init__(self, pointer: str | None, found: str = "nothing") -> None:
+        super().__init__("response_invalid", f"There is {found} at {pointer} in the answer, where its rows should be.")
 
 
 def refuse_nothing_at(pointer: str | None, response: Response) -> None:
     """Raises `NothingThere`."""
-    if response.status not in _WITHOUT_CONTENT and not leads_somewhere(response.json(decode_json), pointer or ""):
+    if response.status in _WITHOUT_CONTENT or not pointer:
+        return
+    answer = response.json(decode_json)
+    if not leads_somewhere(answer, pointer):
         raise NothingThere(pointer)
+    found = at_pointer(answer, pointer)
+    if found is not None and not isinstance(found, list | dict):
+        raise NothingThere(pointer, _KINDS.get(type(found), "a number"))
 
 
-def has_next(response: Response, paging: Paging) -> bool:
-    """Whether the answer has anything, were it null, where the next cursor should be."""
-    if response.status in _WITHOUT_CONTENT:
-        return False
-    return leads_somewhere(response.json(decode_json), paging.next_pointer or "")
+_KINDS: Final[dict[type, str]] = {str: "a text", bool: "a truth value", dict: "an object", list: "a list"}
+
+
+class NextPointer(msgspec.Struct, frozen=True):
+    """What a first answer says of the pointer to the next page."""
+
+    leads_somewhere: bool
+    """Were it to null."""
+    more: str | None
+    """Where the answer says by itself, in other words, that there is more."""
+
+
+def judged_next_pointer(response: Response, paging: Paging, rows: Sequence[Any]) -> NextPointer:
+    """Raises `invalid_configuration` for what no server means as a cursor."""
+    if response.status in _WITHOUT_CONTENT or not paging.next_pointer:
+        return NextPointer(True, None)
+    answer = response.json(decode_json)
+    if leads_somewhere(answer, paging.next_pointer):
+        cursor_at(answer, paging)
+        return NextPointer(True, None)
+    if next_link(response.headers.get("link", "")):
+        return NextPointer(False, "its Link header")
+    return NextPointer(False, _says_more(answer, len(rows)))
+
+
+def cursor_at(answer: Any, paging: Paging) -> str | int | None:
+    """None at the end of a list. Raises `invalid_configuration` for what is no cursor."""
+    cursor = at_pointer(answer, paging.next_pointer or "")
+    if cursor is None or cursor is False:
+        return None
+    if cursor is True or not isinstance(cursor, str | int):
+        what = _KINDS.get(type(cursor), "a number with a point")
+        message = f"There is {what} at {paging.next_pointer} (next_pointer), which is no cursor and no URL."
+        raise ConnectorError("invalid_configuration", message)
+    return None if cursor in _ENDS else cursor
+
+
+_OF_MORE: Final = re.compile(
+    r"(?:^|[^A-Za-z])(?:next|more|cursor|following|continu|after|page_?[Tt]oken)"
+    "|Next|More|Cursor|Following|Continu|After|PageToken"
+)
+_OF_ALL: Final = re.compile(r"(?:^|[^A-Za-z])(?:total|count)|Total|Count")
+
+
+def _says_more(answer: Any, rows: int, place: str = "", depth: int = 3) -> str | None:
+    """Where an answer has a cursor, or a count of more than it holds, by its name; lists are its rows."""
+    if not isinstance(answer, dict) or not depth:
+        return None
+    for name, value in answer.items():
+        here = f"{place}/{name}"
+        is_cursor = isinstance(value, str | int) and value not in _ENDS and value is not False
+        if is_cursor and (_OF_MORE.search(name) or (isinstance(value, int) and _OF_ALL.search(name) and value > rows)):
+            return here
+        if found := _says_more(value, rows, here, depth - 1):
+            return found
+    return None
 
 
 def _following(first: str, paging: Paging, page: int, skipped: int, response: Response, answer: object) -> str | None:
@@ -142,17 +199,15 @@ def _following(first: str, paging: Paging, page: int, skipped: int, response: Re
         target = next_link(response.headers.get("link", ""))
         return _joined(response.url, target) if target else None
     if paging.mode == "cursor":
-        return _at_cursor(first, paging, response, at_pointer(answer, paging.next_pointer or ""))
+        return _at_cursor(first, paging, response, cursor_at(answer, paging))
     return None
 
 
-def _at_cursor(first: str, paging: Paging, response: Response, cursor: object) -> str | None:
+def _at_cursor(first: str, paging: Paging, response: Response, cursor: str | int | None) -> str | None:
     """A cursor is a URL, or a value to be sent back; some servers end with one that begins again."""
     if isinstance(cursor, str) and _is_url(first, cursor):
         return _joined(response.url, cursor)
-    if isinstance(cursor, bool) or not isinstance(cursor, str | int) or cursor in _ENDS:
-        return None
-    return with_query(first, {paging.position_parameter: str(cursor)})
+    return None if cursor is None else with_query(first, {paging.position_parameter: str(cursor)})
 
 
 def _is_url(first: str, cursor: str) -> bool:
