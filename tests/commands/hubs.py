@@ -45,17 +45,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Served:
-    """A `hub serve` that is ready."""
+def longer_now() -> float:
+    """How many times as long anything may take just now, because others have work for the same processors."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
-    def __init__(self, data_dir: Path, **variables: str) -> None:
+
+HUB = "import sys; sys.argv[0] = 'hub'; from app.core import stopping; stopping.KILLED_AFTER_S = {}; from app.cli import main; main()"
+"""The hub as it is, but for how long it is given to end."""
+
+
+class Served:
+    """A `hub serve` that is ready. `killed_after_s` is for tests of how it ends: on a busy machine, what it sends at the
+    end of its time takes longer than the little that is left of it."""
+
+    def __init__(self, data_dir: Path, killed_after_s: float | None = None, /, **variables: str) -> None:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = data_dir.parent / f"serve-{self.port}.log"
+        how = ["-m", "app"] if killed_after_s is None else ["-c", HUB.format(round(killed_after_s))]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve", "--port", str(self.port)],
+                [sys.executable, *how, "serve", "--port", str(self.port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

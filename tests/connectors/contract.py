@@ -10,6 +10,10 @@ from typing import Any, Protocol, TypeVar
 CANARY = "canary-7f3a9c"
 """Part of every secret here; it may appear in nothing that a connector gives back."""
 
+HASTY_S = 2.0
+"""A time-out that is waited for: long enough for a name, a connection and a sign-in on a machine that is busy with other
+things, so that it is the silent step that runs into it and none before."""
+
 Running = TypeVar("Running")
 
 

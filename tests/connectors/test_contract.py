@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -19,7 +18,9 @@ from tests.connectors.types import KINDS, all_kinds
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
+"""Far beyond what any step needs on a busy machine. A connector ends by itself, at its own time-outs: that it was stopped
+from outside is a complaint, however long that took."""
 
 
 @pytest.fixture(params=all_kinds())
@@ -55,14 +56,13 @@ async def test_each_bad_source_fails_at_its_step(kind: Kind, sandbox: ConnectorS
     wrong = []
     for case in kind.cases:
         config, secrets = changed(kind.config, case.config), changed(kind.secrets, case.secrets)
-        started = time.monotonic()
         result = await sandbox.check(kind.type, config, secrets, loopback, deadline_s=DEADLINE_S)
-        wrong += [f"{case.name}: {why}" for why in complaints(case, result, time.monotonic() - started)]
+        wrong += [f"{case.name}: {why}" for why in complaints(case, result)]
         assert_silent_about_secrets(result, {**kind.secrets, **secrets})
     assert not wrong, "\n".join(wrong)
 
 
-def complaints(case: Case, result: Any, took_s: float) -> list[str]:
+def complaints(case: Case, result: Any) -> list[str]:
     failed = [step for step in result.steps if step.status == "failed"]
     if result.status != "failed" or [(step.name, step.code) for step in failed] != [(case.step, case.code)]:
         return [
@@ -72,8 +72,8 @@ def complaints(case: Case, result: Any, took_s: float) -> list[str]:
     found = [f"{step.name} is {step.code} after the failure" for step in later if step.code != "not_reached"]
     if failed[0].fault != EXPLANATIONS[failed[0].code].fault:
         found.append("names the wrong one to act")
-    if took_s > DEADLINE_S + 1:
-        found.append(f"took {took_s:.1f} s")
+    if "the connector was stopped" in failed[0].message:
+        found.append("did not end by itself")
     return found
 
 

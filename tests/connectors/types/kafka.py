@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.kafka_broker import PASSWORD, USER, ScriptedBroker, ScriptedTopic, scripted_broker
 
@@ -102,7 +102,7 @@ def kind(start: Start, ports: Ports) -> Kind:
     sasl = broker(mechanisms=("PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"))
     tls = {**broker(is_encrypted=True), "security_protocol": "SSL"}
     ca = {"ca_certificate": authority().pem.decode()}
-    hasty = {"connect_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S}
     wrong = {"password": f"wrong-{CANARY}"}
     unknown = broker(advertised=(("broker-7.invalid", 9092),))
     metadata = broker(advertised=(("169.254.169.254", 80),))

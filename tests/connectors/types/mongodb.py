@@ -11,7 +11,7 @@ from typing import Any
 from bson import Binary, Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp
 from pymongo import MongoClient
 
-from tests.connectors.contract import CANARY, Case, FieldFacts, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import free_port, private_folder, program, running, tls_front
 
@@ -106,7 +106,7 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("unknown_name", "resolve", "name_not_resolved", {"host": "nowhere.invalid"}),
             Case("link_local", "resolve", "egress_refused", {"host": "169.254.169.254"}),
             Case("link_local_member", "resolve", "egress_refused", link_local),
-            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": 0.5}),
+            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": HASTY_S}),
             Case("other_protocol", "connect", "protocol_mismatch", {"port": ports.ssh}),
             Case("other_protocol_tls", "connect", "protocol_mismatch", {"port": ports.ssh, "tls_mode": "require"}),
             Case("no_tls", "tls", "tls_unavailable", {"tls_mode": "require"}),

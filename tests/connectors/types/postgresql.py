@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from app.core.embedded import find_installation
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
     free_port,
@@ -139,7 +139,7 @@ def kind_on(start: Start, ports: Ports, server: PostgresServer) -> Kind:
             Case("closed_port", "connect", "connection_refused", {"port": ports.closed}),
             Case("unknown_name", "resolve", "name_not_resolved", {"host": "nowhere.invalid"}),
             Case("link_local", "resolve", "egress_refused", {"host": "169.254.169.254"}),
-            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": 0.5}),
+            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": HASTY_S}),
             Case("other_protocol", "connect", "protocol_mismatch", {"port": ports.ssh}),
             Case("no_tls", "tls", "tls_unavailable", {"tls_mode": "require"}),
             Case("unknown_ca", "tls", "tls_certificate_invalid", {"tls_mode": "verify-full", "port": tls_port}),

@@ -18,7 +18,7 @@ from typing import Any
 import aiormq
 from yarl import URL
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
     free_port,
@@ -225,7 +225,7 @@ def kind(start: Start, ports: Ports) -> Kind:
         "username": "reader",
         "management_url": server.management_url,
     }
-    hasty = {"connect_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S}
     tls = {"port": server.tls_port, "tls_mode": "verify-full"}
     ca = {"ca_certificate": authority().pem.decode()}
     wrong = {"password": f"wrong-{CANARY}"}

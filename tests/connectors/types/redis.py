@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import redis
 
-from tests.connectors.contract import CANARY, Case, FieldFacts, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
     free_port,
@@ -102,7 +102,7 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("closed_port", "connect", "connection_refused", {"port": ports.closed}),
             Case("unknown_name", "resolve", "name_not_resolved", {"host": "nowhere.invalid"}),
             Case("link_local", "resolve", "egress_refused", {"host": "169.254.169.254"}),
-            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": 0.5}),
+            Case("silent", "connect", "timeout", {"port": ports.silent, "connect_timeout_s": HASTY_S}),
             Case("other_protocol", "connect", "protocol_mismatch", {"port": ports.ssh}),
             Case("no_tls", "tls", "tls_unavailable", {"tls_mode": "require"}),
             Case("tls_only", "connect", "tls_required", {"tls_mode": "disable", "port": tls_port}),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import ROOT, free_port, running, tls_front
 
@@ -37,7 +37,7 @@ def kind(start: Start, ports: Ports) -> Kind:
     ]
     url = f"http://localhost:{port}"
     oauth2 = {"auth": "oauth2_client_credentials", "client_id": "client", "token_url": f"{url}/token"}
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     return Kind(
         "rest",
         {"base_url": url, "auth": "bearer"},
@@ -76,7 +76,7 @@ def kind(start: Start, ports: Ports) -> Kind:
                 "slow_answer",
                 "authenticate",
                 "timeout",
-                {"resources": [{"name": "x", "path": "slow"}], "read_timeout_s": 0.5},
+                {"resources": [{"name": "x", "path": "slow"}], "read_timeout_s": HASTY_S},
             ),
         ),
         {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import (
     BUCKET,
     FORBIDDEN_BUCKET,
@@ -117,7 +117,7 @@ def kind(start: Start, ports: Ports) -> Kind:
 def endpoint_cases(ports: Ports, port: int, tls_port: int) -> tuple[Case, ...]:
     """What can be wrong about the `endpoint_url` of any store. A store listens on `port`, and over TLS, for the name
     `localhost`, on `tls_port`."""
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     tls = {"endpoint_url": f"https://localhost:{tls_port}"}
     return (
         Case("closed_port", "connect", "connection_refused", {"endpoint_url": f"http://localhost:{ports.closed}"}),

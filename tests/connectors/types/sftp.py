@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
 from tests.connectors.servers.starting import (
     free_port,
@@ -189,7 +189,7 @@ def chatty_sftp() -> Any:
 def kind(start: Start, ports: Ports) -> Kind:
     server = start(openssh)
     config = server.config
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 1.0}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     files = f"{server.folder}/files"
     wrong_key = {"private_key": server.stranger_key}
     other_fingerprint = "SHA256:" + "A" * 43

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.sftp_server import PASSWORD
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
 from tests.connectors.servers.starting import ROOT, free_port, private_folder, running, unprivileged
@@ -74,8 +74,8 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("one_of_two", "authenticate", "authentication_failed", {**both, "auth": "private_key"}, key),
             Case("second_of_two_wrong", "authenticate", "authentication_failed", both, {**key, **wrong}),
             Case("expired_password", "authenticate", "authentication_failed", {"username": "expired"}),
-            Case("slow_sign_in", "authenticate", "timeout", {"username": "slow", "read_timeout_s": 0.5}),
-            Case("stuck_folder", "list", "timeout", {"username": "stuck", "read_timeout_s": 0.5}),
+            Case("slow_sign_in", "authenticate", "timeout", {"username": "slow", "read_timeout_s": HASTY_S}),
+            Case("stuck_folder", "list", "timeout", {"username": "stuck", "read_timeout_s": HASTY_S}),
             Case("other_host_key", "tls", "invalid_configuration", {"host_key": "SHA256:" + "A" * 43}),
             Case("wrong_folder", "list", "not_found", {"folder": "nowhere"}),
         ),

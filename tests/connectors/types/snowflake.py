@@ -25,7 +25,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.starting import free_port, private_folder, program, running, scripted_server, tls_front
 
 NEEDS_SERVICES = True
@@ -243,7 +243,7 @@ def kind(start: Start, ports: Ports) -> Kind:
     website, tls_port = start(other_website), start(tls_front, port)
     wrong, key_pair = f"wrong-{CANARY}", {"auth": "key_pair"}
     refused = ("authenticate", "authentication_failed")
-    hasty = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5}
+    hasty = {"connect_timeout_s": HASTY_S, "read_timeout_s": HASTY_S}
     strange_key = pem(rsa.generate_private_key(65537, 2048))
 
     def at(url: str) -> dict[str, str]:
