@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.connectors.contract.config import NoSecrets
 from app.connectors.contract.objects import PreviewRequest
 from app.connectors.types.sqlite import Sqlite, SqliteConfig
-from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
+from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts, name_shown, name_shown_so
 from app.core.egress import EgressPolicy
 from tests.connectors.test_sqlite import made
 
@@ -65,3 +65,17 @@ async def test_a_sqlite_file_with_bad_bytes_shows_them(tmp_path: Path) -> None:
     assert (bad.rows, bad.notes) == ([["caf\\xe9"], ["é"]], (NOT_UTF8,))
     good = await connector.preview(PreviewRequest(path=("good",)))
     assert (good.rows, good.notes) == ([["é"]], ())
+
+
+@given(st.binary() | st.text(alphabet="\\\\x5ce9fé\x00").map(str.encode))
+def test_every_name_is_shown_so_that_it_leads_back(name: bytes) -> None:
+    assert name_shown_so(name_shown(name)) == name
+    name_shown(name).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"caf\xe9.csv", "caf\\xe9.csv"), (b"caf\\xe9", "caf\\x5cxe9"), (b"a\\b", "a\\b"), (b"\\x5c", "\\x5cx5c")],
+)
+def test_a_name_that_looks_like_a_byte_is_told_from_one(name: bytes, shown: str) -> None:
+    assert name_shown(name) == shown

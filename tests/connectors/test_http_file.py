@@ -25,7 +25,7 @@ from app.connectors.types.http_file.connector import HttpFile, HttpFileConfig, H
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import Start
 from tests.connectors.servers.certificates import Authority
-from tests.connectors.servers.file_site import ODD_NAMES, TOKEN
+from tests.connectors.servers.file_site import BYTE_NAMES, ODD_NAMES, TOKEN
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS
 from tests.connectors.servers.starting import free_port, private_folder, running, tls_front
 from tests.connectors.types.http_file import place_files
@@ -230,6 +230,13 @@ def test_names_may_hold_spaces_of_any_kind(site: str) -> None:
     found = discovered(f"{site}/dav/odd", listing="webdav")
     assert {item.path for item in found} == {(name,) for name in ODD_NAMES}
     assert all(item.fields for item in found)
+
+
+@pytest.mark.found("D2", "D12")
+def test_names_of_any_bytes_are_shown_and_lead_to_their_files(site: str) -> None:
+    found = {item.path: len(item.fields) for item in discovered(f"{site}/dav/bytes", listing="webdav", max_depth=2)}
+    names: list[tuple[str, ...]] = [(shown,) for name, shown in BYTE_NAMES.items() if name.endswith(".csv")]
+    assert found == dict.fromkeys([*names, ("in\\xff", "\\xfe.csv")], 2)
 
 
 def test_a_folder_without_a_bottom_has_an_end(site: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
 import socket
 import time
 from importlib.util import find_spec
@@ -331,6 +333,27 @@ async def test_what_is_no_file_below_the_folder_is_not_shown(
         await connector.preview(PreviewRequest(path=path))
     assert caught.value.code in {"not_found", "permission_denied"}
     assert "/" not in caught.value.message
+
+
+@pytest.mark.services
+@pytest.mark.found("D2", "D12")
+async def test_names_that_are_no_utf_8_are_shown_and_lead_to_their_files(
+    sshd: SshServer, loopback: EgressPolicy
+) -> None:
+    """Of files and of folders above them; a name that looks like one of them is no other."""
+    root = os.fsencode(f"{sshd.folder}/files") + b"/odd\xe9"
+    os.makedirs(root + b"/in\xfe")
+    for name, content in ((b"a\xe9.csv", b"n\n1\n"), (b"in\xfe/caf\xe9.csv", b"n\n2\n"), (b"b.csv", b"n\n3\n")):
+        Path(os.fsdecode(root + b"/" + name)).write_bytes(content)
+    try:
+        connector = sftp(sshd.config, {"private_key": sshd.private_key}, loopback)
+        shown = {path for path in await paths(connector) if path.startswith("odd\\")}
+        assert shown == {"odd\\xe9/a\\xe9.csv", "odd\\xe9/in\\xfe/caf\\xe9.csv", "odd\\xe9/b.csv"}
+        for path, value in (("a\\xe9.csv", 1), ("in\\xfe/caf\\xe9.csv", 2)):
+            request = PreviewRequest(path=("odd\\xe9", *path.split("/")))
+            assert (await connector.preview(request)).rows == [[value]]
+    finally:
+        shutil.rmtree(root)
 
 
 @pytest.mark.services

@@ -42,6 +42,7 @@ from app.connectors.files.datasets import TOO_MANY_DATASETS, Datasets, SampleSea
 from app.connectors.files.tables import described, preview_of
 from app.connectors.network.dialling import hung_up
 from app.connectors.network.ssh import HostKey, SshAuth, SshSession, SshTarget, ssh_session
+from app.connectors.values.bad_bytes import name_shown, name_shown_so
 from app.connectors.values.batches import slices
 from app.connectors.values.describing import Describer
 from app.connectors.values.preview import Preview
@@ -290,25 +291,21 @@ class Folder:
             entries = await self._readable_entries(folder, left + 1)
             self.is_cut = len(entries) > left
             files = []
-            for name, attributes in entries[:left]:
+            for name, own_name, attributes in entries[:left]:
                 if _is_folder(attributes):
                     if len(names) < max_depth and (path is None or matches(name, path[len(names)])):
-                        folders.append(((*names, name), folder + name.encode() + b"/"))
-                elif (size := await self._file_size(folder + name.encode(), attributes)) is not None:
+                        folders.append(((*names, name), folder + own_name + b"/"))
+                elif (size := await self._file_size(folder + own_name, attributes)) is not None:
                     files.append(File("/".join((*names, name)), size))
             left -= len(entries)
             yield files
 
     async def size(self, key: str) -> int:
         """Of a file that is below the folder, links followed. Raises `not_found` for anything else."""
-        path = await self._inside(key.encode())
-        attributes = await self._ask(self._client.stat(path), "this file") if path else None
-        if attributes is None or not _is_file(attributes):
-            raise self.no_such_file()
-        return attributes.size or 0
+        return await self._size(name_shown_so(key))
 
     async def read(self, key: str, start: int, end: int) -> bytes:
-        path = await self._inside(key.encode())
+        path = await self._inside(name_shown_so(key))
         if path is None:
             raise self.no_such_file()
         file = await self._ask(self._client.open(path, "rb"), "this file")
@@ -318,10 +315,17 @@ class Folder:
             await self._ask(file.close(), "this file")
         return _as_bytes(content)
 
+    async def _size(self, below: bytes) -> int:
+        path = await self._inside(below)
+        attributes = await self._ask(self._client.stat(path), "this file") if path else None
+        if attributes is None or not _is_file(attributes):
+            raise self.no_such_file()
+        return attributes.size or 0
+
     def no_such_file(self) -> ConnectorError:
         return ConnectorError("not_found", f"{self._session.target.host} does not have such a file.")
 
-    async def _readable_entries(self, folder: bytes, limit: int) -> list[tuple[str, asyncssh.SFTPAttrs]]:
+    async def _readable_entries(self, folder: bytes, limit: int) -> list[tuple[str, bytes, asyncssh.SFTPAttrs]]:
         try:
             return await self._entries(folder, limit)
         except ConnectorError as error:
@@ -329,23 +333,24 @@ class Folder:
                 return []
             raise
 
-    async def _entries(self, folder: bytes, limit: int) -> list[tuple[str, asyncssh.SFTPAttrs]]:
-        """Names that are no UTF-8 are left out: no path that the hub could show leads to them."""
-        entries: dict[str, asyncssh.SFTPAttrs] = {}
-        what = f"the folder {folder.decode()}" if folder else "the folder of this source"
+    async def _entries(self, folder: bytes, limit: int) -> list[tuple[str, bytes, asyncssh.SFTPAttrs]]:
+        """Names as they are shown, and as the server has them."""
+        entries: dict[str, tuple[bytes, asyncssh.SFTPAttrs]] = {}
+        what = f"the folder {name_shown(folder)}" if folder else "the folder of this source"
         listing = cast("AsyncGenerator[asyncssh.SFTPName, None]", self._client.scandir(self._root + b"/" + folder))
         async with aclosing(listing):
             while len(entries) < limit and (entry := await self._ask(anext(listing, None), what)) is not None:
-                name = _as_text(entry.filename)
-                if name is not None and _is_plain(name):
-                    entries[name] = entry.attrs
-        return sorted(entries.items())
+                own_name = _as_bytes(entry.filename)
+                name = name_shown(own_name)
+                if _is_plain(name):
+                    entries[name] = own_name, entry.attrs
+        return sorted((name, *found) for name, found in entries.items())
 
     async def _file_size(self, path: bytes, attributes: asyncssh.SFTPAttrs) -> int | None:
         """None for what is no file: a device, a pipe, a link that leads nowhere, to a folder, or out of this one."""
         if _is_link(attributes):
             try:
-                return await self.size(path.decode())
+                return await self._size(path)
             except ConnectorError as error:
                 if error.code in {"permission_denied", "not_found", "server_error"}:
                     return None
@@ -389,13 +394,6 @@ def _is_plain(name: str) -> bool:
 
 def _as_bytes(value: bytes | str) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
-
-
-def _as_text(name: bytes | str) -> str | None:
-    try:
-        return name if isinstance(name, str) else name.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _is_folder(attributes: asyncssh.SFTPAttrs) -> bool:

@@ -121,12 +121,32 @@ def hostile_folder(request: Request) -> Response:
         _resource("/dav/hostile/../stolen.csv"),
         _resource("/dav/hostile/%2e%2e/stolen.csv"),
         _resource("/dav/hostile/a%2Fstolen.csv"),
-        _resource("/dav/hostile/a%0Astolen.csv"),
-        _resource("/dav/hostile/a%FFstolen.csv"),
         _resource("/dav/hostile-not/stolen.csv"),
         _resource("file:///etc/passwd.csv"),
         _resource(f"{here}dav/hostile/good.csv", size="many"),
     )
+
+
+BYTE_NAMES = {
+    "caf%E9.csv": "caf\\xe9.csv",
+    "th%FA.csv": "th\\xfa.csv",
+    "caf%5Cxe9.csv": "caf\\x5cxe9.csv",
+    "tab%09end.csv": "tab\tend.csv",
+    "in%FF": "in\\xff",
+}
+"""As a server lists them, and as they are shown."""
+
+
+def bytes_folder(request: Request) -> Response:
+    """Of names that are no UTF-8, or hold what nobody types; one is a folder, with a file of such a name in it."""
+    if request.url.path != "/dav/bytes/":
+        return _multistatus(_resource("/dav/bytes/in%FF/", is_folder=True), _resource("/dav/bytes/in%FF/%FE.csv"))
+    return _multistatus(*(_resource(f"/dav/bytes/{name}", is_folder=name == "in%FF") for name in BYTE_NAMES))
+
+
+def bytes_file(request: Request) -> Response:
+    asked = request.scope["raw_path"].decode().removeprefix("/dav/bytes/")
+    return export(request) if asked in {*BYTE_NAMES, "in%FF/%FE.csv"} else Response("", 404)
 
 
 def odd_folder(_: Request) -> Response:
@@ -169,6 +189,8 @@ _ROUTES = (
     Route("/busy.csv", lambda _: Response("later", 429)),
     Route("/dav/hostile/", hostile_folder, methods=["PROPFIND"]),
     Route("/dav/hostile/good.csv", export),
+    Route("/dav/bytes/{path:path}", bytes_folder, methods=["PROPFIND"]),
+    Route("/dav/bytes/{path:path}", bytes_file),
     Route("/dav/odd/", odd_folder, methods=["PROPFIND"]),
     Route("/dav/odd/{path:path}", export),
     Route("/dav/endless/{path:path}", endless_folder, methods=["PROPFIND"]),

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
+from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
 from tests.connectors.servers.starting import (
     free_port,
@@ -98,6 +98,10 @@ def openssh(*more: str, subsystem: str = "internal-sftp") -> Iterator[SshServer]
                 {name: key.public.strip() for name, key in keys.items()},
                 {name: key.fingerprint for name, key in keys.items()},
             )
+
+
+ODD_FIELD: FieldFacts = ("n", "integer", "text", False)
+"""Of a file whose name is no UTF-8."""
 
 
 def _fill(folder: Path) -> None:
@@ -235,8 +239,8 @@ def kind(start: Start, ports: Ports) -> Kind:
             Case("greeting_protocol", "connect", "protocol_mismatch", _port(start, greet_as_ftp)),
             Case("hanging_up", "connect", "connection_lost", _port(start, hang_up)),
         ),
-        {**OBJECTS, ("latest.csv",): OBJECTS[("customers.csv",)]},
-        {**PREVIEWS, ("latest.csv",): PREVIEWS[("customers.csv",)]},
+        {**OBJECTS, ("latest.csv",): OBJECTS[("customers.csv",)], ("\\xff.csv",): ("file", (ODD_FIELD,))},
+        {**PREVIEWS, ("latest.csv",): PREVIEWS[("customers.csv",)], ("\\xff.csv",): [[1]]},
         statuses=("passed",) * 5,
         server={"encryption": "SSH-2.0", "product": "OpenSSH"},
     )

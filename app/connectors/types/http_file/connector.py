@@ -56,7 +56,7 @@ from app.connectors.network.http_auth import (
     refuse_unless_ok,
     refuse_unless_signed_in,
 )
-from app.connectors.types.http_file.webdav import MAX_FOLDERS, entries_of, url_below, walk
+from app.connectors.types.http_file.webdav import MAX_FOLDERS, entries_of, url_below, url_of_found, walk
 from app.connectors.values.batches import slices
 from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
@@ -295,7 +295,7 @@ class HttpFile(Connector[HttpFileConfig, HttpFileSecrets]):
         for file in () if self._is_listed else self.config.files:
             if file.key == key:
                 return file
-        return RemoteFile(key, url_below(self.config.url, key), self.config.format)
+        return RemoteFile(key, url_of_found(self.config.url, key), self.config.format)
 
     # The way out ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -15,6 +14,7 @@ from app.connectors.files.object_store import FoundKey
 from app.connectors.files.xml import read_xml
 from app.connectors.network.http import Response, origin_of
 from app.connectors.network.http_auth import SignedIn, refuse_unless_ok, refuse_unless_signed_in
+from app.connectors.values.bad_bytes import name_shown, name_shown_so
 
 MAX_FOLDER_BYTES: Final = 16 * 1024 * 1024
 """Of the answer for one folder."""
@@ -25,12 +25,9 @@ _QUESTION: Final = (
 )
 
 
-_ODD: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffd]")
-"""Control characters, and what stands for bytes that are no UTF-8: no path that the hub could show leads to those."""
-
-
 class Entry(msgspec.Struct, frozen=True):
     name: str
+    """As `name_shown` shows it: a server may list any bytes."""
     is_folder: bool
     size: int
     """In bytes; 0 where the server does not tell."""
@@ -42,6 +39,11 @@ Wanted = Callable[[tuple[str, ...]], bool]
 
 def url_below(root: str, key: str) -> str:
     return f"{root.rstrip('/')}/{quote(key)}"
+
+
+def url_of_found(root: str, key: str) -> str:
+    """Of what was listed: `key` is made of names as they are shown."""
+    return f"{root.rstrip('/')}/{quote(name_shown_so(key))}"
 
 
 async def walk(signed: SignedIn, root: str, max_depth: int, is_wanted: Wanted) -> AsyncIterator[list[FoundKey]]:
@@ -61,7 +63,7 @@ async def walk(signed: SignedIn, root: str, max_depth: int, is_wanted: Wanted) -
 
 async def entries_of(signed: SignedIn, root: str, folder: tuple[str, ...] = ()) -> list[Entry]:
     """What lies in a folder. Raises `protocol_mismatch` where WebDAV is not spoken."""
-    url = url_below(root, "/".join(folder)) if folder else root
+    url = url_of_found(root, "/".join(folder)) if folder else root
     response = await signed.request(
         "PROPFIND",
         url if url.endswith("/") else f"{url}/",
@@ -103,15 +105,16 @@ def _entry(resource: _Resource, target: str, url: str, own_path: str) -> Entry |
         return None
     name = _path(target).removeprefix(own_path).rstrip("/")
     is_elsewhere = not _path(target).startswith(own_path) or "/" in name or name in {"", ".", ".."}
-    if is_elsewhere or _ODD.search(name):
+    if is_elsewhere:
         return None
     size = resource.size.strip()
-    return Entry(name, resource.is_folder, int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)
+    shown = name_shown(name.encode("utf-8", "surrogateescape"))
+    return Entry(shown, resource.is_folder, int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)
 
 
 def _path(url: str) -> str:
     """With a slash at its end, so that no name is taken for the beginning of another."""
-    return unquote(urlsplit(url).path).rstrip("/") + "/"
+    return unquote(urlsplit(url).path, errors="surrogateescape").rstrip("/") + "/"
 
 
 # XML ------------------------------------------------------------------------------------------------------------------

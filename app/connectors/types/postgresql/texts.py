@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from app.connectors.values.bad_bytes import bad_bytes_shown
+from app.connectors.values.bad_bytes import as_bad_bytes, bad_bytes_shown
 from app.connectors.values.values import Row
 
 if TYPE_CHECKING:
     import asyncpg
 
 _ASKED: Final = re.compile("«([^»]+)»")
-_ESCAPED: Final = re.compile(r"\\x([89a-f][0-9a-f])")
 _SURROGATE: Final = re.compile("[\udc80-\udcff]")
 _CODECS: Final = {
     "SQL_ASCII": "utf-8",
@@ -70,7 +69,7 @@ class ServerTexts(Struct, frozen=True):
         if self.codec is None:
             return [shown]
         found = []
-        for name in (shown, _ESCAPED.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), shown)):
+        for name in (shown, as_bad_bytes(shown)):
             try:
                 found.append(name.encode(self.codec, "surrogateescape").hex())
             except UnicodeEncodeError:
