@@ -41,6 +41,9 @@ FORMS: dict[str, Callable[[str], str]] = {
     "blanks around lines": lambda text: "".join(f"  {line} \t\n" for line in text.splitlines()),
     "no line end at the end": lambda text: text.strip(),
     "one line": lambda text: " ".join(text.split("\n")),
+    "line ends written out": lambda text: text.replace("\n", "\\n"),
+    "line ends of Windows written out": lambda text: text.replace("\n", "\\r\\n"),
+    "a text in JSON": json.dumps,
     "long lines": lambda text: "\n".join(str(block).replace("\n", "") for block in pem.blocks(text)),
 }
 
@@ -122,6 +125,24 @@ def test_a_private_key_is_refused_where_it_would_be_shown(pasted: Callable[[str]
     with pytest.raises(InvalidField, match="holds a private key") as caught:
         _Trusting(ca_certificate=pasted(certificate + key))
     assert key.splitlines()[1] not in caught.value.message
+
+
+@pytest.mark.parametrize("label", ["PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "see -----BEGIN CERTIFICATE----- below\n{block}",
+        "{block}-----END CERTIFICATE-----\n",
+        "-----BEGIN {label}-----\nAAAA\n",
+        "-----begin {label}-----\nAAAA\n-----end {label}-----\n",
+        "-----BEGIN {label}-----\nAA!A\n-----END {label}-----\n",
+    ],
+)
+def test_so_is_one_that_cannot_be_read(form: str, label: str) -> None:
+    block = f"-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"
+    with pytest.raises(InvalidField) as caught:
+        _Trusting(ca_certificate=form.format(block=block, label=label))
+    assert "AAAA" not in caught.value.message
 
 
 def test_other_texts_still_hold_no_line_break(authority: Authority) -> None:

@@ -18,6 +18,9 @@ CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "X.509
 _BOUNDARY: Final = re.compile(r"-----(BEGIN|END) ([!-,.-~](?:[ -]?[!-,.-~])*)-----")
 _HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*: *[^\r\n]*")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_PRIVATE_BEGIN: Final = re.compile(r"BEGIN [A-Z0-9 ]*PRIVATE KEY", re.IGNORECASE)
+_WRITTEN_OUT: Final = re.compile(r"\\[rn]")
+"""Line ends as environment files and JSON have them. Base64 has no backslash."""
 _LINE: Final = 64
 
 
@@ -72,7 +75,8 @@ def labels(text: str) -> frozenset[str]:
 
 
 def holds_private_key(text: str) -> bool:
-    return any(_is_private(label) for label in labels(text))
+    """Or something that somebody may have meant for one, were it damaged."""
+    return _PRIVATE_BEGIN.search(text) is not None
 
 
 def _is_private(label: str) -> bool:
@@ -93,6 +97,7 @@ def _joined(found: Iterator[Block] | list[Block]) -> str:
 
 def _blocks(text: str) -> Iterator[Block]:
     """Each boundary is looked at once, so that the work is linear in the text."""
+    text = _WRITTEN_OUT.sub("\n", text)
     opened: re.Match[str] | None = None
     for boundary in _BOUNDARY.finditer(text):
         is_end = boundary[1] == "END"
