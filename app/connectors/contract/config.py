@@ -36,6 +36,12 @@ Pem = Annotated[
 ]
 SecretText = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
 TimeoutS = Annotated[float, Meta(ge=0.1, le=60, description="Seconds.")]
+ConnectTimeoutS = Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")]
+AnswerTimeoutS = Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")]
+SilenceS = Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")]
+StatementTimeoutS = Annotated[
+    float, Meta(ge=0.1, le=600, description="Seconds after which the server stops a preview or a listing.")
+]
 
 
 class InvalidField(ValueError):

@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Meta
 
-from app.connectors.contract.config import InvalidField, TimeoutS
+from app.connectors.contract.config import ConnectTimeoutS, InvalidField, SilenceS
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
@@ -48,8 +48,8 @@ _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 class HttpConfig(TlsConfig, frozen=True, kw_only=True):
     """How a source that lies at URLs is reached."""
 
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 8.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
+    read_timeout_s: SilenceS = 8.0
 
 
 class MutualTlsConfig(HttpConfig, frozen=True, kw_only=True):

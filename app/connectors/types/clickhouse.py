@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import InvalidField, SecretText, TimeoutS
+from app.connectors.contract.config import InvalidField, SecretText, SilenceS
 from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError, reading
 from app.connectors.contract.objects import (
     DiscoveredField,
@@ -87,7 +87,7 @@ class ClickhouseConfig(MutualTlsConfig, frozen=True, kw_only=True):
     exclude_databases: Annotated[
         tuple[DatabaseName, ...], Meta(max_length=200, description="Databases to leave out; wins over the included.")
     ] = ()
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds without a byte from the server.")] = 30.0
+    read_timeout_s: SilenceS = 30.0
     statement_timeout_s: Annotated[
         float, Meta(ge=1, le=600, description="Seconds after which the server stops a preview or a listing.")
     ] = 60.0

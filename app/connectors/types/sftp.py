@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from app.connectors.contract.base import Connector
 from app.connectors.contract.config import (
+    AnswerTimeoutS,
     ConnectorConfig,
     ConnectorSecrets,
     Host,
@@ -109,7 +110,7 @@ class SftpConfig(ConnectorConfig, frozen=True, kw_only=True):
     quote: Quote = None
     header: Header = True
     connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for opening the connection.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
+    read_timeout_s: AnswerTimeoutS = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

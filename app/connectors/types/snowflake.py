@@ -27,7 +27,15 @@ from msgspec import Meta
 
 from app.connectors.contract import pem
 from app.connectors.contract.base import Capabilities, Connector
-from app.connectors.contract.config import ConnectorConfig, ConnectorSecrets, InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import (
+    ConnectorConfig,
+    ConnectorSecrets,
+    ConnectTimeoutS,
+    InvalidField,
+    Pem,
+    SecretText,
+    TimeoutS,
+)
 from app.connectors.contract.failures import Code, ConnectorError, reading
 from app.connectors.contract.objects import (
     DiscoveredField,
@@ -99,7 +107,7 @@ class SnowflakeConfig(ConnectorConfig, frozen=True, kw_only=True):
     exclude_schemas: Annotated[
         tuple[Name, ...], Meta(max_length=200, description="Schemas to leave out; wins over the included.")
     ] = ()
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
     read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds to wait for an answer, sign-in included.")] = 8.0
 
     def __post_init__(self) -> None:

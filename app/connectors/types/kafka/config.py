@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from app.connectors.contract.config import InvalidField, Pem, SecretText, TimeoutS
+from app.connectors.contract.config import ConnectTimeoutS, InvalidField, Pem, SecretText, TimeoutS
 from app.connectors.network.http import check_url
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
@@ -78,7 +78,7 @@ class KafkaConfig(TlsModeConfig, frozen=True, kw_only=True):
             description="Newest messages of each topic that are read to learn what keys and values hold. 0: none.",
         ),
     ] = 10
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
     read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of a broker.")] = 8.0
 
     def __post_init__(self) -> None:

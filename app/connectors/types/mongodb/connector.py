@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast
 from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import (
-    Host,
-    InvalidField,
-    Port,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import ConnectTimeoutS, Host, InvalidField, Port, SecretText, TimeoutS
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredObject,
@@ -137,7 +131,7 @@ class MongodbConfig(TlsModeConfig, frozen=True, kw_only=True):
     sample_documents: Annotated[
         int, Meta(ge=2, le=1000, description="Documents of a collection that are looked at for its fields.")
     ] = 100
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
     read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds after which the server stops a query.")] = 30.0
 
     def __post_init__(self) -> None:

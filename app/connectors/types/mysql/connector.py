@@ -21,14 +21,7 @@ from msgspec import Meta
 
 from app.connectors.contract import pem
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import (
-    Host,
-    InvalidField,
-    Pem,
-    Port,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import ConnectTimeoutS, Host, InvalidField, Pem, Port, SecretText, StatementTimeoutS
 from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
@@ -99,10 +92,8 @@ class MysqlConfig(TlsModeConfig, frozen=True, kw_only=True):
     exclude_databases: Annotated[
         tuple[DatabaseName, ...], Meta(max_length=200, description="Databases to leave out; wins over the included.")
     ] = ()
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    statement_timeout_s: Annotated[
-        float, Meta(ge=0.1, le=600, description="Seconds after which the server stops a preview or a listing.")
-    ] = 60.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
+    statement_timeout_s: StatementTimeoutS = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Capabilities, Connector
-from app.connectors.contract.config import (
-    Host,
-    InvalidField,
-    Port,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import ConnectTimeoutS, Host, InvalidField, Port, SecretText, StatementTimeoutS
 from app.connectors.contract.failures import NOTHING_GIVEN, Code, ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredField,
@@ -83,10 +77,8 @@ class PostgresqlConfig(TlsModeConfig, frozen=True, kw_only=True):
     exclude_schemas: Annotated[
         tuple[SchemaPattern, ...], Meta(max_length=200, description="Schemas to leave out; wins over the included.")
     ] = ()
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    statement_timeout_s: Annotated[
-        float, Meta(ge=0.1, le=600, description="Seconds after which the server stops a preview or a listing.")
-    ] = 60.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
+    statement_timeout_s: StatementTimeoutS = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

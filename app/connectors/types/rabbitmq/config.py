@@ -6,14 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from app.connectors.contract.config import (
-    Host,
-    InvalidField,
-    Pem,
-    Port,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import AnswerTimeoutS, ConnectTimeoutS, Host, InvalidField, Pem, Port, SecretText
 from app.connectors.network.http import check_url
 from app.connectors.network.tls_fields import ClientKeySecrets, TlsModeConfig
 
@@ -66,8 +59,8 @@ class RabbitmqConfig(TlsModeConfig, frozen=True, kw_only=True):
             ge=0, le=100, description="Newest messages of each stream that are read to learn what they hold. 0: none."
         ),
     ] = 10
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
+    read_timeout_s: AnswerTimeoutS = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from app.connectors.contract.base import Connector
-from app.connectors.contract.config import (
-    Host,
-    InvalidField,
-    Port,
-    SecretText,
-    TimeoutS,
-)
+from app.connectors.contract.config import AnswerTimeoutS, ConnectTimeoutS, Host, InvalidField, Port, SecretText
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import (
     DiscoveredObject,
@@ -115,8 +109,8 @@ class RedisConfig(TlsModeConfig, frozen=True, kw_only=True):
     max_keys: Annotated[int, Meta(ge=1, le=5_000_000, description="Keys after which a discovery stops looking.")] = (
         100_000
     )
-    connect_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each step of connecting.")] = 5.0
-    read_timeout_s: Annotated[TimeoutS, Meta(description="Seconds for each answer of the server.")] = 8.0
+    connect_timeout_s: ConnectTimeoutS = 5.0
+    read_timeout_s: AnswerTimeoutS = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
