@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import IO, Literal
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from app.core.exchange import Exchange
@@ -24,7 +25,9 @@ MAX_LINES = 1000
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-class RequestLine(LogContext, frozen=True, omit_defaults=True, kw_only=True):
+class RequestLine(Struct, frozen=True):
+    """Stands behind the fields of its `LogContext`: made and encoded apart, the two take half the time."""
+
     time: float
     level: str
     event: str
@@ -84,7 +87,7 @@ class RequestLog:
     def __init__(self, form: Format, level: str, stream: IO[bytes] | None = None) -> None:
         self._stream = stream or sys.stderr.buffer
         self._threshold = 0 if LEVELS[level] <= logging.INFO else 500
-        self._encode = msgspec.json.Encoder().encode if form == "json" else _console_line
+        self._encode = _json_line if form == "json" else _console_line
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -92,7 +95,7 @@ class RequestLog:
         """Within an event loop. What has failed at the server is written at once, the rest within `WRITE_EVERY_S`."""
         if exchange.status < self._threshold:
             return
-        self._lines.append(self._encoded(_request_line(exchange, seconds)))
+        self._lines.append(self._encoded(_request_line(exchange, seconds), exchange.log_context()))
         if exchange.status >= 500 or len(self._lines) >= MAX_LINES:
             self.flush()
         elif self._timer is None:
@@ -107,27 +110,34 @@ class RequestLog:
             self._stream.write(b"\n".join(lines) + b"\n")
             self._stream.flush()
 
-    def _encoded(self, line: RequestLine) -> bytes:
+    def _encoded(self, line: RequestLine, context: LogContext) -> bytes:
         try:
-            return self._encode(line)
+            return self._encode(line, context)
         except UnicodeEncodeError:  # bytes in the path that are no text
-            return self._encode(replace(line, path=ascii(line.path)))
+            return self._encode(replace(line, path=ascii(line.path)), context)
 
 
 def _request_line(exchange: Exchange, seconds: float) -> RequestLine:
     return RequestLine(
-        time=time.time(),
-        level="error" if exchange.status >= 500 else "info",
-        event="request",
-        method=exchange.method,
-        path=exchange.scope["path"][:500],
-        status=exchange.status,
-        duration_ms=round(seconds * 1000, 3),
-        **asdict(exchange.log_context()),
+        time.time(),
+        "error" if exchange.status >= 500 else "info",
+        "request",
+        exchange.method,
+        exchange.scope["path"][:500],
+        exchange.status,
+        round(seconds * 1000, 3),
     )
 
 
-def _console_line(line: RequestLine) -> bytes:
+_as_json = msgspec.json.Encoder().encode
+
+
+def _json_line(line: RequestLine, context: LogContext) -> bytes:
+    """One object of both. A request's context is never empty."""
+    return _as_json(context)[:-1] + b"," + _as_json(line)[1:]
+
+
+def _console_line(line: RequestLine, context: LogContext) -> bytes:
     moment = datetime.fromtimestamp(line.time, UTC).strftime("%H:%M:%S")
     path = msgspec.json.encode(line.path)[1:-1].decode()
     return f"{moment} {line.level:7} {line.method} {path} {line.status} in {line.duration_ms:.1f} ms".encode()

@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.log_context import LogContext, bound_to, current
-from app.core.logging import JsonFormatter, Line, RequestLine, RequestLog
+from app.core.logging import JsonFormatter, Line, RequestLine, RequestLog, _json_line
 from tests.factories import PrincipalFactory
 
 pytestmark = pytest.mark.anyio
@@ -99,4 +100,15 @@ def test_lines_of_a_job_name_it(heard: list[dict[str, Any]]) -> None:
 
 def test_both_kinds_of_lines_carry_every_field_of_the_context() -> None:
     assert set(LogContext.__struct_fields__) <= set(Line.__struct_fields__)
-    assert set(LogContext.__struct_fields__) <= set(RequestLine.__struct_fields__)
+    filled = LogContext("r-1", *(UUID(int=number) for number in range(1, len(LogContext.__struct_fields__))))
+    line = _json_line(RequestLine(1.5, "info", "request", "GET", "/x", 200, 0.25), filled)
+    assert line.count(b"\n") == 0
+    assert json.loads(line) == json.loads(msgspec.json.encode(filled)) | {
+        "time": 1.5,
+        "level": "info",
+        "event": "request",
+        "method": "GET",
+        "path": "/x",
+        "status": 200,
+        "duration_ms": 0.25,
+    }
