@@ -540,3 +540,26 @@ async def test_what_such_an_account_may_miss_is_told(clickhouse: ClickhouseServe
     assert shown.truncated
     filled = await source.preview(PreviewRequest(path=("shop", "orders"), limit=1))
     assert (len(filled.rows), filled.notes) == (1, ())
+
+
+@pytest.mark.services
+@pytest.mark.found("D2", "D12")
+@pytest.mark.parametrize("username", ["writer", "held"])
+async def test_names_that_are_no_utf_8_are_listed_and_lead_to_rows(username: str, clickhouse: ClickhouseServer) -> None:
+    """One that looks like them, and what is behind them in the order of names, is there as well."""
+    tables = {b"odd\xe9": "odd\\xe9", b"odd\\\\xe8": "odd\\xe8", "oddü".encode(): "oddü", b"oddz": "oddz"}
+    for name in tables:
+        clickhouse.run(b"CREATE TABLE shop.`%b` (`c\xff` String, n UInt8) ENGINE = Memory" % name)
+        clickhouse.run(b"INSERT INTO shop.`%b` VALUES ('v\xfe', 7)" % name)
+    try:
+        source = connector(clickhouse.port, username=username)
+        found = [item.name async for page in source.discover() for item in page if item.name.startswith("odd")]
+        assert set(found) == set(tables.values())
+        for shown_name in ("odd\\xe9", "oddü"):
+            shown = await connector(clickhouse.port, username=username).preview(
+                PreviewRequest(path=("shop", shown_name))
+            )
+            assert ([column.name for column in shown.columns], shown.rows) == (["c\\xff", "n"], [["v\\xfe", 7]])
+    finally:
+        for name in tables:
+            clickhouse.run(b"DROP TABLE shop.`%b`" % name)

@@ -41,7 +41,7 @@ from app.connectors.network.http import (
 )
 from app.connectors.network.oauth import basic
 from app.connectors.network.tls_fields import ClientKeySecrets, refuse_half_an_identity
-from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts
+from app.connectors.values.bad_bytes import NOT_UTF8, ByteTexts, as_bad_bytes
 from app.connectors.values.batches import batches
 from app.connectors.values.describing import described_row
 from app.connectors.values.json_text import decode_decimals, exact_number
@@ -152,7 +152,7 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
         begins behind the last object of the one before, until one is empty."""
         seen: dict[tuple[str, ...], None] = {}
         while True:
-            behind = _behind(next(reversed(seen))) if seen else "1"
+            behind = _behind(map(session.own_name, next(reversed(seen)))) if seen else "1"
             before = len(seen)
             async with aclosing(session.rows(_catalog_query(self._scope(), behind=behind))) as rows:
                 async for row in rows:
@@ -168,7 +168,7 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
         async with self._session() as session:
             found = await self._find(session, request.path)
             columns = preview.choose(found.fields)
-            query = _select(found, columns, request)
+            query = _select(found, columns, request, session.own_name)
             limits = {"max_result_rows": str(request.limit + 1), "result_overflow_mode": "break"}
             types = [parse(column.native_type) for column in columns]
             with reading(found.kind):
@@ -192,8 +192,8 @@ class Clickhouse(Connector[ClickhouseConfig, ClickhouseSecrets]):
 
     async def _find(self, session: Session, path: Sequence[str]) -> DiscoveredObject:
         """By the query of the discovery, so that a preview shows nothing that a discovery would not."""
-        if len(path) == 2 and "\x00" not in "".join(path):
-            database, name = (_literal(part) for part in path)
+        forms = [path, tuple(map(as_bad_bytes, path))] if len(path) == 2 and "\x00" not in "".join(path) else []
+        for database, name in (map(_literal, form) for form in dict.fromkeys(map(tuple, forms))):
             async for row in session.rows(_catalog_query(f"{self._scope()} AND database = {database}", f"= {name}")):
                 if row.get("engine") in _CONSUMED_BY_READING:
                     raise ConnectorError("unsupported", "Reading this table would take messages out of its queue.")
@@ -249,6 +249,10 @@ class Session:
                     raise self._explain(_number_in(line + await _rest(lines)), 200)
                 yield row
 
+    def own_name(self, shown: str) -> str:
+        """What the server calls it, where an answer held bytes that are no UTF-8."""
+        return as_bad_bytes(shown) if self.texts.notes else shown
+
     async def cutting_settings(self) -> dict[str, str]:
         """What is set for an account that lets nothing be changed, and may leave rows out without a word. The names
         come in one row, because the rows of this answer may be limited, too."""
@@ -278,7 +282,7 @@ class Session:
             settings = self._settings[0]
             parameters = {**settings, **(limits if settings else {}), **({"database": database} if database else {})}
             async with self.client.stream(
-                "POST", _with_parameters(self._config.url, parameters), headers=self._headers, content=query.encode()
+                "POST", _with_parameters(self._config.url, parameters), headers=self._headers, content=_encoded(query)
             ) as answer:
                 if answer.status == 200 and _EXCEPTION_HEADER not in answer.headers:
                     yield answer
@@ -382,6 +386,11 @@ def _with_parameters(url: str, parameters: Mapping[str, str]) -> str:
     return f"{url}?{urlencode(parameters)}"
 
 
+def _encoded(query: str) -> bytes:
+    """Names in it may be no UTF-8."""
+    return query.encode("utf-8", "surrogateescape")
+
+
 async def _error_number(answer: Stream) -> int:
     """Of what the server says went wrong; 0 if it is not ClickHouse that says it."""
     told = answer.headers.get(_EXCEPTION_HEADER, "")
@@ -481,7 +490,7 @@ WHERE {behind}
 ORDER BY database, name"""
 
 
-def _behind(path: Sequence[str]) -> str:
+def _behind(path: Iterable[str]) -> str:
     database, name = map(_literal, path)
     return f"database > {database} OR (database = {database} AND name > {name})"
 
@@ -594,18 +603,23 @@ def _portable(kind: Kind) -> PortableType:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _select(found: DiscoveredObject, columns: Sequence[DiscoveredField], request: PreviewRequest) -> str:
+def _select(
+    found: DiscoveredObject,
+    columns: Sequence[DiscoveredField],
+    request: PreviewRequest,
+    own_name: Callable[[str], str],
+) -> str:
     """Long values are cut off by the server a few bytes after what will be shown, so that none of a character is shown
     that is cut itself."""
     prefix = "hub_"
     while any(field.name.startswith(prefix) for field in found.fields):
         prefix += "_"
     expressions = ", ".join(
-        f"{_expression(parse(column.native_type), _quoted(column.name), request.max_value_bytes + 4, prefix)}"
+        f"{_expression(parse(column.native_type), _quoted(own_name(column.name)), request.max_value_bytes + 4, prefix)}"
         f" AS {prefix}{position}"
         for position, column in enumerate(columns)
     )
-    table = ".".join(_quoted(name) for name in found.path)
+    table = ".".join(_quoted(own_name(name)) for name in found.path)
     return f"SELECT {expressions or 'NULL'} FROM {table} LIMIT {request.limit + 1}"  # noqa: S608 - names are quoted
 
 

@@ -104,9 +104,10 @@ SHOP = (
 class ClickhouseServer:
     port: int
 
-    def run(self, query: str) -> str:
+    def run(self, query: str | bytes) -> str:
         headers = {"X-ClickHouse-User": "admin", "X-ClickHouse-Key": PASSWORD}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/", query.encode(), headers)
+        content = query.encode() if isinstance(query, str) else query
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/", content, headers)
         with urllib.request.urlopen(request) as answer:
             return str(answer.read().decode())
 
