@@ -44,6 +44,8 @@ def back_up(settings: Settings, file: Path) -> int:
         if not file.parent.is_dir():
             raise CommandFailed(f"{file.parent} is no folder: make it first, or name another one.")
         with database(settings) as target, _client(target) as client:
+            if client.revision is None:
+                raise CommandFailed("The database is empty: there is nothing to back up.")
             partial = file.with_name(f"{file.name}.partial")
             try:
                 client.run("pg_dump", "--format=custom", "--no-owner", f"--file={partial}")

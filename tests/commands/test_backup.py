@@ -178,6 +178,13 @@ def test_a_file_that_exists_is_not_written_over(used_folder: Path, tmp_path: Pat
     assert "exists: name another" in ended.stderr
 
 
+def test_of_an_empty_database_there_is_no_backup(data_dir: Path, tmp_path: Path) -> None:
+    ended = run(data_dir, "backup", str(tmp_path / "hub.backup"))
+    assert ended.returncode == 1
+    assert "is empty" in ended.stderr
+    assert not (tmp_path / "hub.backup").exists()
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = run(tmp_path / "data", "backup", str(tmp_path / "nowhere" / "hub.backup"))
     assert ended.returncode == 1
