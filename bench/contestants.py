@@ -16,7 +16,7 @@ from bench import processes
 
 _BIN = Path(sys.executable).parent
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_READY_WITHIN_S = 30
+_READY_WITHIN_S = 120
 _STOPPED_WITHIN_S = 15
 _POLL_S = 0.005
 

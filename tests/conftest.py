@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from argon2 import PasswordHasher as Argon2
 
@@ -22,6 +23,10 @@ from app.settings import Settings, load
 from tests.declared import hold_against_the_document
 from tests.factories import RoleFactory, UserFactory, body_of
 from tests.postgres import create_database, drop_database, start_test_cluster
+
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+"""How long an example takes says how busy the machine is, and nothing of the code."""
+hypothesis.settings.load_profile("tests")
 
 pytest_plugins = ["tests.connectors.fixtures"]
 

@@ -83,6 +83,7 @@ async def test_down_is_refused_while_a_hub_or_worker_is_connected(
     assert (await down_beside("psql")).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_weak_password_makes_no_admin(used_folder: Path) -> None:
     ended = run(
         used_folder, "create-admin", "--email", "weak@example.org", "--password-stdin", text="password12345678\n"

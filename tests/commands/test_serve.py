@@ -59,7 +59,8 @@ def test_a_weak_first_admin_is_refused_in_one_line(data_dir: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_process(used_folder: Path, serve: Serve, signum: signal.Signals) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)
@@ -92,6 +93,7 @@ def test_ctrl_c_twice_leaves_nothing_either(used_folder: Path, serve: Serve) -> 
     assert survivors(processes) == {}
 
 
+@pytest.mark.slow
 def test_a_killed_hub_takes_its_processes_along(used_folder: Path, serve: Serve) -> None:
     hub = _with_its_family(serve, used_folder)
     processes = family(hub.process.pid)

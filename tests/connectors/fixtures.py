@@ -37,8 +37,9 @@ def loopback() -> EgressPolicy:
     return EgressPolicy(loopback_allowed=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def sandbox() -> AsyncIterator[ConnectorSandbox]:
+    """The template that its processes are forked from imports for half a second: one for the tests of a file."""
     sandbox = ConnectorSandbox()
     yield sandbox
     await sandbox.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +25,7 @@ from app.connectors.values.json_rows import rows_in
 from app.connectors.values.json_text import decode_decimals, decode_digits, decode_json, read_json
 from app.connectors.values.message_rows import read_bodies
 from app.connectors.values.names import members_of
+from tests.cpu_growth import CpuGrowth
 
 pytestmark = pytest.mark.found("D4")
 
@@ -124,11 +124,9 @@ def test_the_types_of_a_repeated_field_are_two_fields() -> None:
 
 
 def test_many_repeats_take_linear_time() -> None:
-    def cost(count: int) -> float:
+    growth = CpuGrowth(20_000, 40_000)
+    for count in growth.sizes():
         text = "{" + ",".join(['"k":0'] * count) + "}"
-        began = time.thread_time()
-        decode_json(text)
-        return time.thread_time() - began
-
-    cost(1_000)
-    assert cost(40_000) < max(4 * cost(20_000), 0.5)
+        with growth.look(count):
+            decode_json(text)
+    growth.assert_bounded()

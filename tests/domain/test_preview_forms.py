@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import json
 import math
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -65,6 +66,8 @@ TIMESTAMP = st.tuples(st.dates(), CLOCK).map(lambda it: f"{it[0]}T{it[1]}") | st
     ["infinity", "2024-01-01T23:59:60", "2024-01-01 00:00:00", "2024-01-01T10:30", "+12024-01-01T00:00:00"]
 )
 TIMESTAMP_TZ = st.tuples(st.dates(), CLOCK, ZONE).map(lambda it: f"{it[0]}T{it[1]}{it[2]}") | TIMESTAMP
+EXAMPLES = 60 if os.environ.get("CI") else 20
+"""Of each type: making them up is most of the time that they take."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | FLOAT | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -105,7 +108,7 @@ def test_every_type_has_values_here() -> None:
 
 
 @pytest.mark.parametrize("portable", get_args(PortableType))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_the_three_forms_say_the_same(portable: PortableType, data: st.DataObject) -> None:
     _, cells = data.draw(column_of(portable))

@@ -31,8 +31,12 @@ def with_secrets() -> Iterator[registry.AnyConnector]:
     yield from (connector for connector in registry.all() if fields_of(connector.secrets_type))
 
 
-def every_destination() -> list[tuple[str, str]]:
-    return [(connector.type, name) for connector in with_secrets() for name in sorted(connector.destination_fields)]
+def every_destination() -> Iterator[Any]:
+    """The first two of a type in the plain run; all of them are a hundred and more."""
+    for connector in with_secrets():
+        for number, name in enumerate(sorted(connector.destination_fields)):
+            marks = [pytest.mark.slow] if number >= 2 else []
+            yield pytest.param(connector.type, name, marks=marks)
 
 
 @pytest.mark.parametrize("connector", list(with_secrets()), ids=lambda connector: connector.type)
@@ -43,7 +47,7 @@ def test_a_field_that_says_where_as_whom_or_how_safely_is_a_destination(connecto
     assert connector.destination_fields <= known
 
 
-@pytest.mark.parametrize(("type_name", "name"), every_destination())
+@pytest.mark.parametrize(("type_name", "name"), list(every_destination()))
 async def test_a_moved_source_asks_for_its_secrets(hub: Hub, type_name: str, name: str) -> None:
     move = move_of(type_name, name)
     assert move is not None, f"no two values of {name} were found that {type_name} takes"

@@ -132,6 +132,7 @@ async def is_back(hub: Hub) -> bool:
     return (made.status_code, read.status_code) == (201, 200)
 
 
+@pytest.mark.slow
 async def test_a_stopped_database_is_a_503_and_a_started_one_is_used_again(hub: Hub, own_cluster: Cluster) -> None:
     assert await is_back(hub)
     await asyncio.to_thread(own_cluster.server.stop)
@@ -193,6 +194,7 @@ async def test_what_was_acknowledged_before_a_crash_is_there_afterwards(hub: Hub
             assert recorded == roles, f"all or none: {table}"
 
 
+@pytest.mark.slow
 async def test_a_hub_starts_without_its_database_and_finds_it_later(hub: Hub, own_cluster: Cluster) -> None:
     await asyncio.to_thread(own_cluster.server.stop)
     try:
@@ -319,6 +321,7 @@ async def behind_a_proxy(hub: Hub, proxy: Proxy, port: int, deadline_s: float = 
         yield far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", ["used before", "never opened"])
 async def test_a_database_that_falls_silent_holds_no_request_beyond_its_deadline(
     hub: Hub, own_cluster: Cluster, connections: str
