@@ -16,7 +16,7 @@ import asyncpg
 
 from app.core import embedded
 from app.domain.sources.schemas import MAX_BULK
-from bench import contestants
+from bench import contestants, processes
 from bench.contestants import Server
 from bench.footprint import data_folder
 from bench.load import Request
@@ -43,34 +43,41 @@ def measure(bench: Bench) -> list[Work]:
         client = sign_in(hub.url)
         with embedded.running(data_dir) as database:
             measured = Bench(bench.pace, database.pid, bench.tell)
-            works = [_against_copy(measured, client, database.superuser_url)]
-            works.append(_reads_beside(measured, hub, client, database.superuser_url))
+            cpu = _Cpu(hub.pid, database.pid)
+            works = [_against_copy(measured, cpu, client, database.superuser_url)]
+            works.append(_reads_beside(measured, hub, cpu, client, database.superuser_url))
             bench.problems += measured.problems
     return works
 
 
-def _against_copy(bench: Bench, client: HubClient, superuser_url: str) -> Work:
+class _Cpu:
+    """Of the hub and of PostgreSQL together: a bulk is the work of both, a COPY that of one."""
+
+    def __init__(self, hub_pid: int, postgres_pid: int) -> None:
+        self._pids = (hub_pid, postgres_pid)
+
+    def seconds(self) -> float:
+        hub, postgres = (processes.cpu_seconds(pid) for pid in self._pids)
+        return hub[0] + postgres[1]
+
+
+def _against_copy(bench: Bench, cpu: _Cpu, client: HubClient, superuser_url: str) -> Work:
     """In turn; each COPY writes the rows that the hub has just written, after they were deleted."""
     work = Work(f"POST /data-sources/bulk of {MAX_BULK}", [Goal("hub", "COPY", _AT_LEAST)])
     _register(client)
     ends_at = time.monotonic() + bench.pace.rounds * bench.pace.seconds
-    taken: dict[str, list[float]] = {"hub": [], "COPY": []}
-    while time.monotonic() < ends_at or len(taken["hub"]) < bench.pace.rounds:
+    while time.monotonic() < ends_at or len(work.samples.get("hub", ())) < bench.pace.rounds:
         request = _bulk(client)
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), cpu.seconds()
         made = expect(request, 201, timeout_s=_TIMEOUT_S).json
-        taken["hub"].append(time.perf_counter() - began)
+        work.add("hub", _sample(time.perf_counter() - began, cpu.seconds() - cpu_before))
         ids = [UUID(item["data_source"]["id"]) for item in made["items"]]
-        taken["COPY"].append(asyncio.run(_copied_again(superuser_url, ids)))
-    for name, seconds in taken.items():
-        for each in seconds:
-            work.add(name, _sample(each))
-        milliseconds = sorted(1000 * each / MAX_BULK for each in seconds)
-        bench.tell(f"{work.name}: {name}, {milliseconds[len(milliseconds) // 2]:.2f} ms an item")
+        work.add("COPY", asyncio.run(_copied_again(superuser_url, ids, cpu)))
+    bench.tell(f"{work.name}: {len(work.samples['hub'])} of each")
     return work
 
 
-def _reads_beside(bench: Bench, hub: Server, client: HubClient, superuser_url: str) -> Work:
+def _reads_beside(bench: Bench, hub: Server, cpu: _Cpu, client: HubClient, superuser_url: str) -> Work:
     """Beside COPY, too: PostgreSQL's share of the processors is the work's own, and not to be had back."""
     goals = [Goal("beside bulks", name, _AT_MOST, "p99") for name in ("alone", "beside COPY")]
     work = Work(f"GET /auth/me, {READERS} clients, beside bulks of {MAX_BULK}", goals)
@@ -79,7 +86,7 @@ def _reads_beside(bench: Bench, hub: Server, client: HubClient, superuser_url: s
     ids = [UUID(item["data_source"]["id"]) for item in made["items"]]
     others: dict[str, Callable[[], Any]] = {
         "alone": lambda: time.sleep(0.1),
-        "beside COPY": lambda: asyncio.run(_copied_again(superuser_url, ids)),
+        "beside COPY": lambda: asyncio.run(_copied_again(superuser_url, ids, cpu)),
         "beside bulks": lambda: _register(client),
     }
     for number in range(1, bench.pace.rounds + 1):
@@ -129,8 +136,8 @@ def _bulk(client: HubClient) -> Request:
     return replace(request, headers=headers, body=json.dumps({"data_sources": sources}))
 
 
-async def _copied_again(superuser_url: str, ids: list[UUID]) -> float:
-    """Seconds that it takes to COPY these sources and all that hangs on them, in one transaction."""
+async def _copied_again(superuser_url: str, ids: list[UUID], cpu: _Cpu) -> Sample:
+    """A COPY of these sources and of all that hangs on them, in one transaction."""
     connection = await asyncpg.connect(superuser_url)
     try:
         rows = {table: await _copy_of(connection, table, ids) for table in _MADE}
@@ -138,11 +145,11 @@ async def _copied_again(superuser_url: str, ids: list[UUID]) -> float:
             await connection.execute("SET LOCAL session_replication_role = replica")  # nobody deletes audit rows
             for table, where in {**_MADE, "data_source_tags": "data_source_id = ANY($1)"}.items():
                 await connection.execute(f"DELETE FROM {table} WHERE {where}", ids)
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), cpu.seconds()
         async with connection.transaction():
             for table, (columns, copy) in rows.items():
                 await connection.copy_to_table(table, source=copy, columns=columns)
-        return time.perf_counter() - began
+        return _sample(time.perf_counter() - began, cpu.seconds() - cpu_before)
     finally:
         await connection.close()
 
@@ -162,5 +169,5 @@ async def _copy_of(connection: Any, table: str, ids: list[UUID]) -> tuple[list[s
     return names, copy
 
 
-def _sample(seconds: float) -> Sample:
-    return Sample(requests=MAX_BULK, seconds=seconds, p50_ms=1000 * seconds, p99_ms=1000 * seconds)
+def _sample(seconds: float, cpu_s: float) -> Sample:
+    return Sample(requests=MAX_BULK, seconds=seconds, p50_ms=1000 * seconds, p99_ms=1000 * seconds, cpu_s=cpu_s)

@@ -91,7 +91,7 @@ async def test_a_bulk_secret_opens(hub: Hub, records: Records) -> None:
 
 
 async def test_each_of_five_hundred_is_on_record_once(hub: Hub, records: Records) -> None:
-    """They are written fifty at a time, in one transaction."""
+    """They are written a hundred at a time, in one transaction."""
     _, events_before = await records.mark()
     answer = await post(hub.admin, *(item() for _ in range(MAX_BULK)))
     made = [one["data_source"]["id"] for one in answer.json()["items"]]
@@ -100,7 +100,7 @@ async def test_each_of_five_hundred_is_on_record_once(hub: Hub, records: Records
     assert audited == announced == made
 
 
-async def test_each_fifty_are_made_in_as_many_statements_as_two(hub: Hub) -> None:
+async def test_each_hundred_are_made_in_as_many_statements_as_two(hub: Hub) -> None:
     """More rows in one statement would be encoded in one go, while everybody else waits (L10)."""
     counts = []
     for number in (2, ROWS_AT_ONCE, MAX_BULK):
@@ -117,7 +117,7 @@ async def test_each_fifty_are_made_in_as_many_statements_as_two(hub: Hub) -> Non
             event.remove(engine, "before_cursor_execute", note)
         assert (answer.status_code, answer.json()["created"]) == (201, number), answer.text[:500]
         counts.append(len(statements))
-    asked_first = counts[0] - 2  # of names and of places; then sources and secrets of each fifty
+    asked_first = counts[0] - 2  # of names and of places; then sources and secrets of each hundred
     assert counts == [asked_first + 2, asked_first + 2, asked_first + 2 * MAX_BULK // ROWS_AT_ONCE]
     assert asked_first <= 4
 

@@ -1,4 +1,4 @@
-"""Many data sources at once: the rules of one, and a few statements for fifty new ones each."""
+"""Many data sources at once: the rules of one, and a few statements for each hundred new ones."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
