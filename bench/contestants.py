@@ -97,7 +97,7 @@ class Server:
 
 def hub(data_dir: Path, settings: Mapping[str, str], *options: str, program: Path = _BIN / "hub") -> Command:
     """The product as shipped: rate limits count, but do not refuse. `options` are further ones of `hub serve`."""
-    environment = {name: value for name, value in _surroundings().items() if not name.startswith("HUB_")}
+    environment = {name: value for name, value in _as_installed().items() if not name.startswith("HUB_")}
     environment |= {
         "HUB_DATA_DIR": str(data_dir),
         "HUB_ADMIN_EMAIL": ADMIN_EMAIL,
@@ -111,11 +111,11 @@ def hub(data_dir: Path, settings: Mapping[str, str], *options: str, program: Pat
 
 
 def f0() -> Command:
-    return Command("F0", _granian("bench.f0:app"), _surroundings(), "/constant", _REPOSITORY)
+    return Command("F0", _granian("bench.f0:app"), _as_installed(), "/constant", _REPOSITORY)
 
 
 def f1(environment: Mapping[str, str]) -> Command:
-    return Command("F1", _granian("bench.f1:app"), {**_surroundings(), **environment}, "/roles?limit=1", _REPOSITORY)
+    return Command("F1", _granian("bench.f1:app"), {**_as_installed(), **environment}, "/roles?limit=1", _REPOSITORY)
 
 
 def p1(environment: Mapping[str, str]) -> Command:
@@ -127,6 +127,11 @@ def p1(environment: Mapping[str, str]) -> Command:
 def _surroundings() -> dict[str, str]:
     """Without what would make each start compile every package anew: nobody runs a service like that."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _as_installed() -> dict[str, str]:
+    """Without what is here for P1's sake alone, and would be imported: see `as_installed/sitecustomize.py`."""
+    return _surroundings() | {"PYTHONPATH": str(_REPOSITORY / "bench" / "as_installed")}
 
 
 def _granian(target: str) -> list[str]:
