@@ -82,7 +82,8 @@ async def test_any_text_in_any_field_is_stored_or_refused(hub: Hub, text: str) -
                 assert_answered(answer)
                 if answer.status_code == 201:
                     shown = (await hub.admin.get(answer.headers["location"])).json()
-                    assert name in ("email", "password") or shown[name].strip() == text.strip()
+                    kept = " ".join(text.split()) if name.endswith("name") else text.strip()
+                    assert name in ("email", "password") or shown[name].strip() == kept
                     await hub.admin.delete(answer.headers["location"])
 
 
