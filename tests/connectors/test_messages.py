@@ -93,7 +93,32 @@ async def test_a_file_of_another_kind_is_named(
 
 
 def test_what_is_unknown_is_not_guessed() -> None:
-    assert [kind_of_file(start) for start in (b"", b"a,b\n", bytes(64))] == [None] * 3
+    unknown = (b"", b"a,b", bytes(64), b"\xff\xfe" * 20, b"abcdefgh\x00", bytes(range(128, 228)))
+    assert [kind_of_file(start) for start in unknown] == [None] * len(unknown)
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"id,name\n1,x\n", "a text"),
+        ('{"größe": 1}'.encode()[:7], "a text"),
+        (b"\xef\xbb\xbfid;name\r\n", "a text"),
+        (b"-- PostgreSQL database dump\n", "psql"),
+        (b"PGDMP\x01\x0e\x00", "pg_restore"),
+        (b"ARROW1\x00\x00\xff", "Arrow"),
+        (b"Obj\x01\x04", "Avro"),
+        (b"ORC\x08\x03", "ORC"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sqlite", "duckdb"])
+async def test_what_is_no_database_at_all_is_named(
+    name: str, start: bytes, words: str, root: Path, sandbox: ConnectorSandbox, policy: EgressPolicy
+) -> None:
+    (root / "x.db").write_bytes(start)
+    step = await failed(sandbox, name, {"path": "x.db"}, policy)
+    assert step.code == "protocol_mismatch"
+    assert words in step.message
+    assert "encrypted" not in step.message
 
 
 @pytest.mark.parametrize(("name", "file", "path"), [("duckdb", "shop.duckdb", ("main", "v"))])

@@ -265,7 +265,7 @@ class _Header(msgspec.Struct, frozen=True):
 def _header(file: LocalFile) -> _Header:
     start = file.read_start(4096)
     if start[_MAGIC] != b"DUCK":
-        kind = kind_of_file(start)
+        kind = kind_of_file(start) if start else "empty"
         raise ConnectorError(
             "protocol_mismatch", f"{file.typed} is no DuckDB database{f'; it is {kind}' if kind else ''}."
         )
