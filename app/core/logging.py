@@ -26,7 +26,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 class RequestLine(Struct, frozen=True):
-    """Stands behind the fields of its `LogContext`: made and encoded apart, the two take half the time."""
+    """Stands behind the fields of its `LogContext`: made and encoded apart, the two take a fifth less time."""
 
     time: float
     level: str
