@@ -1,8 +1,8 @@
 """Places for work that waits for the same thing, shared out so that no kind of work has them all.
 
 A table that somebody has locked, or a search that reads a million rows, is the trouble of those who ask for it: a kind
-of work gets a place as long as more are free than it has already. So one kind has half of all places at most, a second
-one half of what is left, and there is one for the next.
+of work gets a place as long as more than a quarter are free, or more than it has already. So one kind has at most three
+quarters of all places, a second one half of what is left, and there is one for the next.
 """
 
 import asyncio
@@ -50,6 +50,8 @@ class Places:
     ) -> None:
         self.size = size
         self.free = size
+        self._kept = max(1, size // 4)
+        """So many are left for those who have fewer."""
         self._taken: dict[str | None, int] = {}
         self._waits = Deadlines(wait_s)
         self._longest_queue = longest_queue
@@ -75,7 +77,9 @@ class Places:
         return True
 
     def _is_room_for(self, kind: str | None) -> bool:
-        return self.free > (self._taken.get(kind, 0) if kind is not None else 0)
+        if kind is None:
+            return self.free > 0
+        return self.free > self._kept or self.free > self._taken.get(kind, 0)
 
     def give_back(self, kind: str | None) -> None:
         self.free += 1
