@@ -143,8 +143,9 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     loopback_allowed: bool = False
     files_root: str | None = None
     """The one folder that file sources may read, as an absolute path; None: they may read nothing."""
-    own_database: tuple[str, int] | None = None
-    """The hub's own, which is no source: PostgreSQL's system identifier, which its replicas share, and the oid."""
+    own_database: tuple[tuple[str, int], ...] = ()
+    """The hub's own, which is no source, by each name that its server has for itself, with the oid of the database:
+    PostgreSQL's system identifier, which its replicas share, and the moment of its start."""
 
     def __post_init__(self) -> None:
         for entry in (*self.allow, *self.deny):

@@ -46,8 +46,6 @@ class Parts:
             loopback_allowed=settings.egress_loopback,
             files_root=str(settings.files_root.absolute()),
         )
-        self.own_database: tuple[str, int] | None = None
-        """As `EgressPolicy` has it; None until somebody asks (`source_work.own_database`)."""
 
     @property
     def change_places(self) -> Places:

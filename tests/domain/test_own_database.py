@@ -47,6 +47,21 @@ async def test_nothing_is_read_from_it(hub: Hub, own: dict[str, Any]) -> None:
     assert (await hub.admin.get(f"{path}/objects")).json()["items"] == []
 
 
+@pytest.mark.parametrize("told", ["hub_app", ""])
+async def test_a_server_that_keeps_its_identifier_to_itself_hides_nothing(
+    hub: Hub, cluster: EmbeddedPostgres, own: dict[str, Any], told: str
+) -> None:
+    connection = await asyncpg.connect(cluster.url(embedded.SUPERUSER, own["config"]["database"]))
+    try:
+        await connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        if told:
+            await connection.execute(f"GRANT EXECUTE ON FUNCTION pg_control_system() TO {told}")
+        await test_its_test_fails_under_every_name(hub, own, "localhost")
+    finally:
+        await connection.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
+        await connection.close()
+
+
 async def test_another_database_of_the_same_server_is_a_source(hub: Hub, cluster: EmbeddedPostgres) -> None:
     path = await registered_shop(hub, await open_shop(cluster))
     assert (await hub.admin.post(f"{path}/test")).json()["status"] == "passed"

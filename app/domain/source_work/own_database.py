@@ -3,6 +3,9 @@
 It is told by what PostgreSQL says of itself, since one database has many names and addresses, and replicas.
 """
 
+from contextlib import suppress
+
+import asyncpg
 import msgspec
 
 from app.core.egress import EgressPolicy
@@ -10,15 +13,18 @@ from app.domain.parts import Parts
 
 KIND = "data_sources"
 """Of work, where database connections are shared out."""
-_IDENTITY = """
+_BY_START = """
+SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint::text, oid::bigint
+FROM pg_database WHERE datname = current_database()"""
+_BY_IDENTIFIER = """
 SELECT system_identifier::text, (SELECT oid::bigint FROM pg_database WHERE datname = current_database())
 FROM pg_control_system()"""
 
 
 async def policy_of(parts: Parts) -> EgressPolicy:
-    """For connector work. The question is asked once: what it finds stays as long as the process."""
-    if parts.own_database is None:
-        async with parts.reads.connection(KIND) as connection:
-            identifier, oid = await connection.fetchrow(_IDENTITY)
-        parts.own_database = (identifier, oid)
-    return msgspec.structs.replace(parts.egress, own_database=parts.own_database)
+    """For connector work. Asked each time, since the server may have been started anew."""
+    async with parts.reads.connection(KIND) as connection:
+        names = [tuple(await connection.fetchrow(_BY_START))]
+        with suppress(asyncpg.InsufficientPrivilegeError):  # a provider's choice; its replicas are not known then
+            names.append(tuple(await connection.fetchrow(_BY_IDENTIFIER)))
+    return msgspec.structs.replace(parts.egress, own_database=tuple(names))

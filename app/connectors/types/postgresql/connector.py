@@ -49,9 +49,16 @@ if TYPE_CHECKING:
 SchemaPattern = Annotated[str, Meta(min_length=1, max_length=63)]
 
 _SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")  # PostgreSQL documentation, "SSLRequest"
-_IDENTITY: Final = """
-SELECT system_identifier::text, (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database())
-FROM pg_catalog.pg_control_system()"""
+_IDENTITIES: Final = (
+    """
+SELECT (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text, oid::bigint
+FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()""",
+    """
+SELECT system_identifier::text,
+    (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+FROM pg_catalog.pg_control_system()""",
+)
+"""What a server calls itself, and the database: the moment of its start, and the identifier that replicas share."""
 _BATCH: Final = 250
 _CHUNK_BYTES: Final = 32 * 1024 * 1024
 _NESTED: Final = frozenset({"array", "object"})
@@ -228,19 +235,19 @@ class Postgresql(Connector[PostgresqlConfig, PostgresqlSecrets]):
         Raises `own_database`."""
         begin = _BEGIN.format(statement_timeout_ms=round(self.config.statement_timeout_s * 1000))
         await connection.execute(begin)
-        if (own := self.network.policy.own_database) is None:
-            return
-        if await self._identity(connection, begin) == own:
-            raise ConnectorError("own_database", "This is the hub's own database.")
+        own = self.network.policy.own_database
+        for question in _IDENTITIES if own else ():
+            if await self._identity(connection, question, begin) in own:
+                raise ConnectorError("own_database", "This is the hub's own database.")
 
-    async def _identity(self, connection: asyncpg.Connection, begin: str) -> tuple[str, int] | None:
-        """The same under whatever name or address the database is dialled, and of its replicas as well. None where the
-        server does not tell: the hub's own tells everybody. Asked in a transaction of the hub's making, in which a role
-        can have set nothing that makes it fail or say something else."""
+    async def _identity(self, connection: asyncpg.Connection, question: str, begin: str) -> tuple[str, int] | None:
+        """The same under whatever name or address the database is dialled. None where the server does not tell. Asked
+        in a transaction of the hub's making, in which a role can have set nothing that makes it fail or say something
+        else."""
         import asyncpg
 
         try:
-            found = await connection.fetchrow(_IDENTITY)
+            found = await connection.fetchrow(question)
         except asyncpg.QueryCanceledError:
             raise
         except asyncpg.PostgresError:
