@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.found("U16")
 def test_the_plain_run_leaves_out_what_waits_and_goes_on_side_by_side(pytestconfig: pytest.Config) -> None:
-    assert PROCESSES == 2
+    assert PROCESSES == 3
     assert f'"{PLAIN}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert pytestconfig.pluginmanager.hasplugin("xdist")
 

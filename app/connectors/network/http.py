@@ -190,7 +190,7 @@ class HttpClient:
         self._identity = (client_certificate, client_key, client_key_passphrase)
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str, bool], httpx.AsyncHTTPTransport] = {}
 
     @classmethod
     def of(cls, network: Network, config: HttpConfig, secrets: ClientKeySecrets | None = None) -> HttpClient:
@@ -353,7 +353,7 @@ class HttpClient:
             if as_is:
                 request.extensions["target"] = _written_target(url)
             try:
-                return origin, await self._transport(origin.host).handle_async_request(request)
+                return origin, await self._transport(origin).handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
             except httpx.HTTPError as error:
@@ -369,13 +369,17 @@ class HttpClient:
         except httpx.HTTPError as error:
             raise self._explain(error, origin) from error
 
-    def _transport(self, host: str) -> httpx.AsyncHTTPTransport:
-        """One for each name: two names at one address must not share a connection made for the first."""
+    def _transport(self, origin: Origin) -> httpx.AsyncHTTPTransport:
+        """One for each name: two names at one address must not share a connection made for the first.
+
+        One that never encrypts trusts nobody: reading the system's CAs costs more than all the rest of a request."""
         import httpx
 
-        if host not in self._transports:
-            self._transports[host] = httpx.AsyncHTTPTransport(verify=self._context(host), trust_env=False)
-        return self._transports[host]
+        key = origin.host, origin.is_encrypted
+        if key not in self._transports:
+            context = self._context(origin.host) if origin.is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._transports[key] = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+        return self._transports[key]
 
     def _context(self, host: str) -> ssl.SSLContext:
         certificate, key, passphrase = self._identity
