@@ -32,7 +32,8 @@ pytest_plugins = ["tests.connectors.fixtures"]
 
 PLAIN = "not slow and not services and not types"
 PROCESSES = 3
-"""More of them gain nothing: each collects all tests, and starts a PostgreSQL."""
+"""One more than a small machine has cores, since each waits for servers a good deal. Still more gain nothing: each
+collects all tests, and starts a PostgreSQL."""
 
 PASSWORD = "lanterns drift over quiet water"
 ADMIN_EMAIL = "admin@example.org"
@@ -133,8 +134,7 @@ async def hub(cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The plain run of everything goes on in three processes, a file at a time, each with a cluster of its own: one more than a
-    small machine has cores, since each waits for servers a good deal."""
+    """The plain run of everything goes on in three processes, a file at a time, each with a cluster of its own."""
     is_plain = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == PLAIN
     is_chosen = config.option.keyword or config.option.usepdb or "PYTEST_XDIST_WORKER" in os.environ
     if is_plain and not is_chosen and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
