@@ -270,7 +270,8 @@ def _is_said_by_anybody(answer: Response) -> bool:
 
 def _is_of_a_store(answer: Response) -> bool:
     """Whether some header is one that only object stores send, or the refusal has their shape."""
-    return b"<Code>" in answer.body or any(
+    is_of_their_shape = b"<Code>" in answer.body or (b'"error"' in answer.body and b'"code"' in answer.body)
+    return is_of_their_shape or any(
         name.startswith(("x-amz-", "x-ms-", "x-goog-", "x-guploader-")) for name in answer.headers
     )
 
