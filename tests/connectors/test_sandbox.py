@@ -347,6 +347,18 @@ def test_connector_processes_end_with_a_hub_that_is_killed() -> None:
     assert not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.slow
+async def test_the_end_of_each_of_many_processes_is_told_at_once(sandbox: ConnectorSandbox) -> None:
+    """One of two thousand ended between a template's look at its signals and its wait for orders, and a preview that
+    had long been there was a time-out."""
+    for number in range(1_500):
+        with pytest.raises(ConnectorError) as caught:
+            request = PreviewRequest(path=("nothing",))
+            await sandbox.preview("simulated", {"objects": 1}, {}, EgressPolicy(), request, deadline_s=3)
+        assert caught.value.code == "not_found"
+        await asyncio.sleep(0.001 * (number % 7))
+
+
 async def leave(*hanging: asyncio.Task[TestResult]) -> None:
     for task in hanging:
         task.cancel()

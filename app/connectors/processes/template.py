@@ -11,12 +11,13 @@ import contextlib
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import threading
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from app.connectors import registry
 from app.connectors.processes import frames
@@ -41,40 +42,62 @@ class Template:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._alive: set[int] = set()
+        self._ends, self._of_an_end = socket.socketpair()
+        """A byte for each signal that a child has ended. A handler in Python would not do: a signal that comes right
+        before the wait for an order is handled after it, and the next order may be long in coming."""
 
     def serve(self) -> None:
         """Until the hub closes its end."""
-        signal.signal(signal.SIGCHLD, lambda *_: self._collect())
+        self._listen_for_ends()
+        news = select.poll()
+        news.register(self._control, select.POLLIN)
+        news.register(self._ends, select.POLLIN)
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self._control, MAX_ORDER_BYTES, 2)
-            if not message:
+            ready = {descriptor for descriptor, _ in news.poll()}
+            if self._ends.fileno() in ready:
+                self._ends.recv(MAX_ORDER_BYTES)
+                self._collect()
+            if self._control.fileno() in ready and not self._obey():
                 return
-            order = frames.order_decoder.decode(message)
-            if isinstance(order, frames.Warm):
-                import_for_type(order)
-            elif isinstance(order, frames.Kill):
-                self._kill(order.pid)
-            else:
-                self._begin(*descriptors)
+
+    def _listen_for_ends(self) -> None:
+        self._of_an_end.setblocking(False)
+        signal.set_wakeup_fd(self._of_an_end.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _obey(self) -> bool:
+        """The next order. False where there will be none any more."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, MAX_ORDER_BYTES, 2)
+        if not message:
+            return False
+        order = frames.order_decoder.decode(message)
+        if isinstance(order, frames.Warm):
+            import_for_type(order)
+        elif isinstance(order, frames.Kill):
+            self._kill(order.pid)
+        else:
+            self._begin(*descriptors)
+        return True
 
     def _begin(self, channel: int, complaints: int) -> None:
         if not FORKS or _count_threads() > 1:
             self._tell(frames.Forked(os.getpid(), is_itself=True))
             self._become_child(channel, complaints)
         template = os.getpid()
-        with _no_signal_of_a_child():
-            pid = os.fork()
-            if pid == 0:
-                _begin_as_fork(template)
-                self._become_child(channel, complaints)
-            self._alive.add(pid)
-            self._tell(frames.Forked(pid))
+        pid = os.fork()
+        if pid == 0:
+            _begin_as_fork(template)
+            self._become_child(channel, complaints)
+        self._alive.add(pid)
+        self._tell(frames.Forked(pid))
         os.close(channel)
         os.close(complaints)
 
     def _become_child(self, channel: int, complaints: int) -> NoReturn:
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._control.close()
+        for socket_of_template in (self._control, self._ends, self._of_an_end):
+            socket_of_template.close()
         try:
             do_one_piece_of_work(channel, complaints)
         finally:
@@ -122,17 +145,6 @@ def _begin_as_fork(template: int) -> None:
     """In a session of its own, so that all that it starts ends with it."""
     os.setsid()
     _die_with(template)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-
-
-@contextlib.contextmanager
-def _no_signal_of_a_child() -> Any:
-    """So that the end of a process is told after its beginning."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _count_threads() -> int:
