@@ -11,7 +11,6 @@ packages: such values come as DuckDB's text for them, also from inside nested on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -195,8 +194,7 @@ class Duckdb(Connector[DuckdbConfig, DuckdbSecrets]):
                 return await asyncio.shield(running)
         except TimeoutError:
             database.interrupt()
-            with contextlib.suppress(Exception):
-                await running
+            await asyncio.gather(running, return_exceptions=True)
             raise ConnectorError("timeout", f"Reading {self.config.path} took longer than read_timeout_s.") from None
         except (ConnectorError, MemoryError, asyncio.CancelledError):
             raise

@@ -88,8 +88,11 @@ def _refuse_other_spellings(scope: Scope) -> None:
     has several paths has several places in caches, logs, limits and records.
     """
     if scope["path_params"]:
+        places = _PLACES_OF_IDS.get(scope["path_template"])
+        if places is None:
+            places = _find_ids(scope)
         parts = scope["path"].split("/")
-        for at in _PLACES_OF_IDS.get(scope["path_template"]) or _find_ids(scope):
+        for at in places:
             if _CANONICAL.fullmatch(parts[at]) is None:
                 raise NotFound
 
