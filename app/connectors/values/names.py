@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,12 +15,18 @@ def told_apart(names: Sequence[str], *, without_a_name: str = "column") -> list[
     unique = []
     for position, name in enumerate(names, 1):
         is_fresh = name not in seen and (name or not without_a_name)
-        fresh = name if is_fresh else f"{name or without_a_name}_{position}"
-        while fresh in seen:
-            fresh += "_"
+        fresh = name if is_fresh else with_position(name or without_a_name, position, seen)
         seen.add(fresh)
         unique.append(fresh)
     return unique
+
+
+def with_position(name: str, position: int, taken: Container[str]) -> str:
+    """In place of a name that was there before."""
+    fresh = f"{name}_{position}"
+    while fresh in taken:
+        fresh += "_"
+    return fresh
 
 
 def members_of(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsInt
 from uuid import UUID
 
 from app.connectors.contract.objects import DiscoveredField, PortableType
-from app.connectors.values.names import members_of
+from app.connectors.values.names import members_of, with_position
 from app.connectors.values.values import MAX_DEPTH, json_safe
 
 if TYPE_CHECKING:
@@ -119,11 +119,8 @@ class Document(dict[str, object]):
     apart as in the header of a CSV file."""
 
     def __setitem__(self, name: str, value: object) -> None:
-        if name in self:
-            name = f"{name}_{len(self) + 1}"
-            while name in self:
-                name += "_"
-        super().__setitem__(name, value)
+        fresh = with_position(name, len(self) + 1, self) if name in self else name
+        super().__setitem__(fresh, value)
 
 
 def _merged(natives: set[str]) -> PortableType:
