@@ -13,7 +13,8 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.error_codes import BAD_REQUEST, CONFLICT, FORBIDDEN
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, Hidden, NotFound, Unauthenticated
 from app.domain.refusals import REFUSED, REFUSED_FAULTS, reason_of
-from app.domain.roles.services import ADMIN_ROLE_ID, PUBLIC_ROLE_ID
+from app.domain.roles.built_in import admin_role_id, public_role_id
+from app.domain.tenants.models import DEFAULT_TENANT_ID
 from tests.conftest import ADMIN_EMAIL, Hub
 from tests.domain.conftest import Records, new_user, open_pair, open_session
 from tests.domain.sources import NOWHERE, SOURCES, registered
@@ -132,7 +133,7 @@ async def test_to_take_the_last_admin_away_is_refused_and_on_record(hub: Hub, re
     for method, path, body in (
         ("DELETE", f"{USERS}/{admin}", None),
         ("PATCH", f"{USERS}/{admin}", {"is_active": False}),
-        ("DELETE", f"{USERS}/{admin}/roles/{ADMIN_ROLE_ID}", None),
+        ("DELETE", f"{USERS}/{admin}/roles/{admin_role_id(DEFAULT_TENANT_ID)}", None),
     ):
         answer = await hub.admin.request(method, path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (409, "last_admin")
@@ -143,9 +144,9 @@ async def test_to_take_the_last_admin_away_is_refused_and_on_record(hub: Hub, re
 
 async def test_to_change_what_is_built_in_is_refused_and_on_record(hub: Hub, records: Records) -> None:
     for method, path, body in (
-        ("PATCH", f"{ROLES}/{ADMIN_ROLE_ID}", {"name": "x"}),
-        ("DELETE", f"{ROLES}/{PUBLIC_ROLE_ID}", None),
-        ("DELETE", f"{USERS}/{await me(hub.admin)}/roles/{PUBLIC_ROLE_ID}", None),
+        ("PATCH", f"{ROLES}/{admin_role_id(DEFAULT_TENANT_ID)}", {"name": "x"}),
+        ("DELETE", f"{ROLES}/{public_role_id(DEFAULT_TENANT_ID)}", None),
+        ("DELETE", f"{USERS}/{await me(hub.admin)}/roles/{public_role_id(DEFAULT_TENANT_ID)}", None),
     ):
         answer = await hub.admin.request(method, path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (409, "system_role")

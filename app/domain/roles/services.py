@@ -15,9 +15,6 @@ from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.work import UnitOfWork
 
-ADMIN_ROLE_ID = UUID("00000000-0000-7000-8000-000000000101")
-PUBLIC_ROLE_ID = UUID("00000000-0000-7000-8000-000000000102")
-
 
 def _granting(permissions: list[str]) -> dict[str, Any]:
     return {"permissions": sorted(set(permissions))}

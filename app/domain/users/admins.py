@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.database import explain
 from app.core.errors import BadRequest, Conflict, NotFound
 from app.domain.parts import Parts
-from app.domain.roles.services import ADMIN_ROLE_ID
+from app.domain.roles.built_in import admin_role_id
 from app.domain.tenants.models import DEFAULT_TENANT_ID
 from app.domain.users.identity import email_key, is_email
 from app.domain.users.models import User
@@ -59,7 +59,7 @@ async def create_admin(parts: Parts, admin: NewAdmin) -> UserOut:
     new = UserCreate(email=admin.email, password=admin.password)
     try:
         async with unit_of_work_of(parts) as work:
-            user = await UserService(work).create(new, roles=[ADMIN_ROLE_ID])
+            user = await UserService(work).create(new, roles=[admin_role_id(work.tenant_id)])
     except (SQLAlchemyError, asyncpg.PostgresError) as error:
         raise (explain(error) or error) from None
     return user

@@ -13,8 +13,9 @@ from app.core.passwords import refusal
 from app.core.rows import Normaliser
 from app.core.schemas import changes_of, single_spaced
 from app.domain.auth.models import Session
+from app.domain.roles.built_in import admin_role_id, public_role_id
 from app.domain.roles.models import Role
-from app.domain.roles.services import ADMIN_ROLE_ID, PUBLIC_ROLE_ID, RoleService
+from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.models import User, UserRole
 from app.domain.users.repositories import UserRepository, UserRoleRepository
@@ -56,7 +57,7 @@ class UserService:
         hashed = await self._hashed(new.password, columns["email"], new.first_name, new.last_name)
         user = User(**self._work.stamp(), **columns, password_hash=hashed)
         await self._users.add(user)
-        await self._hold(user.id, (PUBLIC_ROLE_ID, *roles))
+        await self._hold(user.id, (public_role_id(self._work.tenant_id), *roles))
         shown = await self._shown(user.id)
         actor = (user.id, user.email) if is_registration else (None, None)
         self._work.audit("user.create", "user", user.id, after=shown, actor_id=actor[0], actor_name=actor[1])
@@ -135,12 +136,12 @@ class UserService:
         """
         user = await self._within_reach(user_id)
         await RoleService(self._work).grantable(role_id)
-        if role_id == PUBLIC_ROLE_ID:
+        if role_id == public_role_id(self._work.tenant_id):
             raise Conflict("Everyone holds the role `public`.", code="system_role")
         if not await self._holds(user_id, role_id):
             raise NotFound("The user does not hold this role.")
         before = await self._matching(user_id)
-        if role_id == ADMIN_ROLE_ID:
+        if role_id == admin_role_id(self._work.tenant_id):
             await self._keep_an_admin(user_id)
         await self._held.delete((user_id, role_id))
         await self._roles_changed(user, before, "user.unassign_role", role_id)
@@ -213,11 +214,12 @@ class UserService:
 
         The role's row is locked, so that two cannot leave at once.
         """
-        await self._work.session.execute(select(Role.id).where(Role.id == ADMIN_ROLE_ID).with_for_update())
+        admin_id = admin_role_id(self._work.tenant_id)
+        await self._work.session.execute(select(Role.id).where(Role.id == admin_id).with_for_update())
         admins = (
             select(User.id)
             .join(UserRole, UserRole.user_id == User.id)
-            .where(UserRole.role_id == ADMIN_ROLE_ID, User.is_active, User.password_hash.is_not(None))
+            .where(UserRole.role_id == admin_id, User.is_active, User.password_hash.is_not(None))
         )
         found = set(await self._work.session.scalars(admins))
         if found == {leaving}:
