@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import (
     ColumnElement,
     Text,
@@ -37,6 +37,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.database import Attribute, CompoundSelection, Selection
 from app.core.errors import BadRequest, Fault
+from app.core.extent import Extent, Scoped
 from app.core.faults import shown_name
 from app.core.schemas import canonical_name
 
@@ -106,6 +107,8 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     """Sort value and id of the last row of the page before."""
     filters: Mapping[str, object] = {}
     count: bool = False
+    extent: Extent | None | UnsetType = UNSET
+    """Where the caller may see rows, in a list of what lives in a scope; None: everywhere."""
 
     @property
     def is_costly(self) -> bool:
@@ -120,7 +123,8 @@ class Listing:
     those of others. Statements are built once per shape
     (which filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
     `few_by` is for a list that is short for nearly everybody: the index that finds all of it, to be sorted then. Where
-    it is long, the sort's index has the order.
+    it is long, the sort's index has the order. `scoped` is for rows that live in a scope: such a list has to be told
+    where the caller may see them.
     """
 
     def __init__(
@@ -133,8 +137,10 @@ class Listing:
         default_sort: str,
         filters: Mapping[str, Filter] | None = None,
         few_by: str | None = None,
+        scoped: Scoped | None = None,
     ) -> None:
         self.name = name
+        self.scoped = scoped
         self.selection = selection
         self.sorts = sorts
         self.default_sort = default_sort
@@ -160,7 +166,7 @@ class Listing:
     def is_planned_by_value(self, query: ListQuery) -> bool:
         """Whether the plan for unknown values will not do. Of two filters the rarer one has to lead, and which one that
         is only the values tell."""
-        return self._few_by is not None or len(query.filters) > 1 or self.may_be_walked(query)
+        return self._few_by is not None or len(query.filters) > 1 or bool(query.extent) or self.may_be_walked(query)
 
     def may_be_walked(self, query: ListQuery) -> bool:
         """Whether the rows have to be looked at one by one in their order, or all that match gathered and sorted."""
@@ -185,14 +191,14 @@ class Listing:
         return self._once(query, "estimate", self._build_estimate)
 
     def _once(self, query: ListQuery, form: str, build: Callable[[ListQuery], S]) -> S:
-        shape = (form, query.sort, query.after is not None, self._conditions(query))
+        shape = (form, query.sort, query.after is not None, self._conditions(query), _parts(query))
         if shape not in self._statements:
             self._statements[shape] = build(query)
         found: S = self._statements[shape]
         return found
 
     def count_statement(self, query: ListQuery) -> Selection:
-        shape = self._conditions(query)
+        shape = (self._conditions(query), _parts(query))
         if shape not in self._statements:
             inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
@@ -205,6 +211,8 @@ class Listing:
         values["page_limit"] = query.limit + 1
         if query.after is not None:
             values["after_value"], values["after_id"] = query.after
+        if query.extent:
+            values |= query.extent.values()
         return values
 
     def cursor_after(self, query: ListQuery, row: Sequence[Any]) -> str:
@@ -270,13 +278,21 @@ class Listing:
         is_shown = column.key in self._columns and not _may_be_null(column)
         return self._columns.index(column.key) if is_shown else len(self._columns)
 
+    def _in_scope(self, query: ListQuery) -> Selection:
+        """The rows that the caller may see. Raises TypeError where nobody said where that is."""
+        if self.scoped is None:
+            return self.selection
+        if isinstance(query.extent, UnsetType):
+            raise TypeError(f"{self.name}: say where the caller may see rows")
+        return self.selection if query.extent is None else self.selection.where(self.scoped.where(query.extent.parts))
+
     def _filtered(self, query: ListQuery) -> Selection:
-        return self.selection.where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
+        return self._in_scope(query).where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
 
     def _unsearched(self, query: ListQuery) -> Selection:
         """Narrowed by the filters that have an order alone."""
         ordered = (each for each in self._given(query) if each[1].along is None)
-        return self.selection.where(*(filter_.where(f"filter_{name}") for name, filter_, _ in ordered))
+        return self._in_scope(query).where(*(filter_.where(f"filter_{name}") for name, filter_, _ in ordered))
 
     def _given(self, query: ListQuery) -> list[tuple[str, Filter, object]]:
         return [(name, self.filters[name], value) for name, value in sorted(query.filters.items())]
@@ -326,6 +342,10 @@ class Listing:
             return value.astimezone(UTC) if isinstance(value, datetime) else value, UUID(bytes=row_id)
         except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError):
             raise _invalid_cursor() from None
+
+
+def _parts(query: ListQuery) -> tuple[str, ...] | None:
+    return query.extent.parts if query.extent else None
 
 
 def _directed(query: ListQuery, column: Column, row_id: Column) -> tuple[Any, Any]:

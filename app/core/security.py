@@ -8,6 +8,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Literal
 from uuid import UUID
 
 import jwt
@@ -16,6 +17,7 @@ from msgspec import Struct
 from uuid_utils.compat import uuid4
 
 from app.core.errors import Unauthenticated
+from app.core.extent import NOWHERE, Extent, Place
 from app.core.listing import Listing
 from app.core.signing_keys import SigningKey
 
@@ -51,13 +53,29 @@ class Principal(Struct, frozen=True, kw_only=True):
     email: str
     role_ids: frozenset[UUID]
     permissions: frozenset[str]
+    """Held for the whole tenant."""
+    extents: Mapping[str, Extent] = {}
+    """By permission, for those that are held for a part of the tenant only."""
 
     def may(self, permission: str) -> bool:
+        """For the whole tenant."""
         return permission in self.permissions
 
-    def holds_all(self, permissions: Iterable[str]) -> bool:
-        """Nobody grants what they lack."""
-        return self.permissions.issuperset(permissions)
+    def may_at(self, permission: str, place: Place) -> bool:
+        return permission in self.permissions or self.extents.get(permission, NOWHERE).covers(place)
+
+    def may_somewhere(self, permission: str) -> bool:
+        return permission in self.permissions or permission in self.extents
+
+    def extent(self, permission: str) -> Extent | None:
+        """Where the permission is held; None for the whole tenant."""
+        return None if permission in self.permissions else self.extents.get(permission, NOWHERE)
+
+    def holds_all(self, permissions: Iterable[str], place: Place | None = None) -> bool:
+        """Nobody grants what they lack: for the whole tenant, or at the place for which it is to be given."""
+        if place is None:
+            return self.permissions.issuperset(permissions)
+        return all(self.may_at(permission, place) for permission in permissions)
 
 
 class Tokens:
@@ -161,6 +179,7 @@ def bearer_token(authorization: bytes | None) -> bytes:
 
 
 Parameters = Mapping[str, Mapping[str, object]]
+ScopedKind = Literal["data_source", "data_domain"]
 
 
 class Access(Struct, frozen=True, kw_only=True):
@@ -171,6 +190,9 @@ class Access(Struct, frozen=True, kw_only=True):
 
     is_open: bool = False
     permission: str | None = None
+    on: ScopedKind | None = None
+    """What the route is about, where the permission may be held for a part of the tenant: the thing that the path names,
+    or else, in a list and where something is made, those that the caller may have to do with."""
     listing: Listing | None = None
     parameters: Parameters = {}
     """Other query parameters, as JSON Schemas by name."""
@@ -189,10 +211,15 @@ class Access(Struct, frozen=True, kw_only=True):
 
 
 def requires(
-    permission: str, *, listing: Listing | None = None, parameters: Parameters | None = None
+    permission: str,
+    *,
+    on: ScopedKind | None = None,
+    listing: Listing | None = None,
+    parameters: Parameters | None = None,
 ) -> dict[str, object]:
-    """The guard: only principals who hold the permission, written `<path segment>:<verb>`."""
-    return {"access": Access(permission=permission, listing=listing, parameters=parameters or {})}
+    """The guard: only principals who hold the permission, written `<path segment>:<verb>`; with `on`, who hold it for
+    the thing that the path names, or where it names none, anywhere."""
+    return {"access": Access(permission=permission, on=on, listing=listing, parameters=parameters or {})}
 
 
 def signed_in(

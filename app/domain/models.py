@@ -1,9 +1,12 @@
 """Every table of the hub, imported so that the metadata is complete: for Alembic, and for the check that both agree."""
 
 from app.core.database import METADATA
+from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
 from app.domain.auth.models import Session
+from app.domain.domains.models import DataDomain
 from app.domain.events.models import OutboxEvent
+from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
@@ -11,11 +14,11 @@ from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
 from app.domain.tenants.models import Tenant
 from app.domain.upkeep.models import UpkeepState
-from app.domain.users.models import User, UserRole
+from app.domain.users.models import User
 
 TABLES = (
     AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
-    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, UserRole,
+    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, DataDomain, Group, GroupMember, RoleAssignment,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

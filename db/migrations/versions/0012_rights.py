@@ -153,9 +153,7 @@ INDEXES = (
         for column in ("subject_id", "role_id", "scope_id", "subject_type", "scope_type")
     }
 )
-SEARCHED = {
-    table: "lower(' ' || name || ' ' || coalesce(description, ''))" for table in ("data_domains", "groups")
-}
+SEARCHED = dict.fromkeys(("data_domains", "groups"), "lower(' ' || name || ' ' || coalesce(description, ''))")
 SYMBOLS = "string_to_array(regexp_replace({text}, '[[:alnum:][:space:]]+', '', 'g'), NULL)"
 SEARCHES = {
     f"{table}_search_idx": f"{table} USING gin ({text} gin_trgm_ops, ({SYMBOLS.format(text=text)}))"
@@ -226,7 +224,9 @@ FROM_USER_ROLES = """
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        op.execute(f"INSERT INTO schema_breaks (revision, reason) VALUES ('{revision}', '{BREAK}') ON CONFLICT DO NOTHING")  # noqa: S608, E501
+        op.execute(
+            f"INSERT INTO schema_breaks (revision, reason) VALUES ('{revision}', '{BREAK}') ON CONFLICT DO NOTHING"
+        )
     for table, columns in TABLES.items():
         op.execute(f"CREATE TABLE {table} ({columns})")
         rights = "SELECT, INSERT" if table in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
@@ -247,7 +247,9 @@ def upgrade() -> None:
     for name in SEARCHES:
         op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS {SAMPLES}")
     for table, filtered in FILTERED.items():
-        op.execute(f"ALTER TABLE {table} " + ", ".join(f"ALTER {name} SET (n_distinct = {VALUES})" for name in filtered))
+        op.execute(
+            f"ALTER TABLE {table} " + ", ".join(f"ALTER {name} SET (n_distinct = {VALUES})" for name in filtered)
+        )
     schema_changes.analyze(["role_assignments", "data_sources"])
 
 
@@ -313,9 +315,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE roles DROP COLUMN is_owner")
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
-    op.execute(
-        "DROP FUNCTION copy_changed_user, copy_user_into_role_assignments, copy_user_into_group_members"
-    )
+    op.execute("DROP FUNCTION copy_changed_user, copy_user_into_role_assignments, copy_user_into_group_members")
     _bring_back_user_roles()
     op.execute(f"DELETE FROM schema_breaks WHERE revision = '{revision}'")  # noqa: S608
 
