@@ -40,8 +40,10 @@ _USERS = """
            'Ada', 'Number ' || i, true, now(), now()
     FROM generate_series($2::int, $3::int) AS i"""
 _MEMBERS = """
-    INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
-    SELECT ('01910000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, $2, $1, now()
+    INSERT INTO role_assignments (id, subject_type, scope_type, subject_id, role_id, tenant_id, starts_at, created_at,
+                                  updated_at)
+    SELECT gen_random_uuid(), 'user', 'tenant', ('01910000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, $2, $1,
+           now(), now(), now()
     FROM generate_series($3::int, $4::int) AS i"""
 _SESSIONS = """
     INSERT INTO sessions (id, tenant_id, user_id, key_id, generation, rotated_at, idle_expires_at, expires_at,
@@ -88,7 +90,7 @@ class _Crowd:
         await connection.execute(_MEMBERS, _TENANT, _PUBLIC_ROLE, first_user, last_user)
         key_id = self._ring.current_id
         await connection.execute(_SESSIONS, _TENANT, _SESSIONS_OF_USER, key_id, self._count, count - 1, timeout=600)
-        await connection.execute("VACUUM ANALYZE sessions, users, user_roles", timeout=600)
+        await connection.execute("VACUUM ANALYZE sessions, users, role_assignments", timeout=600)
         await connection.close()
         self._count = count
 

@@ -1,18 +1,21 @@
 """Where somebody holds a permission that they do not hold everywhere.
 
 One shape for everything that lives in a scope: sources, what was found in them, their tests, jobs about them, and the
-domains that they are in. A single thing is looked at by its `Place`; lists narrow their statement by a `Scoped`, so that
-nothing is fetched to be dropped.
+domains that they are in. A single thing is looked at by its `Place`; lists narrow their statement by a `Scoped`, so
+that nothing is fetched to be dropped.
 """
 
 from collections.abc import Callable, Iterator, Set
+from typing import cast
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Uuid, any_, bindparam, false, or_
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
 UUIDS = ARRAY(Uuid)
+Column = InstrumentedAttribute[UUID] | InstrumentedAttribute[UUID | None]
 
 
 class Place(Struct, frozen=True):
@@ -26,7 +29,7 @@ class Place(Struct, frozen=True):
 
 
 class Extent(Struct, frozen=True):
-    """Which sources and domains a permission is held for: those named, those in the domains, those that the roles own."""
+    """Which sources and domains a permission is held for: those named, those in the domains, those that roles own."""
 
     sources: frozenset[UUID] = frozenset()
     domains: frozenset[UUID] = frozenset()
@@ -64,9 +67,9 @@ NOWHERE = Extent()
 class Scoped(Struct, frozen=True):
     """The columns by which a list is narrowed to an extent: the one predicate for all that lives in a scope."""
 
-    source_id: ColumnElement[UUID] | None = None
-    domain_id: ColumnElement[UUID] | None = None
-    owner_role_id: ColumnElement[UUID] | None = None
+    source_id: Column | None = None
+    domain_id: Column | None = None
+    owner_role_id: Column | None = None
     through: Callable[[ColumnElement[bool]], ColumnElement[bool]] = lambda condition: condition
     """From a condition on these columns to one on the list's rows, where they are another table's."""
 
@@ -78,4 +81,4 @@ class Scoped(Struct, frozen=True):
         columns = {"sources": self.source_id, "domains": self.domain_id, "owner_roles": self.owner_role_id}
         for name, column in columns.items():
             if name in parts and column is not None:
-                yield column == any_(bindparam(f"extent_{name}", type_=UUIDS))
+                yield cast(ColumnElement[bool], column == any_(bindparam(f"extent_{name}", type_=UUIDS)))

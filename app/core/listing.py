@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import (
     ColumnElement,
     Text,
@@ -109,6 +109,10 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     count: bool = False
     extent: Extent | None | UnsetType = UNSET
     """Where the caller may see rows, in a list of what lives in a scope; None: everywhere."""
+
+    def within(self, extent: Extent | None) -> "ListQuery":
+        """Of what the caller may see; None: everything."""
+        return structs.replace(self, extent=extent)
 
     @property
     def is_costly(self) -> bool:

@@ -191,8 +191,8 @@ class Access(Struct, frozen=True, kw_only=True):
     is_open: bool = False
     permission: str | None = None
     on: ScopedKind | None = None
-    """What the route is about, where the permission may be held for a part of the tenant: the thing that the path names,
-    or else, in a list and where something is made, those that the caller may have to do with."""
+    """What the route is about, where the permission may be held for a part of the tenant: the thing that the path
+    names, or else, in a list and where something is made, whatever of its kind the caller has to do with."""
     listing: Listing | None = None
     parameters: Parameters = {}
     """Other query parameters, as JSON Schemas by name."""

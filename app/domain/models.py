@@ -4,6 +4,7 @@ from app.core.database import METADATA
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
 from app.domain.auth.models import Session
+from app.domain.authz.models import RightsHistory
 from app.domain.domains.models import DataDomain
 from app.domain.events.models import OutboxEvent
 from app.domain.groups.models import Group, GroupMember
@@ -18,7 +19,7 @@ from app.domain.users.models import User
 
 TABLES = (
     AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
-    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, DataDomain, Group, GroupMember, RoleAssignment,
+    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, DataDomain, Group, GroupMember, RightsHistory, RoleAssignment,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -26,8 +26,9 @@ async def crowded(hub: Hub, records: Records) -> dict[str, Any]:
              SELECT gen_random_uuid(), '00000000-0000-7000-8000-000000000001', $1::text || i, $1::text || i, '', '', true,
                now(), now()
              FROM generate_series(1, $2::int) AS i RETURNING id, tenant_id)
-           INSERT INTO user_roles (user_id, role_id, tenant_id, created_at)
-           SELECT id, $3::uuid, tenant_id, now() FROM made""",
+           INSERT INTO role_assignments (id, subject_type, subject_id, role_id, scope_type, tenant_id, starts_at, created_at,
+             updated_at)
+           SELECT gen_random_uuid(), 'user', id, $3::uuid, 'tenant', tenant_id, now(), now(), now() FROM made""",
         uuid4().hex,
         MEMBERS,
         role["id"],
@@ -48,7 +49,9 @@ async def test_no_member_is_written_when_a_role_is_renamed_or_deleted(
     answer = await (hub.admin.delete(path) if way == "delete" else hub.admin.patch(path, json={"name": uuid4().hex}))
     assert answer.status_code in (200, 204), answer.text
     assert await records.one("SELECT sum(version)::int FROM users") == before
-    left = await records.one("SELECT count(*) FROM user_roles WHERE role_id = $1::uuid", crowded["id"])
+    left = await records.one(
+        "SELECT count(*) FROM role_assignments WHERE role_id = $1::uuid AND ended_at IS NULL", crowded["id"]
+    )
     assert left == (0 if way == "delete" else MEMBERS + 1)
 
 

@@ -573,12 +573,12 @@ async def test_the_last_two_admins_cannot_leave_at_once(hub: Hub, records: Recor
         (a, first), (b, second) = pair
         answers = await asyncio.gather(leave(first, one, a), leave(second, other, b))
         assert sorted(answer.status_code for answer in answers)[-1] == 409
-        left = "SELECT count(*) FROM users u JOIN user_roles r ON r.user_id = u.id WHERE r.role_id = $1::uuid AND u.is_active"
+        left = "SELECT count(*) FROM users u JOIN role_assignments r ON r.subject_id = u.id WHERE r.role_id = $1::uuid AND u.is_active AND r.ended_at IS NULL"
         assert await records.one(left, ADMIN_ROLE) == 1
     finally:
         await records.run("UPDATE users SET is_active = true WHERE email = $1", ADMIN_EMAIL)
         await records.run(
-            "DELETE FROM user_roles r USING users u WHERE u.id = r.user_id AND r.role_id = $1::uuid AND u.email <> $2",
+            "DELETE FROM role_assignments r USING users u WHERE u.id = r.subject_id AND r.role_id = $1::uuid AND u.email <> $2",
             ADMIN_ROLE,
             ADMIN_EMAIL,
         )

@@ -14,7 +14,7 @@ class RoleAssignment(Tenanted, Entity):
     """Never deleted, but ended: the past can be asked. Of one subject, role and scope at most one has not ended.
 
     The copies of the user's columns are kept by triggers of the database: the members of a role are sorted by them, and
-    an index cannot reach over to `users`. They are null for groups and service accounts.
+    an index cannot reach over to `users`. For groups and service accounts they mean nothing.
     """
 
     __tablename__ = "role_assignments"
@@ -35,6 +35,6 @@ class RoleAssignment(Tenanted, Entity):
     via_id: Mapped[UUID | None]
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     ended_by: Mapped[UUID | None] = mapped_column(default=left_empty)
-    user_email_key: Mapped[str | None] = mapped_column(server_default=FetchedValue())
-    user_created_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
-    user_updated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
+    user_email_key: Mapped[str] = mapped_column(server_default=FetchedValue())
+    user_created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
+    user_updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())

@@ -6,6 +6,7 @@ nothing is closed to all, and `check_routes` stops the start over it.
 
 import re
 from collections.abc import Awaitable, Iterable
+from typing import cast
 from uuid import UUID
 
 from litestar import Litestar
@@ -18,6 +19,7 @@ from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
 from app.core.security import Access, Claims, Principal, bearer_token
+from app.domain.auth.places import ID_IN_PATH, place_of
 from app.domain.auth.principals import Signed
 from app.domain.parts import Parts
 
@@ -60,27 +62,67 @@ class Gate:
             signed = parts.principals.in_memory(claims)
             if signed is None:
                 return self._load_and_pass(claims, access, scope, receive, send)
-        _admit(scope, access, signed)
+        if _admit(scope, access, signed):
+            return self._look_and_pass(access, scope, receive, send)
         return self.app(scope, receive, send)
 
     async def _load_and_pass(self, claims: Claims, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
         parts: Parts = scope["litestar_app"].state["parts"]
-        _admit(scope, access, await parts.principals.of(claims))
+        if _admit(scope, access, await parts.principals.of(claims)):
+            await _admit_there(parts, scope, access)
+        await self.app(scope, receive, send)
+
+    async def _look_and_pass(self, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
+        await _admit_there(scope["litestar_app"].state["parts"], scope, access)
         await self.app(scope, receive, send)
 
 
-def _admit(scope: Scope, access: Access, signed: Signed | None) -> None:
-    """What the route demands. `signed` is who asks, wherever the route is not open to all."""
+def _admit(scope: Scope, access: Access, signed: Signed | None) -> bool:
+    """What the route demands. `signed` is who asks, wherever the route is not open to all. True where it hangs on what
+    the path names, which has to be looked up (`_admit_there`)."""
     exchange = Exchange.of(scope)
+    is_open = False
     if signed is not None:
         exchange.signed = signed
         exchange.principal = scope["user"] = principal = signed.principal
         if access.permission is not None and access.permission not in principal.permissions:
-            raise _refusal(exchange, principal, access.permission)
+            is_open = _hangs_on_the_place(exchange, principal, access, access.permission)
     if scope["query_string"] and not access.takes_query:
         raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
     if access.takes_form:
         require_form(exchange.header(b"content-type"))
+    return is_open
+
+
+def _hangs_on_the_place(exchange: Exchange, principal: Principal, access: Access, permission: str) -> bool:
+    """Whether it does, of somebody who does not hold the permission for the whole tenant. False where holding it
+    anywhere is enough. Raises Forbidden or Hidden."""
+    if access.on is not None and principal.extents:
+        if ID_IN_PATH[access.on] not in exchange.scope["path_params"]:
+            if permission in principal.extents:
+                return False
+        elif principal.may_somewhere(permission) or principal.may_somewhere(reading(permission)):
+            return True
+    raise _refusal(exchange, permission, is_seen=principal.may(reading(permission)))
+
+
+async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
+    """Raises Forbidden for what the caller may see, and Hidden for what they may not."""
+    exchange = Exchange.of(scope)
+    principal, permission, kind = exchange.principal, access.permission, access.on
+    assert principal is not None
+    assert permission is not None
+    assert kind is not None
+    row_id = cast(UUID, scope["path_params"][ID_IN_PATH[kind]])
+    place = await place_of(parts.reads, kind, row_id, principal.tenant_id)
+    if place is None or not principal.may_at(permission, place):
+        is_seen = place is not None and principal.may_at(reading(permission), place)
+        raise _refusal(exchange, permission, is_seen=is_seen)
+
+
+def reading(permission: str) -> str:
+    """The permission to see what this one is about."""
+    return f"{permission.partition(':')[0]}:read"
 
 
 def _refuse_other_spellings(scope: Scope) -> None:
@@ -109,9 +151,8 @@ def _find_ids(scope: Scope) -> tuple[int, ...]:
     return found
 
 
-def _refusal(exchange: Exchange, principal: Principal, permission: str) -> HubError:
+def _refusal(exchange: Exchange, permission: str, *, is_seen: bool) -> HubError:
     """A collection, or what one may see but not do, is a 403; a single thing that one may not see is not there."""
-    is_seen = principal.may(f"{permission.partition(':')[0]}:read")
     if not is_seen and exchange.scope["path_params"]:
         return Hidden()
     return Forbidden(f"This needs the permission `{permission}`.", code="permission_missing")

@@ -4,22 +4,23 @@ Every change of a session, a user, a role or a tenant notifies all workers as it
 proven alive trusts nothing in memory and asks the database each time; what was loaded while its own notification came
 in is not kept. A refresh changes nothing of a principal and tells nobody.
 
-What a principal rests on (its session, user, tenant and each of its roles) has a mark that all principals resting on it
-share. A notification changes one mark, so that it costs the same for a role of one member and of a million, however
-many sessions are in memory.
+What a principal rests on (its session, user, tenant, and each of its groups, its roles and the domains on which its
+rights hang) has a mark that all principals resting on it share. A notification changes one mark, so that it costs the
+same for a role of one member and of a million, however many sessions are in memory. What begins or expires by itself
+needs no notice: a principal is held until the next such moment.
 """
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
-from sqlalchemy import ColumnElement, Float, Select, Text, bindparam, cast, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Float, Select, bindparam, func, select
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unauthenticated
@@ -28,10 +29,10 @@ from app.core.notifications import Listener
 from app.core.reads import Reads
 from app.core.security import Claims, Principal
 from app.domain.auth.models import Session
+from app.domain.auth.rights import DOMAINS, Domain, Held, domains_wanted, held_by, read_held, rights_of
 from app.domain.auth.schemas import Me, TenantRef
-from app.domain.roles.models import Role
 from app.domain.tenants.models import Tenant
-from app.domain.users.models import User, UserRole
+from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import RoleRef, UserOut
 
@@ -42,7 +43,7 @@ MAX_ENCODED = 4
 """Answers kept for each session: who it is, and what each of its latest access tokens is worth."""
 
 KNOWN_BEFORE_LOADING = ("session", "user", "tenant")
-"""What the token names; which roles a principal rests on only the loaded rows say."""
+"""What the token names; which roles, groups and domains a principal rests on only the loaded rows say."""
 
 T = TypeVar("T")
 
@@ -63,12 +64,10 @@ class Signed(msgspec.Struct, frozen=True):
     me: Me
     expires_at: float
     """Unix time at which the session ends by itself."""
+    changes_at: float
+    """By the clock that only counts: when the next of its assignments begins or expires."""
+    rests_on: tuple[UUID, ...]
     encoded: dict[tuple[str, str], bytes]
-
-    @property
-    def rests_on(self) -> Iterable[UUID]:
-        principal = self.principal
-        return (principal.session_id, principal.id, principal.tenant_id, *principal.role_ids)
 
     def answer(self, exchange: Exchange, name: str, content: Callable[[], T]) -> Answer[T]:
         """What stays the same for as long as this is held, encoded when it is first asked for."""
@@ -81,15 +80,8 @@ class Signed(msgspec.Struct, frozen=True):
         return Answer(200, [(b"content-type", media_type.encode())], body)
 
 
-def _permissions_of_user() -> ColumnElement[Any]:
-    """Every permission that any of the user's roles brings, each once."""
-    each = select(func.unnest(Role.permissions).label("name")).join(UserRole, UserRole.role_id == Role.id)
-    names = each.where(UserRole.user_id == User.id).correlate(User).distinct().subquery()
-    return select(func.coalesce(func.array_agg(names.c.name), cast([], ARRAY(Text)))).scalar_subquery()
-
-
 def _live_session() -> Select[Any]:
-    """The session with its tenant and its user's permissions, then the columns of the user; no row once any of them
+    """The session with its tenant and its user's assignments, then the columns of the user; no row once any of them
     ended.
     """
     ends_at = func.least(Session.expires_at, Session.idle_expires_at)
@@ -99,7 +91,7 @@ def _live_session() -> Select[Any]:
         Tenant.id,
         Tenant.slug,
         Tenant.name,
-        _permissions_of_user(),
+        held_by("users").label("held"),
     )
     users = UserRepository.selection(UserOut)
     return (
@@ -120,6 +112,8 @@ def _live_session() -> Select[Any]:
 
 
 LIVE_SESSION = _live_session()
+HELD = 5
+"""Its column of what the user's assignments say."""
 
 
 class Principals:
@@ -168,19 +162,30 @@ class Principals:
         signed, marks = self._kept.get(claims.sid, (None, ()))
         if signed is None or signed.expires_at <= time.time() or signed.principal.id != claims.sub:
             return None
+        if signed.changes_at <= time.monotonic():
+            return None
         for mark in marks:
             if mark.has_changed:
                 return None
         return signed
 
     async def _load(self, claims: Claims) -> Signed:
+        asked_at = time.monotonic()
         rows = await self._reads.rows(LIVE_SESSION, {"session_id": claims.sid, "tenant_id": claims.tid})
         if not rows:
             raise Unauthenticated(code="session_ended")
-        signed = _signed(*rows[0])
+        held = read_held(rows[0][HELD])
+        signed = _signed(asked_at, held, await self._domains(held, claims.tid), *rows[0])
         if signed.principal.id != claims.sub:
             raise Unauthenticated(code="invalid_token")
         return signed
+
+    async def _domains(self, held: Held, tenant_id: UUID) -> list[Domain]:
+        """Those on which rights of these assignments hang."""
+        wanted = domains_wanted(held)
+        if wanted is None:
+            return []
+        return [Domain(*row) for row in await self._reads.rows(DOMAINS, wanted | {"tenant_id": tenant_id})]
 
     def _keep(self, signed: Signed) -> None:
         self._kept[signed.principal.session_id] = signed, tuple(map(self._mark, signed.rests_on))
@@ -216,34 +221,47 @@ class Principals:
 
 
 def _signed(
+    asked_at: float,
+    held: Held,
+    domains: list[Domain],
     session_id: UUID,
     expires_at: float,
     tenant_id: UUID,
     slug: str,
     tenant_name: str,
-    permissions: list[str],
+    _held: object,
     *user: Any,
 ) -> Signed:
     shown = UserOut(*user)
     shown.roles = msgspec.convert(shown.roles, list[RoleRef])
-    names, held = _rights(tuple(permissions))
+    rights = rights_of(held, domains)
+    names, permissions = _in_order(rights.permissions)
     principal = Principal(
         id=shown.id,
         tenant_id=tenant_id,
         session_id=session_id,
         email=shown.email,
-        role_ids=frozenset(role.id for role in shown.roles),
-        permissions=held,
+        role_ids=frozenset(role.id for role in held.roles),
+        permissions=permissions,
+        extents=rights.extents,
     )
     me = Me(user=shown, roles=shown.roles, permissions=names, tenant=_tenant(tenant_id, slug, tenant_name))
-    return Signed(principal, me, expires_at, {})
+    changes_at = math.inf if held.changes_in_s is None else asked_at + held.changes_in_s
+    rests_on = (session_id, shown.id, tenant_id, *principal.role_ids, *held.groups, *_roots(held, domains))
+    return Signed(principal, me, expires_at, changes_at, rests_on, {})
+
+
+def _roots(held: Held, domains: list[Domain]) -> set[UUID]:
+    """The domains to which roles were given or which they own: whatever changes below one of them is said of it too."""
+    roles = {role.id for role in held.roles}
+    owned = {domain.id for domain in domains if domain.owner_role_id in roles}
+    return owned.union(*(role.domains for role in held.roles))
 
 
 @lru_cache(1000)
-def _rights(permissions: tuple[str, ...]) -> tuple[list[str], frozenset[str]]:
-    """In order, and as a set: held once for all who may do the same."""
-    names = sorted(permissions)
-    return names, frozenset(names)
+def _in_order(permissions: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """In order, and the set itself: held once for all who may do the same."""
+    return sorted(permissions), permissions
 
 
 _tenant = lru_cache(1000)(TenantRef)

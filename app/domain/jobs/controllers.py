@@ -20,7 +20,7 @@ from app.core.outcomes import outcomes
 from app.core.security import Principal, bearer_token, requires, signed_in
 from app.domain.jobs.repositories import JOB, JOBS, VERSIONS
 from app.domain.jobs.schemas import JobOut
-from app.domain.jobs.services import UNFINISHED, JobService, require_right_to_see
+from app.domain.jobs.services import UNFINISHED, JobService, place_of_job, require_right_to_see
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
@@ -33,10 +33,11 @@ class JobController(Controller):
     path = "/jobs"
     tags = ["jobs"]
 
-    @get("/", opt=requires("jobs:read", listing=JOBS), summary="List jobs")
+    @get("/", opt=requires("jobs:read", on="data_source", listing=JOBS), summary="List jobs")
     async def list_jobs(self, request: HubRequest) -> Answer[Page[JobOut]]:
         """Every job of the tenant, newest first."""
-        query, tenant_id = JOBS.parse(request.query_string), request.principal.tenant_id
+        query = JOBS.parse(request.query_string).within(request.principal.extent("jobs:read"))
+        tenant_id = request.principal.tenant_id
         return answer(request.exchange, await request.parts.reads.page(JOBS, query, JobOut, tenant_id=tenant_id))
 
     @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
@@ -77,7 +78,8 @@ async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOu
     """Raises NotFound, or Hidden for somebody who may see their own only."""
     found = await request.parts.reads.rows(JOB, {"id": job_id, "tenant_id": principal.tenant_id})
     job = JobOut(*found[0]) if found else None
-    require_right_to_see(principal, None if job is None else job.created_by)
+    place = await place_of_job(request.parts.reads, principal, None if job is None else job.subject_id)
+    require_right_to_see(principal, None if job is None else job.created_by, place)
     if job is None:
         raise NotFound
     return job
@@ -105,7 +107,8 @@ async def _later_changes(request: HubRequest, job: JobOut) -> AsyncIterator[byte
         while job.status in UNFINISHED and time() < claims.exp:
             await asyncio.sleep(watching.LOOK_EVERY_S)
             signed = await request.parts.principals.of(claims)
-            require_right_to_see(signed.principal, job.created_by)
+            place = await place_of_job(request.parts.reads, signed.principal, job.subject_id)
+            require_right_to_see(signed.principal, job.created_by, place)
             silent_s += watching.LOOK_EVERY_S
             if await jobs.version(job.id) != job.version:
                 seen, job = job, await _job(request, signed.principal, job.id)

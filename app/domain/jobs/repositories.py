@@ -1,12 +1,14 @@
 """Which rows make jobs on the wire, and which lists of jobs there are."""
 
-from sqlalchemy import any_, bindparam, select
+from sqlalchemy import ColumnElement, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.database import Repository, json_object
+from app.core.extent import Scoped
 from app.core.listing import Listing, Sort, choice_filter, text_filter, uuid_filter
 from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobOut
+from app.domain.sources.models import DataSource
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 
@@ -14,6 +16,10 @@ STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 class JobRepository(Repository[Job]):
     model_type = Job
     computed = {"progress": json_object({"done": Job.progress_done, "total": Job.progress_total})}
+
+
+def _about_sources(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return Job.subject_id.in_(select(DataSource.id).where(DataSource.tenant_id == Job.tenant_id, condition))
 
 
 JOB = JobRepository.selection_by_id(JobOut)
@@ -27,6 +33,7 @@ JOBS = Listing(
     id_column=Job.id,
     sorts={"created_at": Sort(Job.created_at, "jobs_tenant_id_created_at_id_idx")},
     default_sort="-created_at",
+    scoped=Scoped(DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id, through=_about_sources),
     filters={
         "status": choice_filter(Job.status, STATUSES, index="jobs_status_{sort}_idx"),
         "kind": text_filter(Job.kind, index="jobs_kind_{sort}_idx"),

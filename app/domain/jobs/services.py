@@ -5,7 +5,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from app.core.errors import Conflict, Forbidden, Hidden
+from app.core.extent import Place
+from app.core.reads import Reads
 from app.core.security import Principal
+from app.domain.auth.places import place_of
 from app.domain.jobs.models import Job
 from app.domain.jobs.repositories import JobRepository
 from app.domain.jobs.schemas import JobOut
@@ -47,7 +50,7 @@ class JobService:
         seen.
         """
         found = await self._jobs.get_one_or_none(id=job_id, with_for_update=True)
-        self._require_right_to_cancel(found)
+        await self._require_right_to_cancel(found)
         job = self._jobs.check_not_found(found)
         if job.status not in UNFINISHED:
             raise Conflict(code="job_ended")
@@ -62,11 +65,12 @@ class JobService:
         self._work.announce("job.cancelled" if is_waiting else "job.cancel_requested", f"jobs/{job_id}", shown)
         return shown
 
-    def _require_right_to_cancel(self, job: Job | None) -> None:
+    async def _require_right_to_cancel(self, job: Job | None) -> None:
         actor, created_by = self._work.actor, None if job is None else job.created_by
-        if may_see(actor, created_by, "jobs:write"):
+        place = await place_of_job(self._work.parts.reads, actor, None if job is None else job.subject_id)
+        if may_see(actor, created_by, "jobs:write", place):
             return
-        require_right_to_see(actor, created_by)
+        require_right_to_see(actor, created_by, place)
         if job is not None:
             raise Forbidden("This needs the permission `jobs:write`.", code="permission_missing")
 
@@ -74,14 +78,21 @@ class JobService:
         return await self._jobs.read(JobOut, id=job_id, tenant_id=self._work.tenant_id)
 
 
-def may_see(principal: Principal, created_by: UUID | None, permission: str) -> bool:
-    """One's own jobs, and with the permission everybody's."""
-    return created_by == principal.id or principal.may(permission)
+async def place_of_job(reads: Reads, principal: Principal, subject_id: UUID | None) -> Place:
+    """Where the source stands that a job is about: asked for those alone whose rights hang on it."""
+    if subject_id is None or not principal.extents:
+        return Place()
+    return await place_of(reads, "data_source", subject_id, principal.tenant_id) or Place()
 
 
-def require_right_to_see(principal: Principal, created_by: UUID | None) -> None:
+def may_see(principal: Principal, created_by: UUID | None, permission: str, place: Place) -> bool:
+    """One's own jobs, and with the permission those of everybody, or those about sources for which it is held."""
+    return created_by == principal.id or principal.may_at(permission, place)
+
+
+def require_right_to_see(principal: Principal, created_by: UUID | None, place: Place) -> None:
     """Raises Hidden. What is not there is nobody's own, so that it is refused alike to those who may see their own
     only: neither the answer nor the time that it takes tells them what is there.
     """
-    if not may_see(principal, created_by, "jobs:read"):
+    if not may_see(principal, created_by, "jobs:read", place):
         raise Hidden

@@ -10,6 +10,8 @@ from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
+from app.domain.assignments.endings import end_assignments
+from app.domain.assignments.models import RoleAssignment
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
@@ -75,6 +77,7 @@ class RoleService:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
         self._work.forget("role", role_id)
+        await end_assignments(self._work, RoleAssignment.role_id == role_id)
         await self._roles.delete(role_id)
         self._work.audit("role.delete", "role", role_id, before=before)
         self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})

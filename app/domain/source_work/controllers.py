@@ -51,7 +51,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/test",
-        opt=requires("data-sources:test") | TESTING_UNSAVED,
+        opt=requires("data-sources:test", on="data_source") | TESTING_UNSAVED,
         status_code=200,
         summary="Test a connection without saving",
     )
@@ -64,7 +64,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/test",
-        opt=requires("data-sources:test") | TESTING,
+        opt=requires("data-sources:test", on="data_source") | TESTING,
         status_code=200,
         summary="Test a data source",
     )
@@ -80,7 +80,7 @@ class SourceWorkController(Controller):
 
     @get(
         "/{source_id:uuid}/tests",
-        opt=requires("data-sources:read", listing=TESTS),
+        opt=requires("data-sources:read", on="data_source", listing=TESTS),
         summary="List a data source's tests",
     )
     async def list_tests(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[TestOut]]:
@@ -90,7 +90,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/discover",
-        opt=requires("data-sources:discover") | outcomes("unsupported"),
+        opt=requires("data-sources:discover", on="data_source") | outcomes("unsupported"),
         status_code=202,
         summary="Discover a data source",
     )
@@ -102,7 +102,7 @@ class SourceWorkController(Controller):
 
     @get(
         "/{source_id:uuid}/objects",
-        opt=requires("data-sources:read", listing=OBJECTS),
+        opt=requires("data-sources:read", on="data_source", listing=OBJECTS),
         summary="List a data source's objects",
     )
     async def list_objects(self, request: HubRequest, source_id: FromPath[UUID]) -> Answer[Page[ObjectOut]]:
@@ -110,7 +110,11 @@ class SourceWorkController(Controller):
         query, parent = OBJECTS.parse(request.query_string), await _parent(request, source_id)
         return answer(request.exchange, await request.parts.reads.page(OBJECTS, query, ObjectOut, **parent))
 
-    @get("/{source_id:uuid}/objects/{object_id:uuid}", opt=requires("data-sources:read"), summary="Get an object")
+    @get(
+        "/{source_id:uuid}/objects/{object_id:uuid}",
+        opt=requires("data-sources:read", on="data_source"),
+        summary="Get an object",
+    )
     async def get_object(
         self, request: HubRequest, source_id: FromPath[UUID], object_id: FromPath[UUID]
     ) -> Answer[ObjectOut]:
@@ -120,7 +124,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/preview",
-        opt=requires("data-sources:preview") | PREVIEWING,
+        opt=requires("data-sources:preview", on="data_source") | PREVIEWING,
         status_code=200,
         summary="Preview an object",
     )

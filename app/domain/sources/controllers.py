@@ -62,15 +62,16 @@ class DataSourceController(Controller):
     path = "/data-sources"
     tags = ["data sources"]
 
-    @get("/", opt=requires("data-sources:read", listing=DATA_SOURCES), summary="List data sources")
+    @get("/", opt=requires("data-sources:read", on="data_source", listing=DATA_SOURCES), summary="List data sources")
     async def list_sources(self, request: HubRequest) -> Answer[Page[DataSourceOut]]:
         """Every source of the tenant, a page at a time. Nothing is dialled."""
-        query, tenant_id = DATA_SOURCES.parse(request.query_string), request.principal.tenant_id
+        query = DATA_SOURCES.parse(request.query_string).within(request.principal.extent("data-sources:read"))
+        tenant_id = request.principal.tenant_id
         return answer(
             request.exchange, await request.parts.reads.page(DATA_SOURCES, query, DataSourceOut, tenant_id=tenant_id)
         )
 
-    @get("/{source_id:uuid}", opt=requires("data-sources:read"), summary="Get a data source")
+    @get("/{source_id:uuid}", opt=requires("data-sources:read", on="data_source"), summary="Get a data source")
     async def get_source(self, request: HubRequest, source_id: FromPath[UUID]) -> Tagged[DataSourceOut]:
         """One source; of its secrets only that they are set."""
         source = await request.parts.reads.one(
@@ -78,7 +79,7 @@ class DataSourceController(Controller):
         )
         return entity(request.exchange, source)
 
-    @post("/", opt=requires("data-sources:write") | REGISTERING, summary="Register a data source")
+    @post("/", opt=requires("data-sources:write", on="data_source") | REGISTERING, summary="Register a data source")
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
@@ -92,7 +93,7 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write")
+        opt=requires("data-sources:write", on="data_source")
         | outcomes(*OF_NEW, "secret_reentry_required", by_status={200: BulkOut})
         | {"body_as": DataSourceBulk},
         summary="Register many data sources",
@@ -114,14 +115,18 @@ class DataSourceController(Controller):
         response.wire_headers.append(location_header(request.exchange, PATH))
         return response
 
-    @patch("/{source_id:uuid}", opt=requires("data-sources:write") | CHANGING, summary="Change a data source")
+    @patch(
+        "/{source_id:uuid}",
+        opt=requires("data-sources:write", on="data_source") | CHANGING,
+        summary="Change a data source",
+    )
     async def update_source(
         self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
     ) -> Tagged[DataSourceSaved]:
         """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again."""
         return entity(request.exchange, await DataSourceService(work).update(source_id, data), changed=True)
 
-    @delete("/{source_id:uuid}", opt=requires("data-sources:write"), summary="Delete a data source")
+    @delete("/{source_id:uuid}", opt=requires("data-sources:write", on="data_source"), summary="Delete a data source")
     async def delete_source(self, request: HubRequest, work: Work, source_id: FromPath[UUID]) -> Answer[None]:
         """With its secrets, tests and objects."""
         await DataSourceService(work).delete(source_id)

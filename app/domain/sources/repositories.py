@@ -4,6 +4,7 @@ from sqlalchemy import ColumnElement, and_, bindparam
 
 from app.connectors import registry
 from app.core.database import Repository
+from app.core.extent import Scoped
 from app.core.listing import (
     STRING,
     Filter,
@@ -25,6 +26,10 @@ STATUSES = ("untested", "passed", "failed", "unsupported")
 class DataSourceRepository(Repository[DataSource]):
     model_type = DataSource
     computed = {"secrets": DataSource.secret_states}
+
+
+SCOPED = Scoped(DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id)
+"""Where a source stands."""
 
 
 def _has_tag(name: str) -> ColumnElement[bool]:
@@ -55,6 +60,7 @@ DATA_SOURCES = Listing(
         "name": Sort(DataSource.name_key, "data_sources_tenant_id_name_key_id_idx"),
     },
     default_sort="created_at",
+    scoped=SCOPED,
     filters={
         "name": text_filter(
             DataSource.name_key,

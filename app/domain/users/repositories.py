@@ -14,11 +14,13 @@ from app.core.listing import (
     parse_uuid,
     search_filter,
 )
+from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.repositories import IN_FORCE, OF_WHOLE_TENANT
 from app.domain.roles.models import Role
 from app.domain.roles.repositories import RoleRepository
 from app.domain.roles.schemas import RoleOut
 from app.domain.users.identity import email_filter
-from app.domain.users.models import User, UserRole
+from app.domain.users.models import User
 from app.domain.users.schemas import UserOut
 
 
@@ -26,14 +28,16 @@ def _roles_of_user() -> ColumnElement[object]:
     """`[{id, name}]` in order of name."""
     role = json_object({"id": Role.id, "name": Role.name})
     found = func.json_agg(aggregate_order_by(role, Role.name_key), type_=JSON)
-    held = select(func.coalesce(found, text("'[]'::json"))).join(UserRole, UserRole.role_id == Role.id)
-    return held.where(UserRole.user_id == User.id).correlate(User).scalar_subquery()
+    held = select(func.coalesce(found, text("'[]'::json"))).join(RoleAssignment, RoleAssignment.role_id == Role.id)
+    of_user = and_(RoleAssignment.subject_id == User.id, OF_WHOLE_TENANT, IN_FORCE)
+    return held.where(of_user).correlate(User).scalar_subquery()
 
 
 def _holds_role(name: str) -> ColumnElement[bool]:
-    """Joins the one membership that a user can have in the role, for whose order see `UserRole`."""
-    role_id = bindparam(name, type_=UserRole.role_id.type)
-    return and_(UserRole.user_id == User.id, UserRole.role_id == role_id, UserRole.tenant_id == User.tenant_id)
+    """Joins the one open assignment that a user can have of the role, for whose order see `RoleAssignment`."""
+    role_id = bindparam(name, type_=RoleAssignment.role_id.type)
+    is_of_role = and_(RoleAssignment.role_id == role_id, RoleAssignment.tenant_id == User.tenant_id)
+    return and_(RoleAssignment.subject_id == User.id, is_of_role, OF_WHOLE_TENANT, IN_FORCE)
 
 
 class UserRepository(Repository[User]):
@@ -45,15 +49,10 @@ class UserRepository(Repository[User]):
     }
 
 
-class UserRoleRepository(Repository[UserRole]):
-    model_type = UserRole
-
-
 def roles_of_user_listing() -> Listing:
     """The roles that one user holds (bound as `user_id`): few, so that they are found first and sorted then."""
-    held = exists().where(
-        UserRole.role_id == Role.id, UserRole.user_id == bindparam("user_id", type_=UserRole.user_id.type)
-    )
+    is_of_user = RoleAssignment.subject_id == bindparam("user_id", type_=RoleAssignment.subject_id.type)
+    held = exists().where(RoleAssignment.role_id == Role.id, is_of_user, OF_WHOLE_TENANT, IN_FORCE)
     return Listing(
         RoleRepository.selection(RoleOut).where(held),
         name="roles of a user",
@@ -63,7 +62,7 @@ def roles_of_user_listing() -> Listing:
             "created_at": Sort(Role.created_at, "roles_tenant_id_created_at_id_idx"),
         },
         default_sort="name",
-        few_by="user_roles_pkey",
+        few_by="role_assignments_subject_id_idx",
     )
 
 
@@ -72,10 +71,10 @@ def members_listing() -> Listing:
     return Listing(
         UserRepository.selection(UserOut).where(_holds_role("member_role_id")),
         name="members of a role",
-        id_column=UserRole.user_id,
+        id_column=RoleAssignment.subject_id,
         sorts={
-            "email": Sort(UserRole.user_email_key, "user_roles_email_idx"),
-            "created_at": Sort(UserRole.user_created_at, "user_roles_created_at_idx"),
+            "email": Sort(RoleAssignment.user_email_key, "role_assignments_members_email_idx"),
+            "created_at": Sort(RoleAssignment.user_created_at, "role_assignments_members_created_at_idx"),
         },
         default_sort="email",
     )
@@ -83,11 +82,11 @@ def members_listing() -> Listing:
 
 MEMBERSHIPS = OrderOfFilter(
     {
-        "created_at": UserRole.user_created_at,
-        "updated_at": UserRole.user_updated_at,
-        "email": UserRole.user_email_key,
+        "created_at": RoleAssignment.user_created_at,
+        "updated_at": RoleAssignment.user_updated_at,
+        "email": RoleAssignment.user_email_key,
     },
-    UserRole.user_id,
+    RoleAssignment.subject_id,
 )
 ROLES_OF_USER = roles_of_user_listing()
 MEMBERS = members_listing()
@@ -109,7 +108,7 @@ USERS = Listing(
             where=_holds_role,
             parse=parse_uuid,
             schema=UUID_SCHEMA,
-            index="user_roles_{sort}_idx",
+            index="role_assignments_members_{sort}_idx",
             description="Users who hold this role.",
             order=MEMBERSHIPS,
         ),

@@ -12,15 +12,21 @@ from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
 from app.core.passwords import refusal
 from app.core.rows import Normaliser
 from app.core.schemas import changes_of, single_spaced
+from app.domain.assignments.endings import end_assignments
+from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.repositories import IN_FORCE, LASTS, OF_WHOLE_TENANT, AssignmentRepository
 from app.domain.auth.models import Session
+from app.domain.auth.rights import Rights, rights_of_user
 from app.domain.roles.built_in import admin_role_id, public_role_id
 from app.domain.roles.models import Role
 from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
-from app.domain.users.models import User, UserRole
-from app.domain.users.repositories import UserRepository, UserRoleRepository
+from app.domain.users.models import User
+from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut, UserPatch
 from app.domain.work import UnitOfWork
+
+VIA = ("via_type", "via_id")
 
 
 def _addressed(email: str) -> dict[str, object]:
@@ -46,7 +52,7 @@ class UserService:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
         self._users = UserRepository(work.session, tenant_id=work.tenant_id)
-        self._held = UserRoleRepository(work.session, tenant_id=work.tenant_id)
+        self._held = AssignmentRepository(work.session, tenant_id=work.tenant_id)
 
     async def create(self, new: UserCreate, *, roles: Iterable[UUID] = (), is_registration: bool = False) -> UserOut:
         """A user who holds `public` and the given roles; by registration they act themselves.
@@ -97,6 +103,7 @@ class UserService:
         """The audit log keeps the name under which the user acted."""
         _, before = await self._changeable(user_id)
         await self._keep_an_admin(user_id)
+        await end_assignments(self._work, RoleAssignment.subject_id == user_id)
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
@@ -126,6 +133,7 @@ class UserService:
         before = await self._matching(user_id)
         if await self._holds(user_id, role_id):
             return before
+        await self._end(user_id, role_id)
         await self._hold(user_id, (role_id,))
         return await self._roles_changed(user, before, "user.assign_role", role_id)
 
@@ -143,7 +151,7 @@ class UserService:
         before = await self._matching(user_id)
         if role_id == admin_role_id(self._work.tenant_id):
             await self._keep_an_admin(user_id)
-        await self._held.delete((user_id, role_id))
+        await self._end(user_id, role_id)
         await self._roles_changed(user, before, "user.unassign_role", role_id)
 
     async def _roles_changed(self, user: User, before: UserOut, action: str, role_id: UUID) -> UserOut:
@@ -170,12 +178,10 @@ class UserService:
     async def _within_reach(self, user_id: UUID) -> User:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
         user = await self._users.get_one(id=user_id, with_for_update=True)
-        held = (
-            select(func.unnest(Role.permissions))
-            .join(UserRole, UserRole.role_id == Role.id)
-            .where(UserRole.user_id == user_id)
-        )
-        if not self._work.actor.holds_all(await self._work.session.scalars(held)):
+        actor = self._work.actor
+        if not Rights(actor.permissions, actor.extents).includes(
+            await rights_of_user(self._work.session, user_id, self._work.tenant_id)
+        ):
             raise Forbidden("This user may do more than you: you cannot change them.", code="exceeds_own_permissions")
         return user
 
@@ -200,11 +206,19 @@ class UserService:
         return await hash_new_password(self._work, password, own, path="password")
 
     async def _hold(self, user_id: UUID, role_ids: Iterable[UUID]) -> None:
-        by = {"tenant_id": self._work.tenant_id, "created_at": self._work.now, "created_by": self._work.actor_id}
-        await self._held.add_many([UserRole(user_id=user_id, role_id=role_id, **by) for role_id in role_ids])
+        via = {"via_type": "person", "via_id": self._work.actor_id} if self._work.actor_id else dict.fromkeys(VIA)
+        given = {"subject_type": "user", "subject_id": user_id, "scope_type": "tenant", "scope_id": None}
+        when: dict[str, Any] = {"starts_at": func.now(), "expires_at": None, "reason": None}
+        rows = [RoleAssignment(**self._work.stamp(), **given, **when, **via, role_id=role_id) for role_id in role_ids]
+        await self._held.add_many(rows)
 
     async def _holds(self, user_id: UUID, role_id: UUID) -> bool:
-        return await self._held.exists(user_id=user_id, role_id=role_id)
+        return await self._held.exists(OF_WHOLE_TENANT, IN_FORCE, subject_id=user_id, role_id=role_id)
+
+    async def _end(self, user_id: UUID, role_id: UUID) -> None:
+        """Also one that has not begun, or has expired and was never ended."""
+        is_of_role = RoleAssignment.role_id == role_id
+        await end_assignments(self._work, RoleAssignment.subject_id == user_id, is_of_role, OF_WHOLE_TENANT)
 
     async def _shown(self, user_id: UUID) -> UserOut:
         return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
@@ -218,8 +232,9 @@ class UserService:
         await self._work.session.execute(select(Role.id).where(Role.id == admin_id).with_for_update())
         admins = (
             select(User.id)
-            .join(UserRole, UserRole.user_id == User.id)
-            .where(UserRole.role_id == admin_id, User.is_active, User.password_hash.is_not(None))
+            .join(RoleAssignment, RoleAssignment.subject_id == User.id)
+            .where(RoleAssignment.role_id == admin_id, OF_WHOLE_TENANT, IN_FORCE, LASTS)
+            .where(User.is_active, User.password_hash.is_not(None))
         )
         found = set(await self._work.session.scalars(admins))
         if found == {leaving}:

@@ -82,9 +82,9 @@ TABLES = {
         via_id uuid,
         ended_at timestamptz,
         ended_by uuid,
-        user_email_key text,
-        user_created_at timestamptz,
-        user_updated_at timestamptz,
+        user_email_key text NOT NULL DEFAULT '',
+        user_created_at timestamptz NOT NULL DEFAULT '-infinity',
+        user_updated_at timestamptz NOT NULL DEFAULT '-infinity',
         {AUDITED}
     """,
     "rights_history": f"""
@@ -225,7 +225,7 @@ FROM_USER_ROLES = """
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute(
-            f"INSERT INTO schema_breaks (revision, reason) VALUES ('{revision}', '{BREAK}') ON CONFLICT DO NOTHING"
+            f"INSERT INTO schema_breaks (revision, reason) VALUES ('{revision}', '{BREAK}') ON CONFLICT DO NOTHING"  # noqa: S608
         )
     for table, columns in TABLES.items():
         op.execute(f"CREATE TABLE {table} ({columns})")

@@ -1,0 +1,34 @@
+"""Where a thing stands that a request is about: looked up for those alone whose rights do not reach everywhere."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, Uuid, bindparam, select
+
+from app.core.extent import Place
+from app.core.reads import Reads
+from app.core.security import ScopedKind
+from app.domain.domains.models import DataDomain
+from app.domain.sources.models import DataSource
+
+ID_IN_PATH: Mapping[ScopedKind, str] = {"data_source": "source_id", "data_domain": "domain_id"}
+"""How the paths of routes name what they are about."""
+
+
+def _one_of(model: Any, *columns: Any) -> Select[Any]:
+    return select(*columns).where(
+        model.id == bindparam("id", type_=Uuid()), model.tenant_id == bindparam("tenant_id", type_=Uuid())
+    )
+
+
+_SOURCE = _one_of(DataSource, DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id)
+_DOMAIN = _one_of(DataDomain, DataDomain.id)
+
+
+async def place_of(reads: Reads, kind: ScopedKind, row_id: UUID, tenant_id: UUID) -> Place | None:
+    """None for what is not there."""
+    rows = await reads.rows(_SOURCE if kind == "data_source" else _DOMAIN, {"id": row_id, "tenant_id": tenant_id})
+    if not rows:
+        return None
+    return Place(*rows[0]) if kind == "data_source" else Place(domain_id=row_id)
