@@ -98,8 +98,9 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     for role_id, (low, high) in memberships.items():
         yield f"""
             INSERT INTO role_assignments (id, subject_type, scope_type, subject_id, role_id, tenant_id, starts_at,
-                                          created_at, updated_at)
-            SELECT gen_random_uuid(), 'user', 'tenant', users.id, '{role_id}', '{TENANT}', {_AT}, {_AT}, {_AT}
+                                          created_at, updated_at, user_email_key, user_created_at, user_updated_at)
+            SELECT gen_random_uuid(), 'user', 'tenant', users.id, '{role_id}', '{TENANT}', {_AT}, {_AT}, {_AT},
+              users.email_key, users.created_at, users.updated_at
             FROM generate_series({low}, {high}) AS i JOIN users ON users.id = {_id("users")}
         """
     yield f"""

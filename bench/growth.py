@@ -189,7 +189,7 @@ async def _index_of(reader: Any, question: Question, user_id: UUID) -> str:
 
 
 def _query(question: Question) -> ListQuery:
-    return question.listing.parse(urlencode(dict(question.parameters)).encode())
+    return question.listing.parse(urlencode(dict(question.parameters)).encode()).within(None)
 
 
 def _bound(question: Question, user_id: UUID) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
-    AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
-    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, DataDomain, Group, GroupMember, RightsHistory, RoleAssignment,
+    AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Group, GroupMember,
+    IdempotencyKey, Job, OutboxEvent, RightsHistory, Role, RoleApprover, RoleAssignment, Session, SourceObject,
+    Tenant, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -110,7 +110,7 @@ def cases() -> Iterator[Any]:
 
 def parsed(listing: Listing, sort: str, filters: Mapping[str, str], after: Any = None) -> ListQuery:
     values = {name: listing.filters[name].parse(value) for name, value in filters.items()}
-    return ListQuery(sort=sort, filters=values, after=after)
+    return ListQuery(extent=None, sort=sort, filters=values, after=after)
 
 
 async def fault_of(filled: Filled, listing: Listing, query: ListQuery, bound: Mapping[str, Any]) -> str:
@@ -168,7 +168,7 @@ async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Ma
         return None
     row = rows[len(rows) * 9 // 10]
     after = (row[listing.sort_position(query.sort)], row[0])
-    return ListQuery(sort=query.sort, filters=query.filters, after=after)
+    return ListQuery(extent=None, sort=query.sort, filters=query.filters, after=after)
 
 
 # --- what the planner is told ---
@@ -228,7 +228,7 @@ async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
     """Walked for, walked for in vain and then gathered, and gathered at once; the second page as the first."""
     listing = SEARCHED[name]
     for sort in sorts_of(listing):
-        query = ListQuery(sort=sort, filters={"q": text}, limit=FEW)
+        query = ListQuery(extent=None, sort=sort, filters={"q": text}, limit=FEW)
         shown, wanted = await shown_of(filled, reads, listing, query)
         assert shown == wanted
         rows = await filled.rows(listing.statement(query), PLACES | listing.parameters(query))
@@ -240,7 +240,7 @@ async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
 
 async def test_a_walk_looks_at_no_more_rows_than_it_was_given(filled: Filled) -> None:
     """`parcels` stand together in the order of names, behind two thirds of the others."""
-    query = ListQuery(sort="-name", filters={"q": "parcels"}, limit=FEW)
+    query = ListQuery(extent=None, sort="-name", filters={"q": "parcels"}, limit=FEW)
     for given in (20, 100, 500):
         values = PLACES | ROLES.parameters(query) | {"walk_rows": given}
         plan = await plan_of(filled.connection, ROLES.walk_statement(query), values, by_value=True)
@@ -346,7 +346,7 @@ async def test_a_sort_that_no_index_serves_is_named(filled: Filled, index: str) 
         default_sort="first_name",
     )
     for sort in sorts_of(listing):
-        assert "users, sort" in await fault_of(filled, listing, ListQuery(sort=sort), PLACES)
+        assert "users, sort" in await fault_of(filled, listing, ListQuery(extent=None, sort=sort), PLACES)
 
 
 def test_a_filter_or_sort_without_an_index_is_no_definition() -> None:

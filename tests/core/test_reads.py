@@ -55,10 +55,10 @@ def queries_of(listing: Listing) -> Iterator[ListQuery]:
     """First and later pages of every sort in both directions, each filter alone and all of them at once."""
     filters = {name: filter_.parse(_sample(filter_.schema)) for name, filter_ in listing.filters.items()}
     for sort in (*listing.sorts, *(f"-{name}" for name in listing.sorts)):
-        yield ListQuery(sort=sort, limit=3)
+        yield ListQuery(extent=None, sort=sort, limit=3)
     for name, value in filters.items():
-        yield ListQuery(sort=listing.default_sort, filters={name: value})
-    yield ListQuery(sort=listing.default_sort, filters=filters)
+        yield ListQuery(extent=None, sort=listing.default_sort, filters={name: value})
+    yield ListQuery(extent=None, sort=listing.default_sort, filters=filters)
 
 
 def _sample(schema: Any) -> str:
@@ -248,7 +248,7 @@ async def test_another_tenant_sees_no_row(hub: Hub, bound: dict[str, Any], name:
             assert await same_rows(hub, SELECTS[name], foreign | {"id": row_id, "ids": [row_id]}) == []
         return
     listing = LISTINGS[name]
-    query = ListQuery(sort=listing.default_sort)
+    query = ListQuery(extent=None, sort=listing.default_sort)
     assert await same_rows(hub, listing.statement(query), foreign | listing.parameters(query)) == []
     assert await same_rows(hub, listing.count_statement(query), foreign | listing.parameters(query)) == [[0]]
 

@@ -1,6 +1,7 @@
 """Principals in memory: what a change costs does not hang on how many sessions there are, and a refresh changes none."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -39,7 +40,7 @@ def kept(principals: Principals, *, user_id: UUID | None = None, roles: tuple[UU
         permissions=frozenset(),
     )
     me: Any = None  # what it shows is not looked at here
-    principals._keep(Signed(principal, me, time.time() + 900, {}))
+    principals._keep(Signed(principal, me, time.time() + 900, math.inf, (session_id, user_id, TENANT, *roles), {}))
     return Claims(user_id, session_id, TENANT, "jti", 0, 0, "api")
 
 
