@@ -84,6 +84,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "tenant_id": DEFAULT_TENANT_ID,
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
+        "domain_ids": [uuid4()],
+        "owner_role_ids": [ADMIN_ROLE],
         "data_source_id": source_id,
         "session_id": UUID(session),
         "current_session_id": UUID(session),
@@ -91,6 +93,9 @@ async def bound(hub: Hub) -> dict[str, Any]:
 
 
 INSERTS = [
+    """INSERT INTO data_domains (id, tenant_id, name, name_key, lineage, owner_role_id, created_at, updated_at)
+       SELECT $1, $2, 'Sales', 'sales', ARRAY[$1::uuid], '00000000-0000-7000-8000-000000000101', now(), now()
+       WHERE $3::uuid IS NOT NULL""",
     """INSERT INTO data_source_tests VALUES
        ($1, $2, $3, 'passed', '[{"name": "resolve", "duration_ms": 1.5}]', '{"version": "ü"}', 2.25, now())""",
     """INSERT INTO source_objects VALUES
@@ -259,7 +264,7 @@ def test_every_sort_of_a_list_ends_in_the_id(name: str) -> None:
     for query in queries_of(LISTINGS[name]):
         sql = compiled(LISTINGS[name].statement(query))[0]
         assert re.search(
-            r"ORDER BY .*, \w+\.(id|user_id|data_source_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql
+            r"ORDER BY .*, \w+\.(id|subject_id|data_source_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql
         ), sql
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, literal_column, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -88,9 +88,10 @@ def held_by(subject: str) -> ColumnElement[Any]:
                FROM held WHERE starts_at <= now() GROUP BY role_id)
              SELECT json_build_object(
                'roles', (SELECT coalesce(json_agg(json_build_object('id', role.id, 'permissions', role.permissions,
-                   'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)), '[]')
+                   'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)
+                   ORDER BY role.id), '[]')
                  FROM by_role JOIN roles AS role ON role.id = role_id AND role.tenant_id = {subject}.tenant_id),
-               'groups', (SELECT coalesce(json_agg(id), '[]') FROM subject WHERE id <> {subject}.id),
+               'groups', (SELECT coalesce(json_agg(id ORDER BY id), '[]') FROM subject WHERE id <> {subject}.id),
                'changes_in_s', (SELECT extract(epoch FROM min(moment) - now())
                  FROM held, LATERAL (VALUES (starts_at), (expires_at)) AS change (moment) WHERE moment > now())))""",  # noqa: S608 - names of ours
         JSON,
@@ -103,19 +104,15 @@ def read_held(found: Any) -> Held:
 
 _HELD = held_by("users")
 _UUIDS = ARRAY(Uuid)
+_OWNED = select(DataDomain.id).where(
+    DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
+    DataDomain.owner_role_id == any_(bindparam("owner_role_ids", type_=_UUIDS)),
+)
 DOMAINS: Select[Any] = select(DataDomain.id, DataDomain.lineage, DataDomain.owner_role_id).where(
     DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
     or_(
         DataDomain.lineage.overlap(bindparam("domain_ids", type_=_UUIDS)),
-        DataDomain.lineage.overlap(
-            select(DataDomain.id)
-            .where(
-                DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
-                DataDomain.owner_role_id == any_(bindparam("owner_role_ids", type_=_UUIDS)),
-            )
-            .correlate(None)
-            .scalar_subquery()
-        ),
+        DataDomain.lineage.overlap(func.array(_OWNED.correlate(None).scalar_subquery(), type_=_UUIDS)),
     ),
 )
 """The domains to which roles were given or which they own, and all below them."""

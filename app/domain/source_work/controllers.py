@@ -51,7 +51,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/test",
-        opt=requires("data-sources:test", on="data_source") | TESTING_UNSAVED,
+        opt=requires("data-sources:test") | TESTING_UNSAVED,
         status_code=200,
         summary="Test a connection without saving",
     )

@@ -79,7 +79,7 @@ class DataSourceController(Controller):
         )
         return entity(request.exchange, source)
 
-    @post("/", opt=requires("data-sources:write", on="data_source") | REGISTERING, summary="Register a data source")
+    @post("/", opt=requires("data-sources:write") | REGISTERING, summary="Register a data source")
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
@@ -93,7 +93,7 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write", on="data_source")
+        opt=requires("data-sources:write")
         | outcomes(*OF_NEW, "secret_reentry_required", by_status={200: BulkOut})
         | {"body_as": DataSourceBulk},
         summary="Register many data sources",
