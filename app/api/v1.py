@@ -10,6 +10,7 @@ from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.users.controllers import UserController
@@ -21,6 +22,7 @@ API = Router(
         UserController,
         RoleController,
         list_permissions,
+        ServiceAccountController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,

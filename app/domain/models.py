@@ -7,6 +7,7 @@ from app.domain.events.models import OutboxEvent
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
+from app.domain.service_accounts.models import ServiceAccount
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
 from app.domain.tenants.models import Tenant
@@ -15,7 +16,7 @@ from app.domain.users.models import User, UserRole
 
 TABLES = (
     AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
-    RoleApprover, Session, SourceObject, Tenant, UpkeepState, User, UserRole,
+    RoleApprover, ServiceAccount, Session, SourceObject, Tenant, UpkeepState, User, UserRole,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]
