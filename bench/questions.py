@@ -55,6 +55,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "service accounts.name": ["parcels of 6512bd43d9ca", "no such name"],
         "service accounts.is_active": ["true", "false"],
         "service accounts.q": ["looks", "parcels", "p", "zz", "no such text", "_", "~"],
+        "tenants.is_active": ["true", "false"],
         "data sources.name": ["crowded", "no such name"],
         "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
         "data sources.category": ["database", "cache", "file"],

@@ -13,6 +13,7 @@ from app.domain.roles.controllers import RoleController, list_permissions
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
+from app.domain.tenants.controllers import TenantController, TenantSettingsController
 from app.domain.users.controllers import UserController
 
 API = Router(
@@ -23,6 +24,8 @@ API = Router(
         RoleController,
         list_permissions,
         ServiceAccountController,
+        TenantController,
+        TenantSettingsController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,

@@ -10,13 +10,13 @@ from app.domain.roles.models import Role, RoleApprover
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
-from app.domain.tenants.models import Tenant
+from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User, UserRole
 
 TABLES = (
     AuditEvent, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, IdempotencyKey, Job, OutboxEvent, Role,
-    RoleApprover, ServiceAccount, Session, SourceObject, Tenant, UpkeepState, User, UserRole,
+    RoleApprover, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User, UserRole,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

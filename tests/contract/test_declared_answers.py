@@ -38,6 +38,13 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/users": {"email": "another.walker@example.org"},
     "PATCH /api/v1/users/{user_id}": {"first_name": "Ada"},
     "POST /api/v1/roles": {"name": "Of the walk"},
+    "POST /api/v1/tenants": {
+        "slug": "walked",
+        "name": "Of the walk",
+        "admin": {"email": "walker@example.org", "password": PASSWORD},
+    },
+    "PATCH /api/v1/tenants/{tenant_id}": {"name": "Another."},
+    "PATCH /api/v1/tenant-settings": {"max_key_days": 30},
     "PATCH /api/v1/roles/{role_id}": {"description": "Another."},
     "PUT /api/v1/roles/{role_id}/approver-roles": {"items": []},
     "POST /api/v1/service-accounts": {"name": "Of the walk"},
@@ -74,6 +81,10 @@ class World:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
         if "account_id" in route.path_parameters:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
+        if "tenant_id" in route.path_parameters:
+            admin = {"email": "walker@example.org", "password": PASSWORD}
+            new = {"slug": new_name(), "name": "Of the walk", "admin": admin}
+            made["tenant_id"] = (await self.send("POST", f"{V1}/tenants", new))["id"]
         if route.method in ("PATCH", "DELETE") and "source_id" in route.path_parameters:
             made["source_id"] = (await registered(self.hub))["id"]
         if route.path.endswith("/cancel"):
