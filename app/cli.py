@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.core.invocation import HUB
+from app.core.tenancy import DEFAULT_SLUG
 from app.settings import Settings, SettingsError, base_path_of, load, load_url
 
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.set_defaults(run=_migrate)
 
     admin = commands.add_parser("create-admin", help="make the first or another admin")
+    _add_tenant(admin)
     admin.add_argument("--email", required=True)
     admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     admin.set_defaults(run=_create_admin)
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     reset = commands.add_parser(
         "reset-password", help="give somebody a new password, lift a lock, and sign them out everywhere"
     )
+    _add_tenant(reset)
     reset.add_argument("--email", required=True)
     reset.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     reset.set_defaults(run=_reset_password)
@@ -85,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys.set_defaults(run=_keys)
     return parser
+
+
+def _add_tenant(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tenant", default=DEFAULT_SLUG, metavar="SLUG", help="the organisation that is meant (default: %(default)s)"
+    )
 
 
 class _Version(argparse.Action):
@@ -133,13 +142,13 @@ def _migrate(asked: argparse.Namespace) -> int:
 def _create_admin(asked: argparse.Namespace) -> int:
     from app.commands.admin import create_admin
 
-    return create_admin(_settings(), asked.email, from_stdin=asked.password_stdin)
+    return create_admin(_settings(), asked.email, tenant=asked.tenant, from_stdin=asked.password_stdin)
 
 
 def _reset_password(asked: argparse.Namespace) -> int:
     from app.commands.admin import reset_password
 
-    return reset_password(_settings(), asked.email, from_stdin=asked.password_stdin)
+    return reset_password(_settings(), asked.email, tenant=asked.tenant, from_stdin=asked.password_stdin)
 
 
 def _check(asked: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Folder of the files that a data source's secret may refer to; unset: none."""
     trusted_proxies: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    tenant_hosts: tuple[str, ...] = ()
+    """`acme.example.org=acme`: whoever signs in or registers by that host name means that tenant."""
     cors_origins: tuple[str, ...] = ()
     rate_limit: str = "600/minute"
     login_rate_limit: str = "20/minute"
@@ -109,12 +112,22 @@ class Settings(Struct, frozen=True, kw_only=True):
         return base_path_of(self.url)
 
     @property
+    def slug_by_host(self) -> Mapping[str, str]:
+        return _slug_by_host(self.tenant_hosts)
+
+    @property
     def is_embedded(self) -> bool:
         return self.database_url is None
 
     @property
     def is_development(self) -> bool:
         return self.env == "development"
+
+
+@cache
+def _slug_by_host(entries: tuple[str, ...]) -> Mapping[str, str]:
+    pairs = (entry.split("=") for entry in entries)
+    return {host.lower(): slug for host, slug in pairs}
 
 
 def base_path_of(url: str) -> str:
@@ -305,6 +318,15 @@ def _host_names(values: tuple[str, ...]) -> None:
             raise ValueError(f"`{value}` is not a host name such as hub.example.org, without scheme and port")
 
 
+def _tenant_hosts(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*=[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+            raise ValueError(f"`{value}` is not a host name and a tenant's slug such as acme.example.org=acme")
+    hosts = [value.partition("=")[0].lower() for value in values]
+    if len(hosts) != len(set(hosts)):
+        raise ValueError("a host names one tenant")
+
+
 def _origins(values: tuple[str, ...]) -> None:
     for value in values:
         if not re.fullmatch(r"https?://[^/*\s]+", value):
@@ -344,6 +366,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "secret_env_prefixes": _prefixes,
     "trusted_proxies": _networks,
     "allowed_hosts": _host_names,
+    "tenant_hosts": _tenant_hosts,
     "cors_origins": _origins,
     "rate_limit": _rate,
     "login_rate_limit": _rate,

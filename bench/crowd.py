@@ -15,7 +15,7 @@ TENANT = UUID("00000000-0000-7000-8000-000000000001")
 PUBLIC_ROLE = UUID("00000000-0000-7000-8000-000000000102")
 FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
-_TABLES = ("users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions")
+_TABLES = ("users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants")
 
 
 def row_id(table: str, number: int) -> UUID:
@@ -89,6 +89,16 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         SELECT {_id("roles")}, '{TENANT}', name, name, 'People who look at ' || {_WORDS}, '{{roles:read}}', {owner},
           false, {_AT}, {_CHANGED}
         FROM (SELECT i, {_WORDS} || ' ' || substr(md5('r' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO service_accounts (id, tenant_id, name, name_key, description, is_active, created_at, updated_at)
+        SELECT {_id("accounts")}, '{TENANT}', name, name, 'Looks at ' || {_WORDS}, i > {FEW}, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || ' of ' || substr(md5('a' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at)
+        SELECT {_id("tenants")}, slug, slug, i > {FEW}, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || '-' || substr(md5('t' || i), 1, 12) AS slug FROM {numbers}) AS numbered
     """
     memberships = {
         PUBLIC_ROLE: (first, last),

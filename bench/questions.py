@@ -52,6 +52,10 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "roles.is_system": ["true", "false"],
         "roles.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
         "roles.q": ["people", "parcels", "p", "zz", "no such text", "_", "~"],
+        "service accounts.name": ["parcels of 6512bd43d9ca", "no such name"],
+        "service accounts.is_active": ["true", "false"],
+        "service accounts.q": ["looks", "parcels", "p", "zz", "no such text", "_", "~"],
+        "tenants.is_active": ["true", "false"],
         "data sources.name": ["crowded", "no such name"],
         "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
         "data sources.category": ["database", "cache", "file"],
@@ -87,6 +91,7 @@ def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
             {"q": "barbara", "role_id": str(SMALL_ROLE)},
         ],
         "roles": [{"is_system": "false", "q": "no such text"}],
+        "service accounts": [{"is_active": "true", "q": "no such text"}],
         "data sources": [
             {"type": "redis", "status": "failed"},
             {"type": "kafka", "is_paused": "true"},

@@ -3,9 +3,10 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import hypothesis
@@ -76,8 +77,9 @@ class Hub:
         hooks = {"response": [hold_against_the_document]}
         return httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers, event_hooks=hooks)
 
-    async def sign_in(self, email: str, password: str = PASSWORD) -> httpx.AsyncClient:
-        answer = await self.client().post("/api/v1/auth/login", json={"email": email, "password": password})
+    async def sign_in(self, email: str, password: str = PASSWORD, **given: str) -> httpx.AsyncClient:
+        body = {"email": email, "password": password, **given}
+        answer = await self.client().post("/api/v1/auth/login", json=body)
         assert answer.status_code == 200, answer.text
         return self.client(answer.json()["access_token"])
 
@@ -92,6 +94,14 @@ class Hub:
         made = await self.admin.post("/api/v1/roles", json=body_of(RoleFactory.build(), **given))
         assert made.status_code == 201, made.text
         return dict(made.json())
+
+    async def new_tenant(self, slug: str | None = None) -> "Hub":
+        """The hub as the first admin of a new tenant has it; only operators may make one."""
+        slug = slug or f"t{uuid4().hex}"
+        admin = {"email": f"admin@{slug}.example.org", "password": PASSWORD}
+        made = await self.admin.post("/api/v1/tenants", json={"slug": slug, "name": slug, "admin": admin})
+        assert made.status_code == 201, made.text
+        return replace(self, admin=await self.sign_in(admin["email"], tenant=slug))
 
     async def user_with(self, *permissions: str) -> httpx.AsyncClient:
         """The client of a new user who holds exactly these permissions."""
@@ -130,6 +140,12 @@ def parts_of_hub(settings: Settings, url: str) -> Parts:
 async def hub(cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
     async with running_hub(cluster, migrated, tmp_path_factory.mktemp("hub")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+async def two_tenants(hub: Hub) -> tuple[Hub, Hub]:
+    """The default tenant and another one of the same hub, each by its admin."""
+    return hub, await hub.new_tenant()
 
 
 @pytest.hookimpl(tryfirst=True)

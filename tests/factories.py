@@ -11,6 +11,7 @@ from polyfactory.factories.msgspec_factory import MsgspecFactory
 
 from app.core.security import Principal
 from app.domain.roles.schemas import RoleCreate
+from app.domain.service_accounts.schemas import ServiceAccountCreate
 from app.domain.users.schemas import UserCreate
 
 
@@ -48,6 +49,19 @@ class RoleFactory(MsgspecFactory[RoleCreate]):
     @classmethod
     def name(cls) -> str:
         return f"{cls.__faker__.job()} {uuid4().hex}"[:100]
+
+    @classmethod
+    def description(cls) -> str:
+        return cls.__faker__.sentence()
+
+
+class ServiceAccountFactory(MsgspecFactory[ServiceAccountCreate]):
+    __random_seed__ = 1
+    is_active = True
+
+    @classmethod
+    def name(cls) -> str:
+        return f"{cls.__faker__.word()} {uuid4().hex}"
 
     @classmethod
     def description(cls) -> str:

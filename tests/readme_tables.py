@@ -33,6 +33,7 @@ MEANINGS = {
     "secret_files_root": "folder of files that secrets may refer to (`file:shop/password`); unset: none",
     "trusted_proxies": "CIDR ranges whose `X-Forwarded-For` is believed",
     "allowed_hosts": "host names that the hub answers to, `*.example.org` for subdomains; empty: any",
+    "tenant_hosts": "host names that name a tenant at sign-in, `acme.example.org=acme`; empty: the body or the address does",
     "cors_origins": "origins of web pages that may call the API; empty: none",
     "rate_limit": "requests of a principal",
     "login_rate_limit": "logins from an address",

@@ -13,6 +13,7 @@ SOURCE = "01934f70-12ab-7c3d-9e4f-0a1b2c3d4e04"
 OBJECT = "01934f70-9f00-7d11-b222-334455667705"
 JOB = "01934f71-0c0d-7e0f-8a1b-2c3d4e5f6a06"
 SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
+ACCOUNT = "01934f73-1a1b-7c1d-8e1f-2a2b2c2d2e08"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
 
@@ -113,6 +114,8 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
     "RoleOut": {"id": ROLE, "is_system": False},
+    "ServiceAccountOut": {"id": ACCOUNT, "name": "nightly report", "description": "Reads orders at four each morning."},
+    "ServiceAccountCreate": {"name": "nightly report", "description": "Reads orders at four each morning."},
     "ApproverRoles": {"items": [OWNER_ROLE]},
     "PermissionOut": {
         "name": "data-sources:read",
@@ -207,6 +210,7 @@ BY_FORMAT: Mapping[str, object] = {"uuid": USER, "date-time": TIME, "email": "ad
 PATH_PARAMETERS: Mapping[str, object] = {
     "user_id": USER,
     "role_id": ROLE,
+    "account_id": ACCOUNT,
     "source_id": SOURCE,
     "object_id": OBJECT,
     "job_id": JOB,

@@ -10,8 +10,10 @@ from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
+from app.domain.tenants.controllers import TenantController, TenantSettingsController
 from app.domain.users.controllers import UserController
 
 API = Router(
@@ -21,6 +23,9 @@ API = Router(
         UserController,
         RoleController,
         list_permissions,
+        ServiceAccountController,
+        TenantController,
+        TenantSettingsController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,

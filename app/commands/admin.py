@@ -5,9 +5,11 @@ import getpass
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 from app.commands.database import CommandFailed, bring_up_to_date, database
 from app.commands.keys import refuse_replaced_keys
+from app.core.tenancy import DEFAULT_SLUG
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,29 +19,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def create_admin(settings: Settings, email: str, *, from_stdin: bool) -> int:
+def create_admin(settings: Settings, email: str, *, tenant: str, from_stdin: bool) -> int:
     from app.domain.users import admins
 
-    def refuse_unfit(parts: "Parts") -> Awaitable[object]:
-        return admins.refuse_unfit_address(parts, email)
+    async def refuse_unfit(parts: "Parts") -> None:
+        await admins.refuse_unfit_address(parts, email, tenant_id=await _id_of(parts, tenant))
 
-    def make(parts: "Parts", password: str) -> Awaitable[object]:
-        return admins.create_admin(parts, admins.NewAdmin(email, password))
+    async def make(parts: "Parts", password: str) -> object:
+        admin = admins.NewAdmin(email, password)
+        return await admins.create_admin(parts, admin, tenant_id=await _id_of(parts, tenant))
 
-    return _with_password(settings, refuse_unfit, make, from_stdin=from_stdin, done=f"{email} is an admin now.")
+    done = f"{email} is an admin{_where(tenant)} now."
+    return _with_password(settings, refuse_unfit, make, from_stdin=from_stdin, done=done)
 
 
-def reset_password(settings: Settings, email: str, *, from_stdin: bool) -> int:
+def reset_password(settings: Settings, email: str, *, tenant: str, from_stdin: bool) -> int:
     from app.domain.users import admins
 
-    def refuse_unknown(parts: "Parts") -> Awaitable[object]:
-        return admins.id_by_address(parts, email)
+    async def refuse_unknown(parts: "Parts") -> object:
+        return await admins.id_by_address(parts, email, tenant_id=await _id_of(parts, tenant))
 
-    def reset(parts: "Parts", password: str) -> Awaitable[object]:
-        return admins.reset_password(parts, email, password)
+    async def reset(parts: "Parts", password: str) -> object:
+        return await admins.reset_password(parts, email, password, tenant_id=await _id_of(parts, tenant))
 
-    done = f"{email} has a new password. The account is not locked, and whoever was signed in as them is signed out."
+    signed_out = "The account is not locked, and whoever was signed in as them is signed out."
+    done = f"{email}{_where(tenant)} has a new password. {signed_out}"
     return _with_password(settings, refuse_unknown, reset, from_stdin=from_stdin, done=done)
+
+
+async def _id_of(parts: "Parts", tenant: str) -> UUID:
+    from app.domain.tenants.repositories import id_of_slug
+
+    async with parts.sessions() as session:
+        return await id_of_slug(session, tenant)
+
+
+def _where(tenant: str) -> str:
+    return "" if tenant == DEFAULT_SLUG else f" of {tenant}"
 
 
 def _with_password(

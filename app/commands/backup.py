@@ -209,7 +209,7 @@ def _audit_row(file: Path, revision: str, *, replace: bool) -> str:
     """The statement that adds it to those that the backup brings, in columns that each schema has."""
     from uuid_utils.compat import uuid7
 
-    from app.domain.tenants.models import DEFAULT_TENANT_ID
+    from app.core.tenancy import DEFAULT_TENANT_ID
 
     after = json.dumps({"file": file.name, "schema": revision, "replaced": replace}).replace("'", "''")
     return (

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -160,7 +161,17 @@ class Repository(SQLAlchemyAsyncRepository[M]):
     @classmethod
     def shown(cls, row: M, struct: type[S]) -> S:
         """A row of this transaction as the Struct that `selection` would read: nothing is asked of the database."""
-        return struct(*(getattr(row, cls._attribute_of(name)) for name in struct.__struct_fields__))
+        return struct(*(getattr(row, name) for name in cls._attributes_of(struct)))
+
+    @classmethod
+    def shown_as_inserted(cls, columns: Mapping[str, Any], struct: type[S]) -> S:
+        """As `shown`, of a row that was inserted with these columns, without its model."""
+        return struct(*(columns[name] for name in cls._attributes_of(struct)))
+
+    @classmethod
+    @cache
+    def _attributes_of(cls, struct: type[msgspec.Struct]) -> tuple[str, ...]:
+        return tuple(map(cls._attribute_of, struct.__struct_fields__))
 
     @classmethod
     def _attribute_of(cls, field: str) -> str:

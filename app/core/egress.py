@@ -274,6 +274,7 @@ def _name_or_none(text: str) -> str | None:
 # Hosts --------------------------------------------------------------------------------------------------------------
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_HEXADECIMAL: Final = re.compile(r"0[xX][0-9a-fA-F]*")
 _DOTS: Final = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": ".", "\ufe52": ".", "\u2024": "."})
 
 
@@ -284,7 +285,7 @@ def canonical_host(host: str) -> str | Address:
     Unicode digits and dots), so that no spelling means one thing here and another where it is dialled. Raises
     `EgressRefused`.
     """
-    text = unicodedata.normalize("NFKC", host.translate(_DOTS)).translate(_DOTS)
+    text = host if host.isascii() else unicodedata.normalize("NFKC", host.translate(_DOTS)).translate(_DOTS)
     if text.startswith("[") and text.endswith("]"):
         return _ipv6(text[1:-1], host)
     if ":" in text:
@@ -307,7 +308,7 @@ def _ipv6(text: str, host: str) -> Address:
 def _ends_in_a_number(text: str) -> bool:
     """Whether any resolver would take it for an IPv4 address (WHATWG URL, "ends in a number")."""
     last = text.rpartition(".")[2]
-    return last.isdigit() or re.fullmatch(r"0[xX][0-9a-fA-F]*", last) is not None
+    return last.isdigit() or _HEXADECIMAL.fullmatch(last) is not None
 
 
 def _ipv4(text: str, host: str) -> IPv4Address:

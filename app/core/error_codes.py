@@ -68,12 +68,14 @@ SourceCode = Literal[
     "source_out_of_memory",
 ]
 """A data source could not be read: `source_` and the code of the connector's own list of failures."""
-TakenCode = Literal["email_taken", "name_taken"]
+TakenCode = Literal["email_taken", "name_taken", "slug_taken"]
 """Of a 409 and of the field that is at fault, alike: where a value has to be nobody else's."""
 ConflictCode = Literal[
     "conflict",
     "already_exists",
     "concurrent_change",
+    "default_tenant",
+    "folder_taken",
     "job_ended",
     "last_admin",
     "secret_reentry_required",
@@ -209,6 +211,8 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "conflict": "The change does not fit the present state.",
     "already_exists": "This already exists.",
     "concurrent_change": "Somebody changed the same thing at this moment. Try again.",
+    "default_tenant": "The tenant `default` is the operators' own: it is neither suspended nor deleted.",
+    "folder_taken": "HUB_FILES_ROOT holds something of this name already, which the tenant `default` may use.",
     "job_ended": "The job has ended already.",
     "last_admin": "This is the last active admin. Make somebody else admin first.",
     "secret_reentry_required": "Where the stored secrets would be sent has changed. Give them again with the change.",
@@ -220,6 +224,7 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "unsupported": "Data sources of this type cannot do that.",
     "email_taken": "Somebody already uses this email address.",
     "name_taken": "This name is taken.",
+    "slug_taken": "A tenant has, or had, this slug.",
     "source_name_not_resolved": "The host of the data source is not known to DNS.",
     "source_egress_refused": "The hub may not reach the data source.",
     "source_own_database": "The source is the hub's own database.",

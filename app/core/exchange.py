@@ -93,6 +93,13 @@ class Exchange:
         return None if value is None else value.decode("latin-1")
 
     @property
+    def host_name(self) -> str:
+        """What the client calls this server: in small letters, without port and trailing dot."""
+        host = (self.header(b"host") or "").lower()
+        before, _, port = host.rpartition(":")
+        return (before if port.isascii() and port.isdigit() else host).removesuffix(".")
+
+    @property
     def wants_msgpack(self) -> bool:
         """Whether the client asked for MessagePack by name; JSON is the answer to everything else.
 

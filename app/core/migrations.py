@@ -16,6 +16,8 @@ from uuid import UUID
 
 import asyncpg
 
+from app.core.tenancy import DEFAULT_SLUG, DEFAULT_TENANT_ID
+
 OWNER_ROLE = "hub_owner"
 APP_ROLE = "hub_app"
 LOCK = 0x68756201
@@ -53,6 +55,33 @@ def permissions() -> dict[str, str]:
     """Every permission with its sentence."""
     found: dict[str, str] = json.loads((db_folder() / "seeds" / "permissions.json").read_text(encoding="utf-8"))
     return found
+
+
+def operator_permissions() -> frozenset[str]:
+    """Those that exist in the default tenant alone, whose members operate the hub."""
+    return frozenset(json.loads((db_folder() / "seeds" / "operator_permissions.json").read_text(encoding="utf-8")))
+
+
+class BuiltInRole(NamedTuple):
+    id: UUID
+    name: str
+    description: str
+    permissions: list[str]
+
+
+def built_in_roles(tenant_id: UUID) -> list[BuiltInRole]:
+    """The roles that each tenant is born with. Their ids follow from the tenant's (`roles.built_in`)."""
+    every = permissions().keys() - (() if tenant_id == DEFAULT_TENANT_ID else operator_permissions())
+    roles = json.loads((db_folder() / "seeds" / "roles.json").read_text(encoding="utf-8"))
+    return [
+        BuiltInRole(
+            UUID(int=UUID(role["id"]).int ^ DEFAULT_TENANT_ID.int ^ tenant_id.int),
+            role["name"],
+            role["description"],
+            sorted(every if role["permissions"] == "all" else role["permissions"]),
+        )
+        for role in roles
+    ]
 
 
 async def current(url: str) -> str | None:
@@ -252,22 +281,28 @@ async def _seed(connection: asyncpg.Connection) -> None:
     now = datetime.now(UTC)
     await connection.execute(
         """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at)
-           VALUES ($1, 'default', 'Default', true, $2, $2) ON CONFLICT DO NOTHING""",
-        UUID("00000000-0000-7000-8000-000000000001"),
+           VALUES ($1, $2, 'Default', true, $3, $3) ON CONFLICT DO NOTHING""",
+        DEFAULT_TENANT_ID,
+        DEFAULT_SLUG,
         now,
     )
-    for role in json.loads((db_folder() / "seeds" / "roles.json").read_text(encoding="utf-8")):
-        granted = sorted(permissions()) if role["permissions"] == "all" else role["permissions"]
-        await connection.execute(
-            """INSERT INTO roles
-                 (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
-               VALUES ($1, '00000000-0000-7000-8000-000000000001', $2, $2, $3, $4, true, $5, $5)
-               ON CONFLICT (id) DO UPDATE SET permissions = EXCLUDED.permissions, description = EXCLUDED.description,
-                 version = roles.version + 1, updated_at = EXCLUDED.updated_at
-               WHERE roles.permissions <> EXCLUDED.permissions OR roles.description <> EXCLUDED.description""",
-            UUID(role["id"]),
-            role["name"],
-            role["description"],
-            granted,
-            now,
-        )
+    await connection.execute(
+        """INSERT INTO tenant_settings (id, tenant_id, max_key_days, is_admin_requestable, created_at, updated_at)
+           VALUES ($1, $1, 366, false, $2, $2) ON CONFLICT DO NOTHING""",
+        DEFAULT_TENANT_ID,
+        now,
+    )
+    tenants = await connection.fetch("SELECT id FROM tenants WHERE deleted_at IS NULL")
+    await connection.executemany(
+        """INSERT INTO roles
+             (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
+           VALUES ($1, $2, $3, $3, $4, $5, true, $6, $6)
+           ON CONFLICT (id) DO UPDATE SET permissions = EXCLUDED.permissions, description = EXCLUDED.description,
+             version = roles.version + 1, updated_at = EXCLUDED.updated_at
+           WHERE roles.permissions <> EXCLUDED.permissions OR roles.description <> EXCLUDED.description""",
+        [
+            (role.id, tenant["id"], role.name, role.description, role.permissions, now)
+            for tenant in tenants
+            for role in built_in_roles(tenant["id"])
+        ],
+    )

@@ -74,7 +74,10 @@ class Normaliser:
         columns: Columns = {}
         for name, value in said.items():
             kept = self._defaults.get(name) if value is None else value
-            columns |= self._rules[name](kept) if name in self._rules else {name: kept}
+            if name in self._rules:
+                columns |= self._rules[name](kept)
+            else:
+                columns[name] = kept
         return columns
 
 
@@ -163,9 +166,17 @@ def insertion(model: type[DeclarativeBase], parameter: str) -> str:
     return f"INSERT INTO {table} ({names}) {rows}"
 
 
+_CONTAINERS = (dict, list)
+
+
 def as_jsonb(value: Any) -> Any:
-    """What `jsonb` gives back: members in order of the length of their names, then of their bytes."""
+    """What `jsonb` gives back: members in order of the length of their names, then of their bytes, which is the order
+    of their characters."""
     if isinstance(value, dict):
-        names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
-        return {name: as_jsonb(value[name]) for name in names}
+        names = sorted(sorted(value), key=len if "".join(value).isascii() else _bytes_of)
+        return {name: as_jsonb(item) if isinstance(item := value[name], _CONTAINERS) else item for name in names}
     return [as_jsonb(item) for item in value] if isinstance(value, list) else value
+
+
+def _bytes_of(name: str) -> int:
+    return len(name.encode())

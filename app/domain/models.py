@@ -11,16 +11,17 @@ from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.roles.models import Role, RoleApprover
+from app.domain.service_accounts.models import ServiceAccount
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
-from app.domain.tenants.models import Tenant
+from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
     AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Group, GroupMember,
-    IdempotencyKey, Job, OutboxEvent, RightsHistory, Role, RoleApprover, RoleAssignment, Session, SourceObject,
-    Tenant, UpkeepState, User,
+    IdempotencyKey, Job, OutboxEvent, RightsHistory, Role, RoleApprover, RoleAssignment, ServiceAccount, Session,
+    SourceObject, Tenant, TenantSettings, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

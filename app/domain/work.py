@@ -5,6 +5,7 @@ It is the only generator dependency of the application. A failed COMMIT is the r
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.rows import complete
 from app.core.security import Principal
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.audit.schemas import Outcome
 from app.domain.audit.services import audit_row
 from app.domain.auth.principals import CHANNEL
@@ -27,7 +29,6 @@ from app.domain.events.services import event_row
 from app.domain.parts import Parts
 from app.domain.records import NewRow, Records
 from app.domain.requests import HubRequest
-from app.domain.tenants.models import DEFAULT_TENANT_ID
 
 
 class UnitOfWork:
@@ -57,6 +58,14 @@ class UnitOfWork:
         if self._session is None:
             self._session = self.parts.sessions()
         return self._session
+
+    def as_system_of(self, tenant_id: UUID) -> "UnitOfWork":
+        """This transaction in the name of another tenant, and on its record: none of its members acts, and who does is
+        not theirs to know."""
+        other = copy(self)
+        other._session = self.session
+        other.tenant_id, other.principal, other.exchange = tenant_id, None, None
+        return other
 
     @property
     def actor(self) -> Principal:

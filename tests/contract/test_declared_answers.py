@@ -38,8 +38,17 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/users": {"email": "another.walker@example.org"},
     "PATCH /api/v1/users/{user_id}": {"first_name": "Ada"},
     "POST /api/v1/roles": {"name": "Of the walk"},
+    "POST /api/v1/tenants": {
+        "slug": "walked",
+        "name": "Of the walk",
+        "admin": {"email": "walker@example.org", "password": PASSWORD},
+    },
+    "PATCH /api/v1/tenants/{tenant_id}": {"name": "Another."},
+    "PATCH /api/v1/tenant-settings": {"max_key_days": 30},
     "PATCH /api/v1/roles/{role_id}": {"description": "Another."},
     "PUT /api/v1/roles/{role_id}/approver-roles": {"items": []},
+    "POST /api/v1/service-accounts": {"name": "Of the walk"},
+    "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
@@ -70,6 +79,12 @@ class World:
             made["user_id"] = (await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"}))["id"]
         if "role_id" in route.path_parameters:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
+        if "account_id" in route.path_parameters:
+            made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
+        if "tenant_id" in route.path_parameters:
+            admin = {"email": "walker@example.org", "password": PASSWORD}
+            new = {"slug": new_name(), "name": "Of the walk", "admin": admin}
+            made["tenant_id"] = (await self.send("POST", f"{V1}/tenants", new))["id"]
         if route.method in ("PATCH", "DELETE") and "source_id" in route.path_parameters:
             made["source_id"] = (await registered(self.hub))["id"]
         if route.path.endswith("/cancel"):

@@ -102,6 +102,8 @@ INSERTS = [
        ($1, $2, $3, 'orders', '{shop,orders}', 'shop.orders', 'table', true, '[{"name": "id", "position": 1}]', now())""",
     """INSERT INTO jobs (id, tenant_id, kind, status, subject_id, arguments, result, created_at, updated_at)
        VALUES ($1, $2, 'a', 'queued', $3, '{}', '{"found": 3}', now(), now())""",
+    """INSERT INTO service_accounts (id, tenant_id, name, name_key, is_active, created_at, updated_at)
+       VALUES ($1, $2, 'an account', $3::uuid::text, true, now(), now())""",
 ]
 
 
@@ -227,9 +229,18 @@ async def test_a_stored_document_is_written_as_the_hub_writes_it(hub: Hub, docum
 PREDICATE = re.compile(r"\b(\w+)\.tenant_id = \$\d+")
 
 
+OF_OPERATORS = re.compile(r"\$\d+::UUID = \$\d+::UUID AND tenants\.deleted_at IS NULL")
+"""Tenants themselves are of no tenant: who asks has to be of the operators'."""
+
+
 def assert_bound_to_a_tenant(statement: Select[Any]) -> None:
-    sql, names, *_ = compiled(statement)
-    assert PREDICATE.search(sql.partition("WHERE")[2]), sql
+    sql, names, own, _ = compiled(statement)
+    where = sql.partition("WHERE")[2]
+    if "FROM tenants" in sql:
+        assert OF_OPERATORS.search(where), sql
+        assert DEFAULT_TENANT_ID in own.values()
+    else:
+        assert PREDICATE.search(where), sql
     assert "tenant_id" in names
 
 

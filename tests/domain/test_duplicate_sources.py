@@ -147,7 +147,7 @@ async def test_sources_of_before_get_their_fingerprint(hub: Hub, records: Record
 
 def place_of(type_name: str, **config: Any) -> bytes:
     connector = registry.get(type_name)
-    return fingerprint(connector, msgspec.convert(config, connector.config_type))
+    return fingerprint(connector, connector.identity(msgspec.convert(config, connector.config_type)))
 
 
 SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Hub
-from tests.factories import RoleFactory, UserFactory, body_of
+from tests.factories import RoleFactory, ServiceAccountFactory, UserFactory, body_of
 
 pytestmark = pytest.mark.anyio
 
 BODIES = [
     *(("users", body_of(user)) for user in UserFactory.batch(10)),
     *(("roles", body_of(role)) for role in RoleFactory.batch(10)),
+    *(("service-accounts", body_of(account)) for account in ServiceAccountFactory.batch(5)),
     *(("roles", body_of(role)) for role in RoleFactory.batch(5, description=None, permissions=["users:read"])),
 ]
 

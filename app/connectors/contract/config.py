@@ -114,12 +114,19 @@ def _judge_pem(name: str, text: str) -> None:
         raise InvalidField((name,), f"{name} holds a private key, which is a secret and belongs into a field of those.")
 
 
+_HOLDERS: Final = (Struct, list, tuple, frozenset, dict)
+
+
 def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, Struct):
         for field in value.__struct_fields__:
-            yield from _texts(getattr(value, field), f"{name}.{field}" if name else field)
+            inner, path = getattr(value, field), f"{name}.{field}" if name else field
+            if isinstance(inner, str):
+                yield path, inner
+            elif isinstance(inner, _HOLDERS):
+                yield from _texts(inner, path)
     elif isinstance(value, list | tuple | frozenset):
         for item in value:
             yield from _texts(item, name)

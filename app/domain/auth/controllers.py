@@ -49,7 +49,7 @@ class AuthController(Controller):
         self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Register]
     ) -> Tagged[UserOut]:
         """Create an account for oneself, where the deployment allows it."""
-        user = await services.register(work, data)
+        user = await services.register(request, work, data)
         return created(request.exchange, user, f"/api/v1/users/{user.id}")
 
     @post(

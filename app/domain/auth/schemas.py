@@ -12,6 +12,8 @@ from app.domain.users.schemas import RULES, Email, Password, PersonName, RoleRef
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=4096, extra_json_schema={"writeOnly": True})]
 GivenPassword = Annotated[str, Meta(max_length=1024, extra_json_schema={"writeOnly": True, "format": "password"})]
 """A password to check, not to set: the rules for new ones do not apply."""
+TenantSlug = Annotated[str, Meta(max_length=100, examples=["default"])]
+"""The organisation that is meant, on a hub that serves several."""
 
 
 class Register(Input):
@@ -21,13 +23,14 @@ class Register(Input):
     password: Password
     first_name: PersonName = ""
     last_name: PersonName = ""
+    tenant: TenantSlug | None = None
 
 
 class Login(Input):
     email: Annotated[str, Meta(max_length=320, examples=["ada@example.org"])]
     password: GivenPassword
-    tenant: Annotated[str, Meta(max_length=100)] | None = None
-    """The slug of the organisation, on a hub that serves several."""
+    tenant: TenantSlug | None = None
+    """Without one the host of the request says which, or the address, where one tenant alone has somebody of it."""
 
 
 class Refresh(Input):

@@ -9,18 +9,21 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, collate, func, select, update
 from uuid_utils.compat import uuid7
 
 from app.core.answers import Answer, answer
+from app.core.database import Attribute
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.models import Session
 from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
 from app.domain.requests import HubRequest
-from app.domain.tenants.models import DEFAULT_TENANT_ID, Tenant
+from app.domain.tenants.models import Tenant
+from app.domain.tenants.repositories import tenant_of_slug
 from app.domain.users.identity import email_key
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
@@ -38,10 +41,15 @@ REFRESH_GRACE = timedelta(seconds=10)
 NOBODY = UUID(int=0)
 
 
-async def register(work: UnitOfWork, new: Register) -> UserOut:
-    """Raises Forbidden where registration is closed."""
+async def register(request: HubRequest, work: UnitOfWork, new: Register) -> UserOut:
+    """Raises Forbidden where registration is closed, as it is to a tenant that is not there."""
     if work.parts.settings.registration == "closed":
         raise Forbidden(code="registration_closed")
+    if (slug := _slug_of(request, new.tenant)) is not None:
+        tenant = await tenant_of_slug(work.session, slug)
+        if tenant is None or not tenant.is_active:
+            raise Forbidden(code="registration_closed")
+        work.tenant_id = tenant.id
     user = UserCreate(email=new.email, password=new.password, first_name=new.first_name, last_name=new.last_name)
     return await UserService(work).create(user, is_registration=True)
 
@@ -76,27 +84,34 @@ class Candidate(Struct, frozen=True):
 
 
 async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | None]:
-    """The tenant that was named, or else the default one, and the user there who has that address."""
-    statement = _IN_DEFAULT_TENANT if given.tenant is None else _IN_NAMED_TENANT
-    rows = await request.parts.reads.rows(statement, {"email_key": email_key(given.email), "slug": given.tenant})
-    if not rows:
+    """The tenant that was named and the user there who has that address; where none was named, the one user who has it
+    in any tenant. Nobody, where several have."""
+    slug = _slug_of(request, given.tenant)
+    statement = _IN_ANY_TENANT if slug is None else _IN_NAMED_TENANT
+    rows = await request.parts.reads.rows(statement, {"email_key": email_key(given.email), "slug": slug})
+    if len(rows) != 1:
         return DEFAULT_TENANT_ID, None
     tenant_id, *user = rows[0]
     return tenant_id, Candidate(*user) if user[0] is not None else None
 
 
+def _slug_of(request: HubRequest, given: str | None) -> str | None:
+    """The tenant that is named by the request itself, or else by the host that it went to."""
+    return request.parts.settings.slug_by_host.get(request.exchange.host_name) if given is None else given
+
+
 _UNLOCKED = func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
 
 
-def _candidates(tenant: ColumnElement[bool]) -> Select[Any]:
-    is_meant = (User.tenant_id == Tenant.id, User.email_key == bindparam("email_key", type_=User.email_key.type))
+def _candidates(tenant: ColumnElement[bool], address: Attribute | ColumnElement[str] = User.email_key) -> Select[Any]:
+    is_meant = (User.tenant_id == Tenant.id, address == bindparam("email_key", type_=User.email_key.type))
     password_hash = case((and_(User.is_active, _UNLOCKED), User.password_hash), else_=None)
     columns = (Tenant.id, User.id, User.email, password_hash)
     return select(*columns).select_from(Tenant).outerjoin(User, and_(*is_meant)).where(tenant, Tenant.is_active)
 
 
-_IN_DEFAULT_TENANT = _candidates(Tenant.id == DEFAULT_TENANT_ID)
 _IN_NAMED_TENANT = _candidates(Tenant.slug == bindparam("slug", type_=Tenant.slug.type))
+_IN_ANY_TENANT = _candidates(User.id.is_not(None), collate(User.email_key, "C")).limit(2)
 
 
 async def _is_admitted(work: UnitOfWork, user: Candidate | User, password: str) -> bool:

@@ -27,6 +27,8 @@ from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobErrorCode
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
+from app.domain.tenants.repositories import suspended_tenants
+from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.jobs")
@@ -117,28 +119,31 @@ class JobRunner:
         self._handlers = handlers
         self._places = asyncio.Semaphore(concurrency)
         self._woken = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], UUID] = {}
+        """With the tenant of each job."""
         wake = self._woken.set
         self._listener = Listener(parts.database_url, CHANNEL, on_message=lambda _: wake(), on_gap=wake)
 
     async def run_forever(self) -> None:
         """Until cancelled; then unfinished jobs are given back to the queue."""
         self._listener.start()
+        suspending = asyncio.create_task(stop_suspended(self._parts, lambda: self._running))
         try:
             while True:
                 await self._places.acquire()
                 job = await self._next()
                 task = asyncio.create_task(self._run(job), name=f"job {job.id}")
-                self._running.add(task)
+                self._running[task] = job.tenant_id
                 task.add_done_callback(self._ended)
         finally:
+            suspending.cancel()
             await self._listener.stop()
             for task in self._running:
                 task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(suspending, *self._running, return_exceptions=True)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._places.release()
 
     async def _next(self) -> Job:
@@ -155,9 +160,10 @@ class JobRunner:
 
     async def _claim(self) -> Job | None:
         now = datetime.now(UTC)
-        free = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_until < now))
+        is_free = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_until < now))
+        waiting = select(Job).where(is_free, Job.tenant_id.not_in(suspended_tenants()))
         async with self._parts.sessions.begin() as session:
-            oldest = select(Job).where(free).order_by(Job.created_at).limit(1).with_for_update(skip_locked=True)
+            oldest = waiting.order_by(Job.created_at).limit(1).with_for_update(skip_locked=True)
             job = await session.scalar(oldest)
             if job is None:
                 return None

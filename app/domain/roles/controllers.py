@@ -13,7 +13,15 @@ from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.repositories import ROLE, ROLES
-from app.domain.roles.schemas import PERMISSIONS, ApproverRoles, PermissionOut, RoleCreate, RoleIds, RoleOut, RolePatch
+from app.domain.roles.schemas import (
+    ApproverRoles,
+    PermissionOut,
+    RoleCreate,
+    RoleIds,
+    RoleOut,
+    RolePatch,
+    permissions_of,
+)
 from app.domain.roles.services import RoleService
 from app.domain.users.repositories import MEMBERS
 from app.domain.users.schemas import UserOut
@@ -104,5 +112,6 @@ class RoleController(Controller):
     summary="List permissions",
 )
 async def list_permissions(request: HubRequest) -> Answer[Page[PermissionOut]]:
-    """Every permission that a role can bring, with a sentence."""
-    return answer(request.exchange, page_of_names(PERMISSIONS, request.query_string))
+    """Every permission that a role of the tenant can bring, with a sentence."""
+    found = permissions_of(request.principal.tenant_id)
+    return answer(request.exchange, page_of_names(found, request.query_string))

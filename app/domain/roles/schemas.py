@@ -10,6 +10,7 @@ from app.core import migrations
 from app.core.errors import Fault
 from app.core.lookalikes import well_named
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text
+from app.core.tenancy import DEFAULT_TENANT_ID
 
 Permission = Annotated[str, Meta(max_length=100, examples=["data-sources:read"])]
 Permissions = Annotated[list[Permission], Meta(max_length=200)]
@@ -22,6 +23,14 @@ class PermissionOut(Output):
 
 PERMISSIONS = {name: PermissionOut(name, sentence) for name, sentence in migrations.permissions().items()}
 """Every permission there is, by name."""
+_PERMISSIONS_OF_OTHERS = {
+    name: shown for name, shown in PERMISSIONS.items() if name not in migrations.operator_permissions()
+}
+
+
+def permissions_of(tenant_id: UUID) -> Mapping[str, PermissionOut]:
+    """Those that exist in a tenant: what the hub's operators may do is no permission anywhere else."""
+    return PERMISSIONS if tenant_id == DEFAULT_TENANT_ID else _PERMISSIONS_OF_OTHERS
 
 
 def known_permissions(names: list[str], path: str) -> Iterator[Fault]:

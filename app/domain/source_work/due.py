@@ -39,6 +39,7 @@ def _claim(lane: Lane) -> Any:
               SELECT id, host, next_test_at FROM data_sources
               WHERE next_test_at <= now() AND NOT is_paused AND status {"=" if lane == "well" else "<>"} 'passed'
                 AND (host IS NULL OR host <> ALL(:full_hosts))
+                AND tenant_id <> ALL (ARRAY(SELECT tenants.id FROM tenants WHERE NOT tenants.is_active))
               ORDER BY next_test_at LIMIT :places * {CANDIDATES} FOR UPDATE SKIP LOCKED),
             in_turn AS (
               SELECT id, next_test_at, host,

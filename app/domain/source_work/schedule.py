@@ -21,6 +21,7 @@ from app.domain.source_work import metrics
 from app.domain.source_work.connection_tests import run_test, undialled
 from app.domain.source_work.due import DueTest, Lane, claim_due, put_off
 from app.domain.source_work.history import FinishedTest, finished_test, record_tests
+from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.schedule")
@@ -52,18 +53,22 @@ class Schedule:
         self._sandbox = ConnectorSandbox(
             max_runs=self._places, max_runs_per_tenant=self._places, max_templates=TEMPLATES
         )
-        self._running: dict[asyncio.Task[None], tuple[Lane, str | None]] = {}
+        self._running: dict[asyncio.Task[None], tuple[Lane, DueTest]] = {}
         self._finished: asyncio.Queue[tuple[UUID, FinishedTest]] = asyncio.Queue()
 
     async def run_forever(self) -> None:
-        recorder = asyncio.create_task(self._record_forever())
+        beside = [
+            asyncio.create_task(self._record_forever()),
+            asyncio.create_task(stop_suspended(self._parts, self._running_by_task)),
+        ]
         try:
             while True:
                 are_more_due = await self._fill_places()
                 await self._wait(POLL_S, for_a_place=are_more_due)
         finally:
-            recorder.cancel()
-            await asyncio.gather(recorder, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends what goes on; results that are there are kept."""
@@ -94,7 +99,7 @@ class Schedule:
         for test in due:
             metrics.test_lag.observe(max(0.0, test.lag_s))
             task = asyncio.create_task(self._test(test))
-            self._running[task] = (lane, test.host)
+            self._running[task] = (lane, test)
             task.add_done_callback(self._running.pop)
         return len(due) == free or self._host_cap in self._running_by_host().values()
 
@@ -105,7 +110,11 @@ class Schedule:
         return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
 
     def _running_by_host(self) -> Counter[str]:
-        return Counter(host for _, host in self._running.values() if host is not None)
+        return Counter(test.host for _, test in self._running.values() if test.host is not None)
+
+    def _running_by_task(self) -> dict[asyncio.Task[None], UUID]:
+        """With the tenant of each."""
+        return {task: test.tenant_id for task, (_, test) in self._running.items()}
 
     async def _wait(self, seconds: float, *, for_a_place: bool) -> None:
         if for_a_place and self._running:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.core.bodies import convert, decode_part
 from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound
-from app.core.rows import insertion, values_of_row
+from app.core.rows import in_json, insertion
 from app.core.slices import in_parts, in_slices
 from app.domain.roles.models import Role
 from app.domain.sources import duplicates
@@ -103,24 +103,24 @@ class BulkRegistration:
         return item
 
     async def _find_unknown_roles(self, items: Sequence[Item]) -> None:
-        wanted = {draft.source.owner_role_id for _, draft in _good(items)} - {None}
+        wanted = {draft.columns["owner_role_id"] for _, draft in _good(items)} - {None}
         if not wanted:
             return
         ours = select(Role.id).where(Role.tenant_id == self._work.tenant_id, Role.id.in_(wanted))
         unknown = wanted - set(await self._work.session.scalars(ours))
         for item, draft in _good(items):
-            if draft.source.owner_role_id in unknown:
+            if draft.columns["owner_role_id"] in unknown:
                 item.faults = [Fault(f"{item.below}owner_role_id", "unknown_role", "is not a role")]
 
     async def _find_taken_names(self, items: Sequence[Item], on_conflict: OnConflict) -> None:
         """Taken by another source, or by an item before this one."""
-        keys = [draft.source.name_key for _, draft in _good(items)]
+        keys = [draft.name_key for _, draft in _good(items)]
         sources = DataSourceRepository(self._work.session, tenant_id=self._work.tenant_id)
         # One parameter, and one statement for any number of names: of an IN with five hundred each is bound by itself.
         found = await sources.get_many(DataSource.name_key == any_(literal(keys, ARRAY(Text))))
         taken, seen = {source.name_key: source for source in found}, set()
         for item, draft in _good(items):
-            key = draft.source.name_key
+            key = draft.name_key
             item.existing = taken.get(key) if on_conflict != "fail" else None
             if key in seen or (key in taken and item.existing is None):
                 item.faults = [Fault(f"{item.below}name", "name_taken", "is the name of another data source")]
@@ -146,7 +146,7 @@ class BulkRegistration:
     async def _change(self, item: Item, source: DataSource, media_type: str, *, dry_run: bool) -> None:
         """As a PATCH with the item's fields. Raises as that does."""
         assert item.draft is not None
-        if source.type != item.draft.source.type:
+        if source.type != item.draft.columns["type"]:
             raise BadRequest(errors=[Fault("type", "type_differs", f"is not {source.type}, as the data source has it")])
         named: dict[str, object] = _DECODE[media_type](item.raw)
         named.pop("type")
@@ -181,13 +181,13 @@ class BulkRegistration:
         for part in in_parts(drafts):
             await self._save_part([draft for _, draft in part])
         async for item, draft in in_slices(drafts):
-            item.shown = shown = DataSourceRepository.shown(draft.source, DataSourceOut)
+            item.shown = shown = DataSourceRepository.shown_as_inserted(draft.columns, DataSourceOut)
             self._work.audit("data_source.create", "data_source", draft.id, after=shown)
             self._work.announce("data_source.created", f"data-sources/{draft.id}", shown)
 
     async def _save_part(self, drafts: Sequence[Draft]) -> None:
         """One statement for the sources and one for their secrets."""
-        rows = [values_of_row(draft.source) async for draft in in_slices(drafts)]
+        rows = [in_json(draft.columns) async for draft in in_slices(drafts)]
         await self._work.session.execute(_INSERT, {"rows": rows})
         secrets = [(draft.id, name, value) for draft in drafts for name, value in draft.secrets.items()]
         await store_secrets(self._work, [new_secret(self._work, *secret) async for secret in in_slices(secrets)])

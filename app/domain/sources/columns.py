@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from app.connectors.registry import AnyConnector
 from app.core.lookalikes import plainly_written
-from app.core.rows import Normaliser
+from app.core.rows import Columns, Normaliser, complete
 from app.core.schemas import named
 from app.domain.sources.configs import columns_of_config
 from app.domain.sources.models import DataSource
@@ -34,17 +34,15 @@ COLUMNS = Normaliser(
 )
 
 
-def new_row(work: UnitOfWork, connector: AnyConnector, new: NewDataSource, secrets: Mapping[str, Value]) -> DataSource:
-    return DataSource(
-        id=uuid7(),
-        **work.stamp(),
-        **COLUMNS.columns_of_new(new),
-        **columns_of_config(connector, new.config),
-        secret_states=states_after(work, {}, secrets),
-        type=connector.type,
-        category=connector.category,
-        next_test_at=first_test(work.now, new.test_interval_s),
-    )
+def columns_of_new_source(
+    work: UnitOfWork, connector: AnyConnector, new: NewDataSource, secrets: Mapping[str, Value]
+) -> Columns:
+    """All of the row, defaults included."""
+    said = work.stamp() | COLUMNS.columns_of_new(new) | columns_of_config(connector, new.config)
+    said |= {"id": uuid7(), "type": connector.type, "category": connector.category}
+    said["secret_states"] = states_after(work, {}, secrets)
+    said["next_test_at"] = first_test(work.now, new.test_interval_s)
+    return complete(DataSource, said)
 
 
 def first_test(now: datetime, interval_s: int | None) -> datetime | None:

@@ -15,11 +15,8 @@ from app.domain.sources import duplicates
 
 def columns_of_config(connector: AnyConnector, config: ConnectorConfig) -> dict[str, Any]:
     """The config, and what follows from it."""
-    return {
-        "config": plain(config),
-        "fingerprint": duplicates.fingerprint(connector, config),
-        "host": host_of(connector.identity(config)),
-    }
+    place = connector.identity(config)
+    return {"config": plain(config), "fingerprint": duplicates.fingerprint(connector, place), "host": host_of(place)}
 
 
 def host_of_stored(type_name: str, config: Mapping[str, object]) -> str | None:

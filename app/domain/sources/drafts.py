@@ -5,8 +5,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from app.connectors import registry
-from app.domain.sources.columns import new_row
-from app.domain.sources.models import DataSource
+from app.core.rows import Columns
+from app.domain.sources.columns import columns_of_new_source
 from app.domain.sources.schemas import NewDataSource, Value, type_of
 from app.domain.sources.secrets import references
 from app.domain.sources.secrets.given import check_together, given_values
@@ -15,17 +15,21 @@ from app.domain.work import UnitOfWork
 
 
 class Draft(Struct):
-    source: DataSource
+    columns: Columns
+    """Of its row, every one: five hundred rows of the ORM's would take a third of all that a bulk request takes."""
     secrets: dict[str, Value]
 
     @property
     def id(self) -> UUID:
-        return self.source.id
+        return self.columns["id"]  # type: ignore[no-any-return]
+
+    @property
+    def name_key(self) -> str:
+        return self.columns["name_key"]  # type: ignore[no-any-return]
 
     @property
     def fingerprint(self) -> bytes:
-        assert self.source.fingerprint is not None, "a new row has one"
-        return self.source.fingerprint
+        return self.columns["fingerprint"]  # type: ignore[no-any-return]
 
 
 def draft_of(work: UnitOfWork, new: NewDataSource, below: str = "") -> Draft:
@@ -38,4 +42,4 @@ def draft_of(work: UnitOfWork, new: NewDataSource, below: str = "") -> Draft:
     require_offered(work.parts.settings, connector.type, below)
     references.refuse_foreign(work.parts.settings, values, below)
     check_together(connector, new.config, values, below)
-    return Draft(new_row(work, connector, new, values), values)
+    return Draft(columns_of_new_source(work, connector, new, values), values)

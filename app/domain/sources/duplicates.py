@@ -9,7 +9,6 @@ from msgspec import Struct
 from sqlalchemy import ARRAY, LargeBinary, Uuid, bindparam, select, text, update
 
 from app.connectors import registry
-from app.connectors.contract.config import ConnectorConfig
 from app.connectors.registry import AnyConnector
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSource
@@ -38,9 +37,9 @@ _OTHERS = text(
 _NOBODY = UUID(int=0)
 
 
-def fingerprint(connector: AnyConnector, config: ConnectorConfig) -> bytes:
-    """A hash of the place, for an index: a place can be long. Empty where the config does not tell."""
-    place = connector.identity(config)
+def fingerprint(connector: AnyConnector, place: Mapping[str, object]) -> bytes:
+    """A hash of the place that a config means (`Connector.identity`), for an index: a place can be long. Empty where
+    the config does not tell."""
     return sha256(msgspec.json.encode([connector.type, place], order="sorted")).digest() if place else b""
 
 
@@ -107,6 +106,6 @@ async def fill_in(parts: Parts) -> int:
 def _of_stored(type_name: str, config: Mapping[str, object]) -> bytes:
     try:
         connector = registry.get(type_name)
-        return fingerprint(connector, msgspec.convert(config, connector.config_type))
+        return fingerprint(connector, connector.identity(msgspec.convert(config, connector.config_type)))
     except (registry.UnknownConnectorType, msgspec.ValidationError):
         return b""

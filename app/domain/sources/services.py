@@ -52,12 +52,12 @@ class DataSourceService:
         """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
         draft = draft_of(self._work, new)
         await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
-        await self._sources.add(draft.source)
-        await stored.change_secrets(self._work, draft.source, draft.secrets)
-        shown = shown_source(draft.source)
+        source = await self._sources.add(DataSource(**draft.columns))
+        await stored.change_secrets(self._work, source, draft.secrets)
+        shown = shown_source(source)
         self._work.audit("data_source.create", "data_source", draft.id, after=shown)
         self._work.announce("data_source.created", f"data-sources/{draft.id}", shown)
-        return _saved(shown, await self._warnings(draft.source))
+        return _saved(shown, await self._warnings(source))
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceSaved:
         """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""

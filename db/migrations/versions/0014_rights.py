@@ -1,15 +1,15 @@
 """Who may do what, to what, until when: data domains, groups, and role assignments in the place of `user_roles`.
 
-Revision ID: 0012
-Revises: 0011
+Revision ID: 0014
+Revises: 0013
 """
 
 from alembic import op
 
 from app.core import schema_changes
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

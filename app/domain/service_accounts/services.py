@@ -1,0 +1,84 @@
+"""The rules about service accounts: told apart by their names, and changed by nobody who may do less than they."""
+
+from uuid import UUID
+
+from sqlalchemy import func, select
+from uuid_utils.compat import uuid7
+
+from app.core.errors import Conflict, Fault, Forbidden
+from app.core.lookalikes import latin_reading
+from app.core.rows import Normaliser
+from app.core.schemas import canonical_name, named, to_struct
+from app.domain.roles.built_in import public_role_id
+from app.domain.roles.models import Role
+from app.domain.service_accounts.models import ServiceAccount
+from app.domain.service_accounts.repositories import ServiceAccountRepository
+from app.domain.service_accounts.schemas import ServiceAccountCreate, ServiceAccountOut, ServiceAccountPatch
+from app.domain.work import UnitOfWork
+
+COLUMNS = Normaliser(
+    ServiceAccountCreate, ServiceAccountPatch, ServiceAccount, ServiceAccountOut, rules={"name": named}
+)
+
+
+class ServiceAccountService:
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+
+    @property
+    def _accounts(self) -> ServiceAccountRepository:
+        return ServiceAccountRepository(self._work.session, tenant_id=self._work.tenant_id)
+
+    async def create(self, new: ServiceAccountCreate) -> ServiceAccountOut:
+        """Raises Conflict for a name that is taken, or reads like one that is."""
+        await self._refuse_lookalike(new.name)
+        account = self._work.add(ServiceAccount, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
+        shown = to_struct(account, ServiceAccountOut)
+        self._work.audit("service_account.create", "service_account", shown.id, after=shown)
+        self._work.announce("service_account.created", f"service-accounts/{shown.id}", shown)
+        return shown
+
+    async def update(self, account_id: UUID, patch: ServiceAccountPatch) -> ServiceAccountOut:
+        account = await self._changeable(account_id)
+        before = to_struct(account, ServiceAccountOut)
+        changes = COLUMNS.columns_of_changes(patch)
+        if "name" in changes:
+            await self._refuse_lookalike(changes["name"], but=account_id)
+        if not self._work.apply(account, changes):
+            return before
+        await self._accounts.update(account)
+        after = to_struct(account, ServiceAccountOut)
+        self._work.forget("service_account", account_id)
+        self._work.audit("service_account.update", "service_account", account_id, before=before, after=after)
+        self._work.announce("service_account.updated", f"service-accounts/{account_id}", after)
+        return after
+
+    async def delete(self, account_id: UUID) -> None:
+        """Its keys go with it. The audit log keeps the name under which it acted."""
+        account = await self._changeable(account_id)
+        before = to_struct(account, ServiceAccountOut)
+        await self._accounts.delete(account_id)
+        self._work.forget("service_account", account_id)
+        self._work.audit("service_account.delete", "service_account", account_id, before=before)
+        self._work.announce("service_account.deleted", f"service-accounts/{account_id}", {"id": str(account_id)})
+
+    async def _changeable(self, account_id: UUID) -> ServiceAccount:
+        """Raises Forbidden for an account that may do more than the actor: changing one would be a way up."""
+        account = await self._accounts.get_one(id=account_id, with_for_update=True)
+        await require_reach_of_account(self._work, account_id)
+        self._work.require_match(account.version)
+        return account
+
+    async def _refuse_lookalike(self, name: str, *, but: UUID | None = None) -> None:
+        """Raises Conflict for a name that is read as the one of another account."""
+        reading = latin_reading(name)
+        if reading != canonical_name(name) and await self._accounts.exists(ServiceAccount.id != but, name_key=reading):
+            fault = Fault("name", "name_taken", "looks like the name of another service account")
+            raise Conflict("Another service account has a name that looks the same.", code="name_taken", errors=[fault])
+
+
+async def require_reach_of_account(work: UnitOfWork, account_id: UUID) -> None:
+    """Raises Forbidden where the account may do more than the actor."""
+    held = select(func.unnest(Role.permissions)).where(Role.id == public_role_id(work.tenant_id))
+    if not work.actor.holds_all(await work.session.scalars(held)):
+        raise Forbidden("This account may do more than you: you cannot change it.", code="exceeds_own_permissions")

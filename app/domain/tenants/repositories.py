@@ -1,0 +1,88 @@
+"""Which rows make a tenant on the wire, and all that is read without knowing whose it is."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, not_, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import Repository, Selection
+from app.core.errors import NotFound
+from app.core.listing import Listing, Sort, boolean_filter
+from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.tenants.models import Tenant, TenantSettings
+from app.domain.tenants.schemas import TenantOut, TenantSettingsOut
+
+
+class TenantRepository(Repository[Tenant]):
+    model_type = Tenant
+
+
+class TenantSettingsRepository(Repository[TenantSettings]):
+    model_type = TenantSettings
+
+
+def _seen_by_operators() -> Selection:
+    """Bound to the tenant of whoever asks, like every list: members of `default` see tenants, all others none."""
+    asks = bindparam("tenant_id", type_=Uuid()) == literal(DEFAULT_TENANT_ID, Uuid())
+    return TenantRepository.selection(TenantOut).where(asks, Tenant.deleted_at.is_(None))
+
+
+TENANT = _seen_by_operators().where(Tenant.id == bindparam("id", type_=Tenant.id.type))
+TENANTS = Listing(
+    _seen_by_operators(),
+    name="tenants",
+    id_column=Tenant.id,
+    sorts={
+        "created_at": Sort(Tenant.created_at, "tenants_created_at_id_idx"),
+        "slug": Sort(Tenant.slug, "tenants_slug_id_idx"),
+    },
+    default_sort="created_at",
+    filters={"is_active": boolean_filter(Tenant.is_active, index="tenants_is_active_{sort}_idx")},
+)
+SETTINGS = TenantSettingsRepository.selection(TenantSettingsOut)
+
+
+async def settings_of(session: AsyncSession, tenant_id: UUID) -> TenantSettingsOut:
+    """What the tenant has decided for itself. Raises NotFound for a tenant that is gone."""
+    return await TenantSettingsRepository(session).read(TenantSettingsOut, id=tenant_id, tenant_id=tenant_id)
+
+
+# Of all tenants ---------------------------------------------------------------------------------------------------
+
+
+async def tenant_of_slug(session: AsyncSession, slug: str) -> Tenant | None:
+    """Suspended or not; None for one that was deleted, as for one that never was."""
+    found: Tenant | None = await session.scalar(select(Tenant).where(Tenant.slug == slug, Tenant.deleted_at.is_(None)))
+    return found
+
+
+async def id_of_slug(session: AsyncSession, slug: str) -> UUID:
+    """Raises NotFound where no tenant has it."""
+    tenant = await tenant_of_slug(session, slug)
+    if tenant is None:
+        raise NotFound(f"There is no tenant {slug}.")
+    return tenant.id
+
+
+def suspended_tenants() -> Select[tuple[UUID]]:
+    """The ids of tenants, deleted ones too, for which nothing is done."""
+    return select(Tenant.id).where(not_(Tenant.is_active))
+
+
+async def suspended_among(session: AsyncSession, tenant_ids: Collection[UUID]) -> set[UUID]:
+    these = suspended_tenants().where(Tenant.id == any_(bindparam("ids", type_=ARRAY(Tenant.id.type))))
+    return set(await session.scalars(these, {"ids": list(tenant_ids)}))
+
+
+async def slug_that_reads(session: AsyncSession, reading: str) -> str | None:
+    """The slug of a tenant, deleted ones too, that is read alike (`read_as`)."""
+    read = func.replace(func.replace(func.translate(Tenant.slug, "01", "ol"), "rn", "m"), "vv", "w")
+    found: str | None = await session.scalar(select(Tenant.slug).where(read == reading).limit(1))
+    return found
+
+
+def read_as(slug: str) -> str:
+    """What somebody reads who takes digits for letters, and two letters for one."""
+    return slug.translate(str.maketrans("01", "ol")).replace("rn", "m").replace("vv", "w")

@@ -1,0 +1,76 @@
+"""Tenants and their settings on the wire."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, UnsetType
+
+from app.core.errors import Fault
+from app.core.lookalikes import well_named
+from app.core.schemas import EntityOut, Input, Name, Rule, patch_of
+from app.domain.users.identity import is_email
+from app.domain.users.schemas import Email, Password
+
+Slug = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", examples=["acme"])]
+"""A DNS label (RFC 1123 section 2.1) in small letters: it may be the first part of a host name."""
+KeyDays = Annotated[int, Meta(ge=1, le=3650)]
+
+
+def plainly_spelt(slug: str, path: str) -> Iterator[Fault]:
+    """Rule: no label that is shown in other letters than it is written in (RFC 5890 section 2.3.1)."""
+    if slug[2:4] == "--":
+        yield Fault(path, "not_allowed", "must not have dashes in third and fourth place")
+
+
+def admin_addressed(admin: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    """Rule: the first admin has an email address."""
+    yield from is_email(admin["email"], f"{path}.email")
+
+
+RULES: Mapping[str, Rule] = {"slug": plainly_spelt, "name": well_named, "admin": admin_addressed}
+
+
+class TenantOut(EntityOut):
+    slug: str
+    name: str
+    is_active: bool
+    """Whether its members can sign in, and its jobs and schedules go on."""
+
+
+class FirstAdmin(Input):
+    email: Email
+    password: Password
+
+
+class TenantCreate(Input):
+    rules = RULES
+
+    slug: Slug
+    """Names the tenant at sign-in and among the folders of files. It never changes, and is never given again."""
+    name: Name
+    admin: FirstAdmin
+
+
+class TenantPatch(Input):
+    rules = RULES
+
+    name: Name | UnsetType = UNSET
+
+
+class TenantSettingsOut(EntityOut):
+    max_key_days: int
+    """The longest life of an API key."""
+    is_admin_requestable: bool
+    """Whether somebody may ask for the built-in role `admin`."""
+
+
+class TenantSettingsGiven(Input):
+    """What a tenant that has decided nothing has."""
+
+    max_key_days: KeyDays = 366
+    is_admin_requestable: bool = False
+
+
+TenantSettingsPatch: Any = patch_of(
+    TenantSettingsGiven, "TenantSettingsPatch", "What is absent stays; null gives a setting its default back."
+)

@@ -1,0 +1,142 @@
+"""The rules about tenants: how one is born, suspended and deleted, and what it decides for itself."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from uuid_utils.compat import uuid7
+
+from app.core.errors import Conflict, Fault
+from app.core.migrations import built_in_roles
+from app.core.rows import Normaliser
+from app.core.schemas import single_spaced, to_struct
+from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.roles.built_in import admin_role_id
+from app.domain.roles.models import Role
+from app.domain.tenants.models import Tenant, TenantSettings
+from app.domain.tenants.repositories import (
+    TenantRepository,
+    TenantSettingsRepository,
+    read_as,
+    settings_of,
+    slug_that_reads,
+)
+from app.domain.tenants.schemas import (
+    FirstAdmin,
+    TenantCreate,
+    TenantOut,
+    TenantPatch,
+    TenantSettingsGiven,
+    TenantSettingsOut,
+    TenantSettingsPatch,
+)
+from app.domain.users.schemas import UserCreate
+from app.domain.users.services import UserService, refuse_weak_password
+from app.domain.work import UnitOfWork
+
+COLUMNS = Normaliser(
+    TenantCreate,
+    TenantPatch,
+    Tenant,
+    TenantOut,
+    rules={"name": lambda name: {"name": single_spaced(name)}},
+    apart={"slug": "never changed", "admin": "a user of the new tenant"},
+)
+
+
+class TenantService:
+    """For operators, who see that a tenant is there, and nothing inside of it."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._tenants = TenantRepository(work.session)
+
+    async def create(self, new: TenantCreate) -> TenantOut:
+        """A tenant with its built-in roles and its first admin.
+
+        Raises BadRequest for a weak password, Conflict for a slug that is taken, looks like another, or names a folder
+        of `default`.
+        """
+        await refuse_weak_password(self._work, new.admin.password, (new.admin.email,), path="admin.password")
+        await self._refuse_lookalike(new.slug)
+        tenant = Tenant(id=uuid7(), **self._by_operator(), slug=new.slug, **COLUMNS.columns_of_new(new))
+        await self._tenants.add(tenant)
+        await _furnish(self._work.as_system_of(tenant.id), new.admin)
+        shown = to_struct(tenant, TenantOut)
+        self._work.audit("tenant.create", "tenant", tenant.id, after=shown)
+        self._work.announce("tenant.created", f"tenants/{tenant.id}", shown)
+        return shown
+
+    async def update(self, tenant_id: UUID, patch: TenantPatch) -> TenantOut:
+        tenant = await self._changeable(tenant_id)
+        self._work.require_match(tenant.version)
+        return await self._apply(tenant, COLUMNS.columns_of_changes(patch), "tenant.update", "tenant.updated")
+
+    async def suspend(self, tenant_id: UUID) -> TenantOut:
+        """Within a second nobody of the tenant is signed in, and none of its work goes on."""
+        tenant = await self._changeable(tenant_id)
+        _refuse_default(tenant)
+        return await self._apply(tenant, {"is_active": False}, "tenant.suspend", "tenant.suspended")
+
+    async def resume(self, tenant_id: UUID) -> TenantOut:
+        tenant = await self._changeable(tenant_id)
+        return await self._apply(tenant, {"is_active": True}, "tenant.resume", "tenant.resumed")
+
+    async def _apply(self, tenant: Tenant, changes: dict[str, object], action: str, event: str) -> TenantOut:
+        before = to_struct(tenant, TenantOut)
+        if not self._work.apply(tenant, changes):
+            return before
+        await self._tenants.update(tenant)
+        self._work.forget("tenant", tenant.id)
+        after = to_struct(tenant, TenantOut)
+        self._work.audit(action, "tenant", tenant.id, before=before, after=after)
+        self._work.announce(event, f"tenants/{tenant.id}", after)
+        return after
+
+    async def _changeable(self, tenant_id: UUID) -> Tenant:
+        return await self._tenants.get_one(Tenant.deleted_at.is_(None), id=tenant_id, with_for_update=True)
+
+    async def _refuse_lookalike(self, slug: str) -> None:
+        """Raises Conflict. The row of `default` is held, so that no two that look alike are made at once."""
+        await self._work.session.execute(select(Tenant.id).where(Tenant.id == DEFAULT_TENANT_ID).with_for_update())
+        taken = await slug_that_reads(self._work.session, read_as(slug))
+        if taken is not None and taken != slug:
+            fault = Fault("slug", "slug_taken", "looks like the slug of another tenant")
+            raise Conflict("Another tenant has, or had, a slug that looks the same.", code="slug_taken", errors=[fault])
+
+    def _by_operator(self) -> dict[str, object]:
+        return {name: value for name, value in self._work.stamp().items() if name != "tenant_id"}
+
+
+def _refuse_default(tenant: Tenant) -> None:
+    if tenant.id == DEFAULT_TENANT_ID:
+        raise Conflict(code="default_tenant")
+
+
+async def _furnish(work: UnitOfWork, admin: FirstAdmin) -> None:
+    """All that a tenant is born with, in the new tenant's own name."""
+    settings = SETTINGS_COLUMNS.columns_of_new(TenantSettingsGiven())
+    work.session.add(TenantSettings(**work.stamp(), **settings, id=work.tenant_id))
+    for role in built_in_roles(work.tenant_id):
+        columns = role._asdict() | {"name_key": role.name, "is_system": True, "owner_role_id": None}
+        work.session.add(Role(**work.stamp(), **columns))
+    await work.session.flush()
+    new = UserCreate(email=admin.email, password=admin.password)
+    await UserService(work).create(new, roles=[admin_role_id(work.tenant_id)])
+
+
+SETTINGS_COLUMNS = Normaliser(TenantSettingsGiven, TenantSettingsPatch, TenantSettings, TenantSettingsOut)
+
+
+async def update_settings(work: UnitOfWork, patch: TenantSettingsPatch) -> TenantSettingsOut:
+    """Of one's own tenant."""
+    repository = TenantSettingsRepository(work.session, tenant_id=work.tenant_id)
+    settings = await repository.get_one(id=work.tenant_id, with_for_update=True)
+    before = to_struct(settings, TenantSettingsOut)
+    work.require_match(settings.version)
+    if not work.apply(settings, SETTINGS_COLUMNS.columns_of_changes(patch)):
+        return before
+    await repository.update(settings)
+    after = await settings_of(work.session, work.tenant_id)
+    work.audit("tenant_settings.update", "tenant_settings", settings.id, before=before, after=after)
+    work.announce("tenant_settings.updated", "tenant-settings", after)
+    return after
