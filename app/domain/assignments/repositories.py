@@ -8,10 +8,11 @@ from app.domain.assignments.models import RoleAssignment
 IS_OPEN = RoleAssignment.ended_at.is_(None)
 IN_FORCE: ColumnElement[bool] = and_(
     IS_OPEN,
-    RoleAssignment.starts_at <= func.now(),
-    or_(RoleAssignment.expires_at.is_(None), RoleAssignment.expires_at > func.now()),
+    RoleAssignment.starts_at <= func.statement_timestamp(),
+    or_(RoleAssignment.expires_at.is_(None), RoleAssignment.expires_at > func.statement_timestamp()),
 )
-"""By the database's clock."""
+"""By the database's clock, read by each statement anew: a transaction that had to wait for a lock began before what it
+now finds."""
 LASTS: ColumnElement[bool] = and_(
     RoleAssignment.expires_at.is_(None), func.coalesce(RoleAssignment.via_type, "person") == "person"
 )

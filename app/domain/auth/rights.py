@@ -25,8 +25,6 @@ OWNER_BRINGS = frozenset(
 )
 """What the owner role of a source or a domain brings there: everything but the secrets of the hub's operator."""
 
-IN_FORCE = "ended_at IS NULL AND starts_at <= now() AND (expires_at IS NULL OR expires_at > now())"
-
 
 class HeldRole(Struct, frozen=True):
     """A role, and where it is held."""
@@ -80,20 +78,21 @@ def held_by(subject: str) -> ColumnElement[Any]:
              held AS (
                SELECT given.* FROM role_assignments AS given JOIN subject ON given.subject_id = subject.id
                WHERE given.tenant_id = {subject}.tenant_id AND given.ended_at IS NULL
-                 AND (given.expires_at IS NULL OR given.expires_at > now())),
+                 AND (given.expires_at IS NULL OR given.expires_at > statement_timestamp())),
              by_role AS (
                SELECT role_id, bool_or(scope_type = 'tenant') AS everywhere,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_domain'), '{{}}') AS domains,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_source'), '{{}}') AS sources
-               FROM held WHERE starts_at <= now() GROUP BY role_id)
+               FROM held WHERE starts_at <= statement_timestamp() GROUP BY role_id)
              SELECT json_build_object(
                'roles', (SELECT coalesce(json_agg(json_build_object('id', role.id, 'permissions', role.permissions,
                    'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)
                    ORDER BY role.id), '[]')
                  FROM by_role JOIN roles AS role ON role.id = role_id AND role.tenant_id = {subject}.tenant_id),
                'groups', (SELECT coalesce(json_agg(id ORDER BY id), '[]') FROM subject WHERE id <> {subject}.id),
-               'changes_in_s', (SELECT extract(epoch FROM min(moment) - now())
-                 FROM held, LATERAL (VALUES (starts_at), (expires_at)) AS change (moment) WHERE moment > now())))""",  # noqa: S608 - names of ours
+               'changes_in_s', (SELECT extract(epoch FROM min(moment) - statement_timestamp())
+                 FROM held, LATERAL (VALUES (starts_at), (expires_at)) AS change (moment)
+                 WHERE moment > statement_timestamp())))""",  # noqa: S608 - names of ours
         JSON,
     )
 

@@ -208,7 +208,7 @@ class UserService:
     async def _hold(self, user_id: UUID, role_ids: Iterable[UUID]) -> None:
         via = {"via_type": "person", "via_id": self._work.actor_id} if self._work.actor_id else dict.fromkeys(VIA)
         given = {"subject_type": "user", "subject_id": user_id, "scope_type": "tenant", "scope_id": None}
-        when: dict[str, Any] = {"starts_at": func.now(), "expires_at": None, "reason": None}
+        when: dict[str, Any] = {"starts_at": func.statement_timestamp(), "expires_at": None, "reason": None}
         rows = [RoleAssignment(**self._work.stamp(), **given, **when, **via, role_id=role_id) for role_id in role_ids]
         await self._held.add_many(rows)
 
