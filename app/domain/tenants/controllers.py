@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
-from litestar import Controller, get, patch, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
-from app.core.answers import Answer, Tagged, answer, created, entity
+from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
@@ -71,6 +71,13 @@ class TenantController(Controller):
         """Within a second its members are signed out and its jobs, schedules and streams stop. Nothing is lost: what
         waits goes on when the tenant is resumed."""
         return entity(request.exchange, await TenantService(work).suspend(tenant_id), changed=True)
+
+    @delete("/{tenant_id:uuid}", opt=requires("tenants:write") | ENDING, status_code=204, summary="Delete a tenant")
+    async def delete_tenant(self, request: HubRequest, work: Work, tenant_id: FromPath[UUID]) -> Answer[None]:
+        """It is gone at once. All that belongs to it is removed soon after, but for its audit log; its slug is never
+        given again."""
+        await TenantService(work).delete(tenant_id)
+        return no_content()
 
     @post("/{tenant_id:uuid}/resume", opt=requires("tenants:write"), status_code=200, summary="Resume a tenant")
     async def resume_tenant(self, request: HubRequest, work: Work, tenant_id: FromPath[UUID]) -> Tagged[TenantOut]:

@@ -1,9 +1,10 @@
 """Which rows make a tenant on the wire, and all that is read without knowing whose it is."""
 
 from collections.abc import Collection
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, not_, select
+from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, not_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -64,6 +65,20 @@ async def id_of_slug(session: AsyncSession, slug: str) -> UUID:
     if tenant is None:
         raise NotFound(f"There is no tenant {slug}.")
     return tenant.id
+
+
+async def tenant_to_empty(session: AsyncSession, deleted_before: datetime) -> UUID | None:
+    """One that was deleted before that moment, of which there are rows left."""
+    wanted = (Tenant.deleted_at < deleted_before, Tenant.emptied_at.is_(None))
+    found: UUID | None = await session.scalar(select(Tenant.id).where(*wanted).order_by(Tenant.deleted_at).limit(1))
+    return found
+
+
+async def note_emptied(session: AsyncSession, tenant_id: UUID) -> None:
+    await session.execute(
+        update(Tenant).where(Tenant.id == tenant_id).values(emptied_at=func.now()),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def suspended_tenants() -> Select[tuple[UUID]]:

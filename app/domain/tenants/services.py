@@ -81,6 +81,18 @@ class TenantService:
         tenant = await self._changeable(tenant_id)
         return await self._apply(tenant, {"is_active": True}, "tenant.resume", "tenant.resumed")
 
+    async def delete(self, tenant_id: UUID) -> None:
+        """It is gone at once for everybody; its rows follow, some at a time (`removal`)."""
+        tenant = await self._changeable(tenant_id)
+        self._work.require_match(tenant.version)
+        _refuse_default(tenant)
+        before = to_struct(tenant, TenantOut)
+        self._work.apply(tenant, {"is_active": False, "deleted_at": self._work.now})
+        await self._tenants.update(tenant)
+        self._work.forget("tenant", tenant_id)
+        self._work.audit("tenant.delete", "tenant", tenant_id, before=before)
+        self._work.announce("tenant.deleted", f"tenants/{tenant_id}", {"id": str(tenant_id)})
+
     async def _apply(self, tenant: Tenant, changes: dict[str, object], action: str, event: str) -> TenantOut:
         before = to_struct(tenant, TenantOut)
         if not self._work.apply(tenant, changes):

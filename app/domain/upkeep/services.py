@@ -18,6 +18,7 @@ from sqlalchemy import CursorResult, text
 from app.core.database import DATABASE_ERRORS
 from app.domain.parts import Parts
 from app.domain.sources.duplicates import fill_in
+from app.domain.tenants.removal import remove_deleted
 
 log = logging.getLogger("hub.upkeep")
 
@@ -75,6 +76,7 @@ KINDS = (
     Kind("jobs", _removal("jobs", "finished_at < :before", "finished_at", _history)),
     Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),
     Kind("fingerprints", _fill_in_fingerprints),
+    Kind("deleted_tenants", remove_deleted),
 )
 
 
