@@ -25,6 +25,7 @@ from app.core.processes import HANDED_OVER, STARTED_BY, end_with_parent
 from app.core.stopping import STOPPING, hear_signals
 from app.domain.auth.gate import Gate, check_routes
 from app.domain.health.gauges import measure_process
+from app.domain.models import TABLES
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
@@ -40,6 +41,7 @@ MEASURE_EVERY_S = 2.0
 
 def create_app(parts: Parts) -> Litestar:
     """The application around its parts; `lifespan` opens and closes them."""
+    assert TABLES  # what roles are given to, and where, is known by the models of those things
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:

@@ -114,6 +114,14 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
             FROM generate_series({low}, {high}) AS i JOIN users ON users.id = {_id("users")}
         """
     yield f"""
+        INSERT INTO role_assignments (id, subject_type, scope_type, scope_id, subject_id, role_id, tenant_id, starts_at,
+                                      ended_at, created_at, updated_at)
+        SELECT gen_random_uuid(), {_rare_or("'group'", "'user'")}, {_rare_or("'data_domain'", "'data_source'")},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'")}, {_id("users")}, '{CROWDED_ROLE}', '{TENANT}',
+          {_AT}, CASE WHEN i % 2 = 0 THEN {_AT} + interval '1 hour' END, {_AT}, {_AT}
+        FROM {numbers}
+    """
+    yield f"""
         INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
                                   owner_role_id, is_paused, status, created_at, updated_at)
         SELECT {_id("sources")}, '{TENANT}', name, name, 'Rows of ' || {_WORDS} || {together},

@@ -14,6 +14,8 @@ OBJECT = "01934f70-9f00-7d11-b222-334455667705"
 JOB = "01934f71-0c0d-7e0f-8a1b-2c3d4e5f6a06"
 SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
 ACCOUNT = "01934f73-1a1b-7c1d-8e1f-2a2b2c2d2e08"
+ASSIGNMENT = "01934f72-3b3c-7d3e-8f4a-4b5c6d7e8f09"
+ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
 
@@ -110,12 +112,26 @@ STEPS = [
     )
 ]
 
+ASSIGNED: Mapping[str, object] = {
+    "role_id": ROLE,
+    "expires_at": "2026-06-30T18:00:00Z",
+    "reason": "For the audit of the first half year.",
+}
+
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
     "RoleOut": {"id": ROLE, "is_system": False},
     "ServiceAccountOut": {"id": ACCOUNT, "name": "nightly report", "description": "Reads orders at four each morning."},
     "ServiceAccountCreate": {"name": "nightly report", "description": "Reads orders at four each morning."},
+    "AssignmentOut": {**ASSIGNED, "id": ASSIGNMENT, "ended_at": None, "ended_by": None},
+    "AssignmentCreate": ASSIGNED,
+    "AssignmentPatch": {"expires_at": "2026-12-31T17:00:00Z"},
+    "Subject": {"type": "user", "id": USER},
+    "SubjectOut": {"type": "user", "id": USER},
+    "Scope": {"type": "data_source", "id": SOURCE},
+    "ScopeOut": {"type": "data_source", "id": SOURCE},
+    "ViaOut": {"type": "person", "id": ADMIN},
     "ApproverRoles": {"items": [OWNER_ROLE]},
     "PermissionOut": {
         "name": "data-sources:read",
@@ -210,6 +226,7 @@ BY_FORMAT: Mapping[str, object] = {"uuid": USER, "date-time": TIME, "email": "ad
 PATH_PARAMETERS: Mapping[str, object] = {
     "user_id": USER,
     "role_id": ROLE,
+    "assignment_id": ASSIGNMENT,
     "account_id": ACCOUNT,
     "source_id": SOURCE,
     "object_id": OBJECT,

@@ -5,6 +5,7 @@ from litestar.types import ControllerRouterHandler
 
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.health.controllers import get_live, get_metrics, get_ready
@@ -22,6 +23,7 @@ API = Router(
         AuthController,
         UserController,
         RoleController,
+        AssignmentController,
         list_permissions,
         ServiceAccountController,
         TenantController,

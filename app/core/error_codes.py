@@ -68,11 +68,12 @@ SourceCode = Literal[
     "source_out_of_memory",
 ]
 """A data source could not be read: `source_` and the code of the connector's own list of failures."""
-TakenCode = Literal["email_taken", "name_taken", "slug_taken"]
+TakenCode = Literal["already_assigned", "email_taken", "name_taken", "slug_taken"]
 """Of a 409 and of the field that is at fault, alike: where a value has to be nobody else's."""
 ConflictCode = Literal[
     "conflict",
     "already_exists",
+    "assignment_ended",
     "concurrent_change",
     "default_tenant",
     "folder_taken",
@@ -148,9 +149,14 @@ FaultCode = Literal[
     "too_small",
     "type_differs",
     "unknown_column",
+    "unknown_domain",
     "unknown_field",
+    "unknown_group",
     "unknown_permission",
     "unknown_role",
+    "unknown_service_account",
+    "unknown_source",
+    "unknown_user",
     "wrong_form",
     "wrong_type",
     "secret_reentry_required",
@@ -210,6 +216,7 @@ METHOD_NOT_ALLOWED: Final[dict[MethodNotAllowedCode, str]] = {
 CONFLICT: Final[dict[ConflictCode, str]] = {
     "conflict": "The change does not fit the present state.",
     "already_exists": "This already exists.",
+    "assignment_ended": "The assignment has ended. Give the role anew.",
     "concurrent_change": "Somebody changed the same thing at this moment. Try again.",
     "default_tenant": "The tenant `default` is the operators' own: it is neither suspended nor deleted.",
     "folder_taken": "HUB_FILES_ROOT holds something of this name already, which the tenant `default` may use.",
@@ -222,6 +229,7 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "still_in_use": "Something else still refers to this, or it refers to something that is gone.",
     "system_role": "Built-in roles cannot be changed.",
     "unsupported": "Data sources of this type cannot do that.",
+    "already_assigned": "This is held there already.",
     "email_taken": "Somebody already uses this email address.",
     "name_taken": "This name is taken.",
     "slug_taken": "A tenant has, or had, this slug.",

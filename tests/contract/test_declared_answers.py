@@ -48,6 +48,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/roles/{role_id}": {"description": "Another."},
     "PUT /api/v1/roles/{role_id}/approver-roles": {"items": []},
     "POST /api/v1/service-accounts": {"name": "Of the walk"},
+    "PATCH /api/v1/role-assignments/{assignment_id}": {"expires_at": "2100-01-01T00:00:00Z"},
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
@@ -81,6 +82,8 @@ class World:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
         if "account_id" in route.path_parameters:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
+        if "assignment_id" in route.path_parameters:
+            made["assignment_id"] = (await self.send("POST", f"{V1}/role-assignments", await self.assignment()))["id"]
         if "tenant_id" in route.path_parameters:
             admin = {"email": "walker@example.org", "password": PASSWORD}
             new = {"slug": new_name(), "name": "Of the walk", "admin": admin}
@@ -93,6 +96,12 @@ class World:
         if route.method == "DELETE" and len(made) == 2:
             await self.send("PUT", f"{V1}/users/{made['user_id']}/roles/{made['role_id']}")
         return self.known | made
+
+    async def assignment(self) -> dict[str, Any]:
+        """The body that gives somebody new a new role."""
+        user = await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"})
+        role = await self.send("POST", f"{V1}/roles", {"name": new_name()})
+        return {"subject": {"type": "user", "id": user["id"]}, "role_id": role["id"]}
 
     async def send(self, method: str, path: str, body: Any = None) -> Any:
         answer = await self.hub.admin.request(method, path, json=body)
@@ -109,6 +118,8 @@ class World:
             path = path.replace("{session_id}", session["id"])
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
+        if route.method == "POST" and path.endswith("/role-assignments"):
+            body = await self.assignment()
         if path.endswith("/preview"):
             body = {"object": self.known["object_id"], "limit": 1}
         form = {"data": body} if path.endswith("/introspect") else {"json": body or None}

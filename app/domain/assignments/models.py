@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import DateTime, FetchedValue
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Entity, Tenanted
+from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
 from app.core.rows import left_empty
 
 
@@ -38,3 +38,6 @@ class RoleAssignment(Tenanted, Entity):
     user_email_key: Mapped[str] = mapped_column(server_default=FetchedValue())
     user_created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
     user_updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
+
+
+UNIQUE_SENTENCES["role_assignments_open_key"] = ("role_id", "already_assigned", "This is held there already.")

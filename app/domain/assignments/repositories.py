@@ -1,16 +1,37 @@
-"""Which assignments are in force, and which of them the short forms of users and roles tell of."""
+"""Which rows make an assignment on the wire, which of them are in force, and which users and roles are shown with."""
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, or_
+from collections.abc import Callable, Iterator, Set
+from typing import Any
 
-from app.core.database import Repository
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    and_,
+    any_,
+    bindparam,
+    case,
+    column,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import TSTZRANGE
+
+from app.core.database import Repository, json_object
+from app.core.extent import UUIDS, Scoped
+from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, time_filter, uuid_filter
 from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.schemas import SCOPE_TYPES, SUBJECT_TYPES, AssignmentOut
 
 IS_OPEN = RoleAssignment.ended_at.is_(None)
-IN_FORCE: ColumnElement[bool] = and_(
-    IS_OPEN,
-    RoleAssignment.starts_at <= func.statement_timestamp(),
-    or_(RoleAssignment.expires_at.is_(None), RoleAssignment.expires_at > func.statement_timestamp()),
+HAS_NOT_PASSED: ColumnElement[bool] = and_(
+    IS_OPEN, or_(RoleAssignment.expires_at.is_(None), RoleAssignment.expires_at > func.statement_timestamp())
 )
+"""Is in force, or will be."""
+IN_FORCE: ColumnElement[bool] = and_(HAS_NOT_PASSED, RoleAssignment.starts_at <= func.statement_timestamp())
 """By the database's clock, read by each statement anew: a transaction that had to wait for a lock began before what it
 now finds."""
 LASTS: ColumnElement[bool] = and_(
@@ -25,3 +46,115 @@ OF_WHOLE_TENANT: ColumnElement[bool] = and_(
 
 class AssignmentRepository(Repository[RoleAssignment]):
     model_type = RoleAssignment
+    computed = {
+        "subject": json_object({"type": RoleAssignment.subject_type, "id": RoleAssignment.subject_id}),
+        "scope": json_object({"type": RoleAssignment.scope_type, "id": RoleAssignment.scope_id}),
+        "via": case(
+            (
+                RoleAssignment.via_type.is_not(None),
+                json_object({"type": RoleAssignment.via_type, "id": RoleAssignment.via_id}),
+            )
+        ),
+    }
+
+
+# Lists ----------------------------------------------------------------------------------------------------------------
+
+Condition = Callable[[str], ColumnElement[bool]]
+ENDS_AT = "least(coalesce(expires_at, 'infinity'), coalesce(ended_at, 'infinity'))"
+_ENDS_AT = literal_column(ENDS_AT, DateTime(timezone=True))
+_VALIDITY = literal_column(f"tstzrange(starts_at, greatest(starts_at, {ENDS_AT}))", TSTZRANGE)
+"""Both as their indexes have them."""
+VALIDITY_INDEX = "role_assignments_validity_idx"
+
+
+def _at_moment(moment: ColumnElement[Any]) -> ColumnElement[bool]:
+    return _VALIDITY.op("@>", is_comparison=True)(moment)
+
+
+def _at_moment_unindexed(moment: ColumnElement[Any]) -> ColumnElement[bool]:
+    return and_(
+        RoleAssignment.starts_at + literal_column("interval '0'") <= moment,
+        _ENDS_AT + literal_column("interval '0'") > moment,
+    )
+
+
+def _in_force() -> Filter:
+    """What is common is found along the list, what is rare by when it begins and ends."""
+    plain = boolean_filter(RoleAssignment.ended_at, index=VALIDITY_INDEX)
+    now: ColumnElement[Any] = func.statement_timestamp()
+
+    def choose(wanted: bool) -> Condition:
+        if wanted:
+            return lambda _: _at_moment(now)
+        return lambda _: or_(now >= _ENDS_AT, RoleAssignment.starts_at > now)
+
+    def along(wanted: bool) -> Condition:
+        is_true = _at_moment_unindexed(now)
+        return (lambda _: is_true) if wanted else (lambda _: not_(is_true))
+
+    return Filter(
+        where=choose(True),
+        choose=choose,
+        along=along,
+        parse=plain.parse,
+        schema=plain.schema,
+        index=VALIDITY_INDEX,
+        description="Whether they are in force at this moment.",
+    )
+
+
+def _at() -> Filter:
+    plain = time_filter(RoleAssignment.starts_at, bound="to")
+
+    def indexed(name: str) -> ColumnElement[bool]:
+        return _at_moment(bindparam(name, type_=RoleAssignment.starts_at.type))
+
+    def unindexed(name: str) -> ColumnElement[bool]:
+        return _at_moment_unindexed(bindparam(name, type_=RoleAssignment.starts_at.type))
+
+    return Filter(
+        where=indexed,
+        along=lambda _: unindexed,
+        parse=plain.parse,
+        schema=plain.schema,
+        index=VALIDITY_INDEX,
+        description="Those that were, or will be, in force at this moment.",
+    )
+
+
+_SOURCES = table("data_sources", column("id"), column("data_domain_id"))
+
+
+class ScopedByPlace(Scoped, frozen=True):
+    """Assignments for a domain or a source are where that is."""
+
+    def _conditions(self, parts: Set[str] | tuple[str, ...]) -> Iterator[ColumnElement[bool]]:
+        yield from super()._conditions(parts)
+        if "domains" in parts:
+            inside = _SOURCES.c.data_domain_id == any_(bindparam("extent_domains", type_=UUIDS))
+            yield RoleAssignment.scope_id.in_(select(_SOURCES.c.id).where(inside))
+
+
+def _index(name: str) -> str:
+    return f"role_assignments_{name}_{{sort}}_idx"
+
+
+ASSIGNMENT = AssignmentRepository.selection_by_id(AssignmentOut)
+ASSIGNMENTS = Listing(
+    AssignmentRepository.selection(AssignmentOut),
+    name="role assignments",
+    id_column=RoleAssignment.id,
+    sorts={"created_at": Sort(RoleAssignment.created_at, "role_assignments_tenant_id_created_at_id_idx")},
+    default_sort="-created_at",
+    scoped=ScopedByPlace(RoleAssignment.scope_id, RoleAssignment.scope_id),
+    filters={
+        "subject_type": choice_filter(RoleAssignment.subject_type, SUBJECT_TYPES, index=_index("subject_type")),
+        "subject_id": uuid_filter(RoleAssignment.subject_id, index=_index("subject_id")),
+        "role_id": uuid_filter(RoleAssignment.role_id, index=_index("role_id")),
+        "scope_type": choice_filter(RoleAssignment.scope_type, SCOPE_TYPES, index=_index("scope_type")),
+        "scope_id": uuid_filter(RoleAssignment.scope_id, index=_index("scope_id")),
+        "in_force": _in_force(),
+        "at": _at(),
+    },
+)

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
+from app.domain.assignments.kinds import SCOPES, ScopeKind
 
 
 class DataDomain(Tenanted, Entity):
@@ -27,3 +28,4 @@ class DataDomain(Tenanted, Entity):
 
 
 UNIQUE_SENTENCES["data_domains_name_key"] = ("name", "name_taken", "A data domain of this name is there already.")
+SCOPES["data_domain"] = ScopeKind(DataDomain, {"domain_id": DataDomain.id}, "unknown_domain", "data-domains:read")

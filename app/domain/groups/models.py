@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
 from app.core.rows import left_empty
+from app.domain.assignments.kinds import SUBJECTS
 
 
 class Group(Tenanted, Entity):
@@ -40,3 +41,4 @@ class GroupMember(Tenanted, Base):
 
 
 UNIQUE_SENTENCES["groups_name_key"] = ("name", "name_taken", "A group of this name exists already.")
+SUBJECTS["group"] = Group

@@ -4,6 +4,7 @@ from sqlalchemy import UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
+from app.domain.assignments.kinds import SUBJECTS
 
 
 class ServiceAccount(Tenanted, Entity):
@@ -20,3 +21,4 @@ class ServiceAccount(Tenanted, Entity):
 
 
 UNIQUE_SENTENCES["service_accounts_name_key"] = ("name", "name_taken", "A service account of this name exists already.")
+SUBJECTS["service_account"] = ServiceAccount

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
 from app.core.rows import left_empty
+from app.domain.assignments.kinds import SCOPES, ScopeKind
 
 
 class DataSource(Tenanted, Entity):
@@ -74,3 +75,9 @@ class DataSourceSecret(Tenanted, Base):
 
 
 UNIQUE_SENTENCES["data_sources_name_key"] = ("name", "name_taken", "A data source of this name exists already.")
+SCOPES["data_source"] = ScopeKind(
+    DataSource,
+    {"source_id": DataSource.id, "domain_id": DataSource.data_domain_id, "owner_role_id": DataSource.owner_role_id},
+    "unknown_source",
+    "data-sources:read",
+)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
 from app.core.rows import left_empty
+from app.domain.assignments.kinds import SUBJECTS
 
 
 class User(Tenanted, Entity):
@@ -28,3 +29,4 @@ class User(Tenanted, Entity):
 
 
 UNIQUE_SENTENCES["users_email_key"] = ("email", "email_taken", "Somebody already uses this email address.")
+SUBJECTS["user"] = User

@@ -6,19 +6,21 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UnsetType
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
 from app.core.passwords import refusal
 from app.core.rows import Normaliser
 from app.core.schemas import changes_of, single_spaced
+from app.domain.assignments.admins import keep_an_admin
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
-from app.domain.assignments.repositories import IN_FORCE, LASTS, OF_WHOLE_TENANT, AssignmentRepository
+from app.domain.assignments.repositories import AssignmentRepository
+from app.domain.assignments.schemas import Subject
+from app.domain.assignments.services import AssignmentService
 from app.domain.auth.models import Session
 from app.domain.auth.rights import Rights, rights_of_user
-from app.domain.roles.built_in import admin_role_id, public_role_id
-from app.domain.roles.models import Role
+from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.models import User
@@ -76,7 +78,7 @@ class UserService:
         changes = await self._columns(user, patch)
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
-            await self._keep_an_admin(user_id)
+            await keep_an_admin(self._work, user_id)
         return await self._apply(user, before, changes)
 
     async def set_password(self, user_id: UUID, password: str) -> UserOut:
@@ -102,7 +104,7 @@ class UserService:
     async def delete(self, user_id: UUID) -> None:
         """The audit log keeps the name under which the user acted."""
         _, before = await self._changeable(user_id)
-        await self._keep_an_admin(user_id)
+        await keep_an_admin(self._work, user_id)
         await end_assignments(self._work, RoleAssignment.subject_id == user_id)
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
@@ -131,10 +133,9 @@ class UserService:
         user = await self._users.get_one(id=user_id, with_for_update=True)
         await RoleService(self._work).grantable(role_id)
         before = await self._matching(user_id)
-        if await self._holds(user_id, role_id):
+        if await AssignmentService(self._work).holds(user_id, role_id):
             return before
-        await self._end(user_id, role_id)
-        await self._hold(user_id, (role_id,))
+        await AssignmentService(self._work).hold(Subject(type="user", id=user_id), role_id, is_replacing=True)
         return await self._roles_changed(user, before, "user.assign_role", role_id)
 
     async def unassign(self, user_id: UUID, role_id: UUID) -> None:
@@ -146,12 +147,10 @@ class UserService:
         await RoleService(self._work).grantable(role_id)
         if role_id == public_role_id(self._work.tenant_id):
             raise Conflict("Everyone holds the role `public`.", code="system_role")
-        if not await self._holds(user_id, role_id):
+        if not await AssignmentService(self._work).holds(user_id, role_id):
             raise NotFound("The user does not hold this role.")
         before = await self._matching(user_id)
-        if role_id == admin_role_id(self._work.tenant_id):
-            await self._keep_an_admin(user_id)
-        await self._end(user_id, role_id)
+        await AssignmentService(self._work).lose(user_id, role_id)
         await self._roles_changed(user, before, "user.unassign_role", role_id)
 
     async def _roles_changed(self, user: User, before: UserOut, action: str, role_id: UUID) -> UserOut:
@@ -212,33 +211,8 @@ class UserService:
         rows = [RoleAssignment(**self._work.stamp(), **given, **when, **via, role_id=role_id) for role_id in role_ids]
         await self._held.add_many(rows)
 
-    async def _holds(self, user_id: UUID, role_id: UUID) -> bool:
-        return await self._held.exists(OF_WHOLE_TENANT, IN_FORCE, subject_id=user_id, role_id=role_id)
-
-    async def _end(self, user_id: UUID, role_id: UUID) -> None:
-        """Also one that has not begun, or has expired and was never ended."""
-        is_of_role = RoleAssignment.role_id == role_id
-        await end_assignments(self._work, RoleAssignment.subject_id == user_id, is_of_role, OF_WHOLE_TENANT)
-
     async def _shown(self, user_id: UUID) -> UserOut:
         return await self._users.read(UserOut, id=user_id, tenant_id=self._work.tenant_id)
-
-    async def _keep_an_admin(self, leaving: UUID) -> None:
-        """Raises Conflict where nobody else would be left who is an admin and can sign in.
-
-        The role's row is locked, so that two cannot leave at once.
-        """
-        admin_id = admin_role_id(self._work.tenant_id)
-        await self._work.session.execute(select(Role.id).where(Role.id == admin_id).with_for_update())
-        admins = (
-            select(User.id)
-            .join(RoleAssignment, RoleAssignment.subject_id == User.id)
-            .where(RoleAssignment.role_id == admin_id, OF_WHOLE_TENANT, IN_FORCE, LASTS)
-            .where(User.is_active, User.password_hash.is_not(None))
-        )
-        found = set(await self._work.session.scalars(admins))
-        if found == {leaving}:
-            raise Conflict(code="last_admin")
 
 
 async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> str:
