@@ -28,7 +28,7 @@ class Place(Struct, frozen=True):
     """Of the source."""
 
 
-class Extent(Struct, frozen=True):
+class Extent(Struct, frozen=True, eq=False, weakref=True):
     """Which sources and domains a permission is held for: those named, those in the domains, those that roles own."""
 
     sources: frozenset[UUID] = frozenset()
@@ -52,13 +52,17 @@ class Extent(Struct, frozen=True):
         return Extent(self.sources | other.sources, self.domains | other.domains, self.owner_roles | other.owner_roles)
 
     @property
+    def is_of_named_sources(self) -> bool:
+        return bool(self.sources) and not self.domains and not self.owner_roles
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The names of those that are not empty: statements are built for each combination of them."""
         return tuple(name for name in self.__struct_fields__ if getattr(self, name))
 
     def values(self) -> dict[str, list[UUID]]:
         """For the parameters of `Scoped.where`."""
-        return {f"extent_{name}": sorted(getattr(self, name)) for name in self.parts}
+        return {f"extent_{name}": list(getattr(self, name)) for name in self.parts}
 
 
 NOWHERE = Extent()

@@ -68,6 +68,8 @@ class Sort(Struct, frozen=True):
     index: str
     """The index that has the list's rows in this order: what narrows every page of the list, then the column, then the
     id. For a column that may be null it has `coalesce(column, LEAST_VALUES[type])` in the column's place."""
+    never_changes: bool = False
+    """Of a row, as long as it is there: the order of some rows can be remembered."""
 
 
 class OrderOfFilter(Struct, frozen=True):
@@ -170,7 +172,8 @@ class Listing:
     def is_planned_by_value(self, query: ListQuery) -> bool:
         """Whether the plan for unknown values will not do. Of two filters the rarer one has to lead, and which one that
         is only the values tell."""
-        return self._few_by is not None or len(query.filters) > 1 or bool(query.extent) or self.may_be_walked(query)
+        many = bool(query.extent) and not self.has_order_to_remember(query)
+        return self._few_by is not None or len(query.filters) > 1 or many or self.may_be_walked(query)
 
     def may_be_walked(self, query: ListQuery) -> bool:
         """Whether the rows have to be looked at one by one in their order, or all that match gathered and sorted."""
@@ -193,6 +196,21 @@ class Listing:
     def estimate_statement(self, query: ListQuery) -> CompoundSelection:
         """To be explained, not run: PostgreSQL says how many rows match, and among how many."""
         return self._once(query, "estimate", self._build_estimate)
+
+    def has_order_to_remember(self, query: ListQuery) -> bool:
+        """Whether the rows that the caller may see are named by their ids, and always come in the same order."""
+        own_id: object = self._id
+        if self.scoped is None or self.scoped.source_id is not own_id or not query.extent or query.filters:
+            return False
+        return query.extent.is_of_named_sources and self.sorts[query.sort.removeprefix("-")].never_changes
+
+    def order_statement(self, query: ListQuery) -> Selection:
+        """The value and the id of each row that the caller may see, in this order."""
+        return self._once(structs.replace(query, after=None), "order", self._build_order)
+
+    def _build_order(self, query: ListQuery) -> Selection:
+        column, row_id = self._order(query)
+        return self._in_scope(query).with_only_columns(column, row_id).order_by(column, row_id)
 
     def _once(self, query: ListQuery, form: str, build: Callable[[ListQuery], S]) -> S:
         shape = (form, query.sort, query.after is not None, self._conditions(query), _parts(query))

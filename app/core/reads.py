@@ -7,10 +7,13 @@ test runs every resource through both.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import msgspec
@@ -28,6 +31,7 @@ from app.core.database import (
 )
 from app.core.deadlines import Deadlines
 from app.core.errors import NotFound, Unavailable
+from app.core.extent import Extent
 from app.core.listing import Listing, ListQuery, Page
 from app.core.places import Places
 from app.core.read_pool import ReadPool
@@ -35,6 +39,8 @@ from app.core.read_pool import ReadPool
 Row = tuple[Any, ...]
 """Of a select: the values of its columns, of the types that they have in Python."""
 S = TypeVar("S", bound=msgspec.Struct)
+Placed = tuple[Any, UUID]
+"""What a row is sorted by, and its id."""
 Fetch = Callable[[asyncpg.Connection, str, list[object]], Awaitable[list[Row]]]
 SEARCH_WAIT_S = 2.0
 LONGEST_QUEUE = 16
@@ -110,6 +116,8 @@ class Reads:
             return connection
 
         self._deadlines = Deadlines(timeout_s)  # asyncpg's own `command_timeout` is a timer for each query
+        self._orders: WeakKeyDictionary[Extent, dict[tuple[str, str], list[Placed]]] = WeakKeyDictionary()
+        """As long as the principal is held whose extent it is."""
         self._pool = ReadPool(connect, size=pool_size, wait_s=POOL_TIMEOUT_S)
         self._searches = Places(
             max(1, pool_size // 3), wait_s=SEARCH_WAIT_S, longest_queue=LONGEST_QUEUE, refusal="search_busy"
@@ -188,6 +196,8 @@ class Reads:
     async def rows_of_page(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
         """Along the list, where what is searched for is said to be so frequent that the page is soon full; gathered and
         sorted, where it is rare, or stands together further on."""
+        if listing.has_order_to_remember(query):
+            return await self._rows_in_known_order(listing, query, values)
         if listing.may_be_walked(query) and (walk_rows := await self._walk_rows(listing, query, values)):
             walked = {**values, "walk_rows": walk_rows}
             near = await self.rows(listing.walk_statement(query), walked, is_planned_by_value=True)
@@ -195,6 +205,28 @@ class Reads:
                 return near
         by_value = listing.is_planned_by_value(query)
         return await self.rows(listing.statement(query), values, is_planned_by_value=by_value)
+
+    async def _rows_in_known_order(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
+        """Of few rows among many, scattered over the whole list: which of them come next is known, so that neither the
+        rows in between are walked over nor all of them sorted."""
+        order = await self._order_of(listing, query, values)
+        found: list[Row] = []
+        wanted = query.limit + 1
+        for next_ids in in_pieces(behind(order, query), wanted):
+            narrowed = query.within(Extent(frozenset(next_ids)))
+            found += await self.rows(listing.statement(narrowed), {**values, **listing.parameters(narrowed)})
+            if len(found) >= wanted:
+                break
+        return found[:wanted]
+
+    async def _order_of(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Placed]:
+        assert isinstance(query.extent, Extent)
+        known = self._orders.setdefault(query.extent, {})
+        key = (listing.name, query.sort.removeprefix("-"))
+        if key not in known:
+            rows = await self.rows(listing.order_statement(query), values, is_planned_by_value=True)
+            known[key] = [(row[0], row[1]) for row in rows]
+        return known[key]
 
     async def _walk_rows(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
         statement = compiled(listing.estimate_statement(query))
@@ -208,6 +240,20 @@ class Reads:
         (row,) = await self.rows(listing.count_statement(query), values, is_planned_by_value=by_value)
         total: int = row[0]
         return total
+
+
+def behind(order: list[Placed], query: ListQuery) -> list[UUID]:
+    """The ids that come after the last row of the page before, in the query's direction."""
+    if query.sort.startswith("-"):
+        end = len(order) if query.after is None else bisect_left(order, cast(Placed, query.after))
+        return [row_id for _, row_id in reversed(order[:end])]
+    start = 0 if query.after is None else bisect_right(order, cast(Placed, query.after))
+    return [row_id for _, row_id in order[start:]]
+
+
+def in_pieces(ids: list[UUID], size: int) -> Iterator[list[UUID]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
 
 
 def walk_rows(wanted: int, matching: int, rows: int) -> int:

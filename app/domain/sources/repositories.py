@@ -55,7 +55,7 @@ DATA_SOURCES = Listing(
     name="data sources",
     id_column=DataSource.id,
     sorts={
-        "created_at": Sort(DataSource.created_at, "data_sources_tenant_id_created_at_id_idx"),
+        "created_at": Sort(DataSource.created_at, "data_sources_tenant_id_created_at_id_idx", never_changes=True),
         "updated_at": Sort(DataSource.updated_at, "data_sources_tenant_id_updated_at_id_idx"),
         "name": Sort(DataSource.name_key, "data_sources_tenant_id_name_key_id_idx"),
     },
