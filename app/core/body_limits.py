@@ -60,6 +60,12 @@ def _measure_json(body: bytes) -> None:
         raise _too_deep()
 
 
+def members_in(body: bytes) -> int:
+    """How many names and values the objects of a JSON text have together, which is well formed; each as often as it is
+    given."""
+    return _outside_texts(body).count(b":")
+
+
 def _outside_texts(body: bytes) -> bytes:
     """What stands outside of texts, without white space; of each text a quotation mark is left, and of each empty list
     or object, which is a value as any other, a number.

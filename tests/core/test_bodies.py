@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from app.core.bodies import convert, decode, media_type_of, refuse_forbidden_characters
@@ -118,6 +120,41 @@ def test_faults_are_capped() -> None:
 )
 def test_a_key_that_comes_twice_is_refused(body: bytes) -> None:
     assert refusal_of(body).code == "duplicate_field"
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object as it is written: names may come twice."""
+
+
+def written(value: Any) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ", ".join(f"{json.dumps(name)} : {written(item)}" for name, item in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def has_duplicates(value: Any) -> bool:
+    if isinstance(value, Pairs):
+        names = [name for name, _ in value]
+        return len(set(names)) < len(names) or any(has_duplicates(item) for _, item in value)
+    return isinstance(value, list) and any(map(has_duplicates, value))
+
+
+TEXTS = st.text(st.sampled_from('ab:"\\{},[]ä😀'), max_size=3)
+VALUES = st.recursive(
+    TEXTS | st.none() | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(TEXTS, inner), max_size=3).map(Pairs),
+)
+
+
+@given(VALUES)
+def test_a_key_that_comes_twice_is_found_whatever_texts_hold(value: Any) -> None:
+    body = f'{{"name":"abc","free":{{"value":{written(value)}}}}}'.encode()
+    if has_duplicates(value):
+        assert refusal_of(body).code == "duplicate_field"
+    else:
+        assert decode(body, Outer, "json").free == {"value": json.loads(written(value))}
 
 
 def test_names_of_duplicates_with_half_a_surrogate_can_be_answered() -> None:

@@ -267,6 +267,14 @@ async def test_a_dry_run_ends_as_the_real_one_would(hub: Hub) -> None:
     assert (await post(hub.admin, good)).status_code == 201
 
 
+async def test_a_number_that_is_too_large_is_a_fault_of_its_item(hub: Hub) -> None:
+    body = msgspec.json.encode({"data_sources": [item(), item(config=NOWHERE | {"port": 4321})]})
+    body = body.replace(b"4321", b"1e400")
+    answer = await hub.admin.post(BULK, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert [fault["path"] for fault in answer.json()["errors"]] == ["data_sources[1].config.port"]
+
+
 @pytest.mark.found("A2")
 async def test_faults_of_a_bulk_are_bounded_and_every_item_at_fault_is_told(hub: Hub) -> None:
     """Twenty of an item, and one of each item behind two thousand."""
