@@ -18,13 +18,16 @@ ROWS_AT_ONCE = 100
 
 
 async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items, for a loop whose body waits for nothing: every millisecond it is the others' turn."""
+    """The items, for a loop whose body waits for nothing: every millisecond it is the others' turn, and at its end
+    where more than half of one has gone by since."""
     ends_at = perf_counter() + SLICE_S
     for item in items:
         yield item
         if perf_counter() >= ends_at:
             await give_way()
             ends_at = perf_counter() + SLICE_S
+    if perf_counter() >= ends_at - SLICE_S / 2:
+        await give_way()
 
 
 async def give_way() -> None:

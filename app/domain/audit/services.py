@@ -15,6 +15,7 @@ NEVER_RECORDED = frozenset(
     ("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token")
 )
 MAX_TEXT = 500
+Content = dict[str, object] | msgspec.Raw
 
 
 class AuditRow(Struct):
@@ -30,8 +31,8 @@ class AuditRow(Struct):
     address: str | None
     request_id: str | None
     detail: str | None
-    before: dict[str, object] | None
-    after: dict[str, object] | None
+    before: Content | None
+    after: Content | None
 
 
 def audit_row(
@@ -50,7 +51,8 @@ def audit_row(
     after: object = None,
     detail: str | None = None,
 ) -> AuditRow:
-    """`before` and `after` are Structs or dictionaries as the API shows them: without any secret's value."""
+    """`before` and `after` are Structs or dictionaries as the API shows them: without any secret's value. What is
+    encoded already is recorded as it is."""
     return AuditRow(
         id=uuid7(),
         tenant_id=tenant_id,
@@ -69,8 +71,8 @@ def audit_row(
     )
 
 
-def redacted(content: object) -> dict[str, object] | None:
-    if content is None:
-        return None
+def redacted(content: object) -> Content | None:
+    if content is None or isinstance(content, msgspec.Raw):
+        return content
     plain: dict[str, object] = msgspec.to_builtins(content)
     return {name: value for name, value in plain.items() if name not in NEVER_RECORDED}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -55,7 +55,7 @@ class Item(Struct):
     draft: Draft | None = None
     existing: DataSource | None = None
     """The source that has its name already, where that is no fault."""
-    shown: DataSourceOut | None = None
+    shown: DataSourceOut | msgspec.Raw | None = None
     status: BulkStatus = "failed"
     faults: list[Fault] = []
     warnings: list[SourceWarning] = []
@@ -181,16 +181,22 @@ class BulkRegistration:
         for part in in_parts(drafts):
             await self._save_part([draft for _, draft in part])
         async for item, draft in in_slices(drafts):
-            item.shown = shown = DataSourceRepository.shown_as_inserted(draft.columns, DataSourceOut)
+            # Encoded once for the answer, the audit log and the outbox.
+            shown = _encoded(DataSourceRepository.shown_as_inserted(draft.columns, DataSourceOut))
+            item.shown = shown
             self._work.audit("data_source.create", "data_source", draft.id, after=shown)
             self._work.announce("data_source.created", f"data-sources/{draft.id}", shown)
 
     async def _save_part(self, drafts: Sequence[Draft]) -> None:
         """One statement for the sources and one for their secrets."""
-        rows = [in_json(draft.columns) async for draft in in_slices(drafts)]
+        rows = [_encoded(in_json(draft.columns)) async for draft in in_slices(drafts)]
         await self._work.session.execute(_INSERT, {"rows": rows})
         secrets = [(draft.id, name, value) for draft in drafts for name, value in draft.secrets.items()]
         await store_secrets(self._work, [new_secret(self._work, *secret) async for secret in in_slices(secrets)])
+
+
+def _encoded(content: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(content))
 
 
 def _good(items: Sequence[Item]) -> list[tuple[Item, Draft]]:
@@ -220,4 +226,4 @@ async def _report(items: Sequence[Item], *, dry_run: bool) -> BulkOut:
 def _reported(item: Item) -> BulkItem:
     if item.draft is None or item.faults:
         return BulkItem(item.index, "failed", None, item.faults, [])
-    return BulkItem(item.index, item.status, item.shown, [], item.warnings)
+    return BulkItem(item.index, item.status, cast(DataSourceOut | None, item.shown), [], item.warnings)

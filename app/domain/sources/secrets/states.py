@@ -5,6 +5,8 @@ The hub writes them together with the secrets. The database holds them against t
 """
 
 from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from app.core.rows import as_jsonb
@@ -24,13 +26,18 @@ def states_after(work: UnitOfWork, before: States, given: Values) -> dict[str, o
 
 
 def _state(work: UnitOfWork, value: Value, version: int) -> dict[str, object]:
-    """Moments as the database writes them, with all six places."""
     reference = value.ref if isinstance(value, SecretReference) else None
     return {
         "set": True,
         "version": version,
-        "updated_at": work.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "updated_at": _written(work.now),
         "updated_by": str(work.actor_id) if work.actor_id else None,
         "source": "stored" if reference is None else "reference",
         "ref": reference,
     }
+
+
+@lru_cache(8)
+def _written(moment: datetime) -> str:
+    """As the database writes it, with all six places."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

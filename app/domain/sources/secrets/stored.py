@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import Row, bindparam, delete, select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -72,7 +71,7 @@ def new_secret(work: UnitOfWork, source_id: UUID, name: str, value: Value) -> Ne
 async def store_secrets(work: UnitOfWork, rows: Sequence[NewSecret]) -> None:
     """In one statement, of however many sources they are."""
     if rows:
-        await work.session.execute(STORE, {"rows": msgspec.to_builtins(rows)})
+        await work.session.execute(STORE, {"rows": rows})
 
 
 class Stored(Struct):
