@@ -137,6 +137,7 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
         "name": "data-sources:read",
         "description": "See data sources, their tests and the objects found inside.",
     },
+    "PermissionPut": {"description": "See dashboards of reports."},
     "Me": {"permissions": ["data-sources:read"]},
     "TenantRef": {"id": "00000000-0000-7000-8000-000000000001", "name": "Default"},
     "SessionOut": {"id": SESSION, "is_current": True},
@@ -232,6 +233,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "object_id": OBJECT,
     "job_id": JOB,
     "session_id": SESSION,
+    "permission_name": "reports.dashboards:read",
     "type_name": "postgresql",
 }
 

@@ -10,7 +10,7 @@ from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
-from app.domain.roles.controllers import RoleController, list_permissions
+from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
@@ -24,7 +24,7 @@ API = Router(
         UserController,
         RoleController,
         AssignmentController,
-        list_permissions,
+        PermissionController,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,

@@ -8,6 +8,7 @@ an up-to-date database asks one question by asyncpg.
 import asyncio
 import json
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -293,6 +294,7 @@ async def _seed(connection: asyncpg.Connection) -> None:
         now,
     )
     tenants = await connection.fetch("SELECT id FROM tenants WHERE deleted_at IS NULL")
+    registered = await _registered_permissions(connection)
     await connection.executemany(
         """INSERT INTO roles
              (id, tenant_id, name, name_key, description, permissions, is_system, created_at, updated_at)
@@ -301,8 +303,20 @@ async def _seed(connection: asyncpg.Connection) -> None:
              version = roles.version + 1, updated_at = EXCLUDED.updated_at
            WHERE roles.permissions <> EXCLUDED.permissions OR roles.description <> EXCLUDED.description""",
         [
-            (role.id, tenant["id"], role.name, role.description, role.permissions, now)
+            (role.id, tenant["id"], role.name, role.description, _brought_by(role, registered[tenant["id"]]), now)
             for tenant in tenants
             for role in built_in_roles(tenant["id"])
         ],
     )
+
+
+async def _registered_permissions(connection: asyncpg.Connection) -> dict[UUID, set[str]]:
+    """Those of other services, by tenant."""
+    found: dict[UUID, set[str]] = defaultdict(set)
+    for tenant_id, name in await connection.fetch("SELECT tenant_id, name FROM permissions"):
+        found[tenant_id].add(name)
+    return found
+
+
+def _brought_by(role: BuiltInRole, registered: set[str]) -> list[str]:
+    return sorted({*role.permissions, *registered}) if role.name == "admin" else role.permissions

@@ -65,6 +65,11 @@ class Compiled(NamedTuple):
     """The one that it is about: whoever waits for the same one shares places with it."""
 
 
+def written(sql: str, *names: str, table: str) -> Compiled:
+    """A statement by hand, for what is not of one table: `names` are those of `$1`, `$2` ..."""
+    return Compiled(sql, names, {}, table)
+
+
 @lru_cache(4096)
 def compiled(statement: Selection | CompoundSelection) -> Compiled:
     sql = statement.compile(dialect=_DIALECT)
@@ -135,14 +140,15 @@ class Reads:
         return self._pool.connection(kind)
 
     async def rows(
-        self, statement: Selection, values: Mapping[str, object], *, is_planned_by_value: bool = False
+        self, statement: Selection | Compiled, values: Mapping[str, object], *, is_planned_by_value: bool = False
     ) -> list[Row]:
-        """All rows of the compiled statement. Raises Unavailable where no connection is free within five seconds, or
-        somebody else has locked the table.
+        """All rows of the statement, which is compiled where it is not written by hand. Raises Unavailable where no
+        connection is free within five seconds, or somebody else has locked the table.
 
         `is_planned_by_value` is for a statement of which one plan cannot do for rare and common values alike.
         """
-        return await self._run(compiled(statement), values, _fetch_planned if is_planned_by_value else _fetch)
+        ready = statement if isinstance(statement, Compiled) else compiled(statement)
+        return await self._run(ready, values, _fetch_planned if is_planned_by_value else _fetch)
 
     async def _run(self, statement: Compiled, values: Mapping[str, object], fetch: Fetch) -> list[Row]:
         sql, names, own, table = statement

@@ -17,6 +17,7 @@ from app.core.signing_keys import SigningKey
 from app.core.streams import OpenStreams
 from app.core.watching import WatchedRows
 from app.domain.auth.principals import Principals
+from app.domain.authz.known import KnownPermissions
 from app.settings import Settings
 
 
@@ -39,6 +40,7 @@ class Parts:
         self.watched = WatchedRows(self.reads)
         self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.principals = Principals(self.reads, database_url)
+        self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.sandbox = ConnectorSandbox()
         self.egress = EgressPolicy(
             allow=settings.egress_allow,

@@ -50,6 +50,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/service-accounts": {"name": "Of the walk"},
     "PATCH /api/v1/role-assignments/{assignment_id}": {"expires_at": "2100-01-01T00:00:00Z"},
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
+    "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
@@ -90,6 +91,9 @@ class World:
             made["tenant_id"] = (await self.send("POST", f"{V1}/tenants", new))["id"]
         if route.method in ("PATCH", "DELETE") and "source_id" in route.path_parameters:
             made["source_id"] = (await registered(self.hub))["id"]
+        if "permission_name" in route.path_parameters:
+            made["permission_name"] = f"walk.x{new_name()}:read"
+            await self.send("PUT", f"{V1}/permissions/{made['permission_name']}", {"description": "Walk."})
         if route.path.endswith("/cancel"):
             made["source_id"] = (await registered(self.hub, type="simulated", config={}))["id"]
             made["job_id"] = (await self.send("POST", f"{SOURCES}/{made['source_id']}/discover"))["id"]

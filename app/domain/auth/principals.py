@@ -57,7 +57,7 @@ class Mark:
         self.has_changed = False
 
 
-class Signed(msgspec.Struct, frozen=True):
+class Signed(msgspec.Struct):
     """A live session's principal, with what is said of it again and again."""
 
     principal: Principal
@@ -68,6 +68,8 @@ class Signed(msgspec.Struct, frozen=True):
     """By the clock that only counts: when the next of its assignments begins or expires."""
     rests_on: tuple[UUID, ...]
     encoded: dict[tuple[str, str], bytes]
+    grounds: Any = None
+    """Why it may do what it may (app.domain.authz.grounds.Grounds), once somebody has asked."""
 
     def answer(self, exchange: Exchange, name: str, content: Callable[[], T]) -> Answer[T]:
         """What stays the same for as long as this is held, encoded when it is first asked for."""
@@ -198,9 +200,21 @@ class Principals:
             mark = self._marks[row_id] = Mark()
         return mark
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what is in memory may be believed: all that made it untrue was heard of."""
+        return self._listener.is_proven_alive
+
+    def mark_of(self, row_id: UUID) -> Mark:
+        """For what others hold in memory: it is untrue once its mark has changed. Taken before it is loaded."""
+        return self._mark(row_id)
+
     def _drop_all(self) -> None:
         self._epoch += 1
         self._kept.clear()
+        for mark in list(self._marks.values()):
+            mark.has_changed = True
+        self._marks.clear()
 
     def drop(self, kind: str, row_id: UUID) -> None:
         """Whatever rests on this session, user, role or tenant is loaded anew when it is next asked for."""

@@ -12,13 +12,13 @@ from app.core.database import Base, Tenanted
 
 
 class RightsHistory(Tenanted, Base):
-    """A role, data domain or data source as it was for a while. What it is now stands in its own row."""
+    """A role, data domain, data source or user as it was for a while. What it is now stands in its own row."""
 
     __tablename__ = "rights_history"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     kind: Mapped[str]
-    """`role`, `data_domain` or `data_source`."""
+    """`role`, `data_domain`, `data_source` or `user`."""
     row_id: Mapped[UUID]
     valid_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     valid_to: Mapped[datetime] = mapped_column(DateTime(timezone=True))

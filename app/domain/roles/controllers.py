@@ -12,15 +12,16 @@ from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.roles.permissions import PermissionService, find_permission
 from app.domain.roles.repositories import ROLE, ROLES
 from app.domain.roles.schemas import (
     ApproverRoles,
     PermissionOut,
+    PermissionPut,
     RoleCreate,
     RoleIds,
     RoleOut,
     RolePatch,
-    permissions_of,
 )
 from app.domain.roles.services import RoleService
 from app.domain.users.repositories import MEMBERS
@@ -105,13 +106,43 @@ class RoleController(Controller):
         )
 
 
-@get(
-    "/permissions",
-    opt=requires("permissions:read", parameters=IN_MEMORY_PARAMETERS),
-    tags=["roles"],
-    summary="List permissions",
-)
-async def list_permissions(request: HubRequest) -> Answer[Page[PermissionOut]]:
-    """Every permission that a role of the tenant can bring, with a sentence."""
-    found = permissions_of(request.principal.tenant_id)
-    return answer(request.exchange, page_of_names(found, request.query_string))
+class PermissionController(Controller):
+    path = "/permissions"
+    tags = ["roles"]
+
+    @get("/", opt=requires("permissions:read", parameters=IN_MEMORY_PARAMETERS), summary="List permissions")
+    async def list_permissions(self, request: HubRequest) -> Answer[Page[PermissionOut]]:
+        """Every permission that a role can bring, with a sentence: the hub's own, and those that other services
+        registered."""
+        known = await request.parts.known_permissions.of_tenant(request.principal.tenant_id)
+        return answer(request.exchange, page_of_names(known, request.query_string))
+
+    @get("/{permission_name:str}", opt=requires("permissions:read"), summary="Get a permission")
+    async def get_permission(self, request: HubRequest, permission_name: FromPath[str]) -> Tagged[PermissionOut]:
+        """One permission, of the hub's own or of another service."""
+        version, permission = await find_permission(request.parts.reads, permission_name, request.principal.tenant_id)
+        return entity(request.exchange, permission, version=version)
+
+    @put(
+        "/{permission_name:str}",
+        opt=requires("permissions:write") | outcomes("built_in_permission", "too_many_permissions"),
+        summary="Register a permission",
+    )
+    async def put_permission(
+        self, request: HubRequest, work: Work, permission_name: FromPath[str], data: RequestBody[PermissionPut]
+    ) -> Tagged[PermissionOut]:
+        """For another service of the platform, which gives it a prefix of its own (`reports.dashboards:read`). Roles
+        can bring it from then on, `admin` holds it, and `/authz/check` answers for it; to the hub itself it means
+        nothing."""
+        version, permission = await PermissionService(work).put(permission_name, data)
+        return entity(request.exchange, permission, version=version, changed=True)
+
+    @delete(
+        "/{permission_name:str}",
+        opt=requires("permissions:write") | outcomes("built_in_permission"),
+        summary="Withdraw a permission",
+    )
+    async def delete_permission(self, request: HubRequest, work: Work, permission_name: FromPath[str]) -> Answer[None]:
+        """One that another service registered and that no role has any more, but for `admin`."""
+        await PermissionService(work).delete(permission_name)
+        return no_content()

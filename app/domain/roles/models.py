@@ -1,4 +1,4 @@
-"""Roles: named sets of permissions, and which roles approve requests for them."""
+"""Roles: named sets of permissions, which roles approve requests for them, and permissions of other services."""
 
 from uuid import UUID
 
@@ -31,6 +31,17 @@ class RoleApprover(Tenanted, Base):
 
     role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
     approver_role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+
+
+class RegisteredPermission(Tenanted, Entity):
+    """A permission of another service of the platform: roles bring it and checks answer for it, and to the hub itself
+    it means nothing."""
+
+    __tablename__ = "permissions"
+    __table_args__ = (UniqueConstraint("tenant_id", "name", name="permissions_name_key"),)
+
+    name: Mapped[str]
+    description: Mapped[str]
 
 
 UNIQUE_SENTENCES["roles_name_key"] = ("name", "name_taken", "A role of this name exists already.")

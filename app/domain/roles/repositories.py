@@ -1,8 +1,13 @@
-"""Which rows make a role on the wire, and which lists of roles there are."""
+"""Which rows make a role or a permission of another service, and which lists of roles there are."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, bindparam, select
 
 from app.core.database import Repository
 from app.core.listing import Listing, Sort, boolean_filter, search_filter, text_filter, uuid_filter
-from app.domain.roles.models import Role, RoleApprover
+from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.roles.schemas import RoleOut
 
 
@@ -13,6 +18,24 @@ class RoleRepository(Repository[Role]):
 class RoleApproverRepository(Repository[RoleApprover]):
     model_type = RoleApprover
 
+
+class PermissionRepository(Repository[RegisteredPermission]):
+    model_type = RegisteredPermission
+
+
+def known_set_id(tenant_id: UUID) -> UUID:
+    """What every worker's memory of a tenant's permissions rests on, as `UnitOfWork.forget` names it."""
+    return UUID(int=tenant_id.int ^ 0x7E12)
+
+
+REGISTERED: Select[Any] = select(RegisteredPermission.name, RegisteredPermission.description).where(
+    RegisteredPermission.tenant_id == bindparam("tenant_id", type_=RegisteredPermission.tenant_id.type)
+)
+"""All permissions of other services."""
+
+REGISTERED_BY_NAME: Select[Any] = REGISTERED.add_columns(RegisteredPermission.version).where(
+    RegisteredPermission.name == bindparam("name", type_=RegisteredPermission.name.type)
+)
 
 ROLE = RoleRepository.selection_by_id(RoleOut)
 ROLES = Listing(

@@ -21,22 +21,30 @@ class PermissionOut(Output):
     description: str
 
 
+class PermissionPut(Input):
+    description: Annotated[str, Meta(min_length=1, max_length=1000, examples=["See dashboards of reports."])]
+
+
 PERMISSIONS = {name: PermissionOut(name, sentence) for name, sentence in migrations.permissions().items()}
-"""Every permission there is, by name."""
+"""Every permission of the hub's own, by name."""
 _PERMISSIONS_OF_OTHERS = {
     name: shown for name, shown in PERMISSIONS.items() if name not in migrations.operator_permissions()
 }
 
 
 def permissions_of(tenant_id: UUID) -> Mapping[str, PermissionOut]:
-    """Those that exist in a tenant: what the hub's operators may do is no permission anywhere else."""
+    """Those of the hub's own that exist in a tenant: what its operators may do is no permission anywhere else."""
     return PERMISSIONS if tenant_id == DEFAULT_TENANT_ID else _PERMISSIONS_OF_OTHERS
 
 
+def is_of_another_service(permission: str) -> bool:
+    return "." in permission.partition(":")[0]
+
+
 def known_permissions(names: list[str], path: str) -> Iterator[Fault]:
-    """Rule: each of them exists."""
+    """Rule: each of them exists, as far as it is one of the hub's own. Of those of other services the tenant tells."""
     for index, name in enumerate(names):
-        if name not in PERMISSIONS:
+        if name not in PERMISSIONS and not is_of_another_service(name):
             yield Fault(f"{path}[{index}]", "unknown_permission", "is not a permission")
 
 

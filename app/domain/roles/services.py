@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from msgspec import UnsetType
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
@@ -13,8 +14,9 @@ from app.core.schemas import canonical_name, named, to_struct
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.roles.models import Role, RoleApprover
+from app.domain.roles.permissions import refuse_unknown
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
-from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch, permissions_of
+from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.work import UnitOfWork
 
 
@@ -39,7 +41,7 @@ class RoleService:
 
     async def create(self, new: RoleCreate) -> RoleOut:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
-        self._refuse_unknown(new.permissions)
+        await refuse_unknown(self._work, new.permissions, "permissions")
         self._check_held(new.permissions)
         await self._refuse_lookalike(new.name)
         await self.check_reference(new.owner_role_id, "owner_role_id")
@@ -53,8 +55,8 @@ class RoleService:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
         changes = COLUMNS.columns_of_changes(patch)
-        if "permissions" in changes:
-            self._refuse_unknown(patch.permissions or [])
+        if not isinstance(patch.permissions, UnsetType):
+            await refuse_unknown(self._work, patch.permissions, "permissions")
             self._check_held(changes["permissions"])
         if "name" in changes:
             await self._refuse_lookalike(changes["name"], but=role_id)
@@ -131,17 +133,6 @@ class RoleService:
         self._check_held(role.permissions)
         self._work.require_match(role.version)
         return role
-
-    def _refuse_unknown(self, permissions: Iterable[str]) -> None:
-        """Raises BadRequest for permissions that exist in other tenants only."""
-        known = permissions_of(self._work.tenant_id)
-        faults = [
-            Fault(f"permissions[{place}]", "unknown_permission", "is not a permission")
-            for place, name in enumerate(permissions)
-            if name not in known
-        ]
-        if faults:
-            raise BadRequest(errors=faults)
 
     def _check_held(self, permissions: Iterable[str]) -> None:
         if not self._work.actor.holds_all(permissions):
