@@ -38,7 +38,8 @@ async def test_a_registered_permission_is_listed_beside_those_of_the_hub(hub: Hu
     name = await registered(hub, description="See dashboards.")
     assert await listed(hub.admin, name) == [{"name": name, "description": "See dashboards.", "is_built_in": False}]
     assert (await listed(hub.admin, "roles:read"))[0]["is_built_in"] is True
-    everything, cursor = [], None
+    everything: list[dict[str, Any]] = []
+    cursor = None
     while cursor is not None or not everything:
         page = (await hub.admin.get(PERMISSIONS, params={"limit": 7} | ({"cursor": cursor} if cursor else {}))).json()
         everything, cursor = everything + page["items"], page["next_cursor"]
