@@ -84,6 +84,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "tenant_id": DEFAULT_TENANT_ID,
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
+        "name": "reports.dashboards:read",
         "domain_ids": [uuid4()],
         "owner_role_ids": [ADMIN_ROLE],
         "data_source_id": source_id,
@@ -96,6 +97,8 @@ INSERTS = [
     """INSERT INTO data_domains (id, tenant_id, name, name_key, lineage, owner_role_id, created_at, updated_at)
        SELECT $1, $2, 'Sales', 'sales', ARRAY[$1::uuid], '00000000-0000-7000-8000-000000000101', now(), now()
        WHERE $3::uuid IS NOT NULL""",
+    """INSERT INTO permissions (id, tenant_id, name, description, created_at, updated_at)
+       SELECT $1, $2, 'reports.dashboards:read', 'ü', now(), now() WHERE $3::uuid IS NOT NULL""",
     """INSERT INTO data_source_tests VALUES
        ($1, $2, $3, 'passed', '[{"name": "resolve", "duration_ms": 1.5}]', '{"version": "ü"}', 2.25, now())""",
     """INSERT INTO source_objects VALUES
