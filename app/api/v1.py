@@ -8,6 +8,7 @@ from app.api.openapi import openapi_json
 from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
+from app.domain.authz.controllers import AuthzController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -25,6 +26,7 @@ API = Router(
         RoleController,
         AssignmentController,
         PermissionController,
+        AuthzController,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,
