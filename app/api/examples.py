@@ -117,6 +117,14 @@ ASSIGNED: Mapping[str, object] = {
     "expires_at": "2026-06-30T18:00:00Z",
     "reason": "For the audit of the first half year.",
 }
+GROUND: dict[str, object] = {
+    "type": "assignment",
+    "role_id": ROLE,
+    "assignment_id": "01934f72-3a4b-7c5d-8e6f-7a8b9c0d1e08",
+    "group_id": None,
+    "scope": {"type": "data_source", "id": SOURCE},
+    "request_id": None,
+}
 
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
@@ -138,6 +146,19 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
         "description": "See data sources, their tests and the objects found inside.",
     },
     "PermissionPut": {"description": "See dashboards of reports."},
+    "Check": {
+        "action": "data-sources:read",
+        "resource_type": "data_source",
+        "resource_id": SOURCE,
+        "user_id": None,
+        "at": None,
+    },
+    "RightScope": {"type": "data_source", "id": SOURCE},
+    "RightVia": GROUND,
+    "AccessVia": GROUND | {"permissions": ["data-sources:read"]},
+    "CheckResult": {"allowed": True},
+    "EffectivePermission": {"permission": "data-sources:read"},
+    "AccessOut": {"subject_type": "user", "user_id": USER, "permissions": ["data-sources:read"]},
     "Me": {"permissions": ["data-sources:read"]},
     "TenantRef": {"id": "00000000-0000-7000-8000-000000000001", "name": "Default"},
     "SessionOut": {"id": SESSION, "is_current": True},

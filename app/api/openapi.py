@@ -44,6 +44,7 @@ TAGS = {
     "auth": "Signing in and out, one's own sessions, and what other services need to trust our tokens.",
     "users": "The people of a tenant and the roles that they hold.",
     "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",
+    "authorization": "Who may do what, and why: now and at any moment before.",
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",

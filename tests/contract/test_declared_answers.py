@@ -51,6 +51,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/role-assignments/{assignment_id}": {"expires_at": "2100-01-01T00:00:00Z"},
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
+    "POST /api/v1/authz/check": {"checks": [{"action": "roles:read"}]},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},

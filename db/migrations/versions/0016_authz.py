@@ -1,7 +1,7 @@
 """What anybody may do at any moment, asked in one way; and permissions that other services bring.
 
 Revision ID: 0016
-Revises: 0014
+Revises: 0015
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from app.core import schema_changes
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
