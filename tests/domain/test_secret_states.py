@@ -35,6 +35,12 @@ ON CONFLICT (data_source_id, name) DO UPDATE SET version = data_source_secrets.v
 """
 
 
+SECRETS_OF_MANY = """
+INSERT INTO data_source_secrets (data_source_id, tenant_id, name, sealed, key_id, version, updated_at)
+SELECT id, $2, 'password', '\\x00', 'key', 1, now() FROM unnest($1::uuid[]) AS id
+"""
+
+
 @pytest.fixture(scope="module")
 async def hub(cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
     async with running_hub(
@@ -108,6 +114,24 @@ async def test_what_another_release_writes_is_put_right_by_the_database(hub: Hub
     await records.run("DELETE FROM data_source_secrets WHERE data_source_id = $1", source_id)
     assert await shown(hub, str(source_id)) == {}
     assert (await hub.admin.get(f"{SOURCES}/{source_id}")).json()["version"] == 1
+
+
+async def test_states_of_many_are_kept_without_a_walk_through_all_sources(hub: Hub) -> None:
+    """A plan is kept: what is quick among a hundred sources would be slow when there are many."""
+    items = [{"name": uuid4().hex, "type": "postgresql", "config": NOWHERE} for _ in range(100)]
+    made = (await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items})).json()["items"]
+    ids = [UUID(item["data_source"]["id"]) for item in made]
+    connection = await asyncpg.connect(hub.url)
+    try:
+        for statement in (SECRETS_OF_MANY, "DELETE FROM data_source_secrets WHERE data_source_id = ANY($1)"):
+            async with connection.transaction():
+                await connection.execute(statement, ids, *([DEFAULT_TENANT_ID] if "$2" in statement else []))
+                walked = await connection.fetch(
+                    "SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0 AND relname = 'data_sources'"
+                )
+            assert walked == []
+    finally:
+        await connection.close()
 
 
 async def test_a_source_goes_with_its_secrets(hub: Hub) -> None:
