@@ -179,7 +179,9 @@ async def test_lists_show_no_row_of_another_tenant(
 
 
 def lists_of(table: list[Operation]) -> list[Operation]:
-    return [each for each in table if each.method == "GET" and each.access.listing and not names_in(each)]
+    """But for the operators' own, which is about tenants."""
+    lists = [each for each in table if each.method == "GET" and each.access.listing and not names_in(each)]
+    return [each for each in lists if each.path != "/api/v1/tenants"]
 
 
 @pytest.fixture
