@@ -20,8 +20,8 @@ from tests.domain.conftest import Records
 
 pytestmark = pytest.mark.anyio
 
-NOT_OF_A_TENANT = {"type_name", "name", "tenant_id"}
-"""What paths name that belongs to no tenant."""
+NOT_OF_A_TENANT = {"type_name", "name", "tenant_id", "permission_name"}
+"""What paths name that is no id of something of one tenant."""
 UNTOUCHED = ("audit_events", "outbox_events", "sessions", "idempotency_keys", "upkeep_state", "rights_history")
 """Tables that calls may leave rows in, whatever they are answered."""
 STALE = {"If-Match": '"v999999"'}
