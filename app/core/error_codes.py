@@ -70,6 +70,8 @@ SourceCode = Literal[
 """A data source could not be read: `source_` and the code of the connector's own list of failures."""
 TakenCode = Literal["already_assigned", "email_taken", "name_taken", "slug_taken"]
 """Of a 409 and of the field that is at fault, alike: where a value has to be nobody else's."""
+DomainCode = Literal["domain_cycle", "domain_too_deep"]
+"""Of a 409 and of the field that is at fault, alike: where a data domain would not fit into the tree."""
 ConflictCode = Literal[
     "conflict",
     "already_exists",
@@ -78,6 +80,7 @@ ConflictCode = Literal[
     "concurrent_change",
     "default_tenant",
     "folder_taken",
+    DomainCode,
     "job_ended",
     "last_admin",
     "secret_reentry_required",
@@ -164,6 +167,7 @@ FaultCode = Literal[
     "secret_reentry_required",
     "secret_unreadable",
     "secret_unresolved",
+    DomainCode,
     TakenCode,
     BadRequestCode,
 ]
@@ -223,6 +227,8 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "concurrent_change": "Somebody changed the same thing at this moment. Try again.",
     "default_tenant": "The tenant `default` is the operators' own: it is neither suspended nor deleted.",
     "folder_taken": "HUB_FILES_ROOT holds something of this name already, which the tenant `default` may use.",
+    "domain_cycle": "A data domain cannot be moved into itself, or into one that is in it.",
+    "domain_too_deep": "Data domains are at most eight deep.",
     "job_ended": "The job has ended already.",
     "last_admin": "This is the last active admin. Make somebody else admin first.",
     "secret_reentry_required": "Where the stored secrets would be sent has changed. Give them again with the change.",

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -52,6 +53,11 @@ class EntityOut(Output, gc=False):
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["analysts"])]
 Text = Annotated[str, Meta(max_length=4000, examples=["What this is for."])]
+
+
+def tag_with(version: int, *changing: object) -> str:
+    """An entity tag for a representation of which a part changes without a change of the entity."""
+    return f"v{version}-{blake2b(msgspec.json.encode(changing), digest_size=6).hexdigest()}"
 
 
 def changes_of(patch: Struct) -> dict[str, Any]:

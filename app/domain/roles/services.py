@@ -5,9 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UnsetType
+from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.extent import Place
 from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
@@ -15,6 +17,7 @@ from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.permissions import refuse_unknown
+from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.work import UnitOfWork
@@ -116,6 +119,25 @@ class RoleService:
             return
         if not await self._roles.exists(id=role_id):
             raise BadRequest(errors=[Fault(path, "unknown_role", "is not a role")])
+
+    async def judge_owner(self, before: UUID | None, after: UUID | None, place: Place) -> None:
+        """Whether the actor may make one role the owner of what stands there, in place of another.
+
+        Raises BadRequest for a role that is not there, Forbidden where they lack something there that owning brings.
+        """
+        if before == after:
+            return
+        await self.check_reference(after, "owner_role_id")
+        if not self._work.actor.holds_all(OWNER_BRINGS, place):
+            sentence = "Owning brings permissions that you do not hold there yourself."
+            raise Forbidden(sentence, code="exceeds_own_permissions")
+
+    async def make_owner(self, role_id: UUID) -> None:
+        """Note that the role owns something: what it owns is looked up for such roles alone."""
+        first = update(Role).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id, Role.is_owner.is_(False))
+        noted = first.values(is_owner=True, version=Role.version).returning(Role.id)
+        if (await self._work.session.execute(noted, execution_options={"synchronize_session": False})).first():
+            self._work.forget("role", role_id)
 
     async def grantable(self, role_id: UUID) -> Role:
         """A role that the actor may give to somebody.

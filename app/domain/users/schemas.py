@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.core.lookalikes import written_alike
-from app.core.schemas import EntityOut, Input, Output, Rule
+from app.core.schemas import EntityOut, Input, Output, Rule, tag_with
 from app.domain.users.identity import is_email
 
 Email = Annotated[
@@ -49,8 +47,7 @@ class UserOut(EntityOut):
 
     def entity_tag(self) -> str:
         """With a hash of what changes without a change of the user: names of roles, and whether a lock has ended."""
-        changing = msgspec.json.encode((self.roles, self.locked_until))
-        return f"v{self.version}-{blake2b(changing, digest_size=6).hexdigest()}"
+        return tag_with(self.version, self.roles, self.locked_until)
 
 
 class UserCreate(Input):
