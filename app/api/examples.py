@@ -10,6 +10,8 @@ USER = "01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"
 ROLE = "01934f6e-8d20-7a10-8c44-1b7e3f6a2c02"
 OWNER_ROLE = "01934f6e-8d21-7e09-a1b3-9c2d4e5f6a03"
 SOURCE = "01934f70-12ab-7c3d-9e4f-0a1b2c3d4e04"
+DOMAIN = "01934f6e-9a30-7c21-8d55-2c8f4a7b3d08"
+OTHER_DOMAIN = "01934f6e-9a31-7f0a-b2c4-ad3e5f607e09"
 OBJECT = "01934f70-9f00-7d11-b222-334455667705"
 JOB = "01934f71-0c0d-7e0f-8a1b-2c3d4e5f6a06"
 SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
@@ -27,6 +29,9 @@ BY_FIELD: Mapping[str, object] = {
     "updated_by": USER,
     "actor_id": USER,
     "owner_role_id": None,
+    "data_domain_id": None,
+    "parent_id": None,
+    "managed_by": None,
     "subject_id": SOURCE,
     "resource_id": SOURCE,
     "version": 1,
@@ -140,6 +145,16 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "Scope": {"type": "data_source", "id": SOURCE},
     "ScopeOut": {"type": "data_source", "id": SOURCE},
     "ViaOut": {"type": "person", "id": ADMIN},
+    "DataDomainOut": {
+        "id": DOMAIN,
+        "name": "Sales",
+        "description": "What is sold, and to whom.",
+        "parent_id": OTHER_DOMAIN,
+        "owner_role_id": OWNER_ROLE,
+        "path": ["Company", "Sales"],
+    },
+    "DataDomainCreate": {"name": "Sales", "description": "What is sold, and to whom.", "parent_id": OTHER_DOMAIN},
+    "DataDomainPatch": {"parent_id": OTHER_DOMAIN},
     "ApproverRoles": {"items": [OWNER_ROLE]},
     "PermissionOut": {
         "name": "data-sources:read",
@@ -252,6 +267,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "account_id": ACCOUNT,
     "source_id": SOURCE,
     "object_id": OBJECT,
+    "domain_id": DOMAIN,
     "job_id": JOB,
     "session_id": SESSION,
     "permission_name": "reports.dashboards:read",

@@ -43,10 +43,12 @@ send again."""
 TAGS = {
     "auth": "Signing in and out, one's own sessions, and what other services need to trust our tokens.",
     "users": "The people of a tenant and the roles that they hold.",
+    "groups": "Users who are given roles together.",
     "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",
     "authorization": "Who may do what, and why: now and at any moment before.",
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
+    "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
     "jobs": "Work that goes on after its request was answered.",
     "audit": "Who did what, when, from where, and how it ended.",

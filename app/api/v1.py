@@ -9,6 +9,7 @@ from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.authz.controllers import AuthzController
+from app.domain.domains.controllers import DataDomainController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -30,6 +31,7 @@ API = Router(
         ServiceAccountController,
         TenantController,
         TenantSettingsController,
+        DataDomainController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,

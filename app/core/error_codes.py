@@ -38,7 +38,9 @@ UnauthenticatedCode = Literal[
     "session_ended",
     "token_expired",
 ]
-ForbiddenCode = Literal["forbidden", "exceeds_own_permissions", "permission_missing", "registration_closed"]
+RightCode = Literal["exceeds_own_permissions", "permission_missing"]
+"""Of a 403 and of the field that is at fault, alike: where what is asked for goes beyond one's rights."""
+ForbiddenCode = Literal["forbidden", "registration_closed", RightCode]
 NotFoundCode = Literal["not_found", "docs_not_installed", "object_not_found"]
 MethodNotAllowedCode = Literal["method_not_allowed"]
 SourceCode = Literal[
@@ -168,6 +170,7 @@ FaultCode = Literal[
     "secret_unreadable",
     "secret_unresolved",
     DomainCode,
+    RightCode,
     TakenCode,
     BadRequestCode,
 ]

@@ -51,6 +51,10 @@ class Extent(Struct, frozen=True, eq=False, weakref=True):
     def __or__(self, other: "Extent") -> "Extent":
         return Extent(self.sources | other.sources, self.domains | other.domains, self.owner_roles | other.owner_roles)
 
+    def __and__(self, other: "Extent") -> "Extent":
+        """What both name."""
+        return Extent(self.sources & other.sources, self.domains & other.domains, self.owner_roles & other.owner_roles)
+
     @property
     def is_of_named_sources(self) -> bool:
         return bool(self.sources) and not self.domains and not self.owner_roles

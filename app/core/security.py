@@ -8,6 +8,8 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import and_
 from typing import Literal
 from uuid import UUID
 
@@ -66,6 +68,11 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     def may_somewhere(self, permission: str) -> bool:
         return permission in self.permissions or permission in self.extents
+
+    def may_together(self, *permissions: str) -> bool:
+        """Whether there is a place where all of them are held."""
+        extents = [extent for name in permissions if (extent := self.extent(name)) is not None]
+        return not extents or bool(reduce(and_, extents).parts)
 
     def extent(self, permission: str) -> Extent | None:
         """Where the permission is held; None for the whole tenant."""

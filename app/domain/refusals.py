@@ -14,8 +14,10 @@ from app.domain.records import Records
 REFUSED: Final[frozenset[Code]] = frozenset(("default_tenant", "last_admin", "secret_reentry_required", "system_role"))
 """Conflicts that keep somebody from what nobody may do: to leave the hub without an admin, to carry a secret off, to
 change what is built in."""
-REFUSED_FAULTS: Final[frozenset[FaultCode]] = frozenset(("reference_not_allowed",))
-"""Of a field: to read by reference what the operator did not allow."""
+REFUSED_FAULTS: Final[frozenset[FaultCode]] = frozenset(
+    ("exceeds_own_permissions", "permission_missing", "reference_not_allowed")
+)
+"""Of a field: to go beyond one's rights, or to read by reference what the operator did not allow."""
 
 KIND: Final = "refusals"
 """Of work, where database connections are shared out."""

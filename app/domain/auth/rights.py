@@ -15,15 +15,10 @@ from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, func
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core import migrations
 from app.core.extent import NOWHERE, Extent
 from app.domain.domains.models import DataDomain
+from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.users.models import User
-
-OWNER_BRINGS = frozenset(
-    name for name in migrations.permissions() if name.startswith("data-sources:") and name != "data-sources:reference"
-)
-"""What the owner role of a source or a domain brings there: everything but the secrets of the hub's operator."""
 
 
 class HeldRole(Struct, frozen=True):

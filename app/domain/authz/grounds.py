@@ -11,10 +11,10 @@ from msgspec import Raw, Struct
 from app.core.reads import Reads
 from app.core.security import Principal
 from app.domain.auth.principals import Signed
-from app.domain.auth.rights import OWNER_BRINGS
 from app.domain.authz.repositories import OWN
 from app.domain.authz.schemas import CheckResult, RightScope, RightVia
 from app.domain.roles.built_in import public_role_id
+from app.domain.roles.ownership import OWNER_BRINGS
 
 REFUSED = CheckResult(False, [])
 _encode = msgspec.json.Encoder().encode

@@ -10,11 +10,11 @@ from app.core.errors import BadRequest, Fault, Forbidden
 from app.core.extent import Place
 from app.core.security import Principal
 from app.domain.auth.principals import Signed
-from app.domain.auth.rights import OWNER_BRINGS
 from app.domain.authz.grounds import REFUSED, Grounds, load_grounds, via_of
 from app.domain.authz.repositories import CHECKED
 from app.domain.authz.schemas import Check, CheckResult, CheckResults
 from app.domain.requests import HubRequest
+from app.domain.roles.ownership import OWNER_BRINGS
 
 CHECK_OTHERS = "authz:check"
 LEEWAY = timedelta(seconds=10)

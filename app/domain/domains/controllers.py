@@ -32,9 +32,11 @@ class DataDomainController(Controller):
     @get("/", opt=requires(READ, on="data_domain", listing=DATA_DOMAINS), summary="List data domains")
     async def list_domains(self, request: HubRequest) -> Answer[Page[DataDomainOut]]:
         """Every domain that the caller may see, a page at a time."""
-        query, principal = DATA_DOMAINS.parse(request.query_string), request.principal
-        own = {"extent": principal.extent(READ), "tenant_id": principal.tenant_id}
-        return answer(request.exchange, await request.parts.reads.page(DATA_DOMAINS, query, DataDomainOut, **own))
+        query, tenant_id = DATA_DOMAINS.parse(request.query_string), request.principal.tenant_id
+        query = query.within(request.principal.extent(READ))
+        return answer(
+            request.exchange, await request.parts.reads.page(DATA_DOMAINS, query, DataDomainOut, tenant_id=tenant_id)
+        )
 
     @get("/{domain_id:uuid}", opt=requires(READ, on="data_domain"), summary="Get a data domain")
     async def get_domain(self, request: HubRequest, domain_id: FromPath[UUID]) -> Tagged[DataDomainOut]:
@@ -48,8 +50,8 @@ class DataDomainController(Controller):
     async def create_domain(
         self, request: HubRequest, work: Work, data: RequestBody[DataDomainCreate]
     ) -> Tagged[DataDomainOut]:
-        """In one in which the caller may write; at the top, with the permission for the whole tenant. At most eight deep.
-        An owner is set by those who hold there what owning brings."""
+        """Where the caller may write: at the top, that is for the whole tenant. Domains are at most eight deep. An
+        owner is set by those who hold there what owning brings."""
         domain = await DataDomainService(work).create(data)
         return created(request.exchange, domain, f"/api/v1/data-domains/{domain.id}")
 
@@ -57,8 +59,8 @@ class DataDomainController(Controller):
     async def update_domain(
         self, request: HubRequest, work: Work, domain_id: FromPath[UUID], data: RequestBody[DataDomainPatch]
     ) -> Tagged[DataDomainOut]:
-        """JSON Merge Patch (RFC 7396). Another `parent_id` moves it with all that is in it: who may write there, too, and
-        holds here whatever somebody has been given there. What people may do changes within a second."""
+        """JSON Merge Patch (RFC 7396). Another `parent_id` moves it with all that is in it. For that one may write
+        there, too, and holds here what is held there by anybody: it is theirs within a second."""
         return entity(request.exchange, await DataDomainService(work).update(domain_id, data), changed=True)
 
     @delete("/{domain_id:uuid}", opt=requires(WRITE, on="data_domain"), summary="Delete a data domain")

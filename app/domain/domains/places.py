@@ -1,6 +1,6 @@
 """Into which domain somebody may put something, and what those who have rights there would gain by it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -8,68 +8,82 @@ from sqlalchemy import any_, exists, func, literal, select
 
 from app.core.errors import BadRequest, Fault, Forbidden
 from app.core.extent import UUIDS, Place
+from app.core.security import Principal
 from app.domain.assignments.models import RoleAssignment
-from app.domain.assignments.repositories import MAY_COME_TO_FORCE
+from app.domain.assignments.repositories import HAS_NOT_PASSED
 from app.domain.domains.models import DataDomain
-from app.domain.domains.repositories import DataDomainRepository
 from app.domain.roles.models import Role
 from app.domain.roles.ownership import OWNER_BRINGS
+from app.domain.roles.schemas import PERMISSIONS
 from app.domain.work import UnitOfWork
 
-TOP: Final[tuple[UUID, ...]] = ()
-"""The lineage of what is in no domain."""
+Lineage = tuple[UUID, ...]
+"""The ids from the top down; empty outside of all domains."""
+Rooms = Mapping[UUID | None, Lineage]
+"""The lineages of domains that are there, by their ids, and of what is in none."""
 _SHOWN_BY = ("data-domains:read", "data-sources:read")
-_HELD_IN_PLACES = ("data-domains:", "data-sources:")
+_HELD_IN_PLACES: Final = frozenset(name for name in PERMISSIONS if name.startswith(("data-domains:", "data-sources:")))
 
 
-async def require_room(work: UnitOfWork, permission: str, domain_id: UUID | None, path: str) -> tuple[UUID, ...]:
-    """The lineage of the domain in which something is to be put; outside of all domains it needs the permission for the
-    whole tenant.
+async def rooms_of(work: UnitOfWork, domain_ids: Iterable[UUID | None]) -> Rooms:
+    """Those of the domains that are there, and the one outside of all."""
+    wanted = {each for each in domain_ids if each is not None}
+    found: dict[UUID | None, Lineage] = {None: ()}
+    if wanted:
+        among = DataDomain.id == any_(literal(sorted(wanted), UUIDS))
+        rows = select(DataDomain.id, DataDomain.lineage).where(DataDomain.tenant_id == work.tenant_id, among)
+        found |= {domain_id: tuple(lineage) for domain_id, lineage in await work.session.execute(rows)}
+    return found
 
-    Raises BadRequest for a domain that is not there, or with which the actor has nothing to do, which looks the same;
-    Forbidden where they have, and lack this permission.
-    """
-    lineage = TOP if domain_id is None else await _lineage_of(work, domain_id)
+
+def fault_of_room(actor: Principal, permission: str, rooms: Rooms, domain_id: UUID | None, path: str) -> Fault | None:
+    """Why the actor may not put something there; outside of all domains that needs the permission for the whole tenant.
+    A domain with which they have nothing to do looks like one that is not there."""
     place = Place(domain_id=domain_id)
-    may_put = work.actor.may_at(permission, place)
-    if lineage is None or not (domain_id is None or may_put or any(work.actor.may_at(name, place) for name in _SHOWN_BY)):
-        raise BadRequest(errors=[unknown_domain(path)])
-    if not may_put:
-        where = "for the whole tenant" if domain_id is None else "in that domain"
-        raise Forbidden(f"This needs the permission `{permission}` {where}.", code="permission_missing")
-    return lineage
+    if actor.may_at(permission, place):
+        return None if domain_id in rooms else _unknown(path)
+    if domain_id is None:
+        return Fault(path, "permission_missing", f"outside of data domains you need `{permission}` for all")
+    if domain_id in rooms and any(actor.may_at(name, place) for name in _SHOWN_BY):
+        return Fault(path, "permission_missing", f"there you need `{permission}`")
+    return _unknown(path)
 
 
-def unknown_domain(path: str) -> Fault:
+def _unknown(path: str) -> Fault:
     return Fault(path, "unknown_domain", "is not a data domain")
 
 
-async def _lineage_of(work: UnitOfWork, domain_id: UUID) -> tuple[UUID, ...] | None:
-    domains = DataDomainRepository(work.session, tenant_id=work.tenant_id)
-    domain = await domains.get_one_or_none(id=domain_id)
-    return None if domain is None else tuple(domain.lineage)
+async def require_room(work: UnitOfWork, permission: str, domain_id: UUID | None, path: str) -> Lineage:
+    """The lineage of the domain in which something is put. Raises Forbidden and BadRequest by `fault_of_room`."""
+    rooms = await rooms_of(work, [domain_id])
+    fault = fault_of_room(work.actor, permission, rooms, domain_id, path)
+    if fault is None:
+        return rooms[domain_id]
+    if fault.code == "permission_missing":
+        raise Forbidden(f"There this needs the permission `{permission}`.", code="permission_missing", errors=[fault])
+    raise BadRequest(errors=[fault])
 
 
-async def refuse_gain(work: UnitOfWork, entered: Iterable[UUID], place: Place) -> None:
-    """What moves below these domains is given to everybody who has rights there: nobody gives what they do not hold
-    where the thing stands now. Raises Forbidden."""
-    if not work.actor.holds_all(await _brought_in(work, list(entered)), place):
-        sentence = "Some have rights there that you do not hold on what you move."
-        raise Forbidden(sentence, code="exceeds_own_permissions")
+async def refuse_gain(work: UnitOfWork, entered: Iterable[UUID], place: Place, path: str) -> None:
+    """What comes below these domains is open to everybody who has rights there: nobody gives what they do not hold
+    where it stands now. Raises Forbidden."""
+    actor, domain_ids = work.actor, list(entered)
+    if not domain_ids or actor.holds_all(_HELD_IN_PLACES, place):
+        return
+    if not actor.holds_all(await _held_in(work, domain_ids), place):
+        fault = Fault(path, "exceeds_own_permissions", "is where others may do more than you may with what you move")
+        raise Forbidden(code="exceeds_own_permissions", errors=[fault])
 
 
-async def _brought_in(work: UnitOfWork, domain_ids: list[UUID]) -> set[str]:
-    """The permissions that anybody holds, or will, because of these domains."""
-    if not domain_ids:
-        return set()
+async def _held_in(work: UnitOfWork, domain_ids: list[UUID]) -> frozenset[str]:
+    """What anybody may do, or will, because of these domains."""
     among = any_(literal(domain_ids, UUIDS))
     given = (
         select(func.unnest(Role.permissions))
         .join(RoleAssignment, RoleAssignment.role_id == Role.id)
-        .where(RoleAssignment.tenant_id == work.tenant_id, RoleAssignment.scope_id == among, MAY_COME_TO_FORCE)
+        .where(RoleAssignment.tenant_id == work.tenant_id, RoleAssignment.scope_id == among, HAS_NOT_PASSED)
         .distinct()
     )
-    found = {name for name in await work.session.scalars(given) if name.startswith(_HELD_IN_PLACES)}
-    is_owned = DataDomain.owner_role_id.is_not(None)
-    mine = (DataDomain.tenant_id == work.tenant_id, DataDomain.id == among)
-    return found | OWNER_BRINGS if await work.session.scalar(select(exists().where(*mine, is_owned))) else found
+    found = _HELD_IN_PLACES.intersection(await work.session.scalars(given))
+    is_owned = (DataDomain.tenant_id == work.tenant_id, DataDomain.id == among, DataDomain.owner_role_id.is_not(None))
+    return found | OWNER_BRINGS if await work.session.scalar(select(exists().where(*is_owned))) else found

@@ -14,7 +14,8 @@ from app.domain.domains.schemas import DataDomainOut
 def _path() -> ColumnElement[list[str]]:
     """The names of the lineage, in its order."""
     above = aliased(DataDomain, name="above")
-    place = func.unnest(DataDomain.lineage).table_valued(column("id", Uuid()), with_ordinality="depth", name="place")
+    unnested = func.unnest(DataDomain.lineage).table_valued(column("id", Uuid()), with_ordinality="depth", name="place")
+    place = unnested.render_derived()
     names = select(func.array_agg(aggregate_order_by(above.name, place.c.depth)))
     is_above = (above.id == place.c.id) & (above.tenant_id == DataDomain.tenant_id)
     return names.where(is_above).correlate(DataDomain).scalar_subquery()

@@ -4,7 +4,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, literal, select, text, update
-from sqlalchemy.dialects.postgresql import array
 from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, Fault
@@ -25,7 +24,7 @@ MAX_DEPTH: Final = 8
 WRITE: Final = "data-domains:write"
 COLUMNS = Normaliser(DataDomainCreate, DataDomainPatch, DataDomain, DataDomainOut, rules={"name": named})
 
-_LOCK_TREE = text("SELECT pg_advisory_xact_lock(hashtextextended('data domains of ' || :tenant, 0))")
+_LOCK_TREE = text("SELECT pg_advisory_xact_lock(hashtextextended('data domains of ' || CAST(:tenant AS text), 0))")
 
 
 class DataDomainService:
@@ -101,7 +100,7 @@ class DataDomainService:
         deepest = select(func.max(func.cardinality(DataDomain.lineage))).where(*self._below(domain.id))
         depth_below = (await self._work.session.scalar(deepest)) - len(domain.lineage)
         _refuse_depth(len(above) + 1 + depth_below)
-        await refuse_gain(self._work, set(above) - set(domain.lineage), Place(domain_id=domain.id))
+        await refuse_gain(self._work, set(above) - set(domain.lineage), Place(domain_id=domain.id), "parent_id")
         return [*above, domain.id]
 
     async def _carry_along(self, domain: DataDomain, was: list[UUID]) -> None:
@@ -109,7 +108,7 @@ class DataDomainService:
         their path, for which their tags have a hash."""
         if domain.lineage == was:
             return
-        lineage = literal(domain.lineage, UUIDS).concat(DataDomain.lineage[len(was) + 1 :])
+        lineage = literal(domain.lineage, UUIDS).concat(DataDomain.lineage[len(was) + 1 : MAX_DEPTH])
         moved = update(DataDomain).where(*self._below(domain.id), DataDomain.id != domain.id)
         await self._work.session.execute(
             moved.values(lineage=lineage, version=DataDomain.version), execution_options={"synchronize_session": False}
@@ -117,7 +116,7 @@ class DataDomainService:
 
     def _below(self, domain_id: UUID) -> tuple[ColumnElement[bool], ...]:
         """The domain itself, too."""
-        return (DataDomain.tenant_id == self._work.tenant_id, DataDomain.lineage.contains(array([domain_id])))
+        return (DataDomain.tenant_id == self._work.tenant_id, DataDomain.lineage.contains(literal([domain_id], UUIDS)))
 
     async def _lock_tree(self) -> None:
         """Until the end of the transaction: two moves at once could make a circle of which neither knows."""
@@ -137,7 +136,7 @@ class DataDomainService:
         for domain_id in dict.fromkeys(lineages):
             self._work.forget("domain", domain_id)
         if owner is not None and owner != owner_before:
-            await self._roles.make_owner(owner)
+            await self._roles.make_owners([owner])
         for role_id in {owner_before, owner} - {None}:
             assert role_id is not None
             self._work.forget("role", role_id)

@@ -5,19 +5,20 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UnsetType
-from sqlalchemy import update
+from sqlalchemy import any_, literal, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
-from app.core.extent import Place
+from app.core.extent import UUIDS, Place
 from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
+from app.core.security import Principal
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.roles.models import Role, RoleApprover
-from app.domain.roles.permissions import refuse_unknown
 from app.domain.roles.ownership import OWNER_BRINGS
+from app.domain.roles.permissions import refuse_unknown
 from app.domain.roles.repositories import RoleApproverRepository, RoleRepository
 from app.domain.roles.schemas import RoleCreate, RoleOut, RolePatch
 from app.domain.work import UnitOfWork
@@ -127,16 +128,16 @@ class RoleService:
         """
         if before == after:
             return
-        await self.check_reference(after, "owner_role_id")
-        if not self._work.actor.holds_all(OWNER_BRINGS, place):
-            sentence = "Owning brings permissions that you do not hold there yourself."
-            raise Forbidden(sentence, code="exceeds_own_permissions")
+        await self.check_reference(after, OWNER)
+        if fault := fault_of_owner(self._work.actor, place):
+            raise Forbidden(code="exceeds_own_permissions", errors=[fault])
 
-    async def make_owner(self, role_id: UUID) -> None:
-        """Note that the role owns something: what it owns is looked up for such roles alone."""
-        first = update(Role).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id, Role.is_owner.is_(False))
+    async def make_owners(self, role_ids: Iterable[UUID]) -> None:
+        """Note that the roles own something: what is owned is looked up for such roles alone."""
+        among = Role.id == any_(literal(sorted(role_ids), UUIDS))
+        first = update(Role).where(Role.tenant_id == self._work.tenant_id, among, Role.is_owner.is_(False))
         noted = first.values(is_owner=True, version=Role.version).returning(Role.id)
-        if (await self._work.session.execute(noted, execution_options={"synchronize_session": False})).first():
+        for role_id in await self._work.session.scalars(noted, execution_options={"synchronize_session": False}):
             self._work.forget("role", role_id)
 
     async def grantable(self, role_id: UUID) -> Role:
@@ -159,3 +160,13 @@ class RoleService:
     def _check_held(self, permissions: Iterable[str]) -> None:
         if not self._work.actor.holds_all(permissions):
             raise Forbidden("The role has permissions that you do not hold yourself.", code="exceeds_own_permissions")
+
+
+OWNER = "owner_role_id"
+
+
+def fault_of_owner(actor: Principal, place: Place, path: str = OWNER) -> Fault | None:
+    """Why the actor may not choose the owner of what stands there."""
+    if actor.holds_all(OWNER_BRINGS, place):
+        return None
+    return Fault(path, "exceeds_own_permissions", "brings permissions that you do not hold there yourself")

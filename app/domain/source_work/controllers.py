@@ -51,12 +51,12 @@ class SourceWorkController(Controller):
 
     @post(
         "/test",
-        opt=requires("data-sources:test") | TESTING_UNSAVED,
+        opt=requires("data-sources:test", on="data_source") | TESTING_UNSAVED,
         status_code=200,
         summary="Test a connection without saving",
     )
     async def test_connection(self, request: HubRequest, data: RequestBody[Connection]) -> Answer[TestResult]:
-        """Step by step, within ten seconds.
+        """Step by step, within ten seconds. For those who could register it somewhere and test it there.
 
         A failure at the source is a 200 that says what broke, and whose fault it is.
         """

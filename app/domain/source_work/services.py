@@ -6,7 +6,7 @@ from uuid import UUID
 from app.connectors import registry
 from app.connectors.contract.objects import PreviewResult
 from app.connectors.contract.steps import TestResult
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, Forbidden, NotFound
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService
 from app.domain.requests import HubRequest
@@ -19,10 +19,12 @@ from app.domain.sources.configs import plain
 from app.domain.sources.reach import Reach
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import NewDataSource, type_of
+from app.domain.sources.services import WRITE
 from app.domain.sources.types import require_offered
 from app.domain.work import UnitOfWork, work_of_its_own
 
 DISCOVER = "data_source.discover"
+TEST = "data-sources:test"
 
 
 class SourceWorkService:
@@ -31,7 +33,10 @@ class SourceWorkService:
         self._parts = request.parts
 
     async def test_unsaved(self, given: NewDataSource) -> TestResult:
-        """Raises BadRequest as registering it would."""
+        """Raises BadRequest as registering it would, Forbidden where the caller could not register it anywhere and test
+        it then: they would have the hub dial for them."""
+        if not self._request.principal.may(TEST) and not self._request.principal.may_together(TEST, WRITE):
+            raise Forbidden(f"Where you hold `{TEST}` this needs `{WRITE}`, too.", code="permission_missing")
         connector = registry.get(type_of(given))
         require_offered(self._parts.settings, connector.type)
         secrets = values_to_test(self._parts, self._request.principal, connector, given)

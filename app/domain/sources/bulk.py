@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 from uuid import UUID
 
 import msgspec
@@ -11,12 +11,17 @@ from sqlalchemy import Text, any_, bindparam, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.core.bodies import convert, decode_part
-from app.core.errors import BadRequest, Conflict, Fault, HubError, NotFound
+from app.core.error_codes import RightCode
+from app.core.errors import BadRequest, Conflict, Fault, Forbidden, HubError, NotFound
+from app.core.extent import Place
 from app.core.rows import in_json, insertion
 from app.core.slices import in_parts, in_slices
+from app.domain.domains.places import fault_of_room, rooms_of
 from app.domain.roles.models import Role
+from app.domain.roles.services import OWNER, RoleService, fault_of_owner
 from app.domain.sources import duplicates
 from app.domain.sources.drafts import Draft, draft_of
+from app.domain.sources.duplicates import SEE
 from app.domain.sources.models import DataSource
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
@@ -33,12 +38,13 @@ from app.domain.sources.schemas import (
 )
 from app.domain.sources.secrets.destinations import REENTRY
 from app.domain.sources.secrets.stored import new_secret, store_secrets
-from app.domain.sources.services import DataSourceService
+from app.domain.sources.services import DOMAIN, WRITE, DataSourceService, place_of_source
 from app.domain.work import UnitOfWork
 
 MAX_FAULTS_OF_AN_ITEM = 20
 MAX_FAULTS = 2000
 """Of one request. Behind them each item at fault still has one, so that the answer tells all that are."""
+RIGHTS: Final[tuple[RightCode, ...]] = get_args(RightCode)
 NAME_TAKEN = "A data source of this name exists already."
 
 _INSERT = text(insertion(DataSource, ":rows")).bindparams(bindparam("rows", type_=JSONB))
@@ -76,6 +82,7 @@ class BulkRegistration:
         items = await self._items(bulk, media_type)
         await self._find_unknown_roles(items)
         await self._find_taken_names(items, bulk.on_conflict)
+        await self._judge_places(items)
         if not bulk.atomic or not any(item.faults for item in items):
             await self._deal_with_existing(items, bulk, media_type)
         if any(item.faults for item in items) and (bulk.atomic or not _good(items)):
@@ -103,13 +110,13 @@ class BulkRegistration:
         return item
 
     async def _find_unknown_roles(self, items: Sequence[Item]) -> None:
-        wanted = {draft.columns["owner_role_id"] for _, draft in _good(items)} - {None}
+        wanted = {draft.owner_role_id for _, draft in _good(items)} - {None}
         if not wanted:
             return
         ours = select(Role.id).where(Role.tenant_id == self._work.tenant_id, Role.id.in_(wanted))
         unknown = wanted - set(await self._work.session.scalars(ours))
         for item, draft in _good(items):
-            if draft.columns["owner_role_id"] in unknown:
+            if draft.owner_role_id in unknown:
                 item.faults = [Fault(f"{item.below}owner_role_id", "unknown_role", "is not a role")]
 
     async def _find_taken_names(self, items: Sequence[Item], on_conflict: OnConflict) -> None:
@@ -121,10 +128,28 @@ class BulkRegistration:
         taken, seen = {source.name_key: source for source in found}, set()
         for item, draft in _good(items):
             key = draft.name_key
-            item.existing = taken.get(key) if on_conflict != "fail" else None
+            item.existing = self._seen(taken.get(key)) if on_conflict != "fail" else None
             if key in seen or (key in taken and item.existing is None):
                 item.faults = [Fault(f"{item.below}name", "name_taken", "is the name of another data source")]
             seen.add(key)
+
+    def _seen(self, source: DataSource | None) -> DataSource | None:
+        """None where the actor may know no more of it than that the name is taken."""
+        if source is None or not any(self._work.actor.may_at(name, place_of_source(source)) for name in (SEE, WRITE)):
+            return None
+        return source
+
+    async def _judge_places(self, items: Sequence[Item]) -> None:
+        """Of new sources: one statement for however many domains they are to be in."""
+        new, actor = _new(items), self._work.actor
+        rooms = await rooms_of(self._work, (draft.domain_id for _, draft in new))
+        for item, draft in new:
+            domain_id, owner = draft.domain_id, draft.owner_role_id
+            fault = fault_of_room(actor, WRITE, rooms, domain_id, f"{item.below}{DOMAIN}")
+            if fault is None and owner is not None:
+                fault = fault_of_owner(actor, Place(domain_id=domain_id), f"{item.below}{OWNER}")
+            if fault is not None:
+                item.faults = [fault]
 
     async def _deal_with_existing(self, items: Sequence[Item], bulk: UnreadBulk, media_type: str) -> None:
         """Locked in the order of their ids, so that two of the same file do not wait for each other for ever."""
@@ -137,7 +162,7 @@ class BulkRegistration:
             try:
                 locked = await sources.get_one(id=source.id, with_for_update=True, execution_options=_AS_IT_IS_NOW)
                 await self._change(item, locked, media_type, dry_run=bulk.dry_run)
-            except (BadRequest, Conflict, NotFound) as error:
+            except (BadRequest, Conflict, Forbidden, NotFound) as error:
                 faults = error.errors or [Fault("name", "invalid", error.detail)]
                 item.faults = [
                     Fault((item.below + fault.path).removesuffix("."), fault.code, fault.message) for fault in faults
@@ -180,6 +205,8 @@ class BulkRegistration:
             return
         for part in in_parts(drafts):
             await self._save_part([draft for _, draft in part])
+        if owners := {draft.owner_role_id for _, draft in drafts} - {None}:
+            await RoleService(self._work).make_owners(owner for owner in owners if owner is not None)
         async for item, draft in in_slices(drafts):
             # Encoded once for the answer, the audit log and the outbox.
             shown = _encoded(DataSourceRepository.shown_as_inserted(draft.columns, DataSourceOut))
@@ -212,6 +239,9 @@ def _refusal(faults: list[Fault]) -> HubError:
         return Conflict(NAME_TAKEN, code="name_taken", errors=faults)
     if all(fault.code == "secret_reentry_required" for fault in faults):
         return Conflict(REENTRY, code="secret_reentry_required", errors=faults)
+    for code in RIGHTS:
+        if all(fault.code == code for fault in faults):
+            return Forbidden(code=code, errors=faults)
     return BadRequest("Some data sources are not valid.", errors=faults)
 
 

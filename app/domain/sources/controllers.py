@@ -35,9 +35,11 @@ Work = NamedDependency[UnitOfWork]
 PATH = "/api/v1/data-sources"
 
 
-OF_NEW: tuple[Code, ...] = ("name_taken", "type_unavailable")
+OF_NEW: tuple[Code, ...] = ("exceeds_own_permissions", "name_taken", "type_unavailable")
 REGISTERING = outcomes(*OF_NEW)
-CHANGING = outcomes("name_taken", "secret_reentry_required", "secret_unreadable", "secret_unresolved")
+CHANGING = outcomes(
+    "exceeds_own_permissions", "name_taken", "secret_reentry_required", "secret_unreadable", "secret_unresolved"
+)
 
 
 class DataSourceTypeController(Controller):
@@ -79,12 +81,13 @@ class DataSourceController(Controller):
         )
         return entity(request.exchange, source)
 
-    @post("/", opt=requires("data-sources:write") | REGISTERING, summary="Register a data source")
+    @post("/", opt=requires("data-sources:write", on="data_source") | REGISTERING, summary="Register a data source")
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
     ) -> Tagged[DataSourceSaved]:
-        """The type decides what `config` and `secrets` take. Nothing is dialled.
+        """The type decides what `config` and `secrets` take. Nothing is dialled. In a data domain this takes the
+        permission there, outside of all domains for the whole tenant.
 
         A secret is a text, or a reference such as `{"ref": "env:SHOP_PASSWORD"}` where the hub's operator allows it.
         """
@@ -93,7 +96,7 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write")
+        opt=requires("data-sources:write", on="data_source")
         | outcomes(*OF_NEW, "secret_reentry_required", by_status={200: BulkOut})
         | {"body_as": DataSourceBulk},
         summary="Register many data sources",
@@ -123,7 +126,8 @@ class DataSourceController(Controller):
     async def update_source(
         self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
     ) -> Tagged[DataSourceSaved]:
-        """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again."""
+        """JSON Merge Patch (RFC 7396). Where the stored secrets would go elsewhere, they have to be given again. For
+        another `data_domain_id` one may write there, too."""
         return entity(request.exchange, await DataSourceService(work).update(source_id, data), changed=True)
 
     @delete("/{source_id:uuid}", opt=requires("data-sources:write", on="data_source"), summary="Delete a data source")

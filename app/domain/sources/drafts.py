@@ -28,6 +28,14 @@ class Draft(Struct):
         return self.columns["name_key"]  # type: ignore[no-any-return]
 
     @property
+    def owner_role_id(self) -> UUID | None:
+        return self.columns["owner_role_id"]  # type: ignore[no-any-return]
+
+    @property
+    def domain_id(self) -> UUID | None:
+        return self.columns["data_domain_id"]  # type: ignore[no-any-return]
+
+    @property
     def fingerprint(self) -> bytes:
         return self.columns["fingerprint"]  # type: ignore[no-any-return]
 

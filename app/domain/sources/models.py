@@ -25,7 +25,7 @@ class DataSource(Tenanted, Entity):
     config: Mapped[dict[str, Any]] = mapped_column(JSONB)
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
     owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
-    data_domain_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_domains.id"), default=left_empty)
+    data_domain_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_domains.id"))
     is_paused: Mapped[bool] = mapped_column(default=False)
     test_interval_s: Mapped[int | None]
     status: Mapped[str] = mapped_column(default="untested")

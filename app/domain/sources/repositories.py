@@ -89,6 +89,11 @@ DATA_SOURCES = Listing(
             order=TAGS,
         ),
         "owner_role_id": uuid_filter(DataSource.owner_role_id, index="data_sources_owner_role_id_{sort}_idx"),
+        "data_domain_id": uuid_filter(
+            DataSource.data_domain_id,
+            index="data_sources_data_domain_id_{sort}_idx",
+            description="Sources right in this data domain.",
+        ),
         "is_paused": boolean_filter(DataSource.is_paused, index="data_sources_is_paused_{sort}_idx"),
         "q": search_filter(DataSource.name, DataSource.description, index="data_sources_search_idx"),
     },

@@ -99,6 +99,8 @@ class DataSourceOut(EntityOut):
     tags: list[str]
     owner_role_id: UUID | None
     """Members of this role look after the source."""
+    data_domain_id: UUID | None
+    """The data domain that the source is in: rights in it, or above it, are rights at the source."""
     is_paused: bool
     """Nothing is done with the source on a schedule while it is paused."""
     test_interval_s: int | None
@@ -137,6 +139,7 @@ class DataSourceBase(Input, kw_only=True):
     description: Text | None = None
     tags: Tags = []
     owner_role_id: UUID | None = None
+    data_domain_id: UUID | None = None
     is_paused: bool = False
     test_interval_s: TestInterval | None = None
 

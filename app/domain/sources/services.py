@@ -6,8 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from sqlalchemy import select
 
+from app.core.errors import Fault, Forbidden
+from app.core.extent import Place
 from app.core.schemas import changes_of
+from app.domain.assignments.endings import end_assignments
+from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.repositories import IS_OPEN
+from app.domain.domains.places import refuse_gain, require_room, rooms_of
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates
 from app.domain.sources.columns import COLUMNS, first_test
@@ -26,6 +33,9 @@ from app.domain.sources.schemas import (
 from app.domain.sources.secrets import references, stored
 from app.domain.sources.secrets.states import states_after
 from app.domain.work import UnitOfWork
+
+WRITE = "data-sources:write"
+DOMAIN = "data_domain_id"
 
 
 class Plan(Struct):
@@ -47,12 +57,16 @@ class DataSourceService:
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
         self._sources = DataSourceRepository(work.session, tenant_id=work.tenant_id)
+        self._roles = RoleService(work)
 
     async def create(self, new: NewDataSource) -> DataSourceSaved:
-        """Raises BadRequest where config and secrets do not go together, Conflict for a taken name."""
+        """Raises BadRequest where config and secrets do not go together, Conflict for a taken name, Forbidden where the
+        actor may not register in that domain or choose that owner."""
         draft = draft_of(self._work, new)
-        await RoleService(self._work).check_reference(new.owner_role_id, "owner_role_id")
+        await require_room(self._work, WRITE, new.data_domain_id, DOMAIN)
+        await self._roles.judge_owner(None, new.owner_role_id, Place(domain_id=new.data_domain_id))
         source = await self._sources.add(DataSource(**draft.columns))
+        await self._note_owner(new.owner_role_id)
         await stored.change_secrets(self._work, source, draft.secrets)
         shown = shown_source(source)
         self._work.audit("data_source.create", "data_source", draft.id, after=shown)
@@ -60,7 +74,8 @@ class DataSourceService:
         return _saved(shown, await self._warnings(source))
 
     async def update(self, source_id: UUID, patch: DataSourcePatch) -> DataSourceSaved:
-        """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for."""
+        """Raises Conflict (`secret_reentry_required`) where a stored secret would go where it was not given for, and
+        Forbidden as `create` does, or where who has rights in another domain would gain what the actor lacks."""
         references.judge_given(self._work, changes_of(patch).get("secrets") or {})
         source = await self._sources.get_one(id=source_id, with_for_update=True)
         self._work.require_match(source.version)
@@ -68,13 +83,14 @@ class DataSourceService:
 
     async def plan(self, source: DataSource, patch: DataSourcePatch) -> Plan:
         """What the patch makes of a source that is locked; nothing is changed yet. Raises as `update` does."""
+        require_right(self._work, WRITE, source)
         named = changes_of(patch)
         changes, given = COLUMNS.columns_of_changes(patch), secrets_to_change(source, named)
         if "config" in named or given:
             changes |= (await changed_reach(self._work, source, named.get("config", {}), given)).columns
         if given:
             changes["secret_states"] = states_after(self._work, source.secret_states, given)
-        await RoleService(self._work).check_reference(changes.get("owner_role_id"), "owner_role_id")
+        await self._judge_place(source, changes)
         is_reconfigured = changes.get("config", source.config) != source.config
         changes |= _tested_soon(self._work.now, source, changes, is_reconfigured=is_reconfigured)
         return Plan(source, changes, given, is_reconfigured)
@@ -85,6 +101,7 @@ class DataSourceService:
         if not self._work.apply(source, plan.changes):
             return CarriedOut(_saved(before, []), is_changed=False)
         await self._sources.update(source)
+        await self._note_owner(plan.changes.get("owner_role_id"))
         await stored.change_secrets(self._work, source, plan.given)
         after = shown_source(source)
         self._work.audit("data_source.update", "data_source", source.id, before=before, after=after)
@@ -92,18 +109,53 @@ class DataSourceService:
         warnings = await self._warnings(source) if plan.is_reconfigured else []
         return CarriedOut(_saved(after, warnings), is_changed=True)
 
+    async def _judge_place(self, source: DataSource, changes: Mapping[str, Any]) -> None:
+        """Whether the actor may move the source, or have it looked after by others."""
+        here, domain_id = place_of_source(source), changes.get(DOMAIN, source.data_domain_id)
+        if domain_id != source.data_domain_id:
+            entered = await require_room(self._work, WRITE, domain_id, DOMAIN)
+            left = (await rooms_of(self._work, [source.data_domain_id]))[source.data_domain_id]
+            await refuse_gain(self._work, set(entered) - set(left), here, DOMAIN)
+        owner = changes.get("owner_role_id", source.owner_role_id)
+        await self._roles.judge_owner(source.owner_role_id, owner, here)
+
+    async def _note_owner(self, role_id: UUID | None) -> None:
+        if role_id is not None:
+            await self._roles.make_owners([role_id])
+
     async def delete(self, source_id: UUID) -> None:
+        """What was given to somebody for this source ends with it."""
         source = await self._sources.get_one(id=source_id, with_for_update=True)
+        require_right(self._work, WRITE, source)
         self._work.require_match(source.version)
         before = shown_source(source)
+        await self._end_what_was_given_for(source_id)
         await self._sources.delete(source_id)
         self._work.audit("data_source.delete", "data_source", source_id, before=before)
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
+
+    async def _end_what_was_given_for(self, source_id: UUID) -> None:
+        given = RoleAssignment.scope_id == source_id
+        subjects = select(RoleAssignment.subject_type, RoleAssignment.subject_id).where(given, IS_OPEN)
+        for subject_type, subject_id in await self._work.session.execute(subjects):
+            self._work.forget(subject_type, subject_id)
+        await end_assignments(self._work, given)
 
     async def _warnings(self, source: DataSource) -> list[SourceWarning]:
         fingerprint = source.fingerprint or b""
         found = await duplicates.others(self._work, [fingerprint], but=source.id)
         return duplicates.warnings(found.get(fingerprint))
+
+
+def place_of_source(source: DataSource) -> Place:
+    return Place(source.id, source.data_domain_id, source.owner_role_id)
+
+
+def require_right(work: UnitOfWork, permission: str, source: DataSource) -> None:
+    """Of a source that is locked: it may have been moved since the request was let in. Raises Forbidden."""
+    if not work.actor.may_at(permission, place_of_source(source)):
+        fault = Fault("", "permission_missing", f"is a data source for which you need `{permission}`")
+        raise Forbidden(f"This needs the permission `{permission}`.", code="permission_missing", errors=[fault])
 
 
 def shown_source(source: DataSource) -> DataSourceOut:
