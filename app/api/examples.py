@@ -10,6 +10,7 @@ USER = "01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"
 ROLE = "01934f6e-8d20-7a10-8c44-1b7e3f6a2c02"
 OWNER_ROLE = "01934f6e-8d21-7e09-a1b3-9c2d4e5f6a03"
 SOURCE = "01934f70-12ab-7c3d-9e4f-0a1b2c3d4e04"
+GROUP = "01934f6e-9b40-7e12-9f66-3d9051b84c0a"
 DOMAIN = "01934f6e-9a30-7c21-8d55-2c8f4a7b3d08"
 OTHER_DOMAIN = "01934f6e-9a31-7f0a-b2c4-ad3e5f607e09"
 OBJECT = "01934f70-9f00-7d11-b222-334455667705"
@@ -145,6 +146,8 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "Scope": {"type": "data_source", "id": SOURCE},
     "ScopeOut": {"type": "data_source", "id": SOURCE},
     "ViaOut": {"type": "person", "id": ADMIN},
+    "GroupOut": {"id": GROUP, "name": "Sales team", "description": "Who sells."},
+    "GroupCreate": {"name": "Sales team", "description": "Who sells."},
     "DataDomainOut": {
         "id": DOMAIN,
         "name": "Sales",
@@ -267,6 +270,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "account_id": ACCOUNT,
     "source_id": SOURCE,
     "object_id": OBJECT,
+    "group_id": GROUP,
     "domain_id": DOMAIN,
     "job_id": JOB,
     "session_id": SESSION,

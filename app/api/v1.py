@@ -10,6 +10,7 @@ from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
 from app.domain.authz.controllers import AuthzController
 from app.domain.domains.controllers import DataDomainController
+from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -24,6 +25,7 @@ API = Router(
     route_handlers=[
         AuthController,
         UserController,
+        GroupController,
         RoleController,
         AssignmentController,
         PermissionController,

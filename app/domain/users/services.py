@@ -20,6 +20,8 @@ from app.domain.assignments.schemas import Subject
 from app.domain.assignments.services import AssignmentService
 from app.domain.auth.models import Session
 from app.domain.auth.rights import Rights, rights_of_user
+from app.domain.groups.memberships import end_memberships
+from app.domain.groups.models import GroupMember
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
@@ -106,6 +108,7 @@ class UserService:
         _, before = await self._changeable(user_id)
         await keep_an_admin(self._work, user_id)
         await end_assignments(self._work, RoleAssignment.subject_id == user_id)
+        await end_memberships(self._work, GroupMember.user_id == user_id)
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
