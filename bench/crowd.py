@@ -15,7 +15,10 @@ TENANT = UUID("00000000-0000-7000-8000-000000000001")
 PUBLIC_ROLE = UUID("00000000-0000-7000-8000-000000000102")
 FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
-_TABLES = ("users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants")
+_TABLES = (
+    "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
+    "domains", "groups",
+)  # fmt: skip
 
 
 def row_id(table: str, number: int) -> UUID:
@@ -27,6 +30,11 @@ CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE = (row_id("roles", 0xF00000000000 + number)
 """A tenth of the users, the first ones, hold one; `FEW` hold another; the third is held by nobody."""
 CROWDED_SOURCE = row_id("sources", 0xF00000000001)
 """All tests and objects are of this one."""
+
+CROWDED_DOMAIN, SMALL_DOMAIN, EMPTY_DOMAIN = (row_id("domains", 0xF00000000000 + number) for number in (1, 2, 3))
+"""A tenth of the sources, the last ones, are in one, and so are most domains; `FEW` are in another."""
+CROWDED_GROUP, SMALL_GROUP, EMPTY_GROUP = (row_id("groups", 0xF00000000000 + number) for number in (1, 2, 3))
+"""As the roles of these names."""
 
 _AT = "('2025-01-01Z'::timestamptz + i * interval '1 second')"
 _CHANGED = "('2026-01-01Z'::timestamptz + (i::bigint * 7919 % 1000003) * interval '1 second')"
@@ -46,12 +54,28 @@ def _rare_or(rare: str, common: str) -> str:
 
 
 async def make_places(connection: Any) -> None:
-    """The roles and the source that many rows hang on."""
+    """The roles, domains, groups and the source that many rows hang on."""
     for name, role_id in {"crowded": CROWDED_ROLE, "small": SMALL_ROLE, "empty": EMPTY_ROLE}.items():
         await connection.execute(
             """INSERT INTO roles (id, tenant_id, name, name_key, permissions, is_system, created_at, updated_at)
                VALUES ($1, $2, $3, $3, '{}', false, now(), now())""",
             role_id,
+            TENANT,
+            name,
+        )
+    for name, domain_id in {"crowded": CROWDED_DOMAIN, "small": SMALL_DOMAIN, "empty": EMPTY_DOMAIN}.items():
+        await connection.execute(
+            """INSERT INTO data_domains (id, tenant_id, name, name_key, lineage, created_at, updated_at)
+               VALUES ($1, $2, $3, $3, ARRAY[$1::uuid], now(), now())""",
+            domain_id,
+            TENANT,
+            name,
+        )
+    for name, group_id in {"crowded": CROWDED_GROUP, "small": SMALL_GROUP, "empty": EMPTY_GROUP}.items():
+        await connection.execute(
+            """INSERT INTO groups (id, tenant_id, name, name_key, created_at, updated_at)
+               VALUES ($1, $2, $3, $3, now(), now())""",
+            group_id,
             TENANT,
             name,
         )
@@ -122,12 +146,37 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         FROM {numbers}
     """
     yield f"""
+        INSERT INTO data_domains (id, tenant_id, name, name_key, description, parent_id, lineage, owner_role_id,
+                                  created_at, updated_at)
+        SELECT {_id("domains")}, '{TENANT}', name, name, 'Sources of ' || {_WORDS}, parent,
+          array_remove(ARRAY[parent, {_id("domains")}], NULL), {owner}, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || ' ' || substr(md5('d' || i), 1, 12) AS name,
+                CASE WHEN i <= {FEW} THEN '{SMALL_DOMAIN}'::uuid WHEN i % 3 > 0 THEN '{CROWDED_DOMAIN}' END AS parent
+              FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO groups (id, tenant_id, name, name_key, description, created_at, updated_at)
+        SELECT {_id("groups")}, '{TENANT}', name, name, 'People who look at ' || {_WORDS}, {_AT}, {_CHANGED}
+        FROM (SELECT i, {_WORDS} || ' ' || substr(md5('g' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    in_groups = {CROWDED_GROUP: ((first - 1) // 10 + 1, last // 10), SMALL_GROUP: (first, min(last, FEW))}
+    for group_id, (low, high) in in_groups.items():
+        yield f"""
+            INSERT INTO group_members (id, tenant_id, group_id, user_id, created_at, user_email_key, user_created_at,
+                                       user_updated_at)
+            SELECT gen_random_uuid(), '{TENANT}', '{group_id}', users.id, {_AT}, users.email_key, users.created_at,
+              users.updated_at
+            FROM generate_series({low}, {high}) AS i JOIN users ON users.id = {_id("users")}
+        """
+    last_tenth = last - (last - first + 1) // 10
+    in_domain = f"CASE WHEN i <= {FEW} THEN '{SMALL_DOMAIN}'::uuid WHEN i > {last_tenth} THEN '{CROWDED_DOMAIN}' END"
+    yield f"""
         INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
-                                  owner_role_id, is_paused, status, created_at, updated_at)
+                                  owner_role_id, data_domain_id, is_paused, status, created_at, updated_at)
         SELECT {_id("sources")}, '{TENANT}', name, name, 'Rows of ' || {_WORDS} || {together},
           CASE WHEN i <= {FEW} THEN 'redis' WHEN i % 3 = 0 THEN 'mysql' ELSE 'postgresql' END,
           {_rare_or("'cache'", "'database'")}, '{{"host": "db.example.org"}}',
-          {_rare_or("'{old,shop}'::text[]", "'{shop}'")}, {owner}, i <= {FEW},
+          {_rare_or("'{old,shop}'::text[]", "'{shop}'")}, {owner}, {in_domain}, i <= {FEW},
           CASE WHEN i <= {FEW} THEN 'failed' WHEN i % 4 = 0 THEN 'passed' ELSE 'untested' END, {_AT}, {_CHANGED}
         FROM (SELECT i, {_WORDS} || '-' || substr(md5('s' || i), 1, 12) AS name FROM {numbers}) AS numbered
     """

@@ -5,10 +5,16 @@ from typing import Any
 from uuid import UUID
 
 from bench.crowd import (
+    CROWDED_DOMAIN,
+    CROWDED_GROUP,
     CROWDED_ROLE,
     CROWDED_SOURCE,
+    EMPTY_DOMAIN,
+    EMPTY_GROUP,
     EMPTY_ROLE,
     PUBLIC_ROLE,
+    SMALL_DOMAIN,
+    SMALL_GROUP,
     SMALL_ROLE,
     TENANT,
     row_id,
@@ -25,12 +31,14 @@ def places(user_id: UUID) -> dict[str, Any]:
         "tenant_id": TENANT,
         "user_id": user_id,
         "member_role_id": CROWDED_ROLE,
+        "member_group_id": CROWDED_GROUP,
         "data_source_id": CROWDED_SOURCE,
         "current_session_id": NOBODY,
     }
 
 
 OTHER_PLACES = {
+    "groups.MEMBERS_OF_GROUP": [{"member_group_id": SMALL_GROUP}, {"member_group_id": EMPTY_GROUP}],
     "users.MEMBERS": [{"member_role_id": SMALL_ROLE}, {"member_role_id": EMPTY_ROLE}],
     "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
     "auth.SESSIONS": [{"user_id": NOBODY}],
@@ -63,12 +71,18 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "role assignments.scope_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
         "role assignments.in_force": ["true", "false"],
         "role assignments.at": ["2025-01-01T00:10:00Z", "2020-01-01T00:00:00Z", "2030-01-01T00:00:00Z"],
+        "groups.name": ["crowded", "no such name"],
+        "groups.q": ["people", "parcels", "p", "zz", "no such text", "_", "~"],
+        "data domains.parent_id": [str(domain) for domain in (CROWDED_DOMAIN, SMALL_DOMAIN, EMPTY_DOMAIN)],
+        "data domains.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "data domains.q": ["sources", "parcels", "s", "zz", "no such text", "%", "~"],
         "data sources.name": ["crowded", "no such name"],
         "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
         "data sources.category": ["database", "cache", "file"],
         "data sources.status": ["untested", "passed", "failed", "unsupported"],
         "data sources.tag": ["shop", "old", "no such tag"],
         "data sources.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "data sources.data_domain_id": [str(domain) for domain in (CROWDED_DOMAIN, SMALL_DOMAIN, EMPTY_DOMAIN)],
         "data sources.is_paused": ["false", "true"],
         "data sources.q": ["rows of", "parcels", "archived", "mothballed", "r", "zz", "no such text", "-", "~"],
         "tests.status": ["passed", "failed", "unsupported"],
@@ -105,7 +119,10 @@ def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
             {"scope_id": str(CROWDED_SOURCE), "in_force": "false"},
             {"scope_type": "data_domain", "scope_id": str(SMALL_ROLE), "in_force": "true"},
         ],
+        "groups": [{"name": "crowded", "q": "no such text"}],
+        "data domains": [{"parent_id": str(SMALL_DOMAIN), "q": "no such text"}],
         "data sources": [
+            {"data_domain_id": str(CROWDED_DOMAIN), "status": "failed"},
             {"type": "redis", "status": "failed"},
             {"type": "kafka", "is_paused": "true"},
             {"category": "cache", "q": "no such text"},

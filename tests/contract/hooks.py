@@ -41,6 +41,7 @@ BEYOND_SCHEMA = {
     "type_differs": "of which type a stored source is, is a matter of history",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_column": "which columns an object has is for its source to say",
+    "unknown_domain": "whether a data domain exists is a matter of history",
     "unknown_role": "whether a role exists is a matter of history",
     "masked_secret": "a text that is shown in place of secrets",
     "reference_not_allowed": "which variables and files may be referred to is the operator's choice",

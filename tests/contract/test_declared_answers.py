@@ -52,6 +52,10 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
     "POST /api/v1/authz/check": {"checks": [{"action": "roles:read"}]},
+    "POST /api/v1/groups": {"name": "Of the walk"},
+    "PATCH /api/v1/groups/{group_id}": {"description": "Another."},
+    "POST /api/v1/data-domains": {"name": "Of the walk"},
+    "PATCH /api/v1/data-domains/{domain_id}": {"description": "Another."},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
@@ -90,6 +94,9 @@ class World:
             admin = {"email": "walker@example.org", "password": PASSWORD}
             new = {"slug": new_name(), "name": "Of the walk", "admin": admin}
             made["tenant_id"] = (await self.send("POST", f"{V1}/tenants", new))["id"]
+        for kind, name in (("groups", "group_id"), ("data-domains", "domain_id")):
+            if name in route.path_parameters:
+                made[name] = (await self.send("POST", f"{V1}/{kind}", {"name": new_name()}))["id"]
         if route.method in ("PATCH", "DELETE") and "source_id" in route.path_parameters:
             made["source_id"] = (await registered(self.hub))["id"]
         if "permission_name" in route.path_parameters:
@@ -98,8 +105,10 @@ class World:
         if route.path.endswith("/cancel"):
             made["source_id"] = (await registered(self.hub, type="simulated", config={}))["id"]
             made["job_id"] = (await self.send("POST", f"{SOURCES}/{made['source_id']}/discover"))["id"]
-        if route.method == "DELETE" and len(made) == 2:
+        if route.method == "DELETE" and {"user_id", "role_id"} == made.keys():
             await self.send("PUT", f"{V1}/users/{made['user_id']}/roles/{made['role_id']}")
+        if route.method == "DELETE" and {"user_id", "group_id"} == made.keys():
+            await self.send("PUT", f"{V1}/groups/{made['group_id']}/members/{made['user_id']}")
         return self.known | made
 
     async def assignment(self) -> dict[str, Any]:

@@ -85,12 +85,19 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
         "name": "reports.dashboards:read",
+        "member_group_id": await a_group_of(hub, me),
         "domain_ids": [uuid4()],
         "owner_role_ids": [ADMIN_ROLE],
         "data_source_id": source_id,
         "session_id": UUID(session),
         "current_session_id": UUID(session),
     }
+
+
+async def a_group_of(hub: Hub, user_id: str) -> UUID:
+    group = (await hub.admin.post("/api/v1/groups", json={"name": "aardvarks"})).json()["id"]
+    assert (await hub.admin.put(f"/api/v1/groups/{group}/members/{user_id}")).status_code == 200
+    return UUID(group)
 
 
 INSERTS = [
@@ -278,7 +285,7 @@ def test_every_sort_of_a_list_ends_in_the_id(name: str) -> None:
     for query in queries_of(LISTINGS[name]):
         sql = compiled(LISTINGS[name].statement(query))[0]
         assert re.search(
-            r"ORDER BY .*, \w+\.(id|subject_id|data_source_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql
+            r"ORDER BY .*, \w+\.(id|subject_id|user_id|data_source_id)( DESC)?\s+LIMIT 201\) AS page\s+LIMIT \$\d+", sql
         ), sql
 
 
