@@ -63,6 +63,7 @@ def _tour(
         url = _flights(tell, folder, server, kept.database_password)
     connection = tour.connection_to(url)
     admin, user = tour.Caller(running.url, "the admin"), tour.Caller(running.url, "the user")
+    guest = tour.Caller(running.url, "the guest")
     with tell.timed("tour through the API"):
         kept = _sign_in(settings, admin, server, kept)
         _, source = tour.set_up(admin, tell, connection, kept.user_password)
@@ -73,9 +74,11 @@ def _tour(
         if not user.sign_in(tour.USER, kept.user_password):
             raise DemoFailed(f"{tour.USER} cannot sign in with the password that was just set.")
         tour.show_limits(user, tell, source, connection)
+        tour.show_one_source(admin, guest, tell, source, kept.user_password)
         tour.show_wrong_password(admin, tell, connection)
     admin.close()
     user.close()
+    guest.close()
     return kept
 
 

@@ -1,6 +1,7 @@
 """The main job, through the API only: role, user, source, test, discover, preview, and what the user may not do."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from app.commands.demo.telling import DemoFailed, Teller
 
 ROLE = "Flight readers"
 USER = "demo-reader@example.org"
+GUEST = "demo-guest@example.org"
 SOURCE = "New York flights 2013"
 PERMISSIONS = ["data-source-types:read", "data-sources:read", "data-sources:test", "data-sources:preview"]
 SHOWN_COLUMNS = ["time_hour", "carrier", "flight", "tailnum", "origin", "dest", "dep_delay"]
@@ -73,6 +75,36 @@ def set_up(admin: Caller, tell: Teller, connection: Json, user_password: str) ->
         raise DemoFailed("The password of the data source was expected to be stored.")
     tell.done(f"data source `{SOURCE}`; its password is sealed, and the API shows only that there is one")
     return user, source
+
+
+def show_one_source(admin: Caller, guest: Caller, tell: Teller, source: Json, password: str) -> None:
+    """Somebody who was given that source alone, for a day."""
+    tell.heading("Somebody gets this one source, for a day")
+    person = {"email": GUEST, "first_name": "Demo", "last_name": "Guest", "password": password}
+    user = admin.replace("/users", "email", person)
+    (role,) = admin.call(200, "GET", "/roles", params={"name": ROLE})["items"]
+    scope = {"type": "data_source", "id": source["id"]}
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    subject = {"type": "user", "id": user["id"]}
+    admin.call(
+        201,
+        "POST",
+        "/role-assignments",
+        json={"subject": subject, "role_id": role["id"], "scope": scope, "expires_at": until},
+    )
+    if not guest.sign_in(GUEST, password):
+        raise DemoFailed(f"{GUEST} cannot sign in with the password that was just set.")
+    seen = [item["name"] for item in guest.call(200, "GET", "/data-sources")["items"]]
+    if seen != [SOURCE]:
+        raise DemoFailed(f"{GUEST} was expected to see `{SOURCE}` alone, and sees {seen}.")
+    tell.done(f"{GUEST} holds `{ROLE}` on it until tomorrow, and sees {len(seen)} data source")
+    check = {"action": "data-sources:preview", "resource_type": "data_source", "resource_id": source["id"]}
+    (result,) = guest.call(200, "POST", "/authz/check", json={"checks": [check]})["results"]
+    if not result["allowed"]:
+        raise DemoFailed(f"{GUEST} was expected to be allowed to preview it: {result}")
+    tell.done(
+        f"asked why they may preview it, the hub says: {', '.join(via['type'] for via in result['via'])} of a role"
+    )
 
 
 def test(admin: Caller, tell: Teller, source: Json) -> None:
