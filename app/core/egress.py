@@ -13,6 +13,7 @@ allowance.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import unicodedata
@@ -143,6 +144,10 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     loopback_allowed: bool = False
     files_root: str | None = None
     """The one folder that file sources may read, as an absolute path; None: they may read nothing."""
+    files_folder: str | None = None
+    """The folder directly in it that alone they may read, where the tenant has one of its own."""
+    hidden_folders: frozenset[str] = frozenset()
+    """Folders directly in it that are other tenants', in small letters."""
     own_database: tuple[tuple[str, int], ...] = ()
     """The hub's own, which is no source, by each name that its server has for itself, with the oid of the database:
     PostgreSQL's system identifier, which its replicas share, and the moment of its start."""
@@ -150,6 +155,18 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         for entry in (*self.allow, *self.deny):
             _rule(entry)
+
+    @property
+    def readable_root(self) -> str | None:
+        """Below it lies all that file sources may read."""
+        if not self.files_root or self.files_folder is None:
+            return self.files_root
+        return os.path.join(self.files_root, self.files_folder)
+
+    def hides(self, name: str) -> bool:
+        """Whether what lies directly in `readable_root` under this name is another tenant's; in capitals too, which
+        some file systems take for the same."""
+        return self.files_folder is None and name.casefold() in self.hidden_folders
 
     def decide(self, address: str | Address, host: str = "") -> Decision:
         """About one address; `host` is the name it was found under, for the entries that are names."""

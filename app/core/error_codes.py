@@ -70,7 +70,7 @@ SourceCode = Literal[
     "source_out_of_memory",
 ]
 """A data source could not be read: `source_` and the code of the connector's own list of failures."""
-TakenCode = Literal["already_assigned", "email_taken", "name_taken", "slug_taken"]
+TakenCode = Literal["already_assigned", "email_taken", "folder_taken", "name_taken", "slug_taken"]
 """Of a 409 and of the field that is at fault, alike: where a value has to be nobody else's."""
 DomainCode = Literal["domain_cycle", "domain_too_deep"]
 """Of a 409 and of the field that is at fault, alike: where a data domain would not fit into the tree."""
@@ -81,7 +81,6 @@ ConflictCode = Literal[
     "built_in_permission",
     "concurrent_change",
     "default_tenant",
-    "folder_taken",
     DomainCode,
     "job_ended",
     "last_admin",

@@ -1,6 +1,9 @@
 """Tenants: who makes them, what they are born with, and that nobody of one sees anything of another."""
 
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -345,3 +348,107 @@ def test_hosts_that_name_no_tenant_stop_the_start(value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({"HUB_TENANT_HOSTS": value}, env_file=None)
     assert caught.value.problems[0].startswith("HUB_TENANT_HOSTS: ")
+
+
+# --- files ---
+
+
+def put(folder: Path, name: str, *rows: str) -> None:
+    """A small database whose table holds the rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder / name)) as database:
+        database.execute("CREATE TABLE whose (name text)")
+        database.executemany("INSERT INTO whose VALUES (?)", [(row,) for row in rows])
+        database.commit()
+
+
+async def outcome(hub: Hub, path: str) -> str:
+    """The code of the step that failed, or `passed`."""
+    body = {"type": "sqlite", "config": {"path": path}}
+    result = (await hub.admin.post("/api/v1/data-sources/test", json=body)).json()
+    return next((step["code"] for step in result["steps"] if step["status"] == "failed"), str(result["status"]))
+
+
+async def previewed(hub: Hub, path: str) -> list[list[Any]]:
+    body = {"name": uuid4().hex, "type": "sqlite", "config": {"path": path}}
+    source = (await hub.admin.post("/api/v1/data-sources", json=body)).json()
+    answer = await hub.admin.post(f"/api/v1/data-sources/{source['id']}/preview", json={"object": "whose"})
+    return list(answer.json()["rows"])
+
+
+async def test_each_tenant_reads_its_own_folder_for_files(hub: Hub) -> None:
+    root, other = hub.settings.files_root, await hub.new_tenant("files")
+    put(root, "a.db", "default's")
+    assert await outcome(other, "a.db") == "invalid_configuration", "its folder is not there yet"
+    put(root / "files", "a.db", "theirs")
+    (root / "to-files").symlink_to("files")
+    assert [await previewed(one, "a.db") for one in (hub, other)] == [[["default's"]], [["theirs"]]]
+    for path in ("files/a.db", f"{root}/files/a.db", "to-files/a.db", "files/nothing.db", "FILES/a.db"):
+        assert await outcome(hub, path) == "not_found", path
+    for path in ("../a.db", f"{root}/a.db", f"{root}/files/../a.db"):
+        assert await outcome(other, path) == "egress_refused", path
+    tenant_id = (await other.admin.get("/api/v1/auth/me")).json()["tenant"]["id"]
+    await hub.admin.delete(f"{TENANTS}/{tenant_id}")
+    assert await outcome(hub, "files/a.db") == "not_found", "what a deleted tenant leaves is no more for default to see"
+
+
+async def test_a_slug_that_names_files_of_default_is_refused(hub: Hub) -> None:
+    root = hub.settings.files_root
+    put(root / "Warehouse", "a.db", "default's")
+    (root / "notes").write_text("default's")
+    (root / "shortcut").symlink_to("Warehouse")
+    for slug in ("warehouse", "notes", "shortcut"):
+        answer = await hub.admin.post(TENANTS, json=body(slug))
+        assert (answer.status_code, answer.json()["code"]) == (409, "folder_taken")
+        assert answer.json()["errors"][0]["path"] == "slug"
+    (root / "waiting").mkdir()
+    await made(hub, "waiting")
+
+
+# --- everything else is each one's own ---
+
+
+async def test_names_are_each_tenants_own(two_tenants: tuple[Hub, Hub]) -> None:
+    name = uuid4().hex
+    source = {"name": name, "type": "rest", "config": {"base_url": "https://a.example"}}
+    for path, given in (
+        (ROLES, {"name": name}),
+        ("/api/v1/users", {"email": f"{name}@example.org"}),
+        ("/api/v1/data-sources", source),
+    ):
+        statuses = [(await one.admin.post(path, json=given)).status_code for one in two_tenants for _ in range(2)]
+        assert statuses == [201, 409, 201, 409], path
+
+
+async def test_warnings_of_twins_name_no_source_of_another_tenant(two_tenants: tuple[Hub, Hub]) -> None:
+    place = {"type": "postgresql", "config": {"host": f"{uuid4().hex}.example.org", "database": "d", "username": "u"}}
+    for one in two_tenants:
+        made_here = await one.admin.post("/api/v1/data-sources", json=place | {"name": uuid4().hex})
+        assert made_here.json().get("warnings", []) == []
+
+
+async def test_idempotency_keys_are_each_callers_own(two_tenants: tuple[Hub, Hub]) -> None:
+    key, name = {"Idempotency-Key": uuid4().hex}, uuid4().hex
+    made_here = [await one.admin.post(ROLES, json={"name": name}, headers=key) for one in two_tenants]
+    assert [answer.status_code for answer in made_here] == [201, 201]
+    assert made_here[0].json()["id"] != made_here[1].json()["id"]
+
+
+async def test_a_role_of_another_tenant_is_no_role(two_tenants: tuple[Hub, Hub]) -> None:
+    hub, other = two_tenants
+    theirs, user = await other.new_role(), await hub.new_user()
+    owned = {"name": uuid4().hex, "owner_role_id": theirs["id"]}
+    assert (await hub.admin.post(ROLES, json=owned)).status_code == 400
+    mine = await hub.new_role()
+    approvers = await hub.admin.put(f"{ROLES}/{mine['id']}/approver-roles", json={"items": [theirs["id"]]})
+    assert approvers.status_code == 400
+    assert (await hub.admin.put(f"/api/v1/users/{user['id']}/roles/{theirs['id']}")).status_code == 404
+    foreign_admin = admin_role_id(await whose(other))
+    assert (await hub.admin.put(f"/api/v1/users/{user['id']}/roles/{foreign_admin}")).status_code == 404
+
+
+async def test_a_token_of_another_tenant_is_not_active(two_tenants: tuple[Hub, Hub]) -> None:
+    hub, other = two_tenants
+    token = other.admin.headers["authorization"].removeprefix("Bearer ")
+    answer = await hub.admin.post("/api/v1/auth/introspect", data={"token": token})
+    assert answer.json() == {"active": False}

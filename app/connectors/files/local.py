@@ -1,4 +1,5 @@
-"""The one way in which a file type opens a path: below `HUB_FILES_ROOT`, links followed first and judged after.
+"""The one way in which a file type opens a path: below `HUB_FILES_ROOT`, links followed first and judged after. Where
+tenants have folders of their own in it, below one's own; all others are as if they were not there.
 
 A path is opened without reading anything (`O_PATH`), and what was opened is judged: where it lies by the kernel's word
 (`/proc/self/fd`), and what it is by `fstat`. Drivers are given a path through the open descriptor of its folder, so
@@ -12,7 +13,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Final, Literal
 
@@ -42,6 +43,28 @@ _KERNEL_FOLDERS: Final = ("/proc", "/sys")
 What = Literal["file", "folder"]
 
 
+class Root(msgspec.Struct, frozen=True):
+    """The folder below which everything has to lie."""
+
+    given: str
+    """Absolute and normalised, links not followed."""
+    real: str
+    hides_name: Callable[[str], bool]
+    """Of what is directly in it: whether it is another tenant's."""
+
+    def hides(self, real_path: str) -> bool:
+        """What is hidden, and what lies below it, is as if it were not there."""
+        below = os.path.relpath(real_path, self.real).split("/")[0]
+        return self.hides_name(below)
+
+    def require(self, real_path: str, typed: str) -> None:
+        """Raises `egress_refused` for what lies outside, and `not_found` for what is hidden."""
+        if not _is_inside(real_path, self.real):
+            raise _outside(typed)
+        if self.hides(real_path):
+            raise _absent(typed)
+
+
 class LocalFile(msgspec.Struct, frozen=True):
     """A plain file below the root, held until its context ends."""
 
@@ -50,7 +73,7 @@ class LocalFile(msgspec.Struct, frozen=True):
     path: str
     """For a driver to open. Its companions (`-wal` and the like) lie beside it."""
     real_path: str
-    root: str
+    root: Root
     size: int
     identity: tuple[int, int]
     """Device and inode."""
@@ -83,8 +106,8 @@ class LocalFile(msgspec.Struct, frozen=True):
         before = set(_plain_files())
         yield
         opened = set(_plain_files()) - before
-        if any(not _is_inside(path, self.root) for path, _ in opened):
-            raise _outside(self.typed)
+        for path, _ in opened:
+            self.root.require(path, self.typed)
         if any(_has_other_names(os.fstat(descriptor)) for _, descriptor in opened):
             raise _hard_link(self.typed)
 
@@ -96,7 +119,11 @@ class LocalFolder(msgspec.Struct, frozen=True):
     path: str
     """For a driver to open."""
     real_path: str
-    root: str
+    root: Root
+
+    def names(self) -> list[str]:
+        """Of what is directly in it. Raises OSError."""
+        return [name for name in os.listdir(self.path) if not self.root.hides(os.path.join(self.real_path, name))]
 
     def judge(self, relative: str) -> str:
         """The real path of what lies below this folder under that name. Raises as `local_file` does, and
@@ -105,7 +132,9 @@ class LocalFolder(msgspec.Struct, frozen=True):
         _refuse_spelling(relative, typed)
         if relative.startswith("/"):
             raise _outside(typed)
-        with _looked_at(os.path.join(self.real_path, relative), self.real_path, typed, None) as (_, real_path):
+        with _looked_at(os.path.join(self.real_path, relative), self.root, typed, None) as (_, real_path):
+            if not _is_inside(real_path, self.real_path):
+                raise _outside(typed)
             return real_path
 
 
@@ -115,22 +144,22 @@ def local_file(policy: EgressPolicy, path: str) -> Iterator[LocalFile]:
     or `invalid_configuration` where the root is not set or the path names a folder."""
     root = _root(policy)
     with ExitStack() as held:
-        descriptor, real_path = held.enter_context(_looked_at(_whole(path, root), root.real, path, "file"))
+        descriptor, real_path = held.enter_context(_looked_at(_whole(path, root), root, path, "file"))
         folder, name = os.path.split(real_path)
-        folder_descriptor, real_folder = held.enter_context(_looked_at(folder, root.real, path, "folder"))
+        folder_descriptor, real_folder = held.enter_context(_looked_at(folder, root, path, "folder"))
         driver_path = os.path.join(_driver_path(folder_descriptor, real_folder), name)
-        yield _local_file(descriptor, path, driver_path, real_path, root.real)
+        yield _local_file(descriptor, path, driver_path, real_path, root)
 
 
 @contextmanager
 def local_folder(policy: EgressPolicy, path: str) -> Iterator[LocalFolder]:
     """As `local_file`, for a folder."""
     root = _root(policy)
-    with _looked_at(_whole(path, root), root.real, path, "folder") as (descriptor, real_path):
-        yield LocalFolder(path, _driver_path(descriptor, real_path), real_path, root.real)
+    with _looked_at(_whole(path, root), root, path, "folder") as (descriptor, real_path):
+        yield LocalFolder(path, _driver_path(descriptor, real_path), real_path, root)
 
 
-def _local_file(descriptor: int, typed: str, path: str, real_path: str, root: str) -> LocalFile:
+def _local_file(descriptor: int, typed: str, path: str, real_path: str, root: Root) -> LocalFile:
     facts = os.fstat(descriptor)
     return LocalFile(typed, path, real_path, root, facts.st_size, _identity(facts))
 
@@ -138,13 +167,7 @@ def _local_file(descriptor: int, typed: str, path: str, real_path: str, root: st
 # Judging --------------------------------------------------------------------------------------------------------------
 
 
-class _Root(msgspec.Struct, frozen=True):
-    given: str
-    """Absolute and normalised, links not followed."""
-    real: str
-
-
-def _root(policy: EgressPolicy) -> _Root:
+def _root(policy: EgressPolicy) -> Root:
     if not policy.files_root:
         raise ConnectorError(
             "invalid_configuration", "This hub reads no files: its operator has not set HUB_FILES_ROOT."
@@ -154,18 +177,43 @@ def _root(policy: EgressPolicy) -> _Root:
         raise ConnectorError(
             "invalid_configuration", "The folder that HUB_FILES_ROOT names is not there; its operator has to create it."
         )
-    return _Root(given, os.path.realpath(given))
+    whole = Root(given, os.path.realpath(given), policy.hides)
+    return whole if policy.files_folder is None else _folder_of_tenant(whole, policy.files_folder)
 
 
-def _whole(path: str, root: _Root) -> str:
-    """The absolute path that is meant. What is plainly outside is refused before anything is looked at, so that no
-    answer tells whether it exists."""
-    _refuse_spelling(path, path)
-    if not path.startswith("/"):
-        return os.path.join(root.real, path)
-    if not any(_is_inside(path, folder) for folder in (root.given, root.real)):
-        raise _outside(path)
-    return path
+def _folder_of_tenant(whole: Root, name: str) -> Root:
+    """A link in its place may be somebody's who may write to the folder around it."""
+    own = Root(os.path.join(whole.given, name), os.path.join(whole.real, name), _hides_nothing)
+    if not os.path.isdir(own.real):
+        raise ConnectorError(
+            "invalid_configuration",
+            f"The folder {name} is not in that of HUB_FILES_ROOT; the hub's operator has to create it.",
+        )
+    if os.path.realpath(own.real) != own.real:
+        raise ConnectorError(
+            "invalid_configuration", f"The folder {name} in that of HUB_FILES_ROOT is a link; it has to be a folder."
+        )
+    return own
+
+
+def _hides_nothing(_: str) -> bool:
+    return False
+
+
+def _whole(typed: str, root: Root) -> str:
+    """The absolute path that is meant. What is plainly outside, or hidden, is refused before anything is looked at, so
+    that no answer tells whether it exists."""
+    _refuse_spelling(typed, typed)
+    path = typed
+    if path.startswith("/"):
+        folder = next((folder for folder in (root.given, root.real) if _is_inside(path, folder)), None)
+        if folder is None:
+            raise _outside(typed)
+        path = os.path.relpath(path, folder)
+    whole = os.path.join(root.real, path)
+    if root.hides(whole):
+        raise _absent(typed)
+    return whole
 
 
 def _refuse_spelling(path: str, typed: str) -> None:
@@ -182,18 +230,16 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 @contextmanager
-def _looked_at(path: str, root: str, typed: str, what: What | None) -> Iterator[tuple[int, str]]:
+def _looked_at(path: str, root: Root, typed: str, what: What | None) -> Iterator[tuple[int, str]]:
     """An open descriptor that is good for looking only, and the real path of what it is."""
     try:
         descriptor = os.open(path, _LOOK)
     except (OSError, ValueError) as error:
-        if not _is_inside(os.path.realpath(path), root):
-            raise _outside(typed) from None
+        root.require(os.path.realpath(path), typed)
         raise _explain(error, typed) from None
     try:
         real_path = _real_path(descriptor, path)
-        if not _is_inside(real_path, root):
-            raise _outside(typed)
+        root.require(real_path, typed)
         _refuse_kind(os.fstat(descriptor), typed, what)
         yield descriptor, real_path
     finally:
@@ -261,10 +307,14 @@ def _outside(typed: str) -> ConnectorError:
     return ConnectorError("egress_refused", f"{typed} does not lie in the folder of HUB_FILES_ROOT.")
 
 
+def _absent(typed: str) -> ConnectorError:
+    return ConnectorError("not_found", f"There is no {typed} in the folder of HUB_FILES_ROOT.")
+
+
 def _explain(error: Exception, typed: str) -> ConnectorError:
     number = error.errno if isinstance(error, OSError) else errno.EINVAL
     if number in _ABSENT:
-        return ConnectorError("not_found", f"There is no {typed} in the folder of HUB_FILES_ROOT.")
+        return _absent(typed)
     if number in {errno.EACCES, errno.EPERM}:
         return ConnectorError("permission_denied", f"The hub's user may not read {typed}.")
     return ConnectorError(

@@ -120,7 +120,8 @@ def _do(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
 
 
 def _confine(work: frames.Work) -> None:
-    confine(work.packages, work.policy.files_root if _type(work).opens_files else None)
+    policy = work.policy
+    confine(work.packages, policy.readable_root if _type(work).opens_files else None, policy.hides)
 
 
 def _type(work: frames.Work) -> registry.AnyConnector:

@@ -17,7 +17,7 @@ import ssl
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -79,9 +79,12 @@ def version() -> int:
         return 0
 
 
-def confine(packages: Iterable[str] = (), files_root: str | None = None) -> None:
+def confine(
+    packages: Iterable[str] = (), files_root: str | None = None, hides: Callable[[str], bool] = lambda _: False
+) -> None:
     """Puts up the wall around the calling thread, for good; where there is no Landlock, nothing is done. Modules of
-    `packages` can still be imported. Raises `OSError` if the kernel has Landlock and will not put it up."""
+    `packages` can still be imported. `hides` says of names directly in `files_root` which stay closed. Raises `OSError`
+    if the kernel has Landlock and will not put it up."""
     if not version():
         return
     ruleset = _ruleset()
@@ -89,7 +92,7 @@ def confine(packages: Iterable[str] = (), files_root: str | None = None) -> None
         for path in (*_python(packages), *_given(), *_LIBRARIES, *_NAMES, *_CERTIFICATES, *_MACHINE):
             _allow(ruleset, path)
         if files_root:
-            _allow(ruleset, files_root)
+            _allow_files(ruleset, files_root, hides)
         _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)
         if version() >= 4:
             # Port 0, any free one, is for our own `PinnedProxy`; `listen` alone takes such a port anyway.
@@ -141,16 +144,37 @@ def _create(files: int, ports: int, scoped: int) -> int:
     return _call(_CREATE_RULESET, attributes, len(attributes), 0)
 
 
-def _allow(ruleset: int, path: str, rights: int = _READ_FILE | _READ_FOLDER) -> None:
+def _allow(ruleset: int, path: str, rights: int = _READ_FILE | _READ_FOLDER, *, how: int = 0) -> None:
     """What is not there is passed over."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | how)
         try:
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 rights &= ~_READ_FOLDER
             _call(_ADD_RULE, ruleset, _BELOW_PATH, struct.pack("=Qi", rights, descriptor), 0)
         finally:
             os.close(descriptor)
+
+
+def _allow_files(ruleset: int, root: str, hides: Callable[[str], bool]) -> None:
+    """What is allowed below a folder cannot be taken back further down. So where something in it is hidden, all else is
+    allowed thing by thing, as it is at this moment; names may be listed everywhere. Links are not followed: where one
+    leads is allowed, or not, by itself."""
+    names = _names_in(root)
+    if not any(map(hides, names)):
+        _allow(ruleset, root)
+        return
+    _allow(ruleset, root, _READ_FOLDER)
+    for name in names:
+        if not hides(name):
+            _allow(ruleset, os.path.join(root, name), how=os.O_NOFOLLOW)
+
+
+def _names_in(folder: str) -> list[str]:
+    """None of what is not there or may not be listed: in such a folder nothing is opened either."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        return os.listdir(folder)
+    return []
 
 
 def _restrict(ruleset: int) -> None:

@@ -43,7 +43,9 @@ async def run_test(
     try:
         secrets = await references.resolved(parts.settings, reach.type, reach.secrets)
         check = (sandbox or parts.sandbox).check
-        result = await check(reach.type, reach.config, secrets, await policy_of(parts), tenant=str(tenant_id))
+        result = await check(
+            reach.type, reach.config, secrets, await policy_of(parts, tenant_id), tenant=str(tenant_id)
+        )
     except references.UnresolvedReference as error:
         return undialled(error.detail)
     except SandboxError as error:

@@ -54,7 +54,7 @@ async def discover(run: JobRun) -> dict[str, object]:
     source, secrets = await _connection(run)
     total = 0
     stops: list[str] = []
-    policy = await policy_of(run.parts)
+    policy = await policy_of(run.parts, run.tenant_id)
     batches = run.parts.sandbox.discover(
         source.type,
         source.config,

@@ -103,7 +103,12 @@ async def run_preview(
     request = PreviewRequest(path=tuple(map(name_at_source, path)), columns=columns, limit=ask.limit)
     try:
         found = await parts.sandbox.preview(
-            source.type, source.config, secrets, await policy_of(parts), request, tenant=str(source.tenant_id)
+            source.type,
+            source.config,
+            secrets,
+            await policy_of(parts, source.tenant_id),
+            request,
+            tenant=str(source.tenant_id),
         )
         return without_secrets(preview_with_catalogued_names(found), secrets)
     except SandboxError as error:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, not_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -65,6 +66,18 @@ async def id_of_slug(session: AsyncSession, slug: str) -> UUID:
     if tenant is None:
         raise NotFound(f"There is no tenant {slug}.")
     return tenant.id
+
+
+_SLUG = "SELECT slug FROM tenants WHERE id = $1"
+_SLUGS_OF_OTHERS = "SELECT slug FROM tenants WHERE id <> $1"
+
+
+async def folders_for(connection: asyncpg.Connection, tenant_id: UUID) -> tuple[str | None, list[str]]:
+    """The tenant's own folder below that for files; or, of `default`, which has none of its own, all those that are
+    others', be they suspended or deleted."""
+    if tenant_id != DEFAULT_TENANT_ID:
+        return await connection.fetchval(_SLUG, tenant_id), []
+    return None, [row["slug"] for row in await connection.fetch(_SLUGS_OF_OTHERS, tenant_id)]
 
 
 async def tenant_to_empty(session: AsyncSession, deleted_before: datetime) -> UUID | None:

@@ -1,5 +1,7 @@
 """The rules about tenants: how one is born, suspended and deleted, and what it decides for itself."""
 
+import asyncio
+from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import select
@@ -58,6 +60,7 @@ class TenantService:
         """
         await refuse_weak_password(self._work, new.admin.password, (new.admin.email,), path="admin.password")
         await self._refuse_lookalike(new.slug)
+        await self._refuse_folder_in_use(new.slug)
         tenant = Tenant(id=uuid7(), **self._by_operator(), slug=new.slug, **COLUMNS.columns_of_new(new))
         await self._tenants.add(tenant)
         await _furnish(self._work.as_system_of(tenant.id), new.admin)
@@ -115,8 +118,27 @@ class TenantService:
             fault = Fault("slug", "slug_taken", "looks like the slug of another tenant")
             raise Conflict("Another tenant has, or had, a slug that looks the same.", code="slug_taken", errors=[fault])
 
+    async def _refuse_folder_in_use(self, slug: str) -> None:
+        """Raises Conflict where the folder for files holds something under this name, in any case, that `default` would
+        lose sight of, and the new tenant would see."""
+        root = self._work.parts.settings.files_root
+        if await asyncio.to_thread(_is_in_use, root, slug):
+            fault = Fault("slug", "folder_taken", "names something that is in the folder for files")
+            raise Conflict(code="folder_taken", errors=[fault])
+
     def _by_operator(self) -> dict[str, object]:
         return {name: value for name, value in self._work.stamp().items() if name != "tenant_id"}
+
+
+def _is_in_use(root: Path, slug: str) -> bool:
+    """An empty folder that waits for the tenant is nobody's yet."""
+    try:
+        found = [path for path in root.iterdir() if path.name.casefold() == slug]
+        return any(path.is_symlink() or not path.is_dir() or any(path.iterdir()) for path in found)
+    except PermissionError:
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _refuse_default(tenant: Tenant) -> None:

@@ -259,7 +259,7 @@ class LocalStore:
     def names(self, folder: str) -> list[str]:
         """Of all that is in the folder. Raises `not_found` or `permission_denied`."""
         try:
-            return os.listdir(self._folder.judge(folder) if folder else self._folder.path)
+            return os.listdir(self._folder.judge(folder)) if folder else self._folder.names()
         except NotADirectoryError:
             raise ConnectorError("not_found", f"{self._typed(folder)} is no folder.") from None
         except OSError:
