@@ -109,9 +109,9 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     """
     yield f"""
         INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, owner_role_id, is_system,
-                           created_at, updated_at)
+                           is_requestable, created_at, updated_at)
         SELECT {_id("roles")}, '{TENANT}', name, name, 'People who look at ' || {_WORDS}, '{{roles:read}}', {owner},
-          false, {_AT}, {_CHANGED}
+          false, i <= {FEW}, {_AT}, {_CHANGED}
         FROM (SELECT i, {_WORDS} || ' ' || substr(md5('r' || i), 1, 12) AS name FROM {numbers}) AS numbered
     """
     yield f"""

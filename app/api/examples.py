@@ -135,7 +135,8 @@ GROUND: dict[str, object] = {
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
-    "RoleOut": {"id": ROLE, "is_system": False},
+    "RoleOut": {"id": ROLE, "is_system": False, "is_requestable": True},
+    "RequestableRoleOut": {"id": ROLE},
     "ServiceAccountOut": {"id": ACCOUNT, "name": "nightly report", "description": "Reads orders at four each morning."},
     "ServiceAccountCreate": {"name": "nightly report", "description": "Reads orders at four each morning."},
     "AssignmentOut": {**ASSIGNED, "id": ASSIGNMENT, "ended_at": None, "ended_by": None},

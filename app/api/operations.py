@@ -147,10 +147,14 @@ class Operations:
         if route.answer_type in (str, bytes):
             media_type = str(route.handler.media_type)
             return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
-        content = self._in_both_forms(self._components.of(route.answer_type))
+        content = self._in_both_forms(self._answer_schema(route))
         for media_type in route.outcomes.also_as:
             content[media_type] = _text(media_type) if media_type in TEXT_EXAMPLES else {}
         return content
+
+    def _answer_schema(self, route: Route) -> Schema:
+        schema, to_others = self._components.of(route.answer_type), route.outcomes.to_others
+        return schema if to_others is None else {"anyOf": [schema, self._components.of(to_others)]}
 
     def _in_both_forms(self, schema: Schema) -> dict[str, object]:
         return {JSON: {"schema": schema, **self._example_of(schema)}, MSGPACK: {"schema": schema}}

@@ -54,7 +54,8 @@ class Route(Struct, frozen=True):
     @property
     def answer_types(self) -> tuple[object, ...]:
         """Of every body that goes out, but for errors."""
-        return (self.answer_type, *self.outcomes.by_status.values())
+        to_others = () if self.outcomes.to_others is None else (self.outcomes.to_others,)
+        return (self.answer_type, *to_others, *self.outcomes.by_status.values())
 
     @property
     def sends_entity_tag(self) -> bool:

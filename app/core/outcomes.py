@@ -18,6 +18,8 @@ class Outcomes(Struct, frozen=True, kw_only=True):
     """Media types that `Accept` may ask for instead of JSON and MessagePack."""
     by_status: Mapping[int, Any] = {}
     """The type of the body where another status than the usual one has another body."""
+    to_others: Any = None
+    """The type of the body for callers who see less of the same."""
 
     def __deepcopy__(self, memo: object) -> "Outcomes":
         """Litestar copies the handlers of a controller; what cannot change need not be copied."""
@@ -25,10 +27,10 @@ class Outcomes(Struct, frozen=True, kw_only=True):
 
 
 def outcomes(
-    *codes: Code, also_as: tuple[str, ...] = (), by_status: Mapping[int, Any] | None = None
+    *codes: Code, also_as: tuple[str, ...] = (), by_status: Mapping[int, Any] | None = None, to_others: Any = None
 ) -> dict[str, Outcomes]:
     """For `opt`, beside `requires` and its siblings: `opt=requires("roles:write") | outcomes("name_taken")`."""
-    return {"outcomes": Outcomes(codes=codes, also_as=also_as, by_status=by_status or {})}
+    return {"outcomes": Outcomes(codes=codes, also_as=also_as, by_status=by_status or {}, to_others=to_others)}
 
 
 NONE = Outcomes()

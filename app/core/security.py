@@ -197,6 +197,8 @@ class Access(Struct, frozen=True, kw_only=True):
 
     is_open: bool = False
     permission: str | None = None
+    lets_others_in: bool = False
+    """Whoever lacks the permission comes in, too: the handler shows them less, or refuses."""
     on: ScopedKind | None = None
     """What the route is about, where the permission may be held for a part of the tenant: the thing that the path
     names, or else, in a list and where something is made, whatever of its kind the caller has to do with."""
@@ -223,10 +225,14 @@ def requires(
     on: ScopedKind | None = None,
     listing: Listing | None = None,
     parameters: Parameters | None = None,
+    lets_others_in: bool = False,
 ) -> dict[str, object]:
     """The guard: only principals who hold the permission, written `<path segment>:<verb>`; with `on`, who hold it for
     the thing that the path names, or where it names none, anywhere."""
-    return {"access": Access(permission=permission, on=on, listing=listing, parameters=parameters or {})}
+    access = Access(
+        permission=permission, lets_others_in=lets_others_in, on=on, listing=listing, parameters=parameters or {}
+    )
+    return {"access": access}
 
 
 def signed_in(

@@ -72,7 +72,9 @@ async def bound(hub: Hub) -> dict[str, Any]:
     """A row of everything, and values for what the selects bind."""
     me = (await hub.admin.get("/api/v1/auth/me")).json()["user"]["id"]
     session = (await hub.admin.get("/api/v1/auth/sessions")).json()["items"][0]["id"]
-    await hub.admin.post("/api/v1/roles", json={"name": "aardvark", "owner_role_id": str(ADMIN_ROLE)})
+    await hub.admin.post(
+        "/api/v1/roles", json={"name": "aardvark", "owner_role_id": str(ADMIN_ROLE), "is_requestable": True}
+    )
     body = {"name": "a source", "type": "rest", "config": {"base_url": "https://a.example"}, "tags": ["a", "ü"]}
     source = await hub.admin.post("/api/v1/data-sources", json=body)
     assert source.status_code == 201, source.text

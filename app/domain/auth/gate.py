@@ -85,8 +85,9 @@ def _admit(scope: Scope, access: Access, signed: Signed | None) -> bool:
     if signed is not None:
         exchange.signed = signed
         exchange.principal = scope["user"] = principal = signed.principal
-        if access.permission is not None and access.permission not in principal.permissions:
-            is_open = _hangs_on_the_place(exchange, principal, access, access.permission)
+        wanted = None if access.lets_others_in else access.permission
+        if wanted is not None and wanted not in principal.permissions:
+            is_open = _hangs_on_the_place(exchange, principal, access, wanted)
     if scope["query_string"] and not access.takes_query:
         raise BadRequest("This call takes no query parameters.", code="invalid_parameter")
     if access.takes_form:

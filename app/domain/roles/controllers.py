@@ -1,5 +1,6 @@
 """Roles, their members and approvers, and the list of permissions."""
 
+from typing import Any
 from uuid import UUID
 
 from litestar import Controller, delete, get, patch, post, put
@@ -7,17 +8,19 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
-from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.errors import Forbidden
+from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.permissions import PermissionService, find_permission
-from app.domain.roles.repositories import ROLE, ROLES
+from app.domain.roles.repositories import REQUESTABLE_ROLES, ROLE, ROLES
 from app.domain.roles.schemas import (
     ApproverRoles,
     PermissionOut,
     PermissionPut,
+    RequestableRoleOut,
     RoleCreate,
     RoleIds,
     RoleOut,
@@ -31,6 +34,8 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 
 
+READ = "roles:read"
+LISTING = outcomes(to_others=Page[RequestableRoleOut])
 CREATING = outcomes("exceeds_own_permissions", "name_taken")
 CHANGING = outcomes("exceeds_own_permissions", "name_taken", "system_role")
 DELETING = outcomes("exceeds_own_permissions", "system_role")
@@ -41,9 +46,12 @@ class RoleController(Controller):
     path = "/roles"
     tags = ["roles"]
 
-    @get("/", opt=requires("roles:read", listing=ROLES), summary="List roles")
+    @get("/", opt=requires(READ, listing=ROLES, lets_others_in=True) | LISTING, summary="List roles")
     async def list_roles(self, request: HubRequest) -> Answer[Page[RoleOut]]:
-        """Every role of the tenant, a page at a time."""
+        """With `roles:read` every role of the tenant, a page at a time. Anybody may ask for those with
+        `is_requestable=true`, and sees their ids, names and descriptions."""
+        if not request.principal.may(READ):
+            return await _requestable_roles(request)
         query = ROLES.parse(request.query_string)
         return answer(
             request.exchange,
@@ -104,6 +112,15 @@ class RoleController(Controller):
         return entity(
             request.exchange, Page(items=ids, next_cursor=None, total=len(ids)), version=version, changed=True
         )
+
+
+async def _requestable_roles(request: HubRequest) -> Answer[Any]:
+    """Raises Forbidden for those who ask for more than what everybody may see."""
+    if parse_parameters(request.query_string).get("is_requestable") != "true":
+        raise Forbidden(f"This needs the permission `{READ}`.", code="permission_missing")
+    query, tenant_id = REQUESTABLE_ROLES.parse(request.query_string), request.principal.tenant_id
+    page = await request.parts.reads.page(REQUESTABLE_ROLES, query, RequestableRoleOut, tenant_id=tenant_id)
+    return answer(request.exchange, page)
 
 
 class PermissionController(Controller):

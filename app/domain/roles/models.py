@@ -20,6 +20,8 @@ class Role(Tenanted, Entity):
     permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
     owner_role_id: Mapped[UUID | None] = mapped_column(ForeignKey("roles.id"))
     is_system: Mapped[bool] = mapped_column(default=False)
+    is_requestable: Mapped[bool] = mapped_column(default=False)
+    """Of the built-in role `admin` the tenant's settings decide it."""
     is_owner: Mapped[bool] = mapped_column(default=False)
     """Whether sources or domains were ever owned by it: what it owns is looked up for such roles alone."""
 

@@ -59,6 +59,16 @@ class RoleOut(EntityOut):
     """Members of this role look after the role."""
     is_system: bool
     """Built in: it cannot be changed or deleted."""
+    is_requestable: bool
+    """Whether anybody signed in sees its name and may ask for it (`POST /api/v1/role-requests`)."""
+
+
+class RequestableRoleOut(Output):
+    """What anybody signed in sees of a role that may be asked for."""
+
+    id: UUID
+    name: str
+    description: str | None
 
 
 class RoleCreate(Input):
@@ -68,6 +78,7 @@ class RoleCreate(Input):
     description: Text | None = None
     permissions: Permissions = []
     owner_role_id: UUID | None = None
+    is_requestable: bool = False
 
 
 class RolePatch(Input):
@@ -77,6 +88,7 @@ class RolePatch(Input):
     description: Text | None | UnsetType = UNSET
     permissions: Permissions | UnsetType = UNSET
     owner_role_id: UUID | None | UnsetType = UNSET
+    is_requestable: bool | UnsetType = UNSET
 
 
 RoleIds = Annotated[list[UUID], Meta(max_length=50)]

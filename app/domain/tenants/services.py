@@ -14,6 +14,8 @@ from app.core.schemas import single_spaced, to_struct
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.roles.built_in import admin_role_id
 from app.domain.roles.models import Role
+from app.domain.roles.repositories import RoleRepository
+from app.domain.roles.schemas import RoleOut
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.tenants.repositories import (
     TenantRepository,
@@ -170,7 +172,17 @@ async def update_settings(work: UnitOfWork, patch: TenantSettingsPatch) -> Tenan
     if not work.apply(settings, SETTINGS_COLUMNS.columns_of_changes(patch)):
         return before
     await repository.update(settings)
+    await _let_admin_be_asked_for(work, settings.is_admin_requestable)
     after = await settings_of(work.session, work.tenant_id)
     work.audit("tenant_settings.update", "tenant_settings", settings.id, before=before, after=after)
     work.announce("tenant_settings.updated", "tenant-settings", after)
     return after
+
+
+async def _let_admin_be_asked_for(work: UnitOfWork, is_requestable: bool) -> None:
+    """The role says so where roles are listed."""
+    roles = RoleRepository(work.session, tenant_id=work.tenant_id)
+    admin = await roles.get_one(id=admin_role_id(work.tenant_id), with_for_update=True)
+    if work.apply(admin, {"is_requestable": is_requestable}):
+        await roles.update(admin)
+        work.announce("role.updated", f"roles/{admin.id}", to_struct(admin, RoleOut))
