@@ -38,7 +38,10 @@ class World:
     async def made(cls, hub: Hub, records: Records) -> "World":
         role, user = await hub.new_role(), await hub.new_user(password=PASSWORD)
         account = await hub.admin.post("/api/v1/service-accounts", json={"name": uuid4().hex})
-        body = {"name": uuid4().hex, "type": "rest", "config": {"base_url": "https://a.example"}}
+        group = await hub.admin.post("/api/v1/groups", json={"name": uuid4().hex})
+        domain = (await hub.admin.post("/api/v1/data-domains", json={"name": uuid4().hex})).json()
+        body: dict[str, Any] = {"name": uuid4().hex, "type": "rest", "config": {"base_url": "https://a.example"}}
+        body["data_domain_id"] = domain["id"]
         source = (await hub.admin.post("/api/v1/data-sources", json=body)).json()
         given = await hub.admin.post(
             "/api/v1/role-assignments",
@@ -72,6 +75,8 @@ class World:
                 "role_id": role["id"],
                 "user_id": user["id"],
                 "account_id": account.json()["id"],
+                "group_id": group.json()["id"],
+                "domain_id": domain["id"],
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
                 "object_id": str(made),

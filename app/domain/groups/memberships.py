@@ -11,6 +11,6 @@ IS_OPEN = GroupMember.ended_at.is_(None)
 async def end_memberships(work: UnitOfWork, *which: ColumnElement[bool]) -> int:
     """End those that have not ended; returns how many. The caller has the principals forgotten."""
     statement = update(GroupMember).where(GroupMember.tenant_id == work.tenant_id, IS_OPEN, *which)
-    ending = statement.values(ended_at=func.now(), ended_by=work.actor_id)
+    ending = statement.values(ended_at=func.statement_timestamp(), ended_by=work.actor_id)
     found = await work.session.execute(ending, execution_options={"synchronize_session": False})
     return int(getattr(found, "rowcount", 0))

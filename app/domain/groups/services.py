@@ -84,7 +84,11 @@ class GroupService:
         await self._within_reach(group_id)
         shown = await self._matching_user(user_id)
         if not await self._members.exists(IS_OPEN, group_id=group_id, user_id=user_id):
-            since = {"created_at": func.now(), "created_by": self._work.actor_id, "tenant_id": self._work.tenant_id}
+            since = {
+                "created_at": func.statement_timestamp(),
+                "created_by": self._work.actor_id,
+                "tenant_id": self._work.tenant_id,
+            }
             await self._members.add(GroupMember(id=uuid7(), group_id=group_id, user_id=user_id, **since))
             self._work.audit("group.add_member", "group", group_id, after={"user_id": str(user_id)})
             self._say_of_member("group.member_added", group_id, user_id)
