@@ -37,6 +37,7 @@ GC_THRESHOLDS = (10_000, 20, 50)
 Requests leave no cycles, so that less eager is as good, and cheaper."""
 
 MEASURE_EVERY_S = 2.0
+WRITE_USES_EVERY_S = 2.0
 
 
 def create_app(parts: Parts) -> Litestar:
@@ -46,11 +47,14 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         await parts.open()
-        measuring = asyncio.create_task(_measure_again_and_again(parts))
+        going_on = [
+            asyncio.create_task(each(parts)) for each in (_measure_again_and_again, _write_uses_again_and_again)
+        ]
         try:
             yield
         finally:
-            measuring.cancel()
+            for task in going_on:
+                task.cancel()
             await parts.close()
             write_counts()
 
@@ -77,6 +81,12 @@ async def _measure_again_and_again(parts: Parts) -> None:
         measure_process(parts)
         write_counts()
         await asyncio.sleep(MEASURE_EVERY_S)
+
+
+async def _write_uses_again_and_again(parts: Parts) -> None:
+    while True:
+        await asyncio.sleep(WRITE_USES_EVERY_S)
+        await parts.key_uses.write()
 
 
 def framed(app: Litestar, settings: Settings) -> Frame:

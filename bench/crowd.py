@@ -17,7 +17,7 @@ FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
-    "domains", "groups",
+    "domains", "groups", "keys",
 )  # fmt: skip
 
 
@@ -212,19 +212,33 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         FROM {numbers}
     """
     yield f"""
-        INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, action, resource_type, resource_id, outcome)
+        INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, api_key_id, action, resource_type, resource_id,
+                                  outcome)
         SELECT {_id("audit events")}, '{TENANT}', {_AT},
           {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{user_id}'::uuid END")},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{CROWDED_SOURCE}'::uuid END")},
           {_rare_or("'tenant.create'", "'data_source.test'")}, {_rare_or("'tenant'", "'data_source'")},
           {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'::uuid")}, {_rare_or("'refused'", "'success'")}
         FROM {numbers}
     """
+    yield _keys(numbers, user_id)
     yield f"""
         INSERT INTO sessions (id, tenant_id, user_id, key_id, generation, rotated_at, idle_expires_at, expires_at,
                               last_seen_at, created_at, updated_at)
         SELECT {_id("sessions")}, '{TENANT}', '{user_id}', 'of before', 1, {_AT},
           now() + {_rare_or("interval '1 day'", "interval '-1 day'")}, now() + interval '2 days', {_CHANGED}, {_AT},
           {_AT}
+        FROM {numbers}
+    """
+
+
+def _keys(numbers: str, user_id: UUID) -> str:
+    return f"""
+        INSERT INTO api_keys (id, tenant_id, name, prefix, digest, owner_type, owner_id, expires_at, created_at,
+                              updated_at)
+        SELECT {_id("keys")}, '{TENANT}', {_WORDS} || ' ' || substr(md5('k' || i), 1, 12),
+          'dfh_' || substr(md5('p' || i), 1, 22), '\\x00', {_rare_or("'service_account'", "'user'")},
+          {_rare_or(_id("accounts"), f"'{user_id}'::uuid")}, {_CHANGED}, {_AT}, {_CHANGED}
         FROM {numbers}
     """
 

@@ -34,6 +34,7 @@ def places(user_id: UUID) -> dict[str, Any]:
         "member_group_id": CROWDED_GROUP,
         "data_source_id": CROWDED_SOURCE,
         "current_session_id": NOBODY,
+        "own_id": user_id,
     }
 
 
@@ -42,6 +43,7 @@ OTHER_PLACES = {
     "users.MEMBERS": [{"member_role_id": SMALL_ROLE}, {"member_role_id": EMPTY_ROLE}],
     "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
     "auth.SESSIONS": [{"user_id": NOBODY}],
+    "api_keys.OWN_API_KEYS": [{"own_id": row_id("accounts", 5)}, {"own_id": NOBODY}],
     "source_work.TESTS": [{"data_source_id": NOBODY}],
     "source_work.OBJECTS": [{"data_source_id": NOBODY}],
 }
@@ -80,6 +82,14 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "data domains.parent_id": [str(domain) for domain in (CROWDED_DOMAIN, SMALL_DOMAIN, EMPTY_DOMAIN)],
         "data domains.owner_role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
         "data domains.q": ["sources", "parcels", "s", "zz", "no such text", "%", "~"],
+        **{
+            f"{name}.{narrowing}": asked
+            for name in ("api keys", "own api keys")
+            for narrowing, asked in {
+                "owner_id": [str(user_id), str(row_id("accounts", 5)), str(NOBODY)],
+                "prefix": ["dfh_a", "no such prefix"],
+            }.items()
+        },
         "data sources.name": ["crowded", "no such name"],
         "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
         "data sources.category": ["database", "cache", "file"],
@@ -97,6 +107,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "jobs.kind": ["discover", "tidy", "nothing"],
         "jobs.subject_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
         "audit events.actor_id": [str(user_id), str(SMALL_ROLE), str(NOBODY)],
+        "audit events.api_key_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
         "audit events.action": ["data_source.test", "tenant.create", "nothing.at_all"],
         "audit events.resource_type": ["data_source", "tenant", "nothing"],
         "audit events.resource_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],

@@ -44,6 +44,7 @@ SIGNED_IN: Endings = {
     Unauthenticated: ("unauthenticated", "invalid_token", "repeated_header", "session_ended", "token_expired"),
     Forbidden: ("forbidden",),
 }
+OF_A_SESSION: Endings = {Forbidden: ("session_required",)}
 GUARDED: Endings = {Forbidden: ("permission_missing",)}
 OF_ONE_THING: Endings = {NotFound: ("not_found",)}
 WITH_PARAMETERS: Endings = {
@@ -103,6 +104,8 @@ def _of_kind(route: Route, *, is_conditional: bool) -> Iterator[Endings]:
         yield SIGNED_IN
     if access.permission:
         yield GUARDED
+    if access.needs_session:
+        yield OF_A_SESSION
     if route.path_parameters:
         yield OF_ONE_THING
     if access.takes_query:

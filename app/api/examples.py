@@ -19,6 +19,7 @@ SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
 ACCOUNT = "01934f73-1a1b-7c1d-8e1f-2a2b2c2d2e08"
 ASSIGNMENT = "01934f72-3b3c-7d3e-8f4a-4b5c6d7e8f09"
 ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
+KEY = "01934f74-3a3b-7c3d-8e3f-4a4b4c4d4e09"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
 
@@ -131,6 +132,15 @@ GROUND: dict[str, object] = {
     "scope": {"type": "data_source", "id": SOURCE},
     "request_id": None,
 }
+API_KEY: Mapping[str, object] = {
+    "id": KEY,
+    "name": "report on host 7",
+    "prefix": "dfh_02yJQWmpMLyO9gTehLb42r",
+    "owner": {"type": "service_account", "id": ACCOUNT},
+    "permissions": ["data-sources:read"],
+    "expires_at": "2026-02-20T14:53:59.120481Z",
+    "last_used_at": "2025-11-23T04:00:00Z",
+}
 
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
@@ -159,6 +169,9 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     },
     "DataDomainCreate": {"name": "Sales", "description": "What is sold, and to whom.", "parent_id": OTHER_DOMAIN},
     "DataDomainPatch": {"parent_id": OTHER_DOMAIN},
+    "ApiKeyOut": API_KEY,
+    "ApiKeyCreated": {**API_KEY, "key": "dfh_02yJQWmpMLyO9gTehLb42r_5wH1jUlTn2Yc3Xo9Pq4Rr8Ss7Dd6Ee2BWWUr"},
+    "ApiKeyCreate": {"name": "report on host 7", "expires_at": None, "permissions": ["data-sources:read"]},
     "ApproverRoles": {"items": [OWNER_ROLE]},
     "PermissionOut": {
         "name": "data-sources:read",
@@ -269,6 +282,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "role_id": ROLE,
     "assignment_id": ASSIGNMENT,
     "account_id": ACCOUNT,
+    "key_id": KEY,
     "source_id": SOURCE,
     "object_id": OBJECT,
     "group_id": GROUP,

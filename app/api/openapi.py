@@ -23,7 +23,8 @@ TITLE = "Data Fusion Hub"
 DESCRIPTION = """The foundation service of a data platform: identity, access, and data sources proven reachable.
 
 **Signing in.** `POST /api/v1/auth/login` gives an access token for 15 minutes; send it as `Authorization: Bearer
-<token>`. Other services verify it with the keys of `/.well-known/jwks.json`.
+<token>`. Other services verify it with the keys of `/.well-known/jwks.json`. A program sends an API key (`POST
+/api/v1/api-keys`) in its place.
 
 **Forms.** JSON in and out, or MessagePack for clients that ask for it (`Accept`, `Content-Type`). Ids are UUIDv7,
 times RFC 3339 in UTC. Unknown fields and unknown query parameters are refused by name. `HEAD` works wherever `GET`
@@ -49,6 +50,7 @@ TAGS = {
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
     "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",
+    "api keys": "What a program sends in place of an access token: narrowed, limited in time, revoked within a second.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
     "jobs": "Work that goes on after its request was answered.",
     "audit": "Who did what, when, from where, and how it ended.",
@@ -129,7 +131,8 @@ BEARER = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`.",
+    "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`, or an API key from `POST "
+    "/api/v1/api-keys`.",
 }
 _TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+(-[0-9a-f]+)?"$'}
 # None of these has an `example`: Swagger UI would fill it in, and send it with the first request that somebody tries.

@@ -5,6 +5,7 @@ from litestar.types import ControllerRouterHandler
 
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
@@ -34,6 +35,7 @@ API = Router(
         TenantController,
         TenantSettingsController,
         DataDomainController,
+        ApiKeyController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,

@@ -40,7 +40,7 @@ UnauthenticatedCode = Literal[
 ]
 RightCode = Literal["exceeds_own_permissions", "permission_missing"]
 """Of a 403 and of the field that is at fault, alike: where what is asked for goes beyond one's rights."""
-ForbiddenCode = Literal["forbidden", "registration_closed", RightCode]
+ForbiddenCode = Literal["forbidden", "registration_closed", "session_required", RightCode]
 NotFoundCode = Literal["not_found", "docs_not_installed", "object_not_found"]
 MethodNotAllowedCode = Literal["method_not_allowed"]
 SourceCode = Literal[
@@ -212,6 +212,7 @@ FORBIDDEN: Final[dict[ForbiddenCode, str]] = {
     "exceeds_own_permissions": "Nobody gives, or changes, more than they may do themselves.",
     "permission_missing": "This needs a permission that you do not have.",
     "registration_closed": "Registration is closed here. Ask an administrator for an account.",
+    "session_required": "This is about a session, and an API key has none. Sign in.",
 }
 NOT_FOUND: Final[dict[NotFoundCode, str]] = {
     "not_found": "There is nothing here, or nothing that you may see.",

@@ -42,6 +42,7 @@ SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host
 class Exchange:
     __slots__ = (
         "at_end",
+        "credential",
         "deadline",
         "headers",
         "method",
@@ -60,7 +61,8 @@ class Exchange:
         self.started = perf_counter()
         self.status = 0
         self.principal: Principal | None = None
-        self.signed: Any = None  # the session in memory behind the principal (app.domain.auth.principals.Signed)
+        self.signed: Any = None  # what is in memory of the principal (app.domain.auth.principals.Signed)
+        self.credential: Any = None  # what they came with (app.domain.auth.principals.Credential)
         self.deadline: Deadline | None = None
         self.at_end: Callable[[], None] | None = None
         pairs = scope["headers"]
@@ -86,7 +88,8 @@ class Exchange:
         principal = self.principal
         if principal is None:
             return LogContext(self.request_id)
-        return LogContext(self.request_id, principal.tenant_id, principal.id)
+        key_id = None if principal.key is None else principal.key.id
+        return LogContext(self.request_id, principal.tenant_id, principal.id, key_id)
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

@@ -17,6 +17,8 @@ class LogContext(Struct, frozen=True, omit_defaults=True):
     request_id: str | None = None
     tenant_id: UUID | None = None
     principal_id: UUID | None = None
+    api_key_id: UUID | None = None
+    """The key with which the principal came."""
     job_id: UUID | None = None
 
 

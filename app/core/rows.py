@@ -116,9 +116,10 @@ def _without_default(model: type[DeclarativeBase]) -> frozenset[str]:
 
 @cache
 def inserted_columns(model: type[DeclarativeBase]) -> tuple[str, ...]:
-    """All but those that the database counts by itself."""
+    """All but those that the database counts or computes by itself."""
+    columns = model.__mapper__.columns
     names = model.__mapper__.column_attrs.keys()
-    return tuple(name for name in names if model.__mapper__.columns[name].identity is None)
+    return tuple(name for name in names if columns[name].identity is None and columns[name].computed is None)
 
 
 def complete(model: type[DeclarativeBase], said: Mapping[str, object]) -> Columns:

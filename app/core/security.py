@@ -8,6 +8,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import reduce
 from operator import and_
 from typing import Literal
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 from uuid_utils.compat import uuid4
 
-from app.core.errors import Unauthenticated
+from app.core.errors import Forbidden, Unauthenticated
 from app.core.extent import NOWHERE, Extent, Place
 from app.core.listing import Listing
 from app.core.signing_keys import SigningKey
@@ -46,18 +47,42 @@ class Claims(Struct, frozen=True):
     scope: str
 
 
-class Principal(Struct, frozen=True, kw_only=True):
-    """Who is calling, as the database knew it when the session was last loaded."""
+PrincipalType = Literal["user", "service_account"]
+
+
+class KeyLimits(Struct, frozen=True):
+    """Of the API key that somebody came with."""
 
     id: UUID
+    named: frozenset[str] | None
+    """The permissions to which it is narrowed; None: all that its owner holds."""
+    expires_at: datetime
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """Who is calling, as the database knew it when the session or the API key was last loaded."""
+
+    id: UUID
+    type: PrincipalType = "user"
     tenant_id: UUID
-    session_id: UUID
-    email: str
+    session_id: UUID | None
+    """None for who came with a key."""
+    key: KeyLimits | None = None
+    """None for who is signed in."""
+    name: str
+    """The email address of a user, the name of a service account."""
     role_ids: frozenset[UUID]
     permissions: frozenset[str]
-    """Held for the whole tenant."""
+    """Held for the whole tenant, and left by the key."""
     extents: Mapping[str, Extent] = {}
     """By permission, for those that are held for a part of the tenant only."""
+
+    @property
+    def own_session_id(self) -> UUID:
+        """Raises Forbidden for who came with a key: routes that need a session say so (`signed_in`)."""
+        if self.session_id is None:
+            raise Forbidden(code="session_required")
+        return self.session_id
 
     def may(self, permission: str) -> bool:
         """For the whole tenant."""
@@ -207,6 +232,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """Other query parameters, as JSON Schemas by name."""
     takes_form: bool = False
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
+    needs_session: bool = False
+    """An API key does not do."""
     needs_database: bool = True
     """False for what is answered whatever state the database is in."""
 
@@ -240,9 +267,11 @@ def signed_in(
     listing: Listing | None = None,
     parameters: Parameters | None = None,
     takes_form: bool = False,
+    needs_session: bool = False,
 ) -> dict[str, object]:
     """Any principal; the service narrows it to what is their own."""
-    return {"access": Access(listing=listing, parameters=parameters or {}, takes_form=takes_form)}
+    access = Access(listing=listing, parameters=parameters or {}, takes_form=takes_form, needs_session=needs_session)
+    return {"access": access}
 
 
 def open_to_all(*, parameters: Parameters | None = None, needs_database: bool = True) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """What a running hub is made of: built once by each process from the settings, opened with it, closed with it."""
 
+import asyncio
+from contextlib import suppress
 from ipaddress import ip_network
 
 from app.connectors.processes.sandbox import ConnectorSandbox
@@ -16,9 +18,13 @@ from app.core.security import Tokens
 from app.core.signing_keys import SigningKey
 from app.core.streams import OpenStreams
 from app.core.watching import WatchedRows
+from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
 from app.settings import Settings
+
+LAST_WRITE_S = 1.0
+"""For what is written as the process ends, and would be missed by nobody but who looks for the last use of a key."""
 
 
 class Parts:
@@ -41,6 +47,7 @@ class Parts:
         self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
+        self.key_uses = KeyUses(self.sessions)
         self.sandbox = ConnectorSandbox()
         self.egress = EgressPolicy(
             allow=settings.egress_allow,
@@ -63,6 +70,9 @@ class Parts:
     async def close(self) -> None:
         await self.schema.stop()
         await self.principals.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self.key_uses.write()
         await self.sandbox.close()
         await self.probe.close()
         self.reads.close()

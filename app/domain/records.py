@@ -24,11 +24,12 @@ from app.domain.events.services import EventRow
 
 RECORDS = """
 audited AS (
-  INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id,
-                            outcome, address, request_id, detail, before, after)
+  INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, api_key_id, action, resource_type,
+                            resource_id, outcome, address, request_id, detail, before, after)
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
-    id uuid, tenant_id uuid, occurred_at timestamptz, actor_id uuid, actor_name text, action text, resource_type text,
-    resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb, after jsonb)
+    id uuid, tenant_id uuid, occurred_at timestamptz, actor_id uuid, actor_name text, api_key_id uuid, action text,
+    resource_type text, resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb,
+    after jsonb)
 ), announced AS (
   INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data)
   SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (

@@ -56,6 +56,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/groups/{group_id}": {"description": "Another."},
     "POST /api/v1/data-domains": {"name": "Of the walk"},
     "PATCH /api/v1/data-domains/{domain_id}": {"description": "Another."},
+    "POST /api/v1/api-keys": {"name": "Of the walk"},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
@@ -86,6 +87,8 @@ class World:
             made["user_id"] = (await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"}))["id"]
         if "role_id" in route.path_parameters:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
+        if "key_id" in route.path_parameters:
+            made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
         if "account_id" in route.path_parameters:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
         if "assignment_id" in route.path_parameters:

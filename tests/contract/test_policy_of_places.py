@@ -42,6 +42,7 @@ class World:
         domain = (await hub.admin.post("/api/v1/data-domains", json={"name": uuid4().hex})).json()
         body: dict[str, Any] = {"name": uuid4().hex, "type": "rest", "config": {"base_url": "https://a.example"}}
         body["data_domain_id"] = domain["id"]
+        key = await hub.admin.post("/api/v1/api-keys", json={"name": uuid4().hex})
         source = (await hub.admin.post("/api/v1/data-sources", json=body)).json()
         given = await hub.admin.post(
             "/api/v1/role-assignments",
@@ -77,6 +78,7 @@ class World:
                 "account_id": account.json()["id"],
                 "group_id": group.json()["id"],
                 "domain_id": domain["id"],
+                "key_id": key.json()["id"],
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
                 "object_id": str(made),

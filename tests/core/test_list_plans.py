@@ -174,7 +174,14 @@ async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Ma
 # --- what the planner is told ---
 
 
-UNIQUE = {"users.email_key", "roles.name_key", "groups.name_key", "service_accounts.name_key", "data_sources.name_key"}
+UNIQUE = {
+    "users.email_key",
+    "roles.name_key",
+    "groups.name_key",
+    "service_accounts.name_key",
+    "api_keys.prefix",
+    "data_sources.name_key",
+}
 """Of these a tenant has one row for each value, and an index that says so."""
 
 

@@ -79,6 +79,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
     source = await hub.admin.post("/api/v1/data-sources", json=body)
     assert source.status_code == 201, source.text
     source_id = UUID(source.json()["id"])
+    key = await hub.admin.post("/api/v1/api-keys", json={"name": "a key", "permissions": ["roles:read"]})
+    assert key.status_code == 201, key.text
     async with hub.parts.reads.connection("test") as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
@@ -93,6 +95,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "data_source_id": source_id,
         "session_id": UUID(session),
         "current_session_id": UUID(session),
+        "own_id": UUID(me),
+        "key_id": UUID(key.json()["id"]),
     }
 
 

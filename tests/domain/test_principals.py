@@ -35,13 +35,15 @@ def kept(principals: Principals, *, user_id: UUID | None = None, roles: tuple[UU
         id=user_id,
         tenant_id=TENANT,
         session_id=session_id,
-        email="",
+        name="",
         role_ids=frozenset(roles),
         permissions=frozenset(),
     )
     me: Any = None  # what it shows is not looked at here
-    principals._keep(Signed(principal, me, time.time() + 900, math.inf, (session_id, user_id, TENANT, *roles), {}))
-    return Claims(user_id, session_id, TENANT, "jti", 0, 0, "api")
+    claims = Claims(user_id, session_id, TENANT, "jti", 0, 0, "api")
+    rests_on = (session_id, user_id, TENANT, *roles)
+    principals._keep(claims, Signed(principal, me, time.time() + 900, math.inf, rests_on, {}))
+    return claims
 
 
 def is_known(principals: Principals, claims: Claims) -> bool:

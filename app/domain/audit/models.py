@@ -21,6 +21,8 @@ class AuditEvent(Tenanted, Base):
     actor_id: Mapped[UUID | None]
     actor_name: Mapped[str | None]
     """The actor's email at that time: readable after the user is gone."""
+    api_key_id: Mapped[UUID | None]
+    """With which key the actor came."""
     action: Mapped[str]
     resource_type: Mapped[str]
     resource_id: Mapped[UUID | None]

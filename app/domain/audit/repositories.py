@@ -18,6 +18,11 @@ AUDIT_EVENTS = Listing(
     default_sort="-occurred_at",
     filters={
         "actor_id": uuid_filter(AuditEvent.actor_id, index="audit_events_actor_id_{sort}_idx"),
+        "api_key_id": uuid_filter(
+            AuditEvent.api_key_id,
+            index="audit_events_api_key_id_{sort}_idx",
+            description="What was done with this key.",
+        ),
         "action": text_filter(
             AuditEvent.action, index="audit_events_action_{sort}_idx", description="As in `role.create`."
         ),

@@ -16,7 +16,10 @@ class AuditEventOut(Output):
     occurred_at: datetime
     actor_id: UUID | None
     actor_name: str | None
-    """The actor's email address at that time; `system` for what `hub restore` wrote."""
+    """The actor's email address at that time, or the name of the service account; `system` for what `hub restore`
+    wrote."""
+    api_key_id: UUID | None
+    """The API key with which the actor came; null for a session."""
     action: str
     resource_type: str
     resource_id: UUID | None

@@ -12,7 +12,7 @@ from app.core.security import Principal
 from app.domain.audit.schemas import Outcome
 
 NEVER_RECORDED = frozenset(
-    ("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token")
+    ("password", "password_hash", "current_password", "new_password", "refresh_token", "access_token", "key")
 )
 MAX_TEXT = 500
 Content = dict[str, object] | msgspec.Raw
@@ -24,6 +24,7 @@ class AuditRow(Struct):
     occurred_at: datetime
     actor_id: UUID | None
     actor_name: str | None
+    api_key_id: UUID | None
     action: str
     resource_type: str
     resource_id: UUID | None
@@ -58,7 +59,8 @@ def audit_row(
         tenant_id=tenant_id,
         occurred_at=datetime.now(UTC),
         actor_id=principal.id if principal else actor_id,
-        actor_name=principal.email if principal else actor_name,
+        actor_name=principal.name if principal else actor_name,
+        api_key_id=principal.key.id if principal and principal.key else None,
         action=action,
         resource_type=resource_type,
         resource_id=resource_id,

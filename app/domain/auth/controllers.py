@@ -64,7 +64,7 @@ class AuthController(Controller):
         """Exchange a refresh token for a new pair. Each one works once; using an old one again ends the session."""
         return answer(request.exchange, await services.refresh(request, data.refresh_token))
 
-    @post("/logout", opt=signed_in(), status_code=204, summary="Sign out")
+    @post("/logout", opt=signed_in(needs_session=True), status_code=204, summary="Sign out")
     async def logout(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Logout | None] = None
     ) -> Answer[None]:
@@ -74,13 +74,13 @@ class AuthController(Controller):
 
     @get("/me", opt=signed_in(), summary="Who am I")
     async def get_me(self, request: HubRequest) -> Answer[Me]:
-        """The user, roles, permissions and tenant behind the access token."""
+        """The user or service account, roles, permissions and tenant behind the access token or API key."""
         signed: Signed = request.exchange.signed
         return signed.answer(request.exchange, "me", lambda: signed.me)
 
     @post(
         "/change-password",
-        opt=signed_in() | outcomes("login_busy", "weak_password", "wrong_password"),
+        opt=signed_in(needs_session=True) | outcomes("login_busy", "weak_password", "wrong_password"),
         status_code=204,
         summary="Change one's password",
     )
@@ -89,7 +89,7 @@ class AuthController(Controller):
         await services.change_password(request, data)
         return no_content()
 
-    @get("/sessions", opt=signed_in(listing=SESSIONS), summary="List one's sessions")
+    @get("/sessions", opt=signed_in(listing=SESSIONS, needs_session=True), summary="List one's sessions")
     async def list_sessions(self, request: HubRequest) -> Answer[Page[SessionOut]]:
         """Where one is signed in."""
         principal = request.principal
@@ -97,7 +97,7 @@ class AuthController(Controller):
         query = SESSIONS.parse(request.query_string)
         return answer(request.exchange, await request.parts.reads.page(SESSIONS, query, SessionOut, **own))
 
-    @delete("/sessions/{session_id:uuid}", opt=signed_in(), summary="End one's session")
+    @delete("/sessions/{session_id:uuid}", opt=signed_in(needs_session=True), summary="End one's session")
     async def end_session(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], session_id: FromPath[UUID]
     ) -> Answer[None]:
@@ -109,7 +109,7 @@ class AuthController(Controller):
     async def introspect(
         self, request: HubRequest, data: Annotated[IntrospectionForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
     ) -> Answer[Introspection]:
-        """RFC 7662, for other services: whether an access token is valid at this moment, and whose it is."""
+        """RFC 7662, for other services: whether an access token or API key is valid at this moment, and whose it is."""
         return await services.introspect(request, data.token)
 
 

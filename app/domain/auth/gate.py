@@ -1,7 +1,7 @@
 """The gate: a middleware of Litestar's through which every request to a route passes before its body is read.
 
-JWT in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A route that declares
-nothing is closed to all, and `check_routes` stops the start over it.
+Access token or API key in, `Principal` out, then the route's own demand (`requires`, `signed_in`, `open_to_all`). A
+route that declares nothing is closed to all, and `check_routes` stops the start over it.
 """
 
 import re
@@ -18,9 +18,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
-from app.core.security import Access, Claims, Principal, bearer_token
+from app.core.security import Access, KeyLimits, Principal, bearer_token
+from app.domain.auth.bearer import identify
 from app.domain.auth.places import ID_IN_PATH, place_of
-from app.domain.auth.principals import Signed
+from app.domain.auth.principals import Credential, Signed
 from app.domain.parts import Parts
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -58,17 +59,21 @@ class Gate:
             raise Unavailable(code=parts.schema.problem.code)
         signed = None
         if not access.is_open:
-            claims = parts.tokens.verify(bearer_token(Exchange.of(scope).headers.get(b"authorization")))
-            signed = parts.principals.in_memory(claims)
+            exchange = Exchange.of(scope)
+            credential = identify(parts.tokens, bearer_token(exchange.headers.get(b"authorization")))
+            exchange.credential = credential
+            signed = parts.principals.in_memory(credential)
             if signed is None:
-                return self._load_and_pass(claims, access, scope, receive, send)
+                return self._load_and_pass(credential, access, scope, receive, send)
         if _admit(scope, access, signed):
             return self._look_and_pass(access, scope, receive, send)
         return self.app(scope, receive, send)
 
-    async def _load_and_pass(self, claims: Claims, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _load_and_pass(
+        self, credential: Credential, access: Access, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         parts: Parts = scope["litestar_app"].state["parts"]
-        if _admit(scope, access, await parts.principals.of(claims)):
+        if _admit(scope, access, await parts.principals.of(credential)):
             await _admit_there(parts, scope, access)
         await self.app(scope, receive, send)
 
@@ -85,6 +90,8 @@ def _admit(scope: Scope, access: Access, signed: Signed | None) -> bool:
     if signed is not None:
         exchange.signed = signed
         exchange.principal = scope["user"] = principal = signed.principal
+        if principal.key is not None:
+            _admit_key(scope, access, principal.key)
         wanted = None if access.lets_others_in else access.permission
         if wanted is not None and wanted not in principal.permissions:
             is_open = _hangs_on_the_place(exchange, principal, access, wanted)
@@ -124,6 +131,14 @@ async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
 def reading(permission: str) -> str:
     """The permission to see what this one is about."""
     return f"{permission.partition(':')[0]}:read"
+
+
+def _admit_key(scope: Scope, access: Access, key: KeyLimits) -> None:
+    """Raises Forbidden where a route is about the caller's session. A refused use of a key is one, too."""
+    parts: Parts = scope["litestar_app"].state["parts"]
+    parts.key_uses.note(key.id)
+    if access.needs_session:
+        raise Forbidden(code="session_required")
 
 
 def _refuse_other_spellings(scope: Scope) -> None:

@@ -1,36 +1,43 @@
-"""Principals in memory: loaded once per session, dropped within a second of anything that makes them untrue.
+"""Principals in memory: loaded once per session or API key, dropped within a second of anything that makes them untrue.
 
-Every change of a session, a user, a role or a tenant notifies all workers as it commits. A worker whose listener is not
-proven alive trusts nothing in memory and asks the database each time; what was loaded while its own notification came
-in is not kept. A refresh changes nothing of a principal and tells nobody.
+Every change of a session, a key, its owner, a role or a tenant notifies all workers as it commits. A worker whose
+listener is not proven alive trusts nothing in memory and asks the database each time; what was loaded while its own
+notification came in is not kept. A refresh changes nothing of a principal and tells nobody.
 
-What a principal rests on (its session, user, tenant, and each of its groups, its roles and the domains on which its
-rights hang) has a mark that all principals resting on it share. A notification changes one mark, so that it costs the
-same for a role of one member and of a million, however many sessions are in memory. What begins or expires by itself
-needs no notice: a principal is held until the next such moment.
+What a principal rests on (its session or key, owner and tenant, and each of its groups, its roles and the domains on
+which its rights hang) has a mark that all principals resting on it share. A notification changes one mark, so that it
+costs the same for a role of one member and of a million, however many sessions are in memory. What begins or expires by
+itself needs no notice: a principal is held until the next such moment.
 """
 
+import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
-from sqlalchemy import Float, Select, bindparam, func, select
+from sqlalchemy import Float, Select, and_, bindparam, case, func, select
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unauthenticated
 from app.core.exchange import JSON, MSGPACK, Exchange
 from app.core.notifications import Listener
 from app.core.reads import Reads
-from app.core.security import Claims, Principal
+from app.core.security import Claims, KeyLimits, Principal, PrincipalType
+from app.domain.api_keys.keys import PresentedKey
+from app.domain.api_keys.models import ApiKey
 from app.domain.auth.models import Session
-from app.domain.auth.rights import DOMAINS, Domain, Held, domains_wanted, held_by, read_held, rights_of
+from app.domain.auth.rights import DOMAINS, Domain, Held, Rights, domains_wanted, held_by, read_held, rights_of
 from app.domain.auth.schemas import Me, TenantRef
+from app.domain.service_accounts.models import ServiceAccount
+from app.domain.service_accounts.repositories import ServiceAccountRepository, roles_of_account
+from app.domain.service_accounts.schemas import ServiceAccountOut
 from app.domain.tenants.models import Tenant
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
@@ -43,7 +50,10 @@ MAX_ENCODED = 4
 """Answers kept for each session: who it is, and what each of its latest access tokens is worth."""
 
 KNOWN_BEFORE_LOADING = ("session", "user", "tenant")
-"""What the token names; which roles, groups and domains a principal rests on only the loaded rows say."""
+"""What an access token names; which roles, groups and domains a principal rests on only the loaded rows say. An API key
+names itself alone."""
+
+Credential = Claims | PresentedKey
 
 T = TypeVar("T")
 
@@ -58,12 +68,12 @@ class Mark:
 
 
 class Signed(msgspec.Struct):
-    """A live session's principal, with what is said of it again and again."""
+    """The principal of a live session or API key, with what is said of it again and again."""
 
     principal: Principal
     me: Me
     expires_at: float
-    """Unix time at which the session ends by itself."""
+    """Unix time at which the session or key ends by itself."""
     changes_at: float
     """By the clock that only counts: when the next of its assignments begins or expires."""
     rests_on: tuple[UUID, ...]
@@ -113,21 +123,63 @@ def _live_session() -> Select[Any]:
     )
 
 
+def _live_key() -> Select[Any]:
+    """The key with its tenant and its owner's assignments, then the columns of the user or of the service account that
+    owns it; no row once any of them ended."""
+    is_of_user = ApiKey.owner_type == "user"
+    users, accounts = UserRepository.selection(UserOut), ServiceAccountRepository.selection(ServiceAccountOut)
+    own = select(
+        ApiKey.id,
+        ApiKey.expires_at,
+        Tenant.id,
+        Tenant.slug,
+        Tenant.name,
+        case((is_of_user, held_by("users")), else_=held_by("service_accounts")).label("held"),
+        ApiKey.digest,
+        ApiKey.permissions,
+        ApiKey.owner_type,
+        roles_of_account().label("roles_of_account"),
+    )
+    return (
+        own.add_columns(*(column.label(f"user_{column.key}") for column in users.selected_columns))
+        .add_columns(*(column.label(f"account_{column.key}") for column in accounts.selected_columns))
+        .select_from(ApiKey)
+        .join(Tenant, Tenant.id == ApiKey.tenant_id)
+        .outerjoin(User, and_(User.id == ApiKey.user_id, User.tenant_id == ApiKey.tenant_id))
+        .outerjoin(
+            ServiceAccount,
+            and_(ServiceAccount.id == ApiKey.service_account_id, ServiceAccount.tenant_id == ApiKey.tenant_id),
+        )
+        .where(
+            ApiKey.id == bindparam("key_id", type_=ApiKey.id.type),
+            ApiKey.tenant_id == bindparam("tenant_id", type_=ApiKey.tenant_id.type),
+            ApiKey.expires_at > func.now(),
+            case((is_of_user, User.is_active), else_=ServiceAccount.is_active),
+            Tenant.is_active,
+        )
+    )
+
+
 LIVE_SESSION = _live_session()
+LIVE_KEY = _live_key()
 HELD = 5
-"""Its column of what the user's assignments say."""
+"""The column of each of what the owner's assignments say."""
+DIGEST = 6
 
 
 class Principals:
-    """The cache, its listener, and the one place that turns claims into a principal."""
+    """The cache, its listener, and the one place that turns what somebody comes with into a principal."""
 
     def __init__(self, reads: Reads, database_url: str) -> None:
         self._reads = reads
-        self._kept: OrderedDict[UUID, tuple[Signed, tuple[Mark, ...]]] = OrderedDict()
+        self._kept: OrderedDict[UUID | bytes, tuple[Signed, tuple[Mark, ...]]] = OrderedDict()
+        """By the id of the session, or by the digest of the key."""
         self._marks: WeakValueDictionary[UUID, Mark] = WeakValueDictionary()
         """By id, as long as a principal or a load rests on them."""
         self._epoch = 0
         """Counts changes of what a load cannot know yet that it rests on: roles, and gaps."""
+        self._changes = 0
+        """Counts all of them, for who comes with a key: it does not say whose it is."""
         self._listener = Listener(database_url, CHANNEL, on_message=self._drop_notified, on_gap=self._drop_all)
 
     @property
@@ -141,28 +193,36 @@ class Principals:
     async def stop(self) -> None:
         await self._listener.stop()
 
-    async def of(self, claims: Claims) -> Signed:
-        """The session's principal as it is now.
+    async def of(self, credential: Credential) -> Signed:
+        """The principal of the session or key as it is now.
 
-        Raises Unauthenticated where the session, its user or its tenant has ended.
+        Raises Unauthenticated where it, its owner or its tenant has ended.
         """
-        known = self.in_memory(claims)
+        known = self.in_memory(credential)
         if known is not None:
             return known
-        epoch = self._epoch
-        marks = [self._mark(row_id) for row_id in (claims.sid, claims.sub, claims.tid)]
-        loaded = await self._load(claims)
-        if epoch == self._epoch and not any(mark.has_changed for mark in marks) and self._listener.is_proven_alive:
-            self._keep(loaded)
+        if isinstance(credential, PresentedKey):
+            changes = self._changes
+            loaded = await self._load_key(credential)
+            is_true = changes == self._changes
+        else:
+            epoch = self._epoch
+            marks = [self._mark(row_id) for row_id in (credential.sid, credential.sub, credential.tid)]
+            loaded = await self._load(credential)
+            is_true = epoch == self._epoch and not any(mark.has_changed for mark in marks)
+        if is_true and self._listener.is_proven_alive:
+            self._keep(credential, loaded)
         return loaded
 
-    def in_memory(self, claims: Claims) -> Signed | None:
-        """The session's principal, where it is known without asking the database."""
-        return self._find(claims) if self._listener.is_proven_alive else None
+    def in_memory(self, credential: Credential) -> Signed | None:
+        """The principal, where it is known without asking the database."""
+        return self._find(credential) if self._listener.is_proven_alive else None
 
-    def _find(self, claims: Claims) -> Signed | None:
-        signed, marks = self._kept.get(claims.sid, (None, ()))
-        if signed is None or signed.expires_at <= time.time() or signed.principal.id != claims.sub:
+    def _find(self, credential: Credential) -> Signed | None:
+        signed, marks = self._kept.get(_kept_as(credential), (None, ()))
+        if signed is None or signed.expires_at <= time.time():
+            return None
+        if isinstance(credential, Claims) and signed.principal.id != credential.sub:
             return None
         if signed.changes_at <= time.monotonic():
             return None
@@ -177,10 +237,21 @@ class Principals:
         if not rows:
             raise Unauthenticated(code="session_ended")
         held = read_held(rows[0][HELD])
-        signed = _signed(asked_at, held, await self._domains(held, claims.tid), *rows[0])
+        signed = _signed(_Rested(asked_at, held, await self._domains(held, claims.tid)), *rows[0])
         if signed.principal.id != claims.sub:
             raise Unauthenticated(code="invalid_token")
         return signed
+
+    async def _load_key(self, presented: PresentedKey) -> Signed:
+        """Whatever is wrong with a key is answered alike."""
+        key_id, asked_at = presented.checked_id, time.monotonic()
+        async with self._reads.connection(ApiKey.__tablename__) as connection:
+            tenant_id = await connection.fetchval("SELECT tenant_of_api_key($1)", key_id)
+        rows = await self._reads.rows(LIVE_KEY, {"key_id": key_id, "tenant_id": tenant_id})
+        if not rows or not hmac.compare_digest(rows[0][DIGEST], presented.digest):
+            raise Unauthenticated(code="invalid_token")
+        held = read_held(rows[0][HELD])
+        return _signed_by_key(_Rested(asked_at, held, await self._domains(held, tenant_id)), *rows[0])
 
     async def _domains(self, held: Held, tenant_id: UUID) -> list[Domain]:
         """Those on which rights of these assignments hang."""
@@ -189,8 +260,8 @@ class Principals:
             return []
         return [Domain(*row) for row in await self._reads.rows(DOMAINS, wanted | {"tenant_id": tenant_id})]
 
-    def _keep(self, signed: Signed) -> None:
-        self._kept[signed.principal.session_id] = signed, tuple(map(self._mark, signed.rests_on))
+    def _keep(self, credential: Credential, signed: Signed) -> None:
+        self._kept[_kept_as(credential)] = signed, tuple(map(self._mark, signed.rests_on))
         if len(self._kept) > MAX_PRINCIPALS:
             self._kept.popitem(last=False)
 
@@ -211,13 +282,15 @@ class Principals:
 
     def _drop_all(self) -> None:
         self._epoch += 1
+        self._changes += 1
         self._kept.clear()
         for mark in list(self._marks.values()):
             mark.has_changed = True
         self._marks.clear()
 
     def drop(self, kind: str, row_id: UUID) -> None:
-        """Whatever rests on this session, user, role or tenant is loaded anew when it is next asked for."""
+        """Whatever rests on this session, key, owner, role or tenant is loaded anew when it is next asked for."""
+        self._changes += 1
         if kind not in KNOWN_BEFORE_LOADING:
             self._epoch += 1
         mark = self._marks.pop(row_id, None)
@@ -234,10 +307,20 @@ class Principals:
             self._drop_all()
 
 
+def _kept_as(credential: Credential) -> UUID | bytes:
+    return credential.digest if isinstance(credential, PresentedKey) else credential.sid
+
+
+class _Rested(NamedTuple):
+    """What the rights of a session's or key's owner rest on."""
+
+    asked_at: float
+    held: Held
+    domains: list[Domain]
+
+
 def _signed(
-    asked_at: float,
-    held: Held,
-    domains: list[Domain],
+    on: _Rested,
     session_id: UUID,
     expires_at: float,
     tenant_id: UUID,
@@ -246,23 +329,76 @@ def _signed(
     _held: object,
     *user: Any,
 ) -> Signed:
-    shown = UserOut(*user)
-    shown.roles = msgspec.convert(shown.roles, list[RoleRef])
-    rights = rights_of(held, domains)
+    shown = _shown_user(user)
+    tenant = _tenant(tenant_id, slug, tenant_name)
+    return _signed_as(on, shown, shown.roles, tenant, session_id, expires_at)
+
+
+def _signed_by_key(
+    on: _Rested,
+    key_id: UUID,
+    expires_at: datetime,
+    tenant_id: UUID,
+    slug: str,
+    tenant_name: str,
+    _held: object,
+    _digest: bytes,
+    named: list[str] | None,
+    owner_type: PrincipalType,
+    roles: list[dict[str, Any]],
+    *columns: Any,
+) -> Signed:
+    of_user = len(UserOut.__struct_fields__)
+    shown = _shown_user(columns[:of_user]) if owner_type == "user" else ServiceAccountOut(*columns[of_user:])
+    held = shown.roles if isinstance(shown, UserOut) else msgspec.convert(roles, list[RoleRef])
+    key = KeyLimits(key_id, None if named is None else frozenset(named), expires_at)
+    tenant = _tenant(tenant_id, slug, tenant_name)
+    return _signed_as(on, shown, held, tenant, key, expires_at.timestamp())
+
+
+def _signed_as(
+    on: _Rested,
+    owner: UserOut | ServiceAccountOut,
+    roles: list[RoleRef],
+    tenant: TenantRef,
+    came_with: UUID | KeyLimits,
+    expires_at: float,
+) -> Signed:
+    """`came_with` is the id of the session, or the key."""
+    asked_at, held, domains = on
+    session_id, key = (None, came_with) if isinstance(came_with, KeyLimits) else (came_with, None)
+    rights = _left_by(key, rights_of(held, domains))
     names, permissions = _in_order(rights.permissions)
+    user, account = (owner, None) if isinstance(owner, UserOut) else (None, owner)
     principal = Principal(
-        id=shown.id,
-        tenant_id=tenant_id,
+        id=owner.id,
+        type="service_account" if user is None else "user",
+        tenant_id=tenant.id,
         session_id=session_id,
-        email=shown.email,
+        key=key,
+        name=owner.email if isinstance(owner, UserOut) else owner.name,
         role_ids=frozenset(role.id for role in held.roles),
         permissions=permissions,
         extents=rights.extents,
     )
-    me = Me(user=shown, roles=shown.roles, permissions=names, tenant=_tenant(tenant_id, slug, tenant_name))
+    me = Me(user=user, service_account=account, roles=roles, permissions=names, tenant=tenant)
     changes_at = math.inf if held.changes_in_s is None else asked_at + held.changes_in_s
-    rests_on = (session_id, shown.id, tenant_id, *principal.role_ids, *held.groups, *_roots(held, domains))
+    credential_id = came_with.id if isinstance(came_with, KeyLimits) else came_with
+    rests_on = (credential_id, owner.id, tenant.id, *principal.role_ids, *held.groups, *_roots(held, domains))
     return Signed(principal, me, expires_at, changes_at, rests_on, {})
+
+
+def _left_by(key: KeyLimits | None, rights: Rights) -> Rights:
+    if key is None or key.named is None:
+        return rights
+    extents = {name: extent for name, extent in rights.extents.items() if name in key.named}
+    return Rights(rights.permissions & key.named, extents)
+
+
+def _shown_user(columns: Sequence[Any]) -> UserOut:
+    shown = UserOut(*columns)
+    shown.roles = msgspec.convert(shown.roles, list[RoleRef])
+    return shown
 
 
 def _roots(held: Held, domains: list[Domain]) -> set[UUID]:

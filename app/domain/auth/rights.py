@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.extent import NOWHERE, Extent
 from app.domain.domains.models import DataDomain
 from app.domain.roles.ownership import OWNER_BRINGS
+from app.domain.service_accounts.models import ServiceAccount
 from app.domain.users.models import User
 
 
@@ -96,7 +97,7 @@ def read_held(found: Any) -> Held:
     return msgspec.convert(found, Held)
 
 
-_HELD = held_by("users")
+_HELD = {model: held_by(model.__tablename__) for model in (User, ServiceAccount)}
 _UUIDS = ARRAY(Uuid)
 _OWNED = select(DataDomain.id).where(
     DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
@@ -136,7 +137,16 @@ def rights_of(held: Held, domains: Iterable[Domain]) -> Rights:
 
 async def rights_of_user(session: AsyncSession, user_id: UUID, tenant_id: UUID) -> Rights:
     """As they are in the session's transaction; none for somebody who is not there."""
-    found = await session.scalar(select(_HELD).where(User.id == user_id, User.tenant_id == tenant_id))
+    return await _rights_of(session, User, user_id, tenant_id)
+
+
+async def rights_of_account(session: AsyncSession, account_id: UUID, tenant_id: UUID) -> Rights:
+    """As `rights_of_user`, of a service account."""
+    return await _rights_of(session, ServiceAccount, account_id, tenant_id)
+
+
+async def _rights_of(session: AsyncSession, model: Any, subject_id: UUID, tenant_id: UUID) -> Rights:
+    found = await session.scalar(select(_HELD[model]).where(model.id == subject_id, model.tenant_id == tenant_id))
     if found is None:
         return Rights(frozenset(), {})
     held = read_held(found)

@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from app.core.schemas import Input, Output
+from app.domain.service_accounts.schemas import ServiceAccountOut
 from app.domain.users.schemas import RULES, Email, Password, PersonName, RoleRef, UserOut
 
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=4096, extra_json_schema={"writeOnly": True})]
@@ -63,9 +64,13 @@ class TenantRef(Output):
 
 
 class Me(Output):
-    user: UserOut
+    user: UserOut | None
+    """Null where a service account asks."""
+    service_account: ServiceAccountOut | None
+    """Null where a user asks."""
     roles: list[RoleRef]
     permissions: list[str]
+    """Of an API key those that it leaves."""
     tenant: TenantRef
 
 

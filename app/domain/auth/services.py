@@ -16,8 +16,9 @@ from app.core.answers import Answer, answer
 from app.core.database import Attribute
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
-from app.core.security import ACCESS_TOKEN_S, Claims, Principal, Tokens
+from app.core.security import ACCESS_TOKEN_S, Claims, KeyLimits, Principal, Tokens
 from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.auth.bearer import identify
 from app.domain.auth.models import Session
 from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
@@ -307,8 +308,8 @@ async def logout(work: UnitOfWork, scope: str) -> None:
     if scope == "all":
         await end_sessions(work, actor.id)
     else:
-        await _revoke(work, actor.session_id)
-    work.audit("auth.logout", "session", actor.session_id, detail=scope)
+        await _revoke(work, actor.own_session_id)
+    work.audit("auth.logout", "session", actor.own_session_id, detail=scope)
 
 
 async def _revoke(work: UnitOfWork, session_id: UUID) -> None:
@@ -362,7 +363,7 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
         "version": User.version + 1,
     }
     await work.session.execute(update(User).where(User.id == user.id).values(changed), execution_options=_NO_SYNC)
-    await end_sessions(work, user.id, keep=principal.session_id)
+    await end_sessions(work, user.id, keep=principal.own_session_id)
     work.audit("auth.change_password", "user", user.id)
     work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
 
@@ -370,14 +371,21 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
 async def introspect(request: HubRequest, token: str) -> Answer[Introspection]:
     """RFC 7662: what a token is worth now. Another tenant's token is not active for this caller."""
     try:
-        claims = request.parts.tokens.verify(token.encode("ascii", "replace"))
-        signed = await request.parts.principals.of(claims)
+        credential = identify(request.parts.tokens, token.encode("ascii", "replace"))
+        signed = await request.parts.principals.of(credential)
     except Unauthenticated:
         return answer(request.exchange, Introspection(active=False))
     if signed.principal.tenant_id != request.principal.tenant_id:
         return answer(request.exchange, Introspection(active=False))
     tokens = request.parts.tokens
-    return signed.answer(request.exchange, claims.jti, lambda: _introspected(tokens, claims, signed.principal))
+    if isinstance(credential, Claims):
+        return signed.answer(
+            request.exchange, credential.jti, lambda: _introspected(tokens, credential, signed.principal)
+        )
+    key = signed.principal.key
+    assert key is not None
+    request.parts.key_uses.note(key.id)
+    return signed.answer(request.exchange, "key", lambda: _introspected_key(tokens, key, signed.principal))
 
 
 def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Introspection:
@@ -385,7 +393,7 @@ def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Intro
         active=True,
         scope=claims.scope,
         client_id=tokens.audience,
-        username=principal.email,
+        username=principal.name,
         token_type="Bearer",  # noqa: S106
         exp=claims.exp,
         iat=claims.iat,
@@ -395,5 +403,21 @@ def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Intro
         jti=claims.jti,
         sid=str(claims.sid),
         tid=str(claims.tid),
+        permissions=sorted(principal.permissions),
+    )
+
+
+def _introspected_key(tokens: Tokens, key: KeyLimits, principal: Principal) -> Introspection:
+    return Introspection(
+        active=True,
+        scope="api",
+        username=principal.name,
+        token_type="Bearer",  # noqa: S106
+        exp=int(key.expires_at.timestamp()),
+        sub=str(principal.id),
+        aud=tokens.audience,
+        iss=tokens.issuer,
+        jti=str(key.id),
+        tid=str(principal.tenant_id),
         permissions=sorted(principal.permissions),
     )

@@ -17,7 +17,7 @@ from app.core.database import DATABASE_ERRORS
 from app.core.errors import HubError, NotFound
 from app.core.listing import Page
 from app.core.outcomes import outcomes
-from app.core.security import Principal, bearer_token, requires, signed_in
+from app.core.security import Claims, Principal, requires, signed_in
 from app.domain.jobs.repositories import JOB, JOBS, VERSIONS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import UNFINISHED, JobService, place_of_job, require_right_to_see
@@ -101,12 +101,13 @@ async def _changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
 
 async def _later_changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
     """Looks at the job and at the caller twice a second. Raises Unauthenticated, NotFound or Hidden."""
-    claims = request.parts.tokens.verify(bearer_token(request.exchange.headers.get(b"authorization")))
+    credential = request.exchange.credential
+    ends_at = credential.exp if isinstance(credential, Claims) else request.exchange.signed.expires_at
     silent_s = 0.0
     with request.parts.watched.watched(VERSIONS, request.principal.tenant_id, job.id) as jobs:
-        while job.status in UNFINISHED and time() < claims.exp:
+        while job.status in UNFINISHED and time() < ends_at:
             await asyncio.sleep(watching.LOOK_EVERY_S)
-            signed = await request.parts.principals.of(claims)
+            signed = await request.parts.principals.of(credential)
             place = await place_of_job(request.parts.reads, signed.principal, job.subject_id)
             require_right_to_see(signed.principal, job.created_by, place)
             silent_s += watching.LOOK_EVERY_S

@@ -1,9 +1,24 @@
 """Which rows make a service account on the wire, and the list of them."""
 
-from app.core.database import Repository
+from sqlalchemy import ColumnElement, and_, func, select, text
+from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
+
+from app.core.database import Repository, json_object
 from app.core.listing import Listing, Sort, boolean_filter, search_filter, text_filter
+from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.repositories import IN_FORCE
+from app.domain.roles.models import Role
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.service_accounts.schemas import ServiceAccountOut
+
+
+def roles_of_account() -> ColumnElement[object]:
+    """`[{id, name}]` in order of name, those held for the whole tenant."""
+    role = json_object({"id": Role.id, "name": Role.name})
+    found = func.json_agg(aggregate_order_by(role, Role.name_key), type_=JSON)
+    held = select(func.coalesce(found, text("'[]'::json"))).join(RoleAssignment, RoleAssignment.role_id == Role.id)
+    of_account = and_(RoleAssignment.subject_id == ServiceAccount.id, RoleAssignment.scope_id.is_(None), IN_FORCE)
+    return held.where(of_account).correlate(ServiceAccount).scalar_subquery()
 
 
 class ServiceAccountRepository(Repository[ServiceAccount]):

@@ -2,15 +2,17 @@
 
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func
 from uuid_utils.compat import uuid7
 
-from app.core.errors import Conflict, Fault, Forbidden
+from app.core.errors import Conflict, Fault
 from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
+from app.domain.assignments.endings import end_assignments
+from app.domain.assignments.models import RoleAssignment
+from app.domain.reach import require_reach
 from app.domain.roles.built_in import public_role_id
-from app.domain.roles.models import Role
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.service_accounts.repositories import ServiceAccountRepository
 from app.domain.service_accounts.schemas import ServiceAccountCreate, ServiceAccountOut, ServiceAccountPatch
@@ -30,9 +32,13 @@ class ServiceAccountService:
         return ServiceAccountRepository(self._work.session, tenant_id=self._work.tenant_id)
 
     async def create(self, new: ServiceAccountCreate) -> ServiceAccountOut:
-        """Raises Conflict for a name that is taken, or reads like one that is."""
+        """An account that holds `public`, as everybody does.
+
+        Raises Conflict for a name that is taken, or reads like one that is.
+        """
         await self._refuse_lookalike(new.name)
         account = self._work.add(ServiceAccount, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
+        self._hold_public(account["id"])
         shown = to_struct(account, ServiceAccountOut)
         self._work.audit("service_account.create", "service_account", shown.id, after=shown)
         self._work.announce("service_account.created", f"service-accounts/{shown.id}", shown)
@@ -57,15 +63,32 @@ class ServiceAccountService:
         """Its keys go with it. The audit log keeps the name under which it acted."""
         account = await self._changeable(account_id)
         before = to_struct(account, ServiceAccountOut)
+        await end_assignments(self._work, RoleAssignment.subject_id == account_id)
         await self._accounts.delete(account_id)
         self._work.forget("service_account", account_id)
         self._work.audit("service_account.delete", "service_account", account_id, before=before)
         self._work.announce("service_account.deleted", f"service-accounts/{account_id}", {"id": str(account_id)})
 
+    def _hold_public(self, account_id: UUID) -> None:
+        given = {
+            "subject_type": "service_account",
+            "subject_id": account_id,
+            "role_id": public_role_id(self._work.tenant_id),
+            "scope_type": "tenant",
+            "scope_id": None,
+            "starts_at": func.statement_timestamp(),
+            "expires_at": None,
+            "reason": None,
+            "via_type": "person",
+            "via_id": self._work.actor_id,
+        }
+        self._work.session.add(RoleAssignment(**self._work.stamp(), **given))
+
     async def _changeable(self, account_id: UUID) -> ServiceAccount:
         """Raises Forbidden for an account that may do more than the actor: changing one would be a way up."""
         account = await self._accounts.get_one(id=account_id, with_for_update=True)
-        await require_reach_of_account(self._work, account_id)
+        sentence = "This account may do more than you: you cannot change it."
+        await require_reach(self._work, "service_account", account_id, sentence)
         self._work.require_match(account.version)
         return account
 
@@ -75,10 +98,3 @@ class ServiceAccountService:
         if reading != canonical_name(name) and await self._accounts.exists(ServiceAccount.id != but, name_key=reading):
             fault = Fault("name", "name_taken", "looks like the name of another service account")
             raise Conflict("Another service account has a name that looks the same.", code="name_taken", errors=[fault])
-
-
-async def require_reach_of_account(work: UnitOfWork, account_id: UUID) -> None:
-    """Raises Forbidden where the account may do more than the actor."""
-    held = select(func.unnest(Role.permissions)).where(Role.id == public_role_id(work.tenant_id))
-    if not work.actor.holds_all(await work.session.scalars(held)):
-        raise Forbidden("This account may do more than you: you cannot change it.", code="exceeds_own_permissions")

@@ -27,6 +27,8 @@ RETRY_S = 60.0
 """After a failure."""
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDED_SESSIONS_KEPT = timedelta(days=30)
+EXPIRED_KEYS_KEPT = timedelta(days=30)
+"""So that whoever wonders why a program is not let in any more finds its key."""
 ROWS_AT_ONCE = 5000
 FEWEST_AT_ONCE = 50
 
@@ -72,6 +74,7 @@ KINDS = (
         _removal("idempotency_keys", "created_at < :before", "created_at", lambda _: IDEMPOTENCY_KEPT),
     ),
     Kind("sessions", _removal("sessions", f"{SESSION_ENDED} < :before", SESSION_ENDED, lambda _: ENDED_SESSIONS_KEPT)),
+    Kind("api_keys", _removal("api_keys", "expires_at < :before", "expires_at", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", "created_at < :before", "created_at", _history)),
     Kind("jobs", _removal("jobs", "finished_at < :before", "finished_at", _history)),
     Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),

@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import UnsetType
 from sqlalchemy import func, update
 
-from app.core.errors import BadRequest, Conflict, Fault, Forbidden, NotFound
+from app.core.errors import BadRequest, Conflict, Fault, NotFound
 from app.core.passwords import refusal
 from app.core.rows import Normaliser
 from app.core.schemas import changes_of, single_spaced
@@ -19,9 +19,9 @@ from app.domain.assignments.repositories import AssignmentRepository
 from app.domain.assignments.schemas import Subject
 from app.domain.assignments.services import AssignmentService
 from app.domain.auth.models import Session
-from app.domain.auth.rights import Rights, rights_of_user
 from app.domain.groups.memberships import end_memberships
 from app.domain.groups.models import GroupMember
+from app.domain.reach import require_reach
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
@@ -180,11 +180,7 @@ class UserService:
     async def _within_reach(self, user_id: UUID) -> User:
         """Raises Forbidden for a user who may do more than the actor: changing one would be a way up."""
         user = await self._users.get_one(id=user_id, with_for_update=True)
-        actor = self._work.actor
-        if not Rights(actor.permissions, actor.extents).includes(
-            await rights_of_user(self._work.session, user_id, self._work.tenant_id)
-        ):
-            raise Forbidden("This user may do more than you: you cannot change them.", code="exceeds_own_permissions")
+        await require_reach(self._work, "user", user_id, "This user may do more than you: you cannot change them.")
         return user
 
     async def _refuse_weak(self, changes: Mapping[str, Any]) -> None:

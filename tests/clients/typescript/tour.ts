@@ -23,7 +23,7 @@ hub.use({
     request.headers.set("Authorization", `Bearer ${tokens.access_token}`);
   },
 });
-assert.equal(held(await hub.GET("/api/v1/auth/me")).user.email, email);
+assert.equal(held(await hub.GET("/api/v1/auth/me")).user?.email, email);
 
 const name = "analysts of typescript";
 const role = held(await hub.POST("/api/v1/roles", { body: { name, permissions: ["data-sources:read"] } }));
