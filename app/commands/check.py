@@ -97,6 +97,7 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
         findings.append(await _connections(connection, settings))
         if findings[1].verdict == "right":
             findings += await _keys_gone(connection, settings)
+            findings += await _tenants(connection, settings)
     finally:
         await connection.close()
     if findings[1].verdict == "right":
@@ -114,6 +115,22 @@ async def _keys_gone(connection: asyncpg.Connection, settings: Settings) -> list
         return []
     sentence = RING_GONE.format(ids=", ".join(gone), place=place_of_keys(settings))
     return [Finding("wrong", "stored secrets", sentence)]
+
+
+async def _tenants(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
+    """Nothing where there is one, and no host says which is meant."""
+    from app.domain.tenants.repositories import slugs
+
+    known = await slugs(connection)
+    lost = {host: slug for host, slug in settings.slug_by_host.items() if slug not in known}
+    if lost:
+        named = "; ".join(f"{host} names {slug}, and there is no such tenant" for host, slug in lost.items())
+        return [Finding("wrong", "tenants", f"HUB_TENANT_HOSTS: {named}")]
+    if len(known) == 1 and not settings.tenant_hosts:
+        return []
+    return [
+        Finding("right", "tenants", f"{len(known)}; files of others than default are in the folders of their slugs")
+    ]
 
 
 async def _version(connection: asyncpg.Connection, target: Database) -> Finding:

@@ -113,6 +113,19 @@ async def test_all_failures_to_log_in_are_alike_in_answer_and_work(
         assert await failure(hub, email, tried, monkeypatch) == unknown, name
 
 
+async def test_an_address_of_two_tenants_fails_as_one_of_nobody_does(
+    two_tenants: tuple[Hub, Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AN4, with the right password of both of them."""
+    hub, _ = two_tenants
+    email = f"{uuid4().hex}@example.org"
+    for one in two_tenants:
+        await one.new_user(email=email, password=PASSWORD)
+    unknown = await failure(hub, "unknown@example.org", PASSWORD, monkeypatch)
+    assert await failure(hub, email, PASSWORD, monkeypatch) == unknown
+    assert await failure(hub, email, "wrong", monkeypatch) == unknown
+
+
 @pytest.mark.found("A6")
 async def test_a_login_that_would_wait_too_long_is_told_so_at_once_whoever_it_names(
     hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch

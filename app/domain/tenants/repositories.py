@@ -80,6 +80,11 @@ async def folders_for(connection: asyncpg.Connection, tenant_id: UUID) -> tuple[
     return None, [row["slug"] for row in await connection.fetch(_SLUGS_OF_OTHERS, tenant_id)]
 
 
+async def slugs(connection: asyncpg.Connection) -> set[str]:
+    """Of all tenants, suspended ones too, but for deleted ones."""
+    return {row["slug"] for row in await connection.fetch("SELECT slug FROM tenants WHERE deleted_at IS NULL")}
+
+
 async def tenant_to_empty(session: AsyncSession, deleted_before: datetime) -> UUID | None:
     """One that was deleted before that moment, of which there are rows left."""
     wanted = (Tenant.deleted_at < deleted_before, Tenant.emptied_at.is_(None))
