@@ -18,6 +18,7 @@ from app.domain.assignments.admins import keep_an_admin
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.kinds import SCOPES, SUBJECTS
 from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.owned import exceeds_by_owning
 from app.domain.assignments.repositories import ASSIGNMENT, IS_OPEN, OF_WHOLE_TENANT, AssignmentRepository
 from app.domain.assignments.schemas import (
     AssignmentCreate,
@@ -102,7 +103,7 @@ class AssignmentService:
         role = await self._role(role_id)
         place = await self._place(scope)
         self._refuse_built_in(role, scope)
-        self._require_held(role, place)
+        await self._require_held(role, place)
         now = await self._now()
         begins = max(starts_at or now, now)
         _refuse_end(expires_at, begins, now)
@@ -187,7 +188,7 @@ class AssignmentService:
         )
         if role is not None:
             self._refuse_public(role)
-            self._require_held(role, place)
+            await self._require_held(role, place)
         self._work.require_match(assignment.version)
         now = await self._now()
         if assignment.ended_at is not None or (assignment.expires_at is not None and assignment.expires_at <= now):
@@ -229,8 +230,12 @@ class AssignmentService:
         if role.id == public_role_id(self._work.tenant_id):
             raise Conflict("Everyone holds the role `public`.", code="system_role")
 
-    def _require_held(self, role: Role, place: Place | None) -> None:
-        if not self._work.actor.holds_all(role.permissions, place):
+    async def _require_held(self, role: Role, place: Place | None) -> None:
+        """What the role brings there, and for the whole tenant what it brings by owning. Raises Forbidden."""
+        is_held = self._work.actor.holds_all(role.permissions, place)
+        if is_held and place is None and role.is_owner:
+            is_held = not await exceeds_by_owning(self._work, [role.id])
+        if not is_held:
             raise Forbidden(
                 "The role has permissions that you do not hold there yourself.", code="exceeds_own_permissions"
             )

@@ -117,7 +117,7 @@ class GroupService:
     async def _within_reach(self, group_id: UUID) -> Group:
         """Locked, so that nothing is given to the group meanwhile. Raises Forbidden."""
         group = await self._groups.get_one(id=group_id, with_for_update=True)
-        if not await is_within_reach(self._work, self._work.actor, group_id):
+        if not await is_within_reach(self._work, group_id):
             raise Forbidden("This group may do more than you: you cannot change it.", code="exceeds_own_permissions")
         return group
 
