@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 from app.core.logging import configure
+from app.domain.assignments.end_of_roles import END_OF_ROLE, end_the_rest
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
 from app.domain.source_work.discovery import discover
@@ -13,7 +14,7 @@ from app.domain.upkeep.services import keep_up
 from app.runtime import prepare_parts
 from app.settings import Settings
 
-HANDLERS: dict[str, JobHandler] = {DISCOVER: discover}
+HANDLERS: dict[str, JobHandler] = {DISCOVER: discover, END_OF_ROLE: end_the_rest}
 
 
 async def run_worker(settings: Settings, database_url: str) -> None:
