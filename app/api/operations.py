@@ -25,6 +25,8 @@ from app.core.errors import (
 )
 from app.core.exchange import JSON, MSGPACK
 from app.core.listing import COMMON_PARAMETERS, Listing
+from app.domain.dry_runs.schemas import RightsChange
+from app.domain.dry_runs.services import MEDIA_TYPE as DRY_RUN_TYPE
 
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
 PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
@@ -117,7 +119,15 @@ class Operations:
             answers[str(error.status)] = {"$ref": _place_of(error), "description": _told_apart(error, codes)}
         for other, wanted in route.outcomes.by_status.items():
             answers[str(other)] = self._other_answer(other, wanted)
+        if route.is_rehearsed:
+            self._add_dry_run(answers)
         return dict(sorted(answers.items()))
+
+    def _add_dry_run(self, answers: dict[str, Any]) -> None:
+        """A media type of its own beside, or in place of, the real answer's."""
+        schema = self._components.of(RightsChange)
+        real = answers.setdefault("200", {"description": DRY_RUN_REASON, "headers": _headers(), "content": {}})
+        real["content"][DRY_RUN_TYPE] = {"schema": schema, **self._example_of(schema)}
 
     def _other_answer(self, status: int, wanted: object) -> dict[str, object]:
         schema = self._components.of(wanted)
@@ -163,6 +173,7 @@ class Operations:
         return self._examples.media_type(schema)
 
 
+DRY_RUN_REASON = "With `dry_run`: what would come of it."
 TEXT_EXAMPLES = {
     "text/csv": "id,total\r\n1,19.90\r\n",
     "application/x-ndjson": '{"action":"role.create","outcome":"success"}\n',

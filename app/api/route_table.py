@@ -14,6 +14,7 @@ from msgspec import Struct
 from app.core.answers import Answer, Stream, Tagged
 from app.core.outcomes import NONE, Outcomes
 from app.core.security import Access
+from app.domain.dry_runs.schemas import RightsChange
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -55,7 +56,8 @@ class Route(Struct, frozen=True):
     def answer_types(self) -> tuple[object, ...]:
         """Of every body that goes out, but for errors."""
         to_others = () if self.outcomes.to_others is None else (self.outcomes.to_others,)
-        return (self.answer_type, *to_others, *self.outcomes.by_status.values())
+        dry = (RightsChange,) if self.is_rehearsed else ()
+        return (self.answer_type, *to_others, *self.outcomes.by_status.values(), *dry)
 
     @property
     def sends_entity_tag(self) -> bool:
@@ -68,6 +70,11 @@ class Route(Struct, frozen=True):
     @property
     def is_idempotent(self) -> bool:
         return bool(getattr(self.handler.fn, "is_idempotent", False))
+
+    @property
+    def is_rehearsed(self) -> bool:
+        """Whether it takes `?dry_run=true`."""
+        return bool(getattr(self.handler.fn, "is_rehearsed", False))
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from litestar import Request
@@ -31,6 +31,12 @@ from app.domain.records import NewRow, Records
 from app.domain.requests import HubRequest
 
 
+class Rehearsal(Protocol):
+    """Keeps how it was before each change on which rights hang."""
+
+    async def remember(self, work: "UnitOfWork", change: Any) -> None: ...
+
+
 class UnitOfWork:
     """A session in a transaction, and who acts in it."""
 
@@ -51,6 +57,8 @@ class UnitOfWork:
         self._records = Records(CHANNEL)
         self._forgotten: list[tuple[str, UUID]] = []
         self._once_committed: list[Callable[[], None]] = []
+        self.rehearsal: Rehearsal | None = None
+        """Where the request only wants to know what would come of it (`domain.dry_runs`)."""
 
     @property
     def session(self) -> AsyncSession:
@@ -163,6 +171,14 @@ class UnitOfWork:
             self.parts.principals.drop(kind, row_id)
         for tell in self._once_committed:
             tell()
+
+    async def undo(self) -> None:
+        """As if nothing had been asked for: there is nothing to commit, nor to tell anybody."""
+        self._records = Records(CHANNEL)
+        self._forgotten.clear()
+        self._once_committed.clear()
+        if self._session is not None:
+            await self._session.rollback()
 
     async def close(self) -> None:
         """Whatever was not committed is undone."""

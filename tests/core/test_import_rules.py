@@ -151,7 +151,8 @@ def _strings_given_to_environ(path: Path) -> Iterator[str]:
 
 
 KNOW_EACH_OTHER = {
-    ("assignments", "roles"), ("auth", "parts"), ("auth", "users"), ("auth", "work"), ("groups", "users"),
+    ("assignments", "roles"), ("auth", "parts"), ("auth", "users"), ("auth", "work"), ("dry_runs", "roles"),
+    ("groups", "users"),
     ("roles", "users"),
 }  # fmt: skip
 """Another pair is a decision (openspec/decisions/0001)."""

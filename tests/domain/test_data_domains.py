@@ -342,29 +342,6 @@ async def test_an_owner_is_set_by_who_holds_what_owning_brings(hub: Hub, records
     assert faults(unknown) == {"owner_role_id": "unknown_role"}
 
 
-async def test_a_role_that_owns_is_given_by_who_holds_what_owning_brings(hub: Hub, records: Records) -> None:
-    """It has no permission of its own; by `/users/{id}/roles` and by `/role-assignments`."""
-    domain, elsewhere, role = await new_domain(hub), await new_domain(hub), await hub.new_role()
-    await hub.admin.patch(f"{DOMAINS}/{domain['id']}", json={"owner_role_id": role["id"]})
-    await registered(hub, data_domain_id=elsewhere["id"], owner_role_id=role["id"])
-    giver = giving(None, "users:read", "users:write", "role-assignments:read", "role-assignments:write")
-
-    async def answers(client: httpx.AsyncClient) -> list[int]:
-        one, other = await hub.new_user(), await hub.new_user()
-        body = {"subject": {"type": "user", "id": other["id"]}, "role_id": role["id"], "scope": {"type": "tenant"}}
-        return [
-            (await client.put(f"/api/v1/users/{one['id']}/roles/{role['id']}")).status_code,
-            (await client.post("/api/v1/role-assignments", json=body)).status_code,
-        ]
-
-    assert await answers(await somebody(hub, records, giver)) == [403, 403]
-    assert await answers(await somebody(hub, records, giver, giving(domain, *OWNING))) == [403, 403], "of both"
-    both = await somebody(hub, records, giver, giving(domain, *OWNING), giving(elsewhere, *OWNING))
-    assert await answers(both) == [200, 201]
-    assert await answers(await somebody(hub, records, giver, {"role": role})) == [200, 201]
-    assert await answers(await somebody(hub, records, giver, giving(None, *OWNING))) == [200, 201]
-
-
 async def test_a_role_that_owns_a_domain_is_not_deleted(hub: Hub) -> None:
     role = await hub.new_role()
     domain = await new_domain(hub, owner_role_id=role["id"])
@@ -503,18 +480,6 @@ async def test_a_bulk_that_updates_moves_only_what_one_may_move(hub: Hub, record
         answer = await client.post(f"{SOURCES}/bulk", json={"data_sources": [item], "on_conflict": "update"})
         assert (answer.status_code, answer.json()["code"]) == (403, "permission_missing"), domain_id
         assert (await hub.admin.get(f"{SOURCES}/{source['id']}")).json()["version"] == 1
-
-
-async def test_a_source_is_tested_with_changes_by_who_could_make_them(hub: Hub, records: Records) -> None:
-    domain = await new_domain(hub)
-    source = await registered(hub, type="simulated", config={}, data_domain_id=domain["id"])
-    path, body = f"{SOURCES}/{source['id']}/test", {"config": {"objects": 3}}
-    tester = await somebody(hub, records, giving(domain, "data-sources:read", "data-sources:test"))
-    assert (await tester.post(path)).status_code == 200
-    refused = await tester.post(path, json=body)
-    assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
-    keeper = await somebody(hub, records, giving(domain, "data-sources:test", "data-sources:write"))
-    assert (await keeper.post(path, json=body)).status_code == 200
 
 
 async def test_a_connection_is_tested_by_who_could_register_it_and_test_it_then(hub: Hub, records: Records) -> None:

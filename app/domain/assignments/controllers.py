@@ -13,6 +13,7 @@ from app.core.security import requires
 from app.domain.assignments.repositories import ASSIGNMENTS
 from app.domain.assignments.schemas import AssignmentCreate, AssignmentOut, AssignmentPatch
 from app.domain.assignments.services import READ, WRITE, AssignmentService, visible_assignment
+from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
@@ -43,7 +44,8 @@ class AssignmentController(Controller):
         """One assignment."""
         return entity(request.exchange, await visible_assignment(request.parts.reads, request.principal, assignment_id))
 
-    @post("/", opt=requires(WRITE, on="data_domain") | GIVING, summary="Give a role")
+    @post("/", opt=requires(WRITE, on="data_domain", parameters=DRY_RUN) | GIVING, summary="Give a role")
+    @rehearsed
     @idempotent
     async def create_assignment(
         self, request: HubRequest, work: Work, data: RequestBody[AssignmentCreate]
@@ -54,15 +56,23 @@ class AssignmentController(Controller):
         return created(request.exchange, assignment, f"{PATH}/{assignment.id}")
 
     @patch(
-        "/{assignment_id:uuid}", opt=requires(WRITE, on="data_domain") | CHANGING, summary="Change a role assignment"
+        "/{assignment_id:uuid}",
+        opt=requires(WRITE, on="data_domain", parameters=DRY_RUN) | CHANGING,
+        summary="Change a role assignment",
     )
+    @rehearsed
     async def update_assignment(
         self, request: HubRequest, work: Work, assignment_id: FromPath[UUID], data: RequestBody[AssignmentPatch]
     ) -> Tagged[AssignmentOut]:
         """Another end, or with null none. What has ended stays as it was."""
         return entity(request.exchange, await AssignmentService(work).update(assignment_id, data), changed=True)
 
-    @delete("/{assignment_id:uuid}", opt=requires(WRITE, on="data_domain") | CHANGING, summary="End a role assignment")
+    @delete(
+        "/{assignment_id:uuid}",
+        opt=requires(WRITE, on="data_domain", parameters=DRY_RUN) | CHANGING,
+        summary="End a role assignment",
+    )
+    @rehearsed
     async def end_assignment(self, request: HubRequest, work: Work, assignment_id: FromPath[UUID]) -> Answer[None]:
         """It takes effect on every worker within a second. The assignment can still be read: it is ended, not
         deleted."""

@@ -18,7 +18,6 @@ from app.domain.assignments.admins import keep_an_admin
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.kinds import SCOPES, SUBJECTS
 from app.domain.assignments.models import RoleAssignment
-from app.domain.assignments.owned import exceeds_by_owning
 from app.domain.assignments.repositories import ASSIGNMENT, IS_OPEN, OF_WHOLE_TENANT, AssignmentRepository
 from app.domain.assignments.schemas import (
     AssignmentCreate,
@@ -31,6 +30,7 @@ from app.domain.assignments.schemas import (
     Via,
 )
 from app.domain.auth.places import place_of
+from app.domain.dry_runs.services import Change, before_change
 from app.domain.roles.built_in import admin_role_id, public_role_id
 from app.domain.roles.models import Role
 from app.domain.work import UnitOfWork
@@ -103,10 +103,11 @@ class AssignmentService:
         role = await self._role(role_id)
         place = await self._place(scope)
         self._refuse_built_in(role, scope)
-        await self._require_held(role, place)
+        self._require_held(role, place)
         now = await self._now()
         begins = max(starts_at or now, now)
         _refuse_end(expires_at, begins, now)
+        await self._before_change(subject.type, subject.id, scope.type, scope.id, at=starts_at and begins)
         await self._make_room(subject, role_id, scope, now, is_replacing=is_replacing)
         given = RoleAssignment(
             **self._work.stamp(),
@@ -134,6 +135,8 @@ class AssignmentService:
         _refuse_end(patch.expires_at, assignment.starts_at, await self._now())
         if patch.expires_at is not None:
             await self._keep_an_admin(assignment)
+        either = [moment for moment in (patch.expires_at, assignment.expires_at) if moment is not None]
+        await self._before_change_of(assignment, at=min(either))
         self._work.apply(assignment, {"expires_at": patch.expires_at})
         await self._assignments.update(assignment)
         self._work.forget(assignment.subject_type, assignment.subject_id)
@@ -170,7 +173,24 @@ class AssignmentService:
         await self._keep_an_admin(held)
         await self._end(held)
 
+    async def _before_change_of(self, given: RoleAssignment, *, at: datetime | None) -> None:
+        await self._before_change(given.subject_type, given.subject_id, given.scope_type, given.scope_id, at=at)
+
+    async def _before_change(
+        self, subject_type: str, subject_id: UUID, scope_type: str, scope_id: UUID | None, *, at: datetime | None
+    ) -> None:
+        change = Change(
+            kind="subject",
+            row_id=subject_id,
+            at=at,
+            subject_type=subject_type,
+            scope_type=scope_type,
+            scope_id=scope_id,
+        )
+        await before_change(self._work, change)
+
     async def _end(self, assignment: RoleAssignment) -> None:
+        await self._before_change_of(assignment, at=max(assignment.starts_at, await self._now()))
         self._work.apply(assignment, {"ended_at": await self._now(), "ended_by": self._work.actor_id})
         await self._assignments.update(assignment)
         self._work.forget(assignment.subject_type, assignment.subject_id)
@@ -188,7 +208,7 @@ class AssignmentService:
         )
         if role is not None:
             self._refuse_public(role)
-            await self._require_held(role, place)
+            self._require_held(role, place)
         self._work.require_match(assignment.version)
         now = await self._now()
         if assignment.ended_at is not None or (assignment.expires_at is not None and assignment.expires_at <= now):
@@ -230,12 +250,8 @@ class AssignmentService:
         if role.id == public_role_id(self._work.tenant_id):
             raise Conflict("Everyone holds the role `public`.", code="system_role")
 
-    async def _require_held(self, role: Role, place: Place | None) -> None:
-        """What the role brings there, and for the whole tenant what it brings by owning. Raises Forbidden."""
-        is_held = self._work.actor.holds_all(role.permissions, place)
-        if is_held and place is None and role.is_owner:
-            is_held = not await exceeds_by_owning(self._work, [role.id])
-        if not is_held:
+    def _require_held(self, role: Role, place: Place | None) -> None:
+        if not self._work.actor.holds_all(role.permissions, place):
             raise Forbidden(
                 "The role has permissions that you do not hold there yourself.", code="exceeds_own_permissions"
             )

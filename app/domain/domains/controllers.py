@@ -13,6 +13,7 @@ from app.core.security import requires
 from app.domain.domains.repositories import DATA_DOMAIN, DATA_DOMAINS
 from app.domain.domains.schemas import DataDomainCreate, DataDomainOut, DataDomainPatch
 from app.domain.domains.services import DataDomainService
+from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
@@ -23,6 +24,7 @@ CREATING = outcomes("domain_too_deep", "exceeds_own_permissions", "name_taken")
 CHANGING = outcomes("domain_cycle", "domain_too_deep", "exceeds_own_permissions", "name_taken")
 READ = "data-domains:read"
 WRITE = "data-domains:write"
+REACHING = requires(WRITE, on="data_domain", parameters=DRY_RUN)
 
 
 class DataDomainController(Controller):
@@ -55,7 +57,12 @@ class DataDomainController(Controller):
         domain = await DataDomainService(work).create(data)
         return created(request.exchange, domain, f"/api/v1/data-domains/{domain.id}")
 
-    @patch("/{domain_id:uuid}", opt=requires(WRITE, on="data_domain") | CHANGING, summary="Change a data domain")
+    @patch(
+        "/{domain_id:uuid}",
+        opt=REACHING | CHANGING,
+        summary="Change a data domain",
+    )
+    @rehearsed
     async def update_domain(
         self, request: HubRequest, work: Work, domain_id: FromPath[UUID], data: RequestBody[DataDomainPatch]
     ) -> Tagged[DataDomainOut]:
@@ -63,7 +70,8 @@ class DataDomainController(Controller):
         there, too, and holds here what is held there by anybody: it is theirs within a second."""
         return entity(request.exchange, await DataDomainService(work).update(domain_id, data), changed=True)
 
-    @delete("/{domain_id:uuid}", opt=requires(WRITE, on="data_domain"), summary="Delete a data domain")
+    @delete("/{domain_id:uuid}", opt=REACHING, summary="Delete a data domain")
+    @rehearsed
     async def delete_domain(self, request: HubRequest, work: Work, domain_id: FromPath[UUID]) -> Answer[None]:
         """One that is empty. Roles that were given for it end."""
         await DataDomainService(work).delete(domain_id)

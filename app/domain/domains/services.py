@@ -17,6 +17,7 @@ from app.domain.domains.models import DataDomain
 from app.domain.domains.places import refuse_gain, require_room
 from app.domain.domains.repositories import DataDomainRepository
 from app.domain.domains.schemas import DataDomainCreate, DataDomainOut, DataDomainPatch
+from app.domain.dry_runs.services import Change, before_change
 from app.domain.roles.services import RoleService
 from app.domain.work import UnitOfWork
 
@@ -61,6 +62,8 @@ class DataDomainService:
         self._work.require_match(before.entity_tag())
         await self._judge(domain, changes)
         was = (list(domain.lineage), domain.owner_role_id)
+        if "lineage" in changes or changes.get("owner_role_id", was[1]) != was[1]:
+            await before_change(self._work, _moved_or_owned(domain, changes))
         if not self._work.apply(domain, changes):
             return before
         await self._domains.update(domain)
@@ -77,6 +80,7 @@ class DataDomainService:
         domain = await self._domains.get_one(id=domain_id, with_for_update=True)
         before = await self._shown(domain_id)
         self._work.require_match(before.entity_tag())
+        await before_change(self._work, _moved_or_owned(domain, {}))
         await end_assignments(self._work, RoleAssignment.scope_id == domain_id)
         await self._domains.delete(domain_id)
         await self._say_changed(domain.lineage, domain.owner_role_id, None)
@@ -149,3 +153,14 @@ def _refuse_depth(depth: int) -> None:
     if depth > MAX_DEPTH:
         fault = Fault("parent_id", "domain_too_deep", f"would lead to more than {MAX_DEPTH} domains one in another")
         raise Conflict(code="domain_too_deep", errors=[fault])
+
+
+def _moved_or_owned(domain: DataDomain, changes: dict[str, Any]) -> Change:
+    """For those who have rights there now, and those who will."""
+    parent_id, owner_role_id = changes.get("parent_id"), changes.get("owner_role_id")
+    return Change(
+        kind="data_domain",
+        row_id=domain.id,
+        domain_ids=(domain.id, *([parent_id] if parent_id else [])),
+        role_ids=(owner_role_id,) if owner_role_id else (),
+    )

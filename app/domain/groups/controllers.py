@@ -10,6 +10,7 @@ from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
+from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.groups.repositories import GROUP, GROUPS, MEMBERS_OF_GROUP
 from app.domain.groups.schemas import GroupCreate, GroupOut, GroupPatch
 from app.domain.groups.services import GroupService
@@ -25,6 +26,7 @@ CHANGING = outcomes("exceeds_own_permissions", "name_taken")
 REACHING = outcomes("exceeds_own_permissions")
 READ = "groups:read"
 WRITE = "groups:write"
+CHOOSING = requires(WRITE, parameters=DRY_RUN)
 
 
 class GroupController(Controller):
@@ -57,7 +59,8 @@ class GroupController(Controller):
         """JSON Merge Patch (RFC 7396). A group that may do no more than oneself."""
         return entity(request.exchange, await GroupService(work).update(group_id, data), changed=True)
 
-    @delete("/{group_id:uuid}", opt=requires(WRITE) | REACHING, summary="Delete a group")
+    @delete("/{group_id:uuid}", opt=CHOOSING | REACHING, summary="Delete a group")
+    @rehearsed
     async def delete_group(self, request: HubRequest, work: Work, group_id: FromPath[UUID]) -> Answer[None]:
         """Its members lose what they held by it, within a second."""
         await GroupService(work).delete(group_id)
@@ -72,16 +75,16 @@ class GroupController(Controller):
         own = {"tenant_id": tenant_id, "member_group_id": group_id}
         return answer(request.exchange, await reads.page(MEMBERS_OF_GROUP, query, UserOut, **own))
 
-    @put("/{group_id:uuid}/members/{user_id:uuid}", opt=requires(WRITE) | REACHING, summary="Put a user into a group")
+    @put("/{group_id:uuid}/members/{user_id:uuid}", opt=CHOOSING | REACHING, summary="Put a user into a group")
+    @rehearsed
     async def add_member(
         self, request: HubRequest, work: Work, group_id: FromPath[UUID], user_id: FromPath[UUID]
     ) -> Tagged[UserOut]:
         """Into one that may do no more than oneself. Once more changes nothing. The answer is the user."""
         return entity(request.exchange, await GroupService(work).put_in(group_id, user_id), changed=True)
 
-    @delete(
-        "/{group_id:uuid}/members/{user_id:uuid}", opt=requires(WRITE) | REACHING, summary="Take a user out of a group"
-    )
+    @delete("/{group_id:uuid}/members/{user_id:uuid}", opt=CHOOSING | REACHING, summary="Take a user out of a group")
+    @rehearsed
     async def remove_member(
         self, request: HubRequest, work: Work, group_id: FromPath[UUID], user_id: FromPath[UUID]
     ) -> Answer[None]:

@@ -1,15 +1,18 @@
 """What a group brings to its members, and where: now, or from a moment on that has not come yet."""
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import any_, literal, select
 
-from app.core.extent import Place
+from app.core.extent import UUIDS, Place
+from app.core.security import Principal
 from app.domain.assignments.models import RoleAssignment
-from app.domain.assignments.owned import exceeds_by_owning
 from app.domain.assignments.repositories import HAS_NOT_PASSED
+from app.domain.domains.models import DataDomain
 from app.domain.roles.models import Role
+from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.sources.models import DataSource
 from app.domain.work import UnitOfWork
 
@@ -18,20 +21,17 @@ class Brought(NamedTuple):
     permissions: frozenset[str]
     place: Place | None
     """None for the whole tenant."""
-    owner: UUID | None
-    """The role, where it brings more by owning."""
 
 
-async def is_within_reach(work: UnitOfWork, group_id: UUID) -> bool:
+async def is_within_reach(work: UnitOfWork, actor: Principal, group_id: UUID) -> bool:
     """Whether the actor holds all that the group brings, wherever it brings it."""
-    brought = await _brought_by(work, group_id)
-    if not all(work.actor.holds_all(each.permissions, each.place) for each in brought):
-        return False
-    owners = [each.owner for each in brought if each.owner is not None]
-    return not owners or not await exceeds_by_owning(work, owners)
+    async for brought in _brought_by(work, group_id):
+        if not actor.holds_all(brought.permissions, brought.place):
+            return False
+    return True
 
 
-async def _brought_by(work: UnitOfWork, group_id: UUID) -> list[Brought]:
+async def _brought_by(work: UnitOfWork, group_id: UUID) -> AsyncIterator[Brought]:
     source = DataSource
     given = (
         select(RoleAssignment.scope_type, RoleAssignment.scope_id, Role.id, Role.permissions, Role.is_owner)
@@ -40,18 +40,31 @@ async def _brought_by(work: UnitOfWork, group_id: UUID) -> list[Brought]:
         .outerjoin(source, source.id == RoleAssignment.scope_id)
         .where(RoleAssignment.tenant_id == work.tenant_id, RoleAssignment.subject_id == group_id, HAS_NOT_PASSED)
     )
-    rows = await work.session.execute(given)
-    return [
-        Brought(
-            frozenset(permissions),
-            _place(scope_type, scope_id, domain_id, owner_id),
-            role_id if scope_type == "tenant" and is_owner else None,
-        )
-        for scope_type, scope_id, role_id, permissions, is_owner, domain_id, owner_id in rows
-    ]
+    owners: list[UUID] = []
+    for scope_type, scope_id, role_id, permissions, is_owner, domain_id, owner_id in await work.session.execute(given):
+        yield Brought(frozenset(permissions), _place(scope_type, scope_id, domain_id, owner_id))
+        if scope_type == "tenant" and is_owner:
+            owners.append(role_id)
+    if owners:
+        for place in await _owned_by(work, owners):
+            yield Brought(OWNER_BRINGS, place)
 
 
 def _place(scope_type: str, scope_id: UUID, domain_id: UUID | None, owner_id: UUID | None) -> Place | None:
     if scope_type == "tenant":
         return None
     return Place(domain_id=scope_id) if scope_type == "data_domain" else Place(scope_id, domain_id, owner_id)
+
+
+async def _owned_by(work: UnitOfWork, role_ids: list[UUID]) -> list[Place]:
+    """Where the roles own something. Sources of one owner in one domain are one place."""
+    among = literal(role_ids, UUIDS)
+    domains = select(DataDomain.id).where(
+        DataDomain.tenant_id == work.tenant_id, DataDomain.owner_role_id == any_(among)
+    )
+    sources = select(DataSource.data_domain_id, DataSource.owner_role_id).where(
+        DataSource.tenant_id == work.tenant_id, DataSource.owner_role_id == any_(among)
+    )
+    found = [Place(domain_id=domain_id) for domain_id in await work.session.scalars(domains)]
+    rows = await work.session.execute(sources.distinct())
+    return found + [Place(domain_id=domain_id, owner_role_id=owner_id) for domain_id, owner_id in rows]

@@ -11,6 +11,7 @@ from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
+from app.domain.dry_runs.services import Change, before_change
 from app.domain.groups.memberships import IS_OPEN, end_memberships
 from app.domain.groups.models import Group, GroupMember
 from app.domain.groups.reach import is_within_reach
@@ -69,6 +70,7 @@ class GroupService:
         group = await self._within_reach(group_id)
         self._work.require_match(group.version)
         before = to_struct(group, GroupOut)
+        await before_change(self._work, Change(kind="group", row_id=group_id))
         await end_memberships(self._work, GroupMember.group_id == group_id)
         await end_assignments(self._work, RoleAssignment.subject_id == group_id)
         await self._groups.delete(group_id)
@@ -84,6 +86,7 @@ class GroupService:
         await self._within_reach(group_id)
         shown = await self._matching_user(user_id)
         if not await self._members.exists(IS_OPEN, group_id=group_id, user_id=user_id):
+            await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
             since = {
                 "created_at": func.statement_timestamp(),
                 "created_by": self._work.actor_id,
@@ -98,6 +101,7 @@ class GroupService:
         """Raises NotFound for somebody who is not in it, Forbidden as `put_in` does."""
         await self._within_reach(group_id)
         await self._matching_user(user_id)
+        await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
         if not await end_memberships(self._work, GroupMember.group_id == group_id, GroupMember.user_id == user_id):
             raise NotFound("The user is not in this group.")
         self._work.audit("group.remove_member", "group", group_id, before={"user_id": str(user_id)})
@@ -117,7 +121,7 @@ class GroupService:
     async def _within_reach(self, group_id: UUID) -> Group:
         """Locked, so that nothing is given to the group meanwhile. Raises Forbidden."""
         group = await self._groups.get_one(id=group_id, with_for_update=True)
-        if not await is_within_reach(self._work, group_id):
+        if not await is_within_reach(self._work, self._work.actor, group_id):
             raise Forbidden("This group may do more than you: you cannot change it.", code="exceeds_own_permissions")
         return group
 

@@ -40,7 +40,7 @@ def idempotent(handler: Handler) -> Handler:
     @wraps(handler)
     async def replaying(*args: Any, request: HubRequest, work: UnitOfWork, **kwargs: Any) -> Answer[Any]:
         key = request.exchange.header(b"idempotency-key")
-        if key is None or work.principal is None:
+        if key is None or work.principal is None or work.rehearsal is not None:
             answer: Answer[Any] = await handler(*args, request=request, work=work, **kwargs)
             return answer
         record_id, body = _identify(request, work, key), await request.body()

@@ -12,6 +12,7 @@ from app.core.errors import Forbidden
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import requires
+from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.permissions import PermissionService, find_permission
@@ -64,21 +65,24 @@ class RoleController(Controller):
         role = await request.parts.reads.one(ROLE, RoleOut, id=role_id, tenant_id=request.principal.tenant_id)
         return entity(request.exchange, role)
 
-    @post("/", opt=requires("roles:write") | CREATING, summary="Create a role")
+    @post("/", opt=requires("roles:write", parameters=DRY_RUN) | CREATING, summary="Create a role")
+    @rehearsed
     @idempotent
     async def create_role(self, request: HubRequest, work: Work, data: RequestBody[RoleCreate]) -> Tagged[RoleOut]:
         """With permissions that one holds oneself."""
         role = await RoleService(work).create(data)
         return created(request.exchange, role, f"/api/v1/roles/{role.id}")
 
-    @patch("/{role_id:uuid}", opt=requires("roles:write") | CHANGING, summary="Change a role")
+    @patch("/{role_id:uuid}", opt=requires("roles:write", parameters=DRY_RUN) | CHANGING, summary="Change a role")
+    @rehearsed
     async def update_role(
         self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[RolePatch]
     ) -> Tagged[RoleOut]:
         """JSON Merge Patch (RFC 7396). What members may do changes within a second."""
         return entity(request.exchange, await RoleService(work).update(role_id, data), changed=True)
 
-    @delete("/{role_id:uuid}", opt=requires("roles:write") | DELETING, summary="Delete a role")
+    @delete("/{role_id:uuid}", opt=requires("roles:write", parameters=DRY_RUN) | DELETING, summary="Delete a role")
+    @rehearsed
     async def delete_role(self, request: HubRequest, work: Work, role_id: FromPath[UUID]) -> Answer[None]:
         """Members lose it. A role that still owns something cannot be deleted."""
         await RoleService(work).delete(role_id)

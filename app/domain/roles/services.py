@@ -14,8 +14,8 @@ from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
 from app.core.schemas import canonical_name, named, to_struct
 from app.core.security import Principal
-from app.domain.assignments.endings import end_assignments
-from app.domain.assignments.models import RoleAssignment
+from app.domain.assignments.end_of_roles import end_assignments_of_role
+from app.domain.dry_runs.services import Change, before_change
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.roles.permissions import refuse_unknown
@@ -65,6 +65,8 @@ class RoleService:
         if "name" in changes:
             await self._refuse_lookalike(changes["name"], but=role_id)
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
+        if changes.get("permissions", role.permissions) != role.permissions:
+            await before_change(self._work, Change(kind="role", row_id=role_id))
         if not self._work.apply(role, changes):
             return before
         await self._roles.update(role)
@@ -84,8 +86,9 @@ class RoleService:
     async def delete(self, role_id: UUID) -> None:
         role = await self._changeable(role_id)
         before = to_struct(role, RoleOut)
+        await before_change(self._work, Change(kind="role", row_id=role_id))
         self._work.forget("role", role_id)
-        await end_assignments(self._work, RoleAssignment.role_id == role_id)
+        await end_assignments_of_role(self._work, role_id)
         await self._roles.delete(role_id)
         self._work.audit("role.delete", "role", role_id, before=before)
         self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})

@@ -48,8 +48,7 @@ class SourceWorkService:
         return result
 
     async def test(self, source_id: UUID, changes: ConnectionPatch | None) -> TestResult:
-        """With changes nothing is kept in the history: they are not saved. Raises as an update with them would; who may
-        test everything may test them, too."""
+        """With changes nothing is kept in the history: they are not saved. Raises as an update with them would."""
         async with work_of_its_own(self._request) as work:
             reach = await reach_of(work, source_id, changes)
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)

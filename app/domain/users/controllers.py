@@ -10,6 +10,7 @@ from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
+from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
 from app.domain.roles.schemas import RoleOut
@@ -21,6 +22,7 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 
 
+GIVING_ROLES = requires("users:write", parameters=DRY_RUN)
 CREATING = outcomes("email_taken", "login_busy", "weak_password")
 CHANGING = outcomes("email_taken", "exceeds_own_permissions", "last_admin", "login_busy", "weak_password")
 DELETING = outcomes("exceeds_own_permissions", "last_admin")
@@ -99,7 +101,12 @@ class UserController(Controller):
             request.exchange, await reads.page(ROLES_OF_USER, query, RoleOut, tenant_id=tenant_id, user_id=user_id)
         )
 
-    @put("/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | REACHING, summary="Give a user a role")
+    @put(
+        "/{user_id:uuid}/roles/{role_id:uuid}",
+        opt=GIVING_ROLES | REACHING,
+        summary="Give a user a role",
+    )
+    @rehearsed
     async def assign_role(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
     ) -> Tagged[UserOut]:
@@ -107,8 +114,11 @@ class UserController(Controller):
         return entity(request.exchange, await UserService(work).assign(user_id, role_id), changed=True)
 
     @delete(
-        "/{user_id:uuid}/roles/{role_id:uuid}", opt=requires("users:write") | TAKING, summary="Take a role from a user"
+        "/{user_id:uuid}/roles/{role_id:uuid}",
+        opt=GIVING_ROLES | TAKING,
+        summary="Take a role from a user",
     )
+    @rehearsed
     async def unassign_role(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], role_id: FromPath[UUID]
     ) -> Answer[None]:
