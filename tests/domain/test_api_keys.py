@@ -238,6 +238,23 @@ async def test_nobody_names_what_they_lack(hub: Hub, records: Records) -> None:
     assert (row["outcome"], row["detail"]) == ("refused", "exceeds_own_permissions")
 
 
+async def test_a_key_reaches_no_further_than_its_owner(hub: Hub, records: Records) -> None:
+    """Who holds a permission for one source may name it, and the key opens that one source."""
+    client, user_id, _ = await user_with_role(hub, records)
+    role, sources = await hub.new_role(permissions=["data-sources:read"]), [await registered(hub) for _ in range(2)]
+    scope = {"type": "data_source", "id": sources[0]["id"]}
+    body = {"subject": {"type": "user", "id": user_id}, "role_id": role["id"], "scope": scope}
+    assert (await hub.admin.post("/api/v1/role-assignments", json=body)).status_code == 201
+    path = "/api/v1/data-sources/{id}"
+    for names, wanted in ((["data-sources:read"], [200, 404]), (None, [200, 404]), ([], [404, 404])):
+        key = (await made(client, permissions=names))["key"]
+        assert [await status_of(hub, key, path.format(**source)) for source in sources] == wanted
+    other = {"type": "user", "id": str(await records.one("SELECT id FROM users WHERE email = $1", "admin@example.org"))}
+    for owner in (other, {"type": "user", "id": user_id}):
+        refused = await client.post(KEYS, json={"name": "a", "owner": owner, "permissions": ["data-sources:write"]})
+        assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions")
+
+
 async def test_a_key_makes_none_that_is_wider_or_lasts_longer(hub: Hub, records: Records) -> None:
     client, _, _ = await user_with_role(hub, records, "roles:read", "users:read")
     until = (datetime.now(UTC) + timedelta(days=3)).isoformat()
