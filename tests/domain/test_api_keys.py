@@ -495,6 +495,30 @@ async def test_a_load_that_a_change_overtakes_is_not_kept(
     assert await within_a_second(is_kept)
 
 
+@pytest.mark.parametrize(("changes", "is_kept"), [(0, True), (1, True), (1999, True), (2001, False)])
+async def test_a_load_that_others_changes_overtake_is_kept(
+    hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch, changes: int, is_kept: bool
+) -> None:
+    """With many people signing out each second no key would ever be kept. Of more changes than are remembered nobody
+    knows what they were about."""
+    key = await key_of_a(hub, records, "user")
+    principals, presented = hub.parts.principals, PresentedKey.read(key["key"].encode())
+    real = principals._load_key
+
+    async def overtaken(given: PresentedKey) -> Any:
+        loaded = await real(given)
+        for number in range(changes):
+            principals.drop(("session", "user", "role", "api_key")[number % 4], uuid4())
+        return loaded
+
+    async def is_found() -> bool:
+        await principals.of(presented)
+        return principals._find(presented) is not None
+
+    monkeypatch.setattr(principals, "_load_key", overtaken)
+    assert await within_a_second(is_found) == is_kept
+
+
 # --- what is no key of ours ---
 
 
@@ -590,6 +614,25 @@ async def test_a_key_is_taken_for_no_other_kind_of_token(hub: Hub, records: Reco
         assert (answer.status_code, answer.json()["code"]) == (401, "invalid_refresh_token")
     password = {"email": "admin@example.org", "password": key["key"]}
     assert (await hub.client().post("/api/v1/auth/login", json=password)).status_code == 401
+
+
+async def test_a_key_opens_nothing_of_another_tenant(two_tenants: tuple[Hub, Hub], records: Records) -> None:
+    """MT1, AZ4."""
+    hub, other = two_tenants
+    ours, theirs = await made(hub.admin), await made(other.admin)
+    account = (await other.admin.post(ACCOUNTS, json={"name": uuid4().hex})).json()
+    client = hub.client(ours["key"])
+    assert (await client.get(ME)).json()["tenant"] != (await hub.client(theirs["key"]).get(ME)).json()["tenant"]
+    for path in (f"{KEYS}/{theirs['id']}", f"{ACCOUNTS}/{account['id']}"):
+        assert [(await client.request(method, path)).status_code for method in ("GET", "DELETE")] == [404, 404]
+    for query in ("limit=200", f"owner_id={account['id']}"):
+        found = (await client.get(f"{KEYS}?{query}")).json()["items"]
+        assert theirs["id"] not in {each["id"] for each in found}
+    for owner in (theirs["owner"], {"type": "service_account", "id": account["id"]}):
+        refused = await client.post(KEYS, json={"name": "a", "owner": owner})
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, "owner.id")
+    assert await introspected(hub, theirs["key"]) == {"active": False}
+    assert (await introspected(other, theirs["key"]))["active"]
 
 
 # --- introspection, streams ---

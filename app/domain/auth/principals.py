@@ -14,7 +14,7 @@ import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -46,6 +46,8 @@ from app.domain.users.schemas import RoleRef, UserOut
 CHANNEL = "hub_principals"
 MAX_PRINCIPALS = 50_000
 """At 3 to 6 kB each; with more live sessions than that the oldest entry makes room."""
+MAX_CHANGES = 2_000
+"""Remembered for the loads that are under way: a few milliseconds' worth, however busy the hub."""
 MAX_ENCODED = 4
 """Answers kept for each session: who it is, and what each of its latest access tokens is worth."""
 
@@ -65,6 +67,29 @@ class Mark:
 
     def __init__(self) -> None:
         self.has_changed = False
+
+
+class _Changes:
+    """The latest ones, so that a load of which nobody knew whose it is can be told afterwards what has overtaken it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: OrderedDict[UUID, int] = OrderedDict()
+
+    def note(self, row_id: UUID) -> None:
+        self.count += 1
+        self._last[row_id] = self.count
+        self._last.move_to_end(row_id)
+        if len(self._last) > MAX_CHANGES:
+            self._last.popitem(last=False)
+
+    def note_gap(self) -> None:
+        """Anything may have changed."""
+        self.count += MAX_CHANGES + 1
+
+    def have_touched(self, ids: Iterable[UUID], *, since: int) -> bool:
+        """Whether one of them may have changed. After too many changes nobody knows."""
+        return self.count - since > MAX_CHANGES or any(self._last.get(row_id, 0) > since for row_id in ids)
 
 
 class Signed(msgspec.Struct):
@@ -178,8 +203,8 @@ class Principals:
         """By id, as long as a principal or a load rests on them."""
         self._epoch = 0
         """Counts changes of what a load cannot know yet that it rests on: roles, and gaps."""
-        self._changes = 0
-        """Counts all of them, for who comes with a key: it does not say whose it is."""
+        self._changes = _Changes()
+        """For who comes with a key: it does not say whose it is."""
         self._listener = Listener(database_url, CHANNEL, on_message=self._drop_notified, on_gap=self._drop_all)
 
     @property
@@ -202,9 +227,9 @@ class Principals:
         if known is not None:
             return known
         if isinstance(credential, PresentedKey):
-            changes = self._changes
+            begun_at = self._changes.count
             loaded = await self._load_key(credential)
-            is_true = changes == self._changes
+            is_true = not self._changes.have_touched(loaded.rests_on, since=begun_at)
         else:
             epoch = self._epoch
             marks = [self._mark(row_id) for row_id in (credential.sid, credential.sub, credential.tid)]
@@ -282,7 +307,7 @@ class Principals:
 
     def _drop_all(self) -> None:
         self._epoch += 1
-        self._changes += 1
+        self._changes.note_gap()
         self._kept.clear()
         for mark in list(self._marks.values()):
             mark.has_changed = True
@@ -290,7 +315,7 @@ class Principals:
 
     def drop(self, kind: str, row_id: UUID) -> None:
         """Whatever rests on this session, key, owner, role or tenant is loaded anew when it is next asked for."""
-        self._changes += 1
+        self._changes.note(row_id)
         if kind not in KNOWN_BEFORE_LOADING:
             self._epoch += 1
         mark = self._marks.pop(row_id, None)
