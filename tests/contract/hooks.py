@@ -72,10 +72,7 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
     body = response.json()
     faults = body.get("errors") or [{"path": "", "code": body["code"]}]
     return all(
-        fault["code"] in BEYOND_SCHEMA
-        or _is_pointed(fault)
-        or _is_of_a_pair(fault)
-        or _is_of_a_connector(fault, case)
+        fault["code"] in BEYOND_SCHEMA or _is_pointed(fault) or _is_of_a_pair(fault) or _is_of_a_connector(fault, case)
         for fault in faults
     )
 
