@@ -9,7 +9,12 @@ from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
 from app.domain.auth.controllers import AuthController, get_jwks
-from app.domain.authz.controllers import AuthzController
+from app.domain.authz.controllers import (
+    AuthzController,
+    list_access_to_domain,
+    list_access_to_source,
+    list_effective_permissions,
+)
 from app.domain.domains.controllers import DataDomainController
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
@@ -31,6 +36,9 @@ API = Router(
         AssignmentController,
         PermissionController,
         AuthzController,
+        list_effective_permissions,
+        list_access_to_source,
+        list_access_to_domain,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,

@@ -518,10 +518,11 @@ def time_filter(column: Column, *, bound: Literal["from", "to"], description: st
         return column >= value if bound == "from" else column < value
 
     schema = {"type": "string", "format": "date-time"}
-    return Filter(where=where, parse=_time, schema=schema, index="{sort_index}", description=description)
+    return Filter(where=where, parse=parse_time, schema=schema, index="{sort_index}", description=description)
 
 
-def _time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
+    """Raises ValueError."""
     try:
         moment = msgspec.convert(text.replace(" ", "+"), datetime)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -639,6 +640,52 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     )
 
 
+class KeyedQuery(Struct, frozen=True):
+    """Of a list whose rows are found by a statement of its own, in the one order of their keys."""
+
+    limit: int
+    after: Any
+    """The key of the last row of the page before; None for the first page."""
+    count: bool
+    given: Parsed
+    """The list's own parameters."""
+    mark: bytes
+
+    def cursor_after(self, key: object) -> str:
+        packed = msgspec.msgpack.encode((self.mark, key))
+        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def parse_keyed(
+    query_string: bytes, *, name: str, key: object, own: Mapping[str, Callable[[str], object]]
+) -> KeyedQuery:
+    """`name` tells the list's cursors from those of others, `key` is the type of its keys, and `own` are the parameters
+    that only it has. Raises BadRequest like a Listing."""
+    given = parse_parameters(query_string)
+    known = {**_PLAIN, **own, "cursor": _name_cursor}
+    values, faults = _parsed_as(given, known)
+    refuse_faulty_parameters(faults)
+    mark = mark_of(name, "", {each: given[each] for each in own if each in given})
+    after = _key_in(values["cursor"], mark, key) if "cursor" in values else None
+    return KeyedQuery(
+        limit=values.get("limit", DEFAULT_LIMIT),
+        after=after,
+        count="count" in values,
+        given={each: values[each] for each in own if each in values},
+        mark=mark,
+    )
+
+
+def _key_in(packed: bytes, mark: bytes, key: object) -> object:
+    try:
+        found, after = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (bytes, key)))
+    except msgspec.MsgspecError:
+        raise _invalid_cursor() from None
+    if found != mark:
+        raise _invalid_cursor()
+    return after
+
+
 def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
     last = cursor.removeprefix(mark).decode(errors="replace")
     if not cursor.startswith(mark) or last not in names:
@@ -647,18 +694,28 @@ def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
 
 
 def _parsed_by_name(given: Mapping[str, str]) -> Parsed:
+    values, faults = _parsed_as(given, _BY_NAME)
+    refuse_faulty_parameters(faults)
+    return values
+
+
+def _parsed_as(given: Mapping[str, str], known: Mapping[str, Callable[[str], object]]) -> tuple[Parsed, list[Fault]]:
     values: Parsed = {}
     faults: list[Fault] = []
     for place, (name, text) in enumerate(given.items(), 1):
         try:
-            values[name] = _BY_NAME.get(name, _unknown_parameter)(text)
+            values[name] = known.get(name, _unknown_parameter)(text)
         except ValueError as error:
-            shown = name if name in _BY_NAME else shown_name(name, place)
+            shown = name if name in known else shown_name(name, place)
             faults.append(Fault(shown, "invalid_cursor" if name == "cursor" else "invalid_parameter", str(error)))
+    return values, faults
+
+
+def refuse_faulty_parameters(faults: Sequence[Fault]) -> None:
+    """Raises BadRequest."""
     if faults:
         is_of_cursor = faults[0].code == "invalid_cursor"
         raise BadRequest(code="invalid_cursor" if is_of_cursor else "invalid_parameter", errors=faults)
-    return values
 
 
 def _unknown_parameter(text: str) -> object:

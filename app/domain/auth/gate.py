@@ -5,7 +5,7 @@ route that declares nothing is closed to all, and `check_routes` stops the start
 """
 
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import cast
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
-from app.core.security import Access, KeyLimits, Principal, bearer_token
+from app.core.security import Access, KeyLimits, Principal, ScopedKind, bearer_token
 from app.domain.auth.bearer import identify
 from app.domain.auth.places import ID_IN_PATH, place_of
 from app.domain.auth.principals import Credential, Signed
@@ -109,9 +109,10 @@ def _hangs_on_the_place(exchange: Exchange, principal: Principal, access: Access
         if ID_IN_PATH[access.on] not in exchange.scope["path_params"]:
             if permission in principal.extents:
                 return False
-        elif principal.may_somewhere(permission) or principal.may_somewhere(reading(permission)):
+        elif any(principal.may_somewhere(name) for name in (permission, *_readings(exchange, access, permission))):
             return True
-    raise _refusal(exchange, permission, is_seen=principal.may(reading(permission)))
+    is_seen = any(principal.may(name) for name in _readings(exchange, access, permission))
+    raise _refusal(exchange, permission, is_seen=is_seen)
 
 
 async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
@@ -124,7 +125,7 @@ async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
     row_id = cast(UUID, scope["path_params"][ID_IN_PATH[kind]])
     place = await place_of(parts.reads, kind, row_id, principal.tenant_id)
     if place is None or not principal.may_at(permission, place):
-        is_seen = place is not None and principal.may_at(reading(permission), place)
+        is_seen = place is not None and any(principal.may_at(name, place) for name in _readings(exchange, access, permission))
         raise _refusal(exchange, permission, is_seen=is_seen)
 
 
@@ -139,6 +140,16 @@ def _admit_key(scope: Scope, access: Access, key: KeyLimits) -> None:
     parts.key_uses.note(key.id)
     if access.needs_session:
         raise Forbidden(code="session_required")
+
+
+def _readings(exchange: Exchange, access: Access, permission: str) -> tuple[str, ...]:
+    """What shows the thing that the path names: what somebody has to do with it may be of another kind."""
+    if access.on is None or ID_IN_PATH[access.on] not in exchange.scope["path_params"]:
+        return (reading(permission),)
+    return (reading(permission), SHOWN_BY[access.on])
+
+
+SHOWN_BY: Mapping[ScopedKind, str] = {"data_source": "data-sources:read", "data_domain": "data-domains:read"}
 
 
 def _refuse_other_spellings(scope: Scope) -> None:

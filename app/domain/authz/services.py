@@ -1,7 +1,6 @@
 """Checks: whether somebody may do something, and what that comes from."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from msgspec import Raw
@@ -11,14 +10,13 @@ from app.core.extent import Place
 from app.core.security import Principal
 from app.domain.auth.principals import Signed
 from app.domain.authz.grounds import REFUSED, Grounds, load_grounds, via_of
+from app.domain.authz.moments import is_to_come
 from app.domain.authz.repositories import CHECKED
 from app.domain.authz.schemas import Check, CheckResult, CheckResults
 from app.domain.requests import HubRequest
 from app.domain.roles.ownership import OWNER_BRINGS
 
 CHECK_OTHERS = "authz:check"
-LEEWAY = timedelta(seconds=10)
-"""By which somebody's clock may be ahead of the hub's, for whom it is now."""
 BROUGHT_BY_OWNERS = sorted(OWNER_BRINGS)
 SHOWN_BY: Mapping[str, tuple[str, ...]] = {
     "data_source": ("data-sources:read",),
@@ -125,7 +123,3 @@ def _faults(check: Check, path: str, known: Mapping[str, object]) -> list[Fault]
     if check.at is not None and is_to_come(check.at):
         found.append(Fault(f"{path}.at", "invalid", "must not lie in the future"))
     return found
-
-
-def is_to_come(moment: datetime) -> bool:
-    return moment > datetime.now(UTC) + LEEWAY

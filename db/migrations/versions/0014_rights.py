@@ -205,7 +205,8 @@ REMEMBER = """
     BEGIN
       INSERT INTO public.rights_history (tenant_id, kind, row_id, valid_from, valid_to, data)
       SELECT OLD.tenant_id, '{kind}', OLD.id,
-        coalesce((SELECT max(valid_to) FROM public.rights_history WHERE row_id = OLD.id), OLD.created_at), now(),
+        coalesce((SELECT max(valid_to) FROM public.rights_history WHERE row_id = OLD.id), OLD.created_at),
+        statement_timestamp(),
         jsonb_build_object({members});
       RETURN NULL;
     END $$

@@ -35,7 +35,8 @@ REMEMBER_USER = """
     BEGIN
       INSERT INTO public.rights_history (tenant_id, kind, row_id, valid_from, valid_to, data)
       SELECT OLD.tenant_id, 'user', OLD.id,
-        coalesce((SELECT max(valid_to) FROM public.rights_history WHERE row_id = OLD.id), OLD.created_at), now(),
+        coalesce((SELECT max(valid_to) FROM public.rights_history WHERE row_id = OLD.id), OLD.created_at),
+        statement_timestamp(),
         jsonb_build_object('is_active', OLD.is_active, 'email', OLD.email);
       RETURN NULL;
     END $$
@@ -86,11 +87,12 @@ FUNCTIONS = {
         ),
     ),
     "domain_at(tenant uuid, thing uuid, moment timestamptz)": (
-        "id uuid, lineage uuid[]",
+        "id uuid, lineage uuid[], owner_role_id uuid",
         _as_it_was(
             DOMAIN,
-            present="present.id, present.lineage",
-            past="past.row_id, ARRAY(SELECT jsonb_array_elements_text(past.data -> 'lineage'))::uuid[]",
+            present="present.id, present.lineage, present.owner_role_id",
+            past="past.row_id, ARRAY(SELECT jsonb_array_elements_text(past.data -> 'lineage'))::uuid[], "
+            "(past.data ->> 'owner_role_id')::uuid",
         ),
     ),
     "source_at(tenant uuid, thing uuid, moment timestamptz)": (
@@ -175,10 +177,10 @@ to be found by an id takes that as a parameter: a join would not reach through t
 
 INDEXES = {
     "role_assignments_role_subject_idx": (
-        "role_assignments (tenant_id, role_id, subject_id) WHERE scope_id IS NULL AND subject_type = 'user'"
+        "role_assignments (tenant_id, role_id, subject_type, subject_id) WHERE scope_id IS NULL"
     ),
     "role_assignments_scope_subject_idx": (
-        "role_assignments (tenant_id, scope_id, subject_id) WHERE scope_id IS NOT NULL AND subject_type = 'user'"
+        "role_assignments (tenant_id, scope_id, subject_type, subject_id) WHERE scope_id IS NOT NULL"
     ),
     "role_assignments_subject_idx": "role_assignments (tenant_id, subject_id, scope_id)",
     "group_members_group_id_idx": "group_members (group_id, user_id)",
