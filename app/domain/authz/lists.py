@@ -9,11 +9,11 @@ from app.core.errors import Hidden, NotFound
 from app.core.listing import COMMON_PARAMETERS, KeyedQuery, Page, parse_keyed, parse_time
 from app.core.reads import Reads
 from app.core.security import Principal
-from app.domain.auth.rights import OWNER_BRINGS
 from app.domain.authz.grounds import via_of
 from app.domain.authz.moments import is_to_come
 from app.domain.authz.repositories import ACCESS, ACCESS_COUNT, EFFECTIVE, EFFECTIVE_COUNT, PLACE, USER_AT
 from app.domain.authz.schemas import AccessOut, AccessVia, EffectivePermission, RightScope, RightVia
+from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.roles.schemas import PERMISSIONS
 
 ABOUT_PLACES: Final = sorted(name for name in PERMISSIONS if name.startswith(("data-sources:", "data-domains:")))
