@@ -306,3 +306,31 @@ async def test_msgpack_says_the_same(hub: Hub) -> None:
     packed = await hub.admin.post(CHECK, content=msgspec.msgpack.encode(checks), headers=headers)
     plain = await hub.admin.post(CHECK, json=checks)
     assert msgspec.msgpack.decode(packed.content) == plain.json()
+
+
+async def test_an_api_key_is_answered_for_itself(hub: Hub, rights: Rights) -> None:
+    source = await rights.source()
+    user, client = await rights.person()
+    await rights.give(user, await rights.role("roles:read", "jobs:read", "api-keys:write"))
+    await rights.give(user, await rights.role(READ, TEST), source)
+    made = await client.post("/api/v1/api-keys", json={"name": "of a test", "permissions": ["roles:read", READ]})
+    assert made.status_code == 201, made.text
+    program = hub.client(made.json()["key"])
+    checks = [{"action": "roles:read"}, {"action": "jobs:read"}, on_source(READ, source), on_source(TEST, source)]
+    assert await allowed(program, *checks) == [True, False, True, False]
+    now = datetime.now(UTC).isoformat()
+    assert await allowed(program, *({**each, "at": now} for each in checks)) == [True, False, True, False]
+    assert await allowed(client, *checks) == [True] * 4
+
+
+async def test_a_service_account_that_is_turned_off_may_do_nothing(hub: Hub, rights: Rights) -> None:
+    account = (await hub.admin.post("/api/v1/service-accounts", json={"name": uuid4().hex})).json()
+    await rights.give(account["id"], await rights.role("roles:read"), subject_type="service_account")
+    about = {"action": "roles:read", "user_id": account["id"]}
+    assert await allowed(hub.admin, about) == [True]
+    before = datetime.now(UTC).isoformat()
+    answer = await hub.admin.patch(f"/api/v1/service-accounts/{account['id']}", json={"is_active": False})
+    assert answer.status_code == 200, answer.text
+    assert await allowed(hub.admin, about, about | {"at": before}) == [False, True]
+    permissions = await hub.admin.get(f"/api/v1/users/{account['id']}/effective-permissions", params={"at": before})
+    assert [line["permission"] for line in permissions.json()["items"]] == ["roles:read"]

@@ -125,7 +125,9 @@ async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
     row_id = cast(UUID, scope["path_params"][ID_IN_PATH[kind]])
     place = await place_of(parts.reads, kind, row_id, principal.tenant_id)
     if place is None or not principal.may_at(permission, place):
-        is_seen = place is not None and any(principal.may_at(name, place) for name in _readings(exchange, access, permission))
+        is_seen = place is not None and any(
+            principal.may_at(name, place) for name in _readings(exchange, access, permission)
+        )
         raise _refusal(exchange, permission, is_seen=is_seen)
 
 

@@ -11,7 +11,7 @@ from app.core.reads import Reads
 from app.core.security import Principal
 from app.domain.authz.grounds import via_of
 from app.domain.authz.moments import is_to_come
-from app.domain.authz.repositories import ACCESS, ACCESS_COUNT, EFFECTIVE, EFFECTIVE_COUNT, PLACE, USER_AT
+from app.domain.authz.repositories import ACCESS, ACCESS_COUNT, EFFECTIVE, EFFECTIVE_COUNT, HOLDER_AT, PLACE
 from app.domain.authz.schemas import AccessOut, AccessVia, EffectivePermission, RightScope, RightVia
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.roles.schemas import PERMISSIONS
@@ -48,7 +48,7 @@ async def effective_permissions(
         raise Hidden
     query = parse_keyed(query_string, name="effective permissions", key=LineKey, own={"at": _past})
     about = {"tenant_id": principal.tenant_id, "user_id": user_id, "at": _at(query)}
-    if not await reads.rows(USER_AT, about):
+    if not await reads.rows(HOLDER_AT, about):
         raise NotFound
     values = about | {"owner_brings": sorted(OWNER_BRINGS), "nothing": NOTHING}
     rows = await reads.rows(EFFECTIVE, values | _after(query.after) | {"page_limit": query.limit + 1})

@@ -12,13 +12,13 @@ from app.core.database import Base, Tenanted
 
 
 class RightsHistory(Tenanted, Base):
-    """A role, data domain, data source or user as it was for a while. What it is now stands in its own row."""
+    """Something that rights hang on, as it was for a while. What it is now stands in its own row."""
 
     __tablename__ = "rights_history"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     kind: Mapped[str]
-    """`role`, `data_domain`, `data_source` or `user`."""
+    """`role`, `data_domain`, `data_source`, `user` or `service_account`."""
     row_id: Mapped[UUID]
     valid_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     valid_to: Mapped[datetime] = mapped_column(DateTime(timezone=True))

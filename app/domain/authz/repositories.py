@@ -54,8 +54,8 @@ each of the streams that it is put together from: a limit that the planner does 
 _MOMENT = "least(coalesce({at}::text::timestamptz, now()), now())"
 _RANK = "CASE {row}.scope_type WHEN 'tenant' THEN 0 WHEN 'data_domain' THEN 1 ELSE 2 END"
 
-USER_AT: Final = written(
-    f"SELECT person.email FROM user_at($1, $2, {_MOMENT.format(at='$3')}) AS person",  # noqa: S608 - a constant of ours
+HOLDER_AT: Final = written(
+    f"SELECT person.email FROM holder_at($1, $2, {_MOMENT.format(at='$3')}) AS person",  # noqa: S608 - a constant of ours
     *("tenant_id", "user_id", "at"),
     table=TABLE,
 )
@@ -120,7 +120,7 @@ PLACE: Final = written(
 )
 """The thing's own id with those of the domains above it, and the roles that own any of them."""
 
-_IS_ACTIVE = "NOT EXISTS (SELECT FROM user_at($1, {id}, asked.moment) AS gone WHERE NOT gone.is_active)"
+_IS_ACTIVE = "NOT EXISTS (SELECT FROM holder_at($1, {id}, asked.moment) AS gone WHERE NOT gone.is_active)"
 _BRINGING = """asked,
     (SELECT id FROM roles WHERE tenant_id = $1 AND permissions && $5
      UNION SELECT row_id FROM rights_history
@@ -167,7 +167,7 @@ _GRANTING = f"""WITH asked AS (SELECT {_MOMENT.format(at="$2")} AS moment),
 ACCESS: Final = written(
     f"""{_GRANTING},
        page AS MATERIALIZED (SELECT id, name FROM ({_all_holders(limited=True)}) AS holders ORDER BY id LIMIT $8)
-       SELECT page.id, page.name, (SELECT person.email FROM user_at($1, page.id, asked.moment) AS person), (
+       SELECT page.id, page.name, (SELECT person.email FROM holder_at($1, page.id, asked.moment) AS person), (
          SELECT json_agg(json_build_array(held.is_owner, held.role_id, held.assignment_id, held.group_id,
              held.scope_type, held.scope_id, held.request_id, held.permissions)
            ORDER BY held.is_owner, held.assignment_id)

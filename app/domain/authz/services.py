@@ -85,12 +85,20 @@ def _result(check: Check, principal: Principal, *row: Any) -> CheckResult:
     place = Place(*standing)
     via = [via_of(principal.tenant_id, *ground) for ground in found or ()]
     is_own = _is_of_oneself(check, principal)
-    if is_own and check.at is None and not principal.may_at(check.action, place):
+    if is_own and not _is_left(check, principal, place):
         return REFUSED
     if check.resource_type is not None and not _sees(principal, check.resource_type, place):
         is_named = is_own and any(each.scope.id is not None for each in via)
         return CheckResult(True, via) if is_named else REFUSED
     return CheckResult(bool(via), via)
+
+
+def _is_left(check: Check, principal: Principal, place: Place) -> bool:
+    """By the API key that the caller came with, and by what was loaded with it."""
+    if check.at is None:
+        return principal.may_at(check.action, place)
+    key = principal.key
+    return key is None or key.named is None or check.action in key.named
 
 
 def _sees(principal: Principal, resource_type: str, place: Place) -> bool:

@@ -30,22 +30,19 @@ PERMISSIONS = """
     )
 """
 
-REMEMBER_USER = """
-    CREATE OR REPLACE FUNCTION remember_user() RETURNS trigger LANGUAGE plpgsql AS $$
+REMEMBER = """
+    CREATE OR REPLACE FUNCTION remember_{kind}() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
       INSERT INTO public.rights_history (tenant_id, kind, row_id, valid_from, valid_to, data)
-      SELECT OLD.tenant_id, 'user', OLD.id,
+      SELECT OLD.tenant_id, '{kind}', OLD.id,
         coalesce((SELECT max(valid_to) FROM public.rights_history WHERE row_id = OLD.id), OLD.created_at),
-        statement_timestamp(),
-        jsonb_build_object('is_active', OLD.is_active, 'email', OLD.email);
+        statement_timestamp(), jsonb_build_object('is_active', OLD.is_active, 'email', {email});
       RETURN NULL;
     END $$
 """
-TRIGGERS = (
-    """CREATE TRIGGER remember AFTER UPDATE ON users FOR EACH ROW WHEN (OLD.is_active IS DISTINCT FROM NEW.is_active)
-         EXECUTE FUNCTION remember_user()""",
-    "CREATE TRIGGER remember_deleted AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION remember_user()",
-)
+HOLDERS = {"users": ("user", "OLD.email"), "service_accounts": ("service_account", "NULL")}
+"""By table what its rows are called in `rights_history`, and their address. Who is not active has no rights."""
+
 
 AS_IT_WAS = """
     SELECT {present} FROM public.{table} AS present
@@ -58,7 +55,8 @@ AS_IT_WAS = """
 """
 """A row as it was at a moment: the present one where nothing was written of it since, or else what was."""
 ROLE, DOMAIN = ("role", "roles"), ("data_domain", "data_domains")
-SOURCE, USER = ("data_source", "data_sources"), ("user", "users")
+SOURCE = ("data_source", "data_sources")
+USER, ACCOUNT = ("user", "users"), ("service_account", "service_accounts")
 
 
 def _as_it_was(of: tuple[str, str], *, present: str, past: str) -> str:
@@ -103,12 +101,15 @@ FUNCTIONS = {
             past="past.row_id, (past.data ->> 'data_domain_id')::uuid, (past.data ->> 'owner_role_id')::uuid",
         ),
     ),
-    "user_at(tenant uuid, thing uuid, moment timestamptz)": (
+    "holder_at(tenant uuid, thing uuid, moment timestamptz)": (
         "is_active boolean, email text",
-        _as_it_was(
-            USER,
-            present="present.is_active, present.email",
-            past="(past.data ->> 'is_active')::boolean, past.data ->> 'email'",
+        " UNION ALL ".join(
+            _as_it_was(
+                of,
+                present=f"present.is_active, {email}",
+                past="(past.data ->> 'is_active')::boolean, past.data ->> 'email'",
+            )
+            for of, email in ((USER, "present.email"), (ACCOUNT, "NULL::text"))
         ),
     ),
     "owned_at(tenant uuid, owner uuid, moment timestamptz)": (
@@ -149,14 +150,14 @@ FUNCTIONS = {
              held.scope_type, held.scope_id, role.permissions
            FROM public.held_at(tenant, holder, moment) AS held
            CROSS JOIN LATERAL public.role_at(tenant, held.role_id, moment) AS role
-           WHERE NOT EXISTS (SELECT FROM public.user_at(tenant, holder, moment) AS gone WHERE NOT gone.is_active)
+           WHERE NOT EXISTS (SELECT FROM public.holder_at(tenant, holder, moment) AS gone WHERE NOT gone.is_active)
            UNION ALL
            SELECT true, held.assignment_id, held.group_id, held.role_id, held.request_id,
              owned.scope_type, owned.scope_id, owner_brings
            FROM public.held_at(tenant, holder, moment) AS held
            CROSS JOIN LATERAL public.owned_at(tenant, held.role_id, moment) AS owned
            WHERE held.scope_type = 'tenant'
-             AND NOT EXISTS (SELECT FROM public.user_at(tenant, holder, moment) AS gone WHERE NOT gone.is_active)""",
+             AND NOT EXISTS (SELECT FROM public.holder_at(tenant, holder, moment) AS gone WHERE NOT gone.is_active)""",
     ),
     "place_at(tenant uuid, kind text, thing uuid, moment timestamptz)": (
         "source_id uuid, domain_id uuid, owner_role_id uuid, reach uuid[]",
@@ -198,9 +199,15 @@ INDEXES = {
 def upgrade() -> None:
     op.execute(PERMISSIONS)
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON permissions TO hub_app")
-    op.execute(REMEMBER_USER)
-    for trigger in TRIGGERS:
-        op.execute(trigger)
+    for table, (kind, email) in HOLDERS.items():
+        op.execute(REMEMBER.format(kind=kind, email=email))
+        op.execute(
+            f"""CREATE TRIGGER remember AFTER UPDATE ON {table} FOR EACH ROW
+                  WHEN (OLD.is_active IS DISTINCT FROM NEW.is_active) EXECUTE FUNCTION remember_{kind}()"""
+        )
+        op.execute(
+            f"CREATE TRIGGER remember_deleted AFTER DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION remember_{kind}()"
+        )
     for signature, (columns, statement) in FUNCTIONS.items():
         op.execute(f"CREATE FUNCTION {signature} RETURNS TABLE ({columns}) LANGUAGE sql STABLE AS $$ {statement} $$")
     schema_changes.create_indexes(INDEXES)
@@ -212,7 +219,8 @@ def downgrade() -> None:
         name, _, parameters = signature.partition("(")
         types = ", ".join(parameter.split()[1] for parameter in parameters.removesuffix(")").split(", "))
         op.execute(f"DROP FUNCTION {name}({types})")
-    op.execute("DROP TRIGGER remember ON users")
-    op.execute("DROP TRIGGER remember_deleted ON users")
-    op.execute("DROP FUNCTION remember_user")
+    for table, (kind, _) in HOLDERS.items():
+        op.execute(f"DROP TRIGGER remember ON {table}")
+        op.execute(f"DROP TRIGGER remember_deleted ON {table}")
+        op.execute(f"DROP FUNCTION remember_{kind}")
     op.execute("DROP TABLE permissions")
