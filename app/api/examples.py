@@ -192,6 +192,11 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "EffectivePermission": {"permission": "data-sources:read"},
     "AccessOut": {"subject_type": "user", "user_id": USER, "permissions": ["data-sources:read"]},
     "Me": {"permissions": ["data-sources:read"]},
+    "TenantOut": {"slug": "acme", "name": "Acme Ltd"},
+    "TenantCreate": {"slug": "acme", "name": "Acme Ltd"},
+    "TenantPatch": {"name": "Acme Ltd"},
+    "TenantSettingsOut": {"max_key_days": 366, "is_admin_requestable": False},
+    "TenantSettingsPatch": {"max_key_days": 90},
     "TenantRef": {"id": "00000000-0000-7000-8000-000000000001", "name": "Default"},
     "SessionOut": {"id": SESSION, "is_current": True},
     "Introspection": {

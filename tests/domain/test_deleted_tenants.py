@@ -20,7 +20,16 @@ LATER = timedelta(minutes=2)
 FILLED = {
     *("audit_events", "data_source_secrets", "data_source_tags", "data_source_tests", "data_sources"),
     *("idempotency_keys", "jobs", "outbox_events", "role_approvers", "roles", "sessions", "source_objects"),
-    *("data_domains", "group_members", "groups", "role_assignments", "service_accounts", "tenant_settings", "users"),
+    *(
+        "api_keys",
+        "data_domains",
+        "group_members",
+        "groups",
+        "role_assignments",
+        "service_accounts",
+        "tenant_settings",
+        "users",
+    ),
 }
 """Tables that `live` leaves rows in."""
 
@@ -54,6 +63,7 @@ async def live(hub: Hub, records: Records) -> UUID:
     group_id = await records.one(GROUP, uuid4(), tenant_id)
     await records.run(MEMBER, uuid4(), tenant_id, group_id, UUID(me["user"]["id"]))
     await hub.admin.post("/api/v1/service-accounts", json={"name": "robot"})
+    await hub.admin.post("/api/v1/api-keys", json={"name": "of a robot"})
     body = {"name": uuid4().hex}
     await hub.admin.post("/api/v1/roles", json=body, headers={"Idempotency-Key": uuid4().hex})
     return tenant_id

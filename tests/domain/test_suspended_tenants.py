@@ -2,10 +2,13 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.source_work import schedule
 from app.domain.source_work.schedule import test_on_schedule as run_schedule
 from tests.conftest import PASSWORD, Hub
@@ -95,7 +98,8 @@ async def test_a_running_job_is_given_back_and_no_job_is_taken_up_before_it_is_r
         waiting = await queued(other)
         await suspend(hub, path)
         status = "SELECT status || ' ' || attempts FROM jobs WHERE id = $1::uuid"
-        await until(records, status, running, "queued 0")
+        for job in (running, waiting):  # the second may have been taken up as the tenant was suspended
+            await until(records, status, job, "queued 0")
         theirs = await queued(hub)
         handler.go_on.set()
         await until(records, status, theirs, "succeeded 1")
@@ -169,6 +173,48 @@ async def test_a_stream_of_a_job_ends(hub: Hub, other: Hub) -> None:
     await asyncio.sleep(0.2)
     await suspend(hub, path)
     assert len(await asyncio.wait_for(stream, 5)) == 1
+
+
+async def test_what_is_being_written_in_a_tenant_keeps_no_operator_waiting(hub: Hub, other: Hub) -> None:
+    """Whoever writes a row holds the key of its tenant."""
+    path = await path_of(other)
+    writing = await asyncpg.connect(hub.url)
+    transaction = writing.transaction()
+    await transaction.start()
+    try:
+        for tenant_id in (UUID(path.rpartition("/")[2]), DEFAULT_TENANT_ID):
+            await writing.execute(
+                "INSERT INTO service_accounts (id, tenant_id, name, name_key, is_active, created_at, updated_at)"
+                " VALUES ($1, $2, 'x', 'x', true, now(), now())",
+                uuid4(),
+                tenant_id,
+            )
+        async with asyncio.timeout(5):
+            await hub.new_tenant()
+            await suspend(hub, path)
+            assert (await hub.admin.delete(path)).status_code == 204
+    finally:
+        await transaction.rollback()
+        await writing.close()
+
+
+async def test_a_key_of_it_opens_nothing_until_it_is_resumed(hub: Hub, other: Hub, other_worker: Hub) -> None:
+    path, key = await path_of(other), await key_of(other)
+    clients = [hub.client(key), other_worker.client(key)]
+    for client in clients:
+        assert (await client.get("/api/v1/auth/me")).status_code == 200
+    await suspend(hub, path)
+    for client in clients:
+        await until_ended(client)
+    await resume(hub, path)
+    for client in clients:
+        assert (await client.get("/api/v1/auth/me")).status_code == 200
+
+
+async def key_of(other: Hub) -> str:
+    made = await other.admin.post("/api/v1/api-keys", json={"name": "of a test"})
+    assert made.status_code == 201, made.text
+    return str(made.json()["key"])
 
 
 async def test_suspending_again_changes_nothing(hub: Hub, other: Hub, records: Records) -> None:

@@ -194,6 +194,27 @@ async def test_to_other_tenants_no_tenant_is_there(two_tenants: tuple[Hub, Hub])
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
 
 
+async def test_what_stands_in_a_role_makes_nobody_of_another_tenant_an_operator(hub: Hub, records: Records) -> None:
+    """However it got there."""
+    other, tenant = await hub.new_tenant(), await made(hub)
+    mine = await whose(other)
+    await records.run(
+        "UPDATE roles SET permissions = $1 WHERE tenant_id = $2 AND name = 'public'",
+        ["tenants:read", "tenants:write"],
+        mine,
+    )
+    member = await other.user_with()
+    assert "tenants:write" in (await member.get("/api/v1/auth/me")).json()["permissions"]
+    assert (await member.get(TENANTS)).json()["items"] == []
+    assert (await member.post(TENANTS, json=body())).status_code == 403
+    for tenant_id in (tenant["id"], mine):
+        for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/suspend"), ("POST", "/resume")):
+            given = {"json": {"name": "x"}} if method == "PATCH" else {}
+            answer = await member.request(method, f"{TENANTS}/{tenant_id}{path}", **given)  # type: ignore[arg-type]
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
+    assert (await hub.admin.get(f"{TENANTS}/{tenant['id']}")).json() == tenant
+
+
 async def test_operators_need_the_permission_too(hub: Hub) -> None:
     reader = await hub.user_with("tenants:read")
     tenant = await made(hub)

@@ -2,12 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.sql.selectable import ForUpdateArg
 from uuid_utils.compat import uuid7
 
-from app.core.errors import Conflict, Fault
+from app.core.errors import Conflict, Fault, Forbidden, Hidden
 from app.core.migrations import built_in_roles
 from app.core.rows import Normaliser
 from app.core.schemas import single_spaced, to_struct
@@ -37,6 +39,7 @@ from app.domain.users.schemas import UserCreate
 from app.domain.users.services import UserService, refuse_weak_password
 from app.domain.work import UnitOfWork
 
+KEEPING_THE_KEY: Final = ForUpdateArg(key_share=True)
 COLUMNS = Normaliser(
     TenantCreate,
     TenantPatch,
@@ -54,12 +57,19 @@ class TenantService:
         self._work = work
         self._tenants = TenantRepository(work.session)
 
+    @property
+    def _is_for_operator(self) -> bool:
+        """Whether a member of the operators' tenant acts, whatever stands in the roles of others."""
+        return self._work.actor.tenant_id == DEFAULT_TENANT_ID
+
     async def create(self, new: TenantCreate) -> TenantOut:
         """A tenant with its built-in roles and its first admin.
 
         Raises BadRequest for a weak password, Conflict for a slug that is taken, looks like another, or names a folder
         of `default`.
         """
+        if not self._is_for_operator:
+            raise Forbidden(code="permission_missing")
         await refuse_weak_password(self._work, new.admin.password, (new.admin.email,), path="admin.password")
         await self._refuse_lookalike(new.slug)
         await self._refuse_folder_in_use(new.slug)
@@ -110,11 +120,15 @@ class TenantService:
         return after
 
     async def _changeable(self, tenant_id: UUID) -> Tenant:
-        return await self._tenants.get_one(Tenant.deleted_at.is_(None), id=tenant_id, with_for_update=True)
+        """Its row is held, and not its key, which whoever writes in the tenant holds as well."""
+        if not self._is_for_operator:
+            raise Hidden
+        return await self._tenants.get_one(Tenant.deleted_at.is_(None), id=tenant_id, with_for_update=KEEPING_THE_KEY)
 
     async def _refuse_lookalike(self, slug: str) -> None:
         """Raises Conflict. The row of `default` is held, so that no two that look alike are made at once."""
-        await self._work.session.execute(select(Tenant.id).where(Tenant.id == DEFAULT_TENANT_ID).with_for_update())
+        one_at_a_time = select(Tenant.id).where(Tenant.id == DEFAULT_TENANT_ID).with_for_update(key_share=True)
+        await self._work.session.execute(one_at_a_time)
         taken = await slug_that_reads(self._work.session, read_as(slug))
         if taken is not None and taken != slug:
             fault = Fault("slug", "slug_taken", "looks like the slug of another tenant")
