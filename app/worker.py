@@ -5,6 +5,7 @@ import signal
 
 from app.core.logging import configure
 from app.domain.assignments.end_of_roles import END_OF_ROLE, end_the_rest
+from app.domain.groups import memberships
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
 from app.domain.source_work.discovery import discover
@@ -14,7 +15,11 @@ from app.domain.upkeep.services import keep_up
 from app.runtime import prepare_parts
 from app.settings import Settings
 
-HANDLERS: dict[str, JobHandler] = {DISCOVER: discover, END_OF_ROLE: end_the_rest}
+HANDLERS: dict[str, JobHandler] = {
+    DISCOVER: discover,
+    END_OF_ROLE: end_the_rest,
+    memberships.END_OF_GROUP: memberships.end_the_rest,
+}
 
 
 async def run_worker(settings: Settings, database_url: str) -> None:

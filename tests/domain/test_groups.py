@@ -7,10 +7,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.domain.groups import memberships
 from tests.conftest import Hub
 from tests.domain.conftest import Records, open_session
 from tests.domain.rights import give, giving, new_domain, somebody
-from tests.domain.sources import SOURCES, faults, registered
+from tests.domain.sources import SOURCES, ended, faults, registered, working
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +171,39 @@ async def test_members_hold_what_was_given_to_the_group_within_the_request(hub: 
         left = f"SELECT count(*), count(ended_at) FROM {table} WHERE {column} = $1::uuid"
         (row,) = await records.run(left, group["id"])
         assert row[0] == row[1] > 0, "ended, not deleted"
+
+
+async def test_of_a_group_with_very_many_members_the_rest_is_ended_by_a_job(
+    hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they held by it is gone with the request."""
+    monkeypatch.setattr(memberships, "AT_ONCE", 20)
+    group, user = await group_with(hub, records, "roles:read"), await hub.new_user()
+    await put_in(hub.admin, group, user)
+    client = await open_session(hub, records, user["email"])
+    await records.run(
+        """INSERT INTO users (id, tenant_id, email, email_key, first_name, last_name, is_active, created_at, updated_at)
+           SELECT gen_random_uuid(), tenant_id, 'many ' || number, 'many ' || number, '', '', true, now(), now()
+           FROM groups, generate_series(1, 49) AS number WHERE id = $1::uuid""",
+        group["id"],
+    )
+    await records.run(
+        """INSERT INTO group_members (id, tenant_id, group_id, user_id, created_at)
+           SELECT gen_random_uuid(), tenant_id, $1::uuid, id, now() FROM users WHERE email LIKE 'many %'""",
+        group["id"],
+    )
+    assert (await client.get("/api/v1/roles")).status_code == 200
+    assert (await hub.admin.delete(f"{GROUPS}/{group['id']}")).status_code == 204
+    assert (await client.get("/api/v1/roles")).status_code == 403
+    left = "SELECT count(*) FROM group_members WHERE group_id = $1::uuid AND ended_at IS NULL"
+    assert await records.one(left, group["id"]) == 30
+    (job,) = (await hub.admin.get("/api/v1/jobs", params={"subject_id": group["id"]})).json()["items"]
+    async with working(hub.parts):
+        done = await ended(hub.admin, job["id"])
+    assert (done["kind"], done["status"], done["result"]) == ("group.end_memberships", "succeeded", {"ended": 30})
+    assert await records.one(left, group["id"]) == 0
+    by = "SELECT count(DISTINCT ended_by) FROM group_members WHERE group_id = $1::uuid"
+    assert await records.one(by, group["id"]) == 1
 
 
 async def test_a_user_who_is_deleted_is_in_no_group(hub: Hub, records: Records) -> None:

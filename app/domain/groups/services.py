@@ -12,7 +12,7 @@ from app.core.schemas import canonical_name, named, to_struct
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.dry_runs.services import Change, before_change
-from app.domain.groups.memberships import IS_OPEN, end_memberships
+from app.domain.groups.memberships import IS_OPEN, end_memberships, end_memberships_of_group
 from app.domain.groups.models import Group, GroupMember
 from app.domain.groups.reach import is_within_reach
 from app.domain.groups.repositories import GroupMemberRepository, GroupRepository
@@ -71,7 +71,7 @@ class GroupService:
         self._work.require_match(group.version)
         before = to_struct(group, GroupOut)
         await before_change(self._work, Change(kind="group", row_id=group_id))
-        await end_memberships(self._work, GroupMember.group_id == group_id)
+        await end_memberships_of_group(self._work, group_id)
         await end_assignments(self._work, RoleAssignment.subject_id == group_id)
         await self._groups.delete(group_id)
         self._work.forget("group", group_id)
