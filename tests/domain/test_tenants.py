@@ -224,6 +224,12 @@ async def test_operators_need_the_permission_too(hub: Hub) -> None:
     assert (await reader.post(f"{TENANTS}/{tenant['id']}/suspend")).status_code == 403
 
 
+async def test_figures_of_the_whole_hub_are_the_operators(two_tenants: tuple[Hub, Hub]) -> None:
+    """They count what all tenants have, and do."""
+    hub, other = two_tenants
+    assert [(await one.admin.get("/metrics")).status_code for one in (hub, other)] == [200, 403]
+
+
 async def test_references_to_the_operators_secrets_are_not_for_other_tenants(two_tenants: tuple[Hub, Hub]) -> None:
     _, other = two_tenants
     source = {
