@@ -41,6 +41,10 @@ BEYOND_SCHEMA = {
     "type_differs": "of which type a stored source is, is a matter of history",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_column": "which columns an object has is for its source to say",
+    "unknown_user": "whether a user exists is a matter of history",
+    "unknown_service_account": "whether a service account exists is a matter of history",
+    "unknown_group": "whether a group exists is a matter of history",
+    "unknown_source": "whether a data source exists is a matter of history",
     "unknown_domain": "whether a data domain exists is a matter of history",
     "unknown_role": "whether a role exists is a matter of history",
     "masked_secret": "a text that is shown in place of secrets",
@@ -72,9 +76,18 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
     body = response.json()
     faults = body.get("errors") or [{"path": "", "code": body["code"]}]
     return all(
-        fault["code"] in BEYOND_SCHEMA or _is_pointed(fault) or _is_of_a_pair(fault) or _is_of_a_connector(fault, case)
+        fault["code"] in BEYOND_SCHEMA
+        or _is_of_the_clock(fault)
+        or _is_pointed(fault)
+        or _is_of_a_pair(fault)
+        or _is_of_a_connector(fault, case)
         for fault in faults
     )
+
+
+def _is_of_the_clock(fault: dict[str, str]) -> bool:
+    """Whether a moment has passed, or is too far away."""
+    return fault["path"].endswith("expires_at") and fault["code"] in ("too_small", "too_large")
 
 
 def _is_pointed(fault: dict[str, str]) -> bool:
