@@ -35,9 +35,7 @@ class Deadline(Limited):
     __slots__ = ("_is_expired", "_requests_before", "_task")
 
     def __enter__(self) -> Deadline:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None
+        loop, task = self._deadlines._running_task()
         self._task = task
         self._requests_before = task.cancelling()
         self._is_expired = False
@@ -67,6 +65,17 @@ class Deadlines:
 
     def start(self) -> Deadline:
         return Deadline(self)
+
+    def _running_task(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Task[object]]:
+        """With the loop of last time, which nearly always is the one of now: asking for that is a system call each
+        time (`asyncio.get_running_loop` of Python 3.11)."""
+        loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            loop = asyncio.get_running_loop()
+            task = asyncio.current_task(loop)
+            assert task is not None
+        return loop, task
 
     def shorten(self, seconds: float) -> None:
         """Nothing has longer than that from now on, neither what runs nor what begins later."""

@@ -207,7 +207,7 @@ class _Reply:
         self._headers = headers
         self.without_body = False
 
-    async def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self._exchange.status = message["status"]
             own = message["headers"]
@@ -216,4 +216,4 @@ class _Reply:
                 message["headers"].append(NO_STORE)
         elif self.without_body:
             message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
-        await self._send(message)
+        return self._send(message)
