@@ -57,6 +57,8 @@ class UnitOfWork:
         self._records = Records(CHANNEL)
         self._forgotten: list[tuple[str, UUID]] = []
         self._once_committed: list[Callable[[], None]] = []
+        self.confirmed_holders: int | None = None
+        """How many the caller says hold what they fill (`domain.roles.confirming`)."""
         self.rehearsal: Rehearsal | None = None
         """Where the request only wants to know what would come of it (`domain.dry_runs`)."""
 

@@ -1,6 +1,7 @@
 """Groups: openspec/specs/groups/spec.md; AZ2, AZ4, AZ5, AZ7, AU1."""
 
 import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -290,7 +291,12 @@ async def test_what_a_group_owns_is_asked_for_where_it_is(hub: Hub, records: Rec
     client = await open_session(hub, records, member["email"])
     assert (await client.get(f"{SOURCES}/{owned['id']}")).status_code == 200
     elsewhere = await new_domain(hub)
-    await hub.admin.patch(f"/api/v1/data-domains/{elsewhere['id']}", json={"owner_role_id": role["id"]})
+    owning_more = (f"/api/v1/data-domains/{elsewhere['id']}", {"owner_role_id": role["id"]})
+    refused = await hub.admin.patch(owning_more[0], json=owning_more[1])
+    assert refused.json()["code"] == "holders_unconfirmed", "some were put in by who holds nothing there"
+    holders = re.findall(r"confirm_holders=(\d+)", refused.json()["detail"])
+    confirmed = await hub.admin.patch(f"{owning_more[0]}?confirm_holders={holders[0]}", json=owning_more[1])
+    assert confirmed.status_code == 200, confirmed.text
     client = await somebody(hub, records, keeper, giving(domain, *owning))
     assert (await put_in(client, group, await hub.new_user())).status_code == 403, "it owns more than that by now"
 

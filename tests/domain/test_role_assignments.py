@@ -583,3 +583,32 @@ async def test_lists_are_narrowed_by_moment_and_state(hub: Hub, records: Records
     assert await found(at=moment(-3 * SOON)) == set()
     assert await found(scope_type="data_domain") == set()
     assert await found(role_id=roles[0]["id"], subject_type="user", scope_type="tenant") == {lasting["id"]}
+
+
+async def test_nobody_gives_an_owner_role_who_lacks_what_owning_brings(hub: Hub, records: Records) -> None:
+    """The role itself may bring nothing. In a part of the tenant it owns nothing."""
+    role = await hub.new_role()
+    domain, source = await new_domain(records), await new_source(hub)
+    await put_into(records, domain, source)
+    user, _ = await somebody(hub, records)
+    giver, client = await holder_of(hub, records, "role-assignments:write", "role-assignments:read", "users:write")
+    free = await client.post(ASSIGNMENTS, json=body_for(giver, role["id"]))
+    assert free.status_code == 201, "it owns nothing yet"
+    assert (await client.delete(f"{ASSIGNMENTS}/{free.json()['id']}")).status_code == 204
+    for path in (f"/api/v1/data-sources/{source}", f"/api/v1/data-domains/{domain}"):
+        owned = await hub.admin.patch(path, json={"owner_role_id": role["id"]})
+        assert owned.status_code == 200, owned.text
+        given = await give(hub, user, role["id"])
+        for answer in (
+            await client.post(ASSIGNMENTS, json=body_for(giver, role["id"])),
+            await client.put(f"/api/v1/users/{giver}/roles/{role['id']}"),
+            await client.delete(f"{ASSIGNMENTS}/{given['id']}"),
+            await client.patch(f"{ASSIGNMENTS}/{given['id']}", json={"expires_at": moment(SOON)}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, "exceeds_own_permissions")
+        assert (await hub.admin.delete(f"{ASSIGNMENTS}/{given['id']}")).status_code == 204
+        scoped = body_for(giver, role["id"], scope={"type": "data_source", "id": source})
+        part = await client.post(ASSIGNMENTS, json=scoped)
+        assert part.status_code == 201, part.text
+        await client.delete(f"{ASSIGNMENTS}/{part.json()['id']}")
+        await hub.admin.patch(path, json={"owner_role_id": None})

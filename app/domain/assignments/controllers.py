@@ -16,12 +16,13 @@ from app.domain.assignments.services import READ, WRITE, AssignmentService, visi
 from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.roles.confirming import CONFIRMING, confirmable
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
 PATH = "/api/v1/role-assignments"
 
-GIVING = outcomes("already_assigned", "exceeds_own_permissions", "system_role")
+GIVING = outcomes("already_assigned", "exceeds_own_permissions", "holders_unconfirmed", "system_role")
 CHANGING = outcomes("assignment_ended", "exceeds_own_permissions", "last_admin", "system_role")
 
 
@@ -44,7 +45,8 @@ class AssignmentController(Controller):
         """One assignment."""
         return entity(request.exchange, await visible_assignment(request.parts.reads, request.principal, assignment_id))
 
-    @post("/", opt=requires(WRITE, on="data_domain", parameters=DRY_RUN) | GIVING, summary="Give a role")
+    @post("/", opt=requires(WRITE, on="data_domain", parameters=DRY_RUN | CONFIRMING) | GIVING, summary="Give a role")
+    @confirmable
     @rehearsed
     @idempotent
     async def create_assignment(

@@ -32,7 +32,9 @@ from app.domain.assignments.schemas import (
 from app.domain.auth.places import place_of
 from app.domain.dry_runs.services import Change, before_change
 from app.domain.roles.built_in import admin_role_id, public_role_id
+from app.domain.roles.confirming import confirm_giving
 from app.domain.roles.models import Role
+from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.work import UnitOfWork
 
 UNKNOWN: Mapping[SubjectType, FaultCode] = {
@@ -103,7 +105,9 @@ class AssignmentService:
         role = await self._role(role_id)
         place = await self._place(scope)
         self._refuse_built_in(role, scope)
-        self._require_held(role, place)
+        await self._require_held(role, place)
+        if subject.type == "group":
+            await confirm_giving(self._work, subject.id, role.permissions, place)
         now = await self._now()
         begins = max(starts_at or now, now)
         _refuse_end(expires_at, begins, now)
@@ -208,7 +212,7 @@ class AssignmentService:
         )
         if role is not None:
             self._refuse_public(role)
-            self._require_held(role, place)
+            await self._require_held(role, place)
         self._work.require_match(assignment.version)
         now = await self._now()
         if assignment.ended_at is not None or (assignment.expires_at is not None and assignment.expires_at <= now):
@@ -250,11 +254,24 @@ class AssignmentService:
         if role.id == public_role_id(self._work.tenant_id):
             raise Conflict("Everyone holds the role `public`.", code="system_role")
 
-    def _require_held(self, role: Role, place: Place | None) -> None:
+    async def _require_held(self, role: Role, place: Place | None) -> None:
+        """Raises Forbidden where the role has more than the actor holds there, or owns what they could not own."""
         if not self._work.actor.holds_all(role.permissions, place):
             raise Forbidden(
                 "The role has permissions that you do not hold there yourself.", code="exceeds_own_permissions"
             )
+        if place is None and role.is_owner and not self._work.actor.holds_all(OWNER_BRINGS):
+            await self._require_owned(role)
+
+    async def _require_owned(self, role: Role) -> None:
+        """Sources of one owner in one domain are one place."""
+        for kind in SCOPES.values():
+            columns = [column.label(name) for name, column in kind.place.items() if name != "source_id"]
+            is_owned = (kind.model.tenant_id == self._work.tenant_id, kind.model.owner_role_id == role.id)
+            for row in await self._work.session.execute(select(*columns).where(*is_owned).distinct()):
+                if not self._work.actor.holds_all(OWNER_BRINGS, Place(**row._mapping)):
+                    sentence = "The role owns what you may not do everything with yourself."
+                    raise Forbidden(sentence, code="exceeds_own_permissions")
 
     async def _make_room(
         self, subject: Subject, role_id: UUID, scope: Scope, now: datetime, *, is_replacing: bool

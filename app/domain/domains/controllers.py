@@ -16,12 +16,13 @@ from app.domain.domains.services import DataDomainService
 from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.roles.confirming import CONFIRMING, confirmable
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
 
-CREATING = outcomes("domain_too_deep", "exceeds_own_permissions", "name_taken")
-CHANGING = outcomes("domain_cycle", "domain_too_deep", "exceeds_own_permissions", "name_taken")
+CREATING = outcomes("domain_too_deep", "exceeds_own_permissions", "holders_unconfirmed", "name_taken")
+CHANGING = outcomes("domain_cycle", "domain_too_deep", "exceeds_own_permissions", "holders_unconfirmed", "name_taken")
 READ = "data-domains:read"
 WRITE = "data-domains:write"
 REACHING = requires(WRITE, on="data_domain", parameters=DRY_RUN)
@@ -47,7 +48,8 @@ class DataDomainController(Controller):
         domain = await request.parts.reads.one(DATA_DOMAIN, DataDomainOut, id=domain_id, tenant_id=tenant_id)
         return entity(request.exchange, domain)
 
-    @post("/", opt=requires(WRITE, on="data_domain") | CREATING, summary="Create a data domain")
+    @post("/", opt=requires(WRITE, on="data_domain", parameters=CONFIRMING) | CREATING, summary="Create a data domain")
+    @confirmable
     @idempotent
     async def create_domain(
         self, request: HubRequest, work: Work, data: RequestBody[DataDomainCreate]
@@ -59,9 +61,10 @@ class DataDomainController(Controller):
 
     @patch(
         "/{domain_id:uuid}",
-        opt=REACHING | CHANGING,
+        opt=requires(WRITE, on="data_domain", parameters=DRY_RUN | CONFIRMING) | CHANGING,
         summary="Change a data domain",
     )
+    @confirmable
     @rehearsed
     async def update_domain(
         self, request: HubRequest, work: Work, domain_id: FromPath[UUID], data: RequestBody[DataDomainPatch]

@@ -27,7 +27,7 @@ from app.domain.work import UnitOfWork
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 MEDIA_TYPE = "application/vnd.dfh.rights-change+json"
 """Of its own, so that what a client knows of the real answer stays true: the types of generated clients go by it."""
-DRY_RUN: Mapping[str, Mapping[str, object]] = {
+DRY_RUN: dict[str, Mapping[str, object]] = {
     "dry_run": {
         "type": "boolean",
         "default": False,
@@ -136,9 +136,18 @@ def rehearsed(handler: Handler) -> Handler:
 
 
 def _is_dry(request: HubRequest) -> bool:
-    """Raises BadRequest for a parameter that the route does not take, or a value that is neither true nor false."""
+    """Raises BadRequest."""
+    wanted = given_parameters(request).get("dry_run", "false")
+    if wanted not in ("true", "false"):
+        fault = Fault("dry_run", "invalid_parameter", "must be `true` or `false`")
+        raise BadRequest(code="invalid_parameter", errors=[fault])
+    return wanted == "true"
+
+
+def given_parameters(request: HubRequest) -> dict[str, str]:
+    """Raises BadRequest for those that the route does not take."""
     if not request.query_string:
-        return False
+        return {}
     given = parse_parameters(request.query_string)
     taken = request.route_handler.opt["access"].parameters
     faults = [
@@ -146,12 +155,9 @@ def _is_dry(request: HubRequest) -> bool:
         for place, name in enumerate(given, 1)
         if name not in taken
     ]
-    wanted = given.get("dry_run", "false")
-    if wanted not in ("true", "false"):
-        faults.append(Fault("dry_run", "invalid_parameter", "must be `true` or `false`"))
     if faults:
         raise BadRequest(code="invalid_parameter", errors=faults)
-    return wanted == "true"
+    return given
 
 
 def _told(request: HubRequest, report: RightsChange) -> Answer[RightsChange]:

@@ -138,6 +138,10 @@ PLANNING: Final = text(
          set_config('work_mem', '32MB', true)"""
 )
 """Nothing is known of how many rows a step brings to the next: a join that goes one by one would be quadratic."""
+AS_EVER: Final = text(
+    """SELECT set_config(name, reset_val, true) FROM pg_settings WHERE name IN ('enable_nestloop', 'jit', 'work_mem')"""
+)
+"""What the connection had before, for what else the transaction does."""
 
 _TYPES: Mapping[str, Any] = {
     "tenant_id": Uuid(),
@@ -151,6 +155,8 @@ _TYPES: Mapping[str, Any] = {
     "role_ids": ARRAY(Uuid()),
     "owner_brings": ARRAY(Text()),
     "before": Text(),
+    "actor_id": Uuid(),
+    "added": ARRAY(Text()),
 }
 
 
@@ -165,3 +171,14 @@ BEFORE: Final = {
 """By kind of change, one text: by place and permissions, who holds them there."""
 AFTER: Final = _typed(_AFTER)
 """Who gains and loses what, by who changes alike."""
+
+
+def rights_of_pairs(with_: str, people: str, wanted: str) -> TextClause:
+    """What people hold at places: `people` selects them with theirs (user_id, scope_type, scope_id), and `wanted` looks
+    at `pairs` and `rights`, which tell places apart by `place`."""
+    return _typed(
+        f"""WITH {with_}, pairs AS MATERIALIZED (
+              SELECT DISTINCT user_id, scope_type, scope_id, coalesce(scope_id, {_EVERYWHERE}) AS place
+              FROM ({people}) AS named
+            ), {_RIGHTS_BEFORE} {wanted}"""  # noqa: S608
+    )

@@ -15,6 +15,7 @@ from app.core.security import requires
 from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.roles.confirming import CONFIRMING, confirmable
 from app.domain.roles.permissions import PermissionService, find_permission
 from app.domain.roles.repositories import REQUESTABLE_ROLES, ROLE, ROLES
 from app.domain.roles.schemas import (
@@ -37,8 +38,9 @@ Work = NamedDependency[UnitOfWork]
 
 READ = "roles:read"
 LISTING = outcomes(to_others=Page[RequestableRoleOut])
+FILLING = requires("roles:write", parameters=DRY_RUN | CONFIRMING)
 CREATING = outcomes("exceeds_own_permissions", "name_taken")
-CHANGING = outcomes("exceeds_own_permissions", "name_taken", "system_role")
+CHANGING = outcomes("exceeds_own_permissions", "holders_unconfirmed", "name_taken", "system_role")
 DELETING = outcomes("exceeds_own_permissions", "system_role")
 APPROVING = outcomes("exceeds_own_permissions", "system_role")
 
@@ -73,7 +75,12 @@ class RoleController(Controller):
         role = await RoleService(work).create(data)
         return created(request.exchange, role, f"/api/v1/roles/{role.id}")
 
-    @patch("/{role_id:uuid}", opt=requires("roles:write", parameters=DRY_RUN) | CHANGING, summary="Change a role")
+    @patch(
+        "/{role_id:uuid}",
+        opt=FILLING | CHANGING,
+        summary="Change a role",
+    )
+    @confirmable
     @rehearsed
     async def update_role(
         self, request: HubRequest, work: Work, role_id: FromPath[UUID], data: RequestBody[RolePatch]

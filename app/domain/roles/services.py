@@ -16,6 +16,7 @@ from app.core.schemas import canonical_name, named, to_struct
 from app.core.security import Principal
 from app.domain.assignments.end_of_roles import end_assignments_of_role
 from app.domain.dry_runs.services import Change, before_change
+from app.domain.roles.confirming import confirm_filling, confirm_owning
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.roles.permissions import refuse_unknown
@@ -66,6 +67,7 @@ class RoleService:
             await self._refuse_lookalike(changes["name"], but=role_id)
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if changes.get("permissions", role.permissions) != role.permissions:
+            await confirm_filling(self._work, role_id, set(changes["permissions"]) - set(role.permissions))
             await before_change(self._work, Change(kind="role", row_id=role_id))
         if not self._work.apply(role, changes):
             return before
@@ -127,13 +129,16 @@ class RoleService:
     async def judge_owner(self, before: UUID | None, after: UUID | None, place: Place) -> None:
         """Whether the actor may make one role the owner of what stands there, in place of another.
 
-        Raises BadRequest for a role that is not there, Forbidden where they lack something there that owning brings.
+        Raises BadRequest for a role that is not there, Forbidden where they lack something there that owning brings,
+        Conflict where some who hold it would have to be confirmed.
         """
         if before == after:
             return
         await self.check_reference(after, OWNER)
         if fault := fault_of_owner(self._work.actor, place):
             raise Forbidden(code="exceeds_own_permissions", errors=[fault])
+        if after is not None:
+            await confirm_owning(self._work, after, place)
 
     async def make_owners(self, role_ids: Iterable[UUID]) -> None:
         """Note that the roles own something: what is owned is looked up for such roles alone."""

@@ -17,6 +17,7 @@ from app.core.extent import Place
 from app.core.rows import in_json, insertion
 from app.core.slices import in_parts, in_slices
 from app.domain.domains.places import fault_of_room, rooms_of
+from app.domain.roles.confirming import confirm_owning
 from app.domain.roles.models import Role
 from app.domain.roles.services import OWNER, RoleService, fault_of_owner
 from app.domain.sources import duplicates
@@ -150,6 +151,26 @@ class BulkRegistration:
                 fault = fault_of_owner(actor, Place(domain_id=domain_id), f"{item.below}{OWNER}")
             if fault is not None:
                 item.faults = [fault]
+        await self._confirm_owners(new)
+
+    async def _confirm_owners(self, new: Sequence[tuple[Item, Draft]]) -> None:
+        """Once for each owner and place."""
+        known: dict[tuple[UUID, UUID | None], list[Fault]] = {}
+        for item, draft in new:
+            owner, domain_id = draft.owner_role_id, draft.domain_id
+            if owner is None or item.faults:
+                continue
+            if (owner, domain_id) not in known:
+                known[owner, domain_id] = await self._faults_of_holders(owner, Place(domain_id=domain_id))
+            found = known[owner, domain_id]
+            item.faults = [Fault(f"{item.below}{fault.path}", fault.code, fault.message) for fault in found]
+
+    async def _faults_of_holders(self, owner: UUID, place: Place) -> list[Fault]:
+        try:
+            await confirm_owning(self._work, owner, place)
+        except Conflict as error:
+            return error.errors
+        return []
 
     async def _deal_with_existing(self, items: Sequence[Item], bulk: UnreadBulk, media_type: str) -> None:
         """Locked in the order of their ids, so that two of the same file do not wait for each other for ever."""

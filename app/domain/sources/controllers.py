@@ -15,6 +15,7 @@ from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.roles.confirming import CONFIRMING, confirmable
 from app.domain.sources.bulk import BulkRegistration
 from app.domain.sources.repositories import DATA_SOURCE, DATA_SOURCES
 from app.domain.sources.schemas import (
@@ -36,9 +37,15 @@ PATH = "/api/v1/data-sources"
 
 
 OF_NEW: tuple[Code, ...] = ("exceeds_own_permissions", "name_taken", "type_unavailable")
-REGISTERING = outcomes(*OF_NEW)
+WRITING = requires("data-sources:write", on="data_source", parameters=CONFIRMING)
+REGISTERING = outcomes("holders_unconfirmed", *OF_NEW)
 CHANGING = outcomes(
-    "exceeds_own_permissions", "name_taken", "secret_reentry_required", "secret_unreadable", "secret_unresolved"
+    "holders_unconfirmed",
+    "exceeds_own_permissions",
+    "name_taken",
+    "secret_reentry_required",
+    "secret_unreadable",
+    "secret_unresolved",
 )
 
 
@@ -81,7 +88,8 @@ class DataSourceController(Controller):
         )
         return entity(request.exchange, source)
 
-    @post("/", opt=requires("data-sources:write", on="data_source") | REGISTERING, summary="Register a data source")
+    @post("/", opt=WRITING | REGISTERING, summary="Register a data source")
+    @confirmable
     @idempotent
     async def create_source(
         self, request: HubRequest, work: Work, data: RequestBody[DataSourceCreate]
@@ -96,11 +104,12 @@ class DataSourceController(Controller):
 
     @post(
         "/bulk",
-        opt=requires("data-sources:write", on="data_source")
-        | outcomes(*OF_NEW, "secret_reentry_required", by_status={200: BulkOut})
+        opt=WRITING
+        | outcomes(*OF_NEW, "holders_unconfirmed", "secret_reentry_required", by_status={200: BulkOut})
         | {"body_as": DataSourceBulk},
         summary="Register many data sources",
     )
+    @confirmable
     @idempotent
     async def create_sources(self, request: HubRequest, work: Work, data: RequestBody[UnreadBulk]) -> Answer[BulkOut]:
         """Up to 500 at once; all or none, unless `atomic` is false. Nothing is dialled.
@@ -120,9 +129,10 @@ class DataSourceController(Controller):
 
     @patch(
         "/{source_id:uuid}",
-        opt=requires("data-sources:write", on="data_source") | CHANGING,
+        opt=WRITING | CHANGING,
         summary="Change a data source",
     )
+    @confirmable
     async def update_source(
         self, request: HubRequest, work: Work, source_id: FromPath[UUID], data: RequestBody[DataSourcePatch]
     ) -> Tagged[DataSourceSaved]:
