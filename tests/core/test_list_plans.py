@@ -287,6 +287,9 @@ UNLISTED = {
     "list_permissions": "in memory",
     "list_types": "in memory",
     "get_approvers": "at most fifty ids, in one row each",
+    "list_effective_permissions": "of several tables, page by page by a statement of its own",
+    "list_access_to_source": "as that",
+    "list_access_to_domain": "as that",
 }
 
 
