@@ -19,6 +19,7 @@ TITLES: Mapping[str, str] = {
     "discover": "Discovery",
     "scheduler": "Scheduler",
     "bodies": "Bodies",
+    "rights": "Rights",
     "growth": "Growth",
 }
 """By part, in the order of the page."""
