@@ -78,6 +78,7 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
     return all(
         fault["code"] in BEYOND_SCHEMA
         or _is_of_the_clock(fault)
+        or _is_of_a_permission(fault)
         or _is_pointed(fault)
         or _is_of_a_pair(fault)
         or _is_of_a_connector(fault, case)
@@ -87,7 +88,13 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
 
 def _is_of_the_clock(fault: dict[str, str]) -> bool:
     """Whether a moment has passed, or is too far away."""
-    return fault["path"].endswith("expires_at") and fault["code"] in ("too_small", "too_large")
+    is_moment = fault["path"].endswith(("expires_at", ".at")) and fault["code"] in ("too_small", "too_large")
+    return is_moment or (fault["path"] == "at" and fault.get("message", "").endswith("in the future"))
+
+
+def _is_of_a_permission(fault: dict[str, str]) -> bool:
+    """What the name of another service's permission is like stands in words: a path's parameters have no pattern."""
+    return fault["path"] == "name" and fault["code"] == "wrong_form"
 
 
 def _is_pointed(fault: dict[str, str]) -> bool:

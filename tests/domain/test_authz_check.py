@@ -212,6 +212,8 @@ async def test_what_is_not_there_or_not_to_be_seen_is_not_allowed(hub: Hub, righ
     user, named = await rights.person()
     await rights.give(user, await rights.role(name), source)
     assert await allowed(named, on_source(name, source)) == [True]
+    assert (await hub.admin.delete(f"/api/v1/data-sources/{source}")).status_code == 204
+    assert await allowed(named, on_source(name, source)) == [False]
 
 
 async def test_others_are_asked_about_by_who_may(hub: Hub, rights: Rights) -> None:

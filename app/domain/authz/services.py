@@ -129,5 +129,5 @@ def _faults(check: Check, path: str, known: Mapping[str, object]) -> list[Fault]
     if check.resource_type is not None and check.resource_id is None:
         found.append(Fault(f"{path}.resource_id", "required", "is needed with a resource_type"))
     if check.at is not None and is_to_come(check.at):
-        found.append(Fault(f"{path}.at", "invalid", "must not lie in the future"))
+        found.append(Fault(f"{path}.at", "too_large", "must not lie in the future"))
     return found
