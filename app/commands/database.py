@@ -95,6 +95,12 @@ def _without_password(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
+def is_up_to_date(target: Database) -> bool:
+    """Raises CommandFailed where the database cannot be asked."""
+    with explained(target):
+        return asyncio.run(_problem_of(target)) is None
+
+
 def bring_up_to_date(target: Database) -> bool:
     """Migrate where the database is behind. True where something was done.
 

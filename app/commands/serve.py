@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from app.commands.database import CommandFailed, Database, bring_up_to_date, database
+from app.commands.database import CommandFailed, Database, bring_up_to_date, database, is_up_to_date
 from app.commands.places import Place, place_of, reached_at, written_down
 from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY
@@ -36,12 +36,16 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             stack.enter_context(_shared_metrics(are_several=workers > 1 or with_worker))
             imports = _import_beside()
             target = stack.enter_context(database(settings, exclusive=True))
+            # Asked while the rest is imported: two connections of a second start that nobody has to wait for.
+            is_current = is_up_to_date(target)
+            is_new = not is_current or _is_without_users(target)
             imports.join()
-            bring_up_to_date(target)
+            if not is_current:
+                bring_up_to_date(target)
             _read_keys(settings, target)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
-            admin = _first_admin(settings, target)
+            admin = _first_admin(settings, target) if is_new else None
             place = place_of(settings, host, port)
             _hand_over(target, place)
             stack.enter_context(written_down(settings, place))
