@@ -204,7 +204,7 @@ def _contradictions(values: Values) -> list[str]:
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
     exposed = [*_exposed_data(values), *_exposed_secrets(values)]
-    return problems + exposed + list(_idle_allowances(values))
+    return problems + exposed + list(_idle_allowances(values)) + list(_unreachable_tenants(values))
 
 
 def _exposed_data(values: Values) -> Iterator[str]:
@@ -229,6 +229,14 @@ def _idle_allowances(values: Values) -> Iterator[str]:
             yield f"HUB_EGRESS_ALLOW: `{entry}` is {phrase}, which is never dialled, whatever is allowed"
         elif address_class == "loopback" and not values["egress_loopback"]:
             yield f"HUB_EGRESS_ALLOW: `{entry}` is {phrase}; HUB_EGRESS_LOOPBACK=true opens this machine"
+
+
+def _unreachable_tenants(values: Values) -> Iterator[str]:
+    """A host that the hub does not answer to names no tenant."""
+    allowed = [pattern.lower() for pattern in values.get("allowed_hosts", ())]
+    for host in _slug_by_host(values.get("tenant_hosts", ())) if allowed else ():
+        if not any(host.endswith(each[1:]) if each.startswith("*.") else host == each for each in allowed):
+            yield f"HUB_TENANT_HOSTS: the hub does not answer to {host}; add it to HUB_ALLOWED_HOSTS"
 
 
 def _exposed_secrets(values: Values) -> Iterator[str]:

@@ -377,6 +377,16 @@ def test_hosts_that_name_no_tenant_stop_the_start(value: str) -> None:
     assert caught.value.problems[0].startswith("HUB_TENANT_HOSTS: ")
 
 
+def test_hosts_of_tenants_that_the_hub_does_not_answer_to_stop_the_start() -> None:
+    hosts = "acme.example.org=acme,Beta.example.net=beta"
+    for allowed in ("", "*.example.org,beta.example.net", "acme.example.org,*.example.net"):
+        load({"HUB_TENANT_HOSTS": hosts, "HUB_ALLOWED_HOSTS": allowed}, env_file=None)
+    with pytest.raises(SettingsError) as caught:
+        load({"HUB_TENANT_HOSTS": hosts, "HUB_ALLOWED_HOSTS": "*.example.org,example.net"}, env_file=None)
+    (problem,) = caught.value.problems
+    assert "beta.example.net" in problem
+
+
 # --- files ---
 
 
