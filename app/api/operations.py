@@ -67,7 +67,10 @@ class Operations:
         if access.permission:
             sentence = self._permissions.get(access.permission, "")
             return f"{text}\n\nNeeds the permission `{access.permission}`: {sentence}".strip()
-        return f"{text}\n\nOpen to all." if access.is_open else f"{text}\n\nFor everyone who is signed in."
+        if access.is_open:
+            return f"{text}\n\nOpen to all."
+        limit = "; an API key will not do" if access.needs_session else ""
+        return f"{text}\n\nFor everyone who is signed in{limit}."
 
     def _parameters(self, route: Route) -> Iterator[dict[str, Any]]:
         for name, kind in route.path_parameters.items():

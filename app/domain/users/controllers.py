@@ -60,12 +60,13 @@ class UserController(Controller):
     async def update_user(
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], data: RequestBody[UserPatch]
     ) -> Tagged[UserOut]:
-        """JSON Merge Patch (RFC 7396). A new password or a deactivation ends the user's sessions within a second."""
+        """JSON Merge Patch (RFC 7396). A new password or a deactivation ends the user's sessions within a
+        second; while the user is not active, their API keys open nothing."""
         return entity(request.exchange, await UserService(work).update(user_id, data), changed=True)
 
     @delete("/{user_id:uuid}", opt=requires("users:write") | DELETING, summary="Delete a user")
     async def delete_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
-        """The audit log keeps the name under which the user acted."""
+        """Their API keys are gone with them. The audit log keeps the name under which the user acted."""
         await UserService(work).delete(user_id)
         return no_content()
 
