@@ -87,6 +87,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Server processes of `hub serve`, unless `--workers` says otherwise."""
     pool_size: int = 8
     """Connections of each of a process' two pools (changes, and fast reads)."""
+    request_days: int = 14
+    """Until a role request on which nobody has decided expires."""
     require_if_match: bool = False
     tests_at_once: int = 32
     """Scheduled tests that a worker runs at the same time, each in a process of its own."""
@@ -389,6 +391,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "tests_at_once": _within(1, 256),
     "tests_at_once_per_host": _within(1, 256),
     "history_days": _within(1, 3650),
+    "request_days": _within(1, 365),
 }
 
 

@@ -47,6 +47,7 @@ MEANINGS = {
     "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
     "tests_at_once_per_host": "of these, tests of one host",
     "history_days": "days for which results of tests, ended jobs and events are kept",
+    "request_days": "days until a role request on which nobody has decided expires",
     "require_if_match": "whether a change without `If-Match` is a 428",
     "identity_providers": "single sign-on",
 }

@@ -47,6 +47,7 @@ TAGS = {
     "groups": "Users who are given roles together.",
     "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",
     "authorization": "Who may do what, and why: now and at any moment before.",
+    "role requests": "Asking for a role, and deciding on what others ask for.",
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
     "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",

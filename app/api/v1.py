@@ -19,6 +19,7 @@ from app.domain.domains.controllers import DataDomainController
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
+from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
@@ -39,6 +40,7 @@ API = Router(
         list_effective_permissions,
         list_access_to_source,
         list_access_to_domain,
+        RoleRequestController,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,

@@ -40,7 +40,15 @@ UnauthenticatedCode = Literal[
 ]
 RightCode = Literal["exceeds_own_permissions", "permission_missing"]
 """Of a 403 and of the field that is at fault, alike: where what is asked for goes beyond one's rights."""
-ForbiddenCode = Literal["forbidden", "registration_closed", "session_required", RightCode]
+ForbiddenCode = Literal[
+    "forbidden",
+    "not_an_approver",
+    "not_your_request",
+    "own_request",
+    "registration_closed",
+    "session_required",
+    RightCode,
+]
 NotFoundCode = Literal["not_found", "docs_not_installed", "object_not_found"]
 MethodNotAllowedCode = Literal["method_not_allowed"]
 SourceCode = Literal[
@@ -76,7 +84,10 @@ DomainCode = Literal["domain_cycle", "domain_too_deep"]
 """Of a 409 and of the field that is at fault, alike: where a data domain would not fit into the tree."""
 ConflictCode = Literal[
     "conflict",
+    "admin_not_requestable",
+    "already_approved",
     "already_exists",
+    "approval_not_needed",
     "assignment_ended",
     "built_in_permission",
     "concurrent_change",
@@ -85,6 +96,11 @@ ConflictCode = Literal[
     "holders_unconfirmed",
     "job_ended",
     "last_admin",
+    "no_eligible_approver",
+    "request_decided",
+    "request_not_approved",
+    "request_pending",
+    "role_is_public",
     "secret_reentry_required",
     "secret_unreadable",
     "secret_unresolved",
@@ -156,6 +172,7 @@ FaultCode = Literal[
     "too_short",
     "too_small",
     "type_differs",
+    "unknown_assignment",
     "unknown_column",
     "unknown_domain",
     "unknown_field",
@@ -213,6 +230,9 @@ FORBIDDEN: Final[dict[ForbiddenCode, str]] = {
     "forbidden": "You may not do this.",
     "exceeds_own_permissions": "Nobody gives, or changes, more than they may do themselves.",
     "permission_missing": "This needs a permission that you do not have.",
+    "not_an_approver": "You are not among those who decide on this request.",
+    "not_your_request": "Only who made the request can do this.",
+    "own_request": "Nobody decides on their own request.",
     "registration_closed": "Registration is closed here. Ask an administrator for an account.",
     "session_required": "This is about a session, and an API key has none. Sign in.",
 }
@@ -226,7 +246,10 @@ METHOD_NOT_ALLOWED: Final[dict[MethodNotAllowedCode, str]] = {
 }
 CONFLICT: Final[dict[ConflictCode, str]] = {
     "conflict": "The change does not fit the present state.",
+    "admin_not_requestable": "The role `admin` may not be asked for here.",
+    "already_approved": "You have approved this request already. Somebody else has to be the next.",
     "already_exists": "This already exists.",
+    "approval_not_needed": "Another approval of this kind would not bring the request further.",
     "assignment_ended": "The assignment has ended. Give the role anew.",
     "built_in_permission": "Permissions of the hub itself stay as they are.",
     "concurrent_change": "Somebody changed the same thing at this moment. Try again.",
@@ -236,6 +259,11 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "domain_too_deep": "Data domains are at most eight deep.",
     "holders_unconfirmed": "Some hold this by the hand of somebody who could not give what you add. Confirm them.",
     "job_ended": "The job has ended already.",
+    "no_eligible_approver": "Nobody could decide on this request. Ask an administrator.",
+    "request_decided": "The request is decided, or its time is over.",
+    "request_not_approved": "Nothing was given by this request.",
+    "request_pending": "You have asked for this already, and it is not decided yet.",
+    "role_is_public": "Everyone holds the role `public`.",
     "last_admin": "This is the last active admin. Make somebody else admin first.",
     "secret_reentry_required": "Where the stored secrets would be sent has changed. Give them again with the change.",
     "secret_unreadable": "A stored secret cannot be opened. Give it again.",

@@ -94,6 +94,8 @@ class Filter(Struct, frozen=True, kw_only=True):
     index: str
     """The index that has the matching rows in the list's order. `{sort}` stands for the sort's name, `{sort_index}` for
     the sort's own index: for what only cuts a piece out of the order."""
+    index_of: "Callable[[Any], str] | None" = None
+    """For a filter whose index depends on the value: from the value to what to use as `index`."""
     description: str = ""
     order: OrderOfFilter | None = None
     along: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
@@ -182,8 +184,9 @@ class Listing:
     def indexes(self, query: ListQuery) -> set[str]:
         """One of them finds the page: each filter's, and where there is none the sort's, or that of a short list."""
         sort_name = query.sort.removeprefix("-")
-        sort_index = self.sorts[sort_name].index
-        found = {self.filters[name].index.format(sort=sort_name, sort_index=sort_index) for name in query.filters}
+        sort_index, given = self.sorts[sort_name].index, self._given(query)
+        names = {filter_.index_of(value) if filter_.index_of else filter_.index for _, filter_, value in given}
+        found = {name.format(sort=sort_name, sort_index=sort_index) for name in names}
         return found or {sort_index, self._few_by or sort_index}
 
     def statement(self, query: ListQuery) -> Selection:

@@ -11,6 +11,7 @@ from app.domain.events.models import OutboxEvent
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
+from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.source_work.models import DataSourceTest, SourceObject
@@ -22,7 +23,7 @@ from app.domain.users.models import User
 TABLES = (
     ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Group, GroupMember,
     IdempotencyKey, Job, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment,
-    ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
+    RoleRequest, RoleRequestEntry, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -11,7 +11,9 @@ from app.domain.auth.principals import CHANNEL
 from app.domain.parts import Parts
 from app.domain.records import Records
 
-REFUSED: Final[frozenset[Code]] = frozenset(("default_tenant", "last_admin", "secret_reentry_required", "system_role"))
+REFUSED: Final[frozenset[Code]] = frozenset(
+    ("default_tenant", "admin_not_requestable", "last_admin", "secret_reentry_required", "system_role")
+)
 """Conflicts that keep somebody from what nobody may do: to leave the hub without an admin, to carry a secret off, to
 change what is built in."""
 REFUSED_FAULTS: Final[frozenset[FaultCode]] = frozenset(

@@ -74,14 +74,23 @@ class AssignmentService:
         expires_at: datetime | None = None,
         reason: str | None = None,
         via: Via | None = None,
+        is_judged: bool = False,
     ) -> AssignmentOut:
-        """Give a role, by the actor's own decision or `via` something else that was decided.
+        """Give a role, by the actor's own decision or `via` something else that was decided. `is_judged`: the caller
+        has seen to it that who decided may.
 
         Raises BadRequest for a subject, role or scope that is not there and for times that do not fit, Forbidden where
         the role brings more than the actor holds at that place, Conflict where it is held there already.
         """
         shown = await self.hold(
-            subject, role_id, scope, starts_at=starts_at, expires_at=expires_at, reason=reason, via=via
+            subject,
+            role_id,
+            scope,
+            starts_at=starts_at,
+            expires_at=expires_at,
+            reason=reason,
+            via=via,
+            is_judged=is_judged,
         )
         self._work.audit("role_assignment.create", "role_assignment", shown.id, after=shown)
         self._work.announce("role_assignment.created", f"role-assignments/{shown.id}", shown)
@@ -98,14 +107,16 @@ class AssignmentService:
         reason: str | None = None,
         via: Via | None = None,
         is_replacing: bool = False,
+        is_judged: bool = False,
     ) -> AssignmentOut:
         """`give`, which the caller puts on record. `is_replacing` ends one that has not begun."""
         scope = scope or Scope(type="tenant")
         await self._lock_subject(subject)
         role = await self._role(role_id)
-        place = await self._place(scope)
+        place = await self._place(scope, is_judged=is_judged)
         self._refuse_built_in(role, scope)
-        await self._require_held(role, place)
+        if not is_judged:
+            await self._require_held(role, place)
         if subject.type == "group":
             await confirm_giving(self._work, subject.id, role.permissions, place)
         now = await self._now()
@@ -152,7 +163,22 @@ class AssignmentService:
     async def end(self, assignment_id: UUID) -> None:
         """Raises Conflict for one that has ended and for that of the last admin, Forbidden where the role brings more
         than the actor holds there."""
-        assignment = await self._changeable(assignment_id)
+        await self._put_an_end_to(await self._changeable(assignment_id))
+
+    async def take_back(self, assignment_id: UUID) -> None:
+        """`end`, by whoever the caller has judged to have the right to. Raises Conflict alike."""
+        assignment = await self._assignments.get_one(id=assignment_id, with_for_update=True)
+        _refuse_ended(assignment, await self._now())
+        await self._put_an_end_to(assignment)
+
+    async def make_way(self, assignment_id: UUID) -> None:
+        """`take_back`, for another one that comes in its place; one that has ended meanwhile is in nobody's way."""
+        assignment = await self._assignments.get_one_or_none(IS_OPEN, id=assignment_id, with_for_update=True)
+        if assignment is not None:
+            await self._put_an_end_to(assignment)
+
+    async def _put_an_end_to(self, assignment: RoleAssignment) -> None:
+        assignment_id = assignment.id
         before = await self._shown(assignment_id)
         await self._keep_an_admin(assignment)
         await self._end(assignment)
@@ -214,9 +240,7 @@ class AssignmentService:
             self._refuse_public(role)
             await self._require_held(role, place)
         self._work.require_match(assignment.version)
-        now = await self._now()
-        if assignment.ended_at is not None or (assignment.expires_at is not None and assignment.expires_at <= now):
-            raise Conflict(code="assignment_ended")
+        _refuse_ended(assignment, await self._now())
         return assignment
 
     async def _lock_subject(self, subject: Subject) -> None:
@@ -235,13 +259,14 @@ class AssignmentService:
             raise BadRequest(errors=[Fault("role_id", "unknown_role", "is not a role")])
         return role
 
-    async def _place(self, scope: Scope) -> Place | None:
+    async def _place(self, scope: Scope, *, is_judged: bool = False) -> Place | None:
         """Raises BadRequest where it is not there, or may not be seen."""
         if scope.type == "tenant":
             return None
         place, kind = await _place_of(self._work, scope.type, scope.id), SCOPES[scope.type]
         actor = self._work.actor
-        if place is None or not any(may_at(actor, name, place) for name in (kind.seen_with, READ, WRITE)):
+        is_seen = is_judged or any(may_at(actor, name, place) for name in (kind.seen_with, READ, WRITE))
+        if place is None or not is_seen:
             raise BadRequest(errors=[Fault("scope.id", kind.unknown, f"is not a {_spoken(scope.type)}")])
         return place
 
@@ -339,6 +364,11 @@ async def _place_of(work: UnitOfWork, scope_type: str, scope_id: UUID | None) ->
     )
     row = (await work.session.execute(found.with_for_update(read=True, key_share=True))).one_or_none()
     return None if row is None else Place(**row._mapping)
+
+
+def _refuse_ended(assignment: RoleAssignment, now: datetime) -> None:
+    if assignment.ended_at is not None or (assignment.expires_at is not None and assignment.expires_at <= now):
+        raise Conflict(code="assignment_ended")
 
 
 def _refuse_end(expires_at: datetime | None, begins: datetime, now: datetime) -> None:

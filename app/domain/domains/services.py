@@ -18,6 +18,8 @@ from app.domain.domains.places import refuse_gain, require_room
 from app.domain.domains.repositories import DataDomainRepository
 from app.domain.domains.schemas import DataDomainCreate, DataDomainOut, DataDomainPatch
 from app.domain.dry_runs.services import Change, before_change
+from app.domain.role_requests.endings import cancel_requests
+from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.services import RoleService
 from app.domain.work import UnitOfWork
 
@@ -82,6 +84,7 @@ class DataDomainService:
         self._work.require_match(before.entity_tag())
         await before_change(self._work, _moved_or_owned(domain, {}))
         await end_assignments(self._work, RoleAssignment.scope_id == domain_id)
+        await cancel_requests(self._work, RoleRequest.scope_id == domain_id, because="The data domain was deleted.")
         await self._domains.delete(domain_id)
         await self._say_changed(domain.lineage, domain.owner_role_id, None)
         self._work.audit("data_domain.delete", "data_domain", domain_id, before=before)

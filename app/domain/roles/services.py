@@ -16,6 +16,8 @@ from app.core.schemas import canonical_name, named, to_struct
 from app.core.security import Principal
 from app.domain.assignments.end_of_roles import end_assignments_of_role
 from app.domain.dry_runs.services import Change, before_change
+from app.domain.role_requests.endings import cancel_requests, restart_requests, waits_for
+from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.confirming import confirm_filling, confirm_owning
 from app.domain.roles.models import Role, RoleApprover
 from app.domain.roles.ownership import OWNER_BRINGS
@@ -72,6 +74,8 @@ class RoleService:
         if not self._work.apply(role, changes):
             return before
         await self._roles.update(role)
+        if role.permissions != before.permissions:
+            await restart_requests(self._work, RoleRequest.role_id == role_id)
         after = to_struct(role, RoleOut)
         self._work.forget("role", role.id)
         self._work.audit("role.update", "role", role.id, before=before, after=after)
@@ -91,7 +95,9 @@ class RoleService:
         await before_change(self._work, Change(kind="role", row_id=role_id))
         self._work.forget("role", role_id)
         await end_assignments_of_role(self._work, role_id)
+        await cancel_requests(self._work, RoleRequest.role_id == role_id, because="The role was deleted.")
         await self._roles.delete(role_id)
+        await restart_requests(self._work, waits_for(role_id))
         self._work.audit("role.delete", "role", role_id, before=before)
         self._work.announce("role.deleted", f"roles/{role_id}", {"id": str(role_id)})
 
@@ -112,6 +118,7 @@ class RoleService:
         await self._approvers.delete_where(role_id=role_id)
         mine = {"role_id": role_id, "tenant_id": self._work.tenant_id}
         await self._approvers.add_many([RoleApprover(**mine, approver_role_id=item) for item in wanted])
+        await restart_requests(self._work, RoleRequest.role_id == role_id)
         self._work.touch(role)
         await self._roles.update(role)
         changed: dict[str, Any] = {"before": {"approver_roles": before}, "after": {"approver_roles": wanted}}

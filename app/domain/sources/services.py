@@ -15,6 +15,8 @@ from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import IS_OPEN
 from app.domain.domains.places import refuse_gain, require_room, rooms_of
+from app.domain.role_requests.endings import cancel_requests
+from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates
 from app.domain.sources.columns import COLUMNS, first_test
@@ -130,6 +132,7 @@ class DataSourceService:
         self._work.require_match(source.version)
         before = shown_source(source)
         await self._end_what_was_given_for(source_id)
+        await cancel_requests(self._work, RoleRequest.scope_id == source_id, because="The data source was deleted.")
         await self._sources.delete(source_id)
         self._work.audit("data_source.delete", "data_source", source_id, before=before)
         self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})

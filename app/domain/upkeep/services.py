@@ -17,6 +17,7 @@ from sqlalchemy import CursorResult, text
 
 from app.core.database import DATABASE_ERRORS
 from app.domain.parts import Parts
+from app.domain.role_requests.expiry import expire_due
 from app.domain.sources.duplicates import fill_in
 from app.domain.tenants.removal import remove_deleted
 
@@ -79,6 +80,7 @@ KINDS = (
     Kind("jobs", _removal("jobs", "finished_at < :before", "finished_at", _history)),
     Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),
     Kind("fingerprints", _fill_in_fingerprints),
+    Kind("expired_role_requests", expire_due),
     Kind("deleted_tenants", remove_deleted),
 )
 

@@ -22,6 +22,8 @@ from app.domain.auth.models import Session
 from app.domain.groups.memberships import end_memberships
 from app.domain.groups.models import GroupMember
 from app.domain.reach import require_reach
+from app.domain.role_requests.endings import cancel_requests
+from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
 from app.domain.users.identity import checked_email, email_key
@@ -109,6 +111,7 @@ class UserService:
         await keep_an_admin(self._work, user_id)
         await end_assignments(self._work, RoleAssignment.subject_id == user_id)
         await end_memberships(self._work, GroupMember.user_id == user_id)
+        await cancel_requests(self._work, RoleRequest.user_id == user_id, because="The user was deleted.")
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
