@@ -17,7 +17,7 @@ FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
-    "domains", "groups", "keys",
+    "domains", "groups", "keys", "role requests", "timeline",
 )  # fmt: skip
 
 
@@ -170,6 +170,21 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         """
     last_tenth = last - (last - first + 1) // 10
     in_domain = f"CASE WHEN i <= {FEW} THEN '{SMALL_DOMAIN}'::uuid WHEN i > {last_tenth} THEN '{CROWDED_DOMAIN}' END"
+    yield f"""
+        INSERT INTO role_requests (id, tenant_id, user_id, role_id, scope_type, justification, status, pending_until,
+                                   slots, awaits, created_at, updated_at)
+        SELECT {_id("role requests")}, '{TENANT}', {_rare_or(f"{_id('users')}", f"'{user_id}'::uuid")},
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_ROLE}'::uuid")}, 'tenant', 'To look at ' || {_WORDS},
+          CASE WHEN i <= {FEW} THEN 'pending' WHEN i % 50 = 0 THEN 'denied' WHEN i % 3 = 0 THEN 'expired'
+            ELSE 'approved' END,
+          now() + interval '1 day', ARRAY['{PUBLIC_ROLE}'::uuid], ARRAY['{PUBLIC_ROLE}'::uuid], {_AT}, {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO role_request_entries (id, tenant_id, request_id, kind, role_ids, created_at)
+        SELECT {_id("timeline")}, '{TENANT}', '{row_id("role requests", 1)}', 'commented', '{{}}', {_AT}
+        FROM {numbers}
+    """
     yield f"""
         INSERT INTO data_sources (id, tenant_id, name, name_key, description, type, category, config, tags,
                                   owner_role_id, data_domain_id, is_paused, status, created_at, updated_at)

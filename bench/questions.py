@@ -35,6 +35,8 @@ def places(user_id: UUID) -> dict[str, Any]:
         "data_source_id": CROWDED_SOURCE,
         "current_session_id": NOBODY,
         "own_id": user_id,
+        "actor_id": row_id("users", 5),
+        "request_id": row_id("role requests", 1),
     }
 
 
@@ -44,6 +46,8 @@ OTHER_PLACES = {
     "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
     "auth.SESSIONS": [{"user_id": NOBODY}],
     "api_keys.OWN_API_KEYS": [{"own_id": row_id("accounts", 5)}, {"own_id": NOBODY}],
+    "role_requests.ROLE_REQUESTS": [{"actor_id": NOBODY}],
+    "role_requests.TIMELINE": [{"request_id": NOBODY}],
     "source_work.TESTS": [{"data_source_id": NOBODY}],
     "source_work.OBJECTS": [{"data_source_id": NOBODY}],
 }
@@ -90,6 +94,11 @@ def values(user_id: UUID) -> dict[str, list[str]]:
                 "prefix": ["dfh_a", "no such prefix"],
             }.items()
         },
+        "role requests.status": ["pending", "approved", "denied", "expired", "cancelled", "revoked"],
+        "role requests.user_id": [str(user_id), str(row_id("users", 5)), str(NOBODY)],
+        "role requests.role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
+        "role requests.mine": ["true", "false"],
+        "role requests.to_decide": ["true", "false"],
         "data sources.name": ["crowded", "no such name"],
         "data sources.type": ["postgresql", "mysql", "redis", "kafka"],
         "data sources.category": ["database", "cache", "file"],
@@ -129,6 +138,11 @@ def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
         "roles": [{"is_system": "false", "q": "no such text"}, {"is_requestable": "true", "q": "people"}],
         "requestable roles": [{"is_requestable": "true", "q": "people"}],
         "service accounts": [{"is_active": "true", "q": "no such text"}],
+        "role requests": [
+            {"mine": "true", "status": "pending"},
+            {"to_decide": "true", "role_id": str(SMALL_ROLE)},
+            {"status": "denied", "role_id": str(SMALL_ROLE)},
+        ],
         "role assignments": [
             {"role_id": str(CROWDED_ROLE), "in_force": "true"},
             {"subject_id": str(row_id("users", 5)), "at": "2030-01-01T00:00:00Z"},

@@ -20,6 +20,8 @@ ACCOUNT = "01934f73-1a1b-7c1d-8e1f-2a2b2c2d2e08"
 ASSIGNMENT = "01934f72-3b3c-7d3e-8f4a-4b5c6d7e8f09"
 ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
 KEY = "01934f74-3a3b-7c3d-8e3f-4a4b4c4d4e09"
+ROLE_REQUEST = "01934f74-2b2c-7d2e-8f3a-3b4c4d5e6f0b"
+ENTRY = "01934f74-2b2d-7e3f-9a4b-4c5d5e6f7a0c"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
 
@@ -142,6 +144,13 @@ API_KEY: Mapping[str, object] = {
     "last_used_at": "2025-11-23T04:00:00Z",
 }
 
+ASKED: Mapping[str, object] = {
+    "role_id": ROLE,
+    "justification": "For the audit of the first half year.",
+    "scope": {"type": "data_source", "id": SOURCE},
+    "expires_at": "2026-06-30T18:00:00Z",
+}
+
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
@@ -172,6 +181,22 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "ApiKeyOut": API_KEY,
     "ApiKeyCreated": {**API_KEY, "key": "dfh_02yJQWmpMLyO9gTehLb42r_5wH1jUlTn2Yc3Xo9Pq4Rr8Ss7Dd6Ee2BWWUr"},
     "ApiKeyCreate": {"name": "report on host 7", "expires_at": None, "permissions": ["data-sources:read"]},
+    "RoleRequestOut": {
+        **ASKED,
+        "id": ROLE_REQUEST,
+        "created_by": USER,
+        "user_id": USER,
+        "status": "pending",
+        "awaits": [OWNER_ROLE],
+        "renews": None,
+        "decided_at": None,
+        "decided_by": None,
+        "assignment_id": None,
+    },
+    "RoleRequestCreate": ASKED,
+    "EntryOut": {"id": ENTRY, "kind": "approved", "text": "Until the audit is over.", "role_ids": [OWNER_ROLE]},
+    "Decision": {"reason": "Until the audit is over."},
+    "CommentCreate": {"text": "Until when is it needed?"},
     "ApproverRoles": {"items": [OWNER_ROLE]},
     "PermissionOut": {
         "name": "data-sources:read",
@@ -286,6 +311,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "user_id": USER,
     "role_id": ROLE,
     "assignment_id": ASSIGNMENT,
+    "request_id": ROLE_REQUEST,
     "account_id": ACCOUNT,
     "key_id": KEY,
     "source_id": SOURCE,

@@ -48,6 +48,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/roles/{role_id}": {"description": "Another."},
     "PUT /api/v1/roles/{role_id}/approver-roles": {"items": []},
     "POST /api/v1/service-accounts": {"name": "Of the walk"},
+    "POST /api/v1/role-requests/{request_id}/comments": {"text": "Of the walk."},
     "PATCH /api/v1/role-assignments/{assignment_id}": {"expires_at": "2100-01-01T00:00:00Z"},
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
@@ -93,6 +94,8 @@ class World:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
         if "assignment_id" in route.path_parameters:
             made["assignment_id"] = (await self.send("POST", f"{V1}/role-assignments", await self.assignment()))["id"]
+        if "request_id" in route.path_parameters:
+            made["request_id"] = await self.asked_for(route)
         if "tenant_id" in route.path_parameters:
             admin = {"email": "walker@example.org", "password": PASSWORD}
             new = {"slug": new_name(), "name": "Of the walk", "admin": admin}
@@ -105,7 +108,7 @@ class World:
         if "permission_name" in route.path_parameters:
             made["permission_name"] = f"walk.x{new_name()}:read"
             await self.send("PUT", f"{V1}/permissions/{made['permission_name']}", {"description": "Walk."})
-        if route.path.endswith("/cancel"):
+        if route.path.endswith("/jobs/{job_id}/cancel"):
             made["source_id"] = (await registered(self.hub, type="simulated", config={}))["id"]
             made["job_id"] = (await self.send("POST", f"{SOURCES}/{made['source_id']}/discover"))["id"]
         if route.method == "DELETE" and {"user_id", "role_id"} == made.keys():
@@ -113,6 +116,24 @@ class World:
         if route.method == "DELETE" and {"user_id", "group_id"} == made.keys():
             await self.send("PUT", f"{V1}/groups/{made['group_id']}/members/{made['user_id']}")
         return self.known | made
+
+    async def asked_for(self, route: Route) -> str:
+        """A request of somebody new, or of the caller where it is to be cancelled; approved where it is to be revoked."""
+        role = await self.requestable()
+        client = self.hub.admin if route.path.endswith("/cancel") else await self.hub.user_with()
+        asked = await client.post(f"{V1}/role-requests", json={"role_id": role, "justification": "Of the walk."})
+        assert asked.status_code == 201, asked.text
+        request_id = str(asked.json()["id"])
+        if route.path.endswith("/revoke"):
+            await self.send("POST", f"{V1}/role-requests/{request_id}/approve")
+        return request_id
+
+    async def requestable(self) -> str:
+        """A role on which everybody decides."""
+        role = await self.send("POST", f"{V1}/roles", {"name": new_name(), "is_requestable": True})
+        approvers = (await self.send("GET", f"{V1}/roles?name=public"))["items"][0]["id"]
+        await self.send("PUT", f"{V1}/roles/{role['id']}/approver-roles", [approvers])
+        return str(role["id"])
 
     async def assignment(self) -> dict[str, Any]:
         """The body that gives somebody new a new role."""
@@ -137,6 +158,8 @@ class World:
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
             body = await self.assignment()
+        if route.method == "POST" and path.endswith("/role-requests"):
+            body = {"role_id": await self.requestable(), "justification": "Of the walk."}
         if path.endswith("/preview"):
             body = {"object": self.known["object_id"], "limit": 1}
         form = {"data": body} if path.endswith("/introspect") else {"json": body or None}

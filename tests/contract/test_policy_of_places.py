@@ -69,6 +69,16 @@ class World:
             tenant,
             source["id"],
         )
+        asked = await records.one(
+            """INSERT INTO role_requests (id, tenant_id, user_id, role_id, scope_type, justification, status, pending_until,
+                 slots, awaits, created_at, updated_at)
+               VALUES (gen_random_uuid(), $1, $2::uuid, $3::uuid, 'tenant', 'Why not?', 'pending',
+                 now() + interval '1 day', '{}', '{}', now(), now())
+               RETURNING id""",
+            tenant,
+            user["id"],
+            role["id"],
+        )
         session = await hub.sign_in(user["email"])
         sessions = (await session.get("/api/v1/auth/sessions")).json()["items"]
         return cls(
@@ -81,6 +91,7 @@ class World:
                 "key_id": key.json()["id"],
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
+                "request_id": str(asked),
                 "object_id": str(made),
                 "job_id": str(job),
                 "session_id": sessions[0]["id"],

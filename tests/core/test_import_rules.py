@@ -153,7 +153,7 @@ def _strings_given_to_environ(path: Path) -> Iterator[str]:
 KNOW_EACH_OTHER = {
     ("assignments", "roles"), ("auth", "parts"), ("auth", "users"), ("auth", "work"), ("dry_runs", "roles"),
     ("groups", "users"),
-    ("roles", "users"),
+    ("role_requests", "roles"), ("roles", "users"),
 }  # fmt: skip
 """Another pair is a decision (openspec/decisions/0001)."""
 

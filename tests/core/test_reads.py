@@ -88,6 +88,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "tenant_id": DEFAULT_TENANT_ID,
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
+        "actor_id": UUID(me),
+        "request_id": await a_request_of(hub, UUID(me)),
         "name": "reports.dashboards:read",
         "member_group_id": await a_group_of(hub, me),
         "domain_ids": [uuid4()],
@@ -98,6 +100,24 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "own_id": UUID(me),
         "key_id": UUID(key.json()["id"]),
     }
+
+
+REQUEST = """
+    WITH request AS (
+      INSERT INTO role_requests (id, tenant_id, user_id, role_id, scope_type, scope_id, justification, status,
+        pending_until, slots, awaits, created_at, updated_at)
+      VALUES ($1, $2, $3, $4, 'data_source', $1, 'ü', 'pending', now() + interval '1 day', ARRAY[$4::uuid],
+        ARRAY[$4::uuid], now(), now())
+      RETURNING *)
+    INSERT INTO role_request_entries (id, tenant_id, request_id, kind, actor_id, role_ids, created_at)
+    SELECT id, tenant_id, id, 'created', user_id, '{}', now() FROM request RETURNING id
+"""
+
+
+async def a_request_of(hub: Hub, user_id: UUID) -> UUID:
+    async with hub.parts.reads.connection("test") as connection:
+        made: UUID = await connection.fetchval(REQUEST, uuid4(), DEFAULT_TENANT_ID, user_id, ADMIN_ROLE)
+    return made
 
 
 async def a_group_of(hub: Hub, user_id: str) -> UUID:

@@ -121,6 +121,18 @@ async def test_what_is_asked_for_is_shown_and_waits_for_who_decides(people: Peop
     assert timedelta(days=13, hours=23) < days < timedelta(days=14, hours=1)
 
 
+async def test_a_key_neither_asks_nor_decides(people: People, hub: Hub) -> None:
+    _, client = await people.somebody()
+    role = await people.role()
+    request = await asked(client, role)
+    made = await hub.admin.post("/api/v1/api-keys", json={"name": uuid4().hex})
+    key = hub.client(made.json()["key"])
+    assert await refused(key, role) == (403, "session_required")
+    for how in ("approve", "deny", "cancel", "revoke"):
+        assert await decided(key, request, how) == (403, "session_required")
+    assert (await key.get(f"{REQUESTS}/{request['id']}")).status_code == 200
+
+
 async def test_a_role_that_may_not_be_asked_for_is_like_none(people: People) -> None:
     _, client = await people.somebody()
     role = await people.role(is_requestable=False)

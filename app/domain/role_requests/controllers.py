@@ -21,6 +21,8 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 PATH = "/api/v1/role-requests"
 
+AS_A_PERSON = signed_in(needs_session=True)
+"""None of it takes a permission to which a key could be narrowed."""
 ASKING = outcomes(
     "admin_not_requestable",
     "already_assigned",
@@ -55,7 +57,7 @@ class RoleRequestController(Controller):
         """One's own, one that one may decide on, or with `role-requests:read` anybody's."""
         return entity(request.exchange, await visible_request(request.parts.reads, request.principal, request_id))
 
-    @post("/", opt=signed_in() | ASKING, summary="Ask for a role")
+    @post("/", opt=AS_A_PERSON | ASKING, summary="Ask for a role")
     @idempotent
     async def create_role_request(
         self, request: HubRequest, work: Work, data: RequestBody[RoleRequestCreate]
@@ -66,7 +68,7 @@ class RoleRequestController(Controller):
         made = await RoleRequestService(work).create(data)
         return created(request.exchange, made, f"{PATH}/{made.id}")
 
-    @post("/{request_id:uuid}/approve", opt=signed_in() | APPROVING, status_code=200, summary="Approve a role request")
+    @post("/{request_id:uuid}/approve", opt=AS_A_PERSON | APPROVING, status_code=200, summary="Approve a role request")
     async def approve_role_request(
         self, request: HubRequest, work: Work, request_id: FromPath[UUID], data: RequestBody[Decision | None] = None
     ) -> Tagged[RoleRequestOut]:
@@ -75,7 +77,7 @@ class RoleRequestController(Controller):
         approved = await RoleRequestService(work).approve(request_id, (data or Decision()).reason)
         return entity(request.exchange, approved, changed=True)
 
-    @post("/{request_id:uuid}/deny", opt=signed_in() | DENYING, status_code=200, summary="Deny a role request")
+    @post("/{request_id:uuid}/deny", opt=AS_A_PERSON | DENYING, status_code=200, summary="Deny a role request")
     async def deny_role_request(
         self, request: HubRequest, work: Work, request_id: FromPath[UUID], data: RequestBody[Decision | None] = None
     ) -> Tagged[RoleRequestOut]:
@@ -83,14 +85,14 @@ class RoleRequestController(Controller):
         denied = await RoleRequestService(work).deny(request_id, (data or Decision()).reason)
         return entity(request.exchange, denied, changed=True)
 
-    @post("/{request_id:uuid}/cancel", opt=signed_in() | CANCELLING, status_code=200, summary="Cancel a role request")
+    @post("/{request_id:uuid}/cancel", opt=AS_A_PERSON | CANCELLING, status_code=200, summary="Cancel a role request")
     async def cancel_role_request(
         self, request: HubRequest, work: Work, request_id: FromPath[UUID]
     ) -> Tagged[RoleRequestOut]:
         """One's own, as long as it is pending."""
         return entity(request.exchange, await RoleRequestService(work).cancel(request_id), changed=True)
 
-    @post("/{request_id:uuid}/revoke", opt=signed_in() | REVOKING, status_code=200, summary="Revoke a role request")
+    @post("/{request_id:uuid}/revoke", opt=AS_A_PERSON | REVOKING, status_code=200, summary="Revoke a role request")
     async def revoke_role_request(
         self, request: HubRequest, work: Work, request_id: FromPath[UUID], data: RequestBody[Decision | None] = None
     ) -> Tagged[RoleRequestOut]:
@@ -107,7 +109,7 @@ class RoleRequestController(Controller):
         page = await request.parts.reads.page(TIMELINE, query, EntryOut, tenant_id=tenant_id, **of_request)
         return answer(request.exchange, page)
 
-    @post("/{request_id:uuid}/comments", opt=signed_in(), summary="Comment on a role request")
+    @post("/{request_id:uuid}/comments", opt=AS_A_PERSON, summary="Comment on a role request")
     @idempotent
     async def create_comment(
         self, request: HubRequest, work: Work, request_id: FromPath[UUID], data: RequestBody[CommentCreate]

@@ -6,7 +6,6 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, Hidden
-from app.core.extent import Place
 from app.core.reads import Reads
 from app.core.security import Principal
 from app.domain.assignments.kinds import SCOPES, SUBJECTS
@@ -117,7 +116,7 @@ class RoleRequestService:
         Conflict where nothing was given, or has ended."""
         request = await self._locked(request_id)
         await self._refuse_own(request)
-        if not await self._abilities(request) and not self._is_admin:
+        if not await abilities_of_actor(self._work, request) and not self._is_admin:
             await self._require_sight(request)
             raise Forbidden(code="not_an_approver")
         if request.status != "approved" or request.assignment_id is None:
@@ -141,11 +140,9 @@ class RoleRequestService:
     # What is asked for ------------------------------------------------------------------------------------------------
 
     async def _lock_asker(self) -> None:
-        """So that somebody asks for one thing after the other. Raises Forbidden for what is no person."""
+        """So that somebody asks for one thing after the other."""
         users = SUBJECTS["user"]
-        mine = select(users.id).where(users.id == self._work.actor_id, users.tenant_id == self._work.tenant_id)
-        if await self._work.session.scalar(mine.with_for_update()) is None:
-            raise Forbidden("Only people ask for roles.")
+        await self._work.session.execute(select(users.id).where(users.id == self._work.actor_id).with_for_update())
 
     async def _requestable(self, role_id: UUID) -> Role:
         """Raises Conflict for the built-in roles that nobody may ask for, Hidden for all others."""
@@ -163,17 +160,15 @@ class RoleRequestService:
         """Raises BadRequest where it is not there. Whoever asks need not see it: that is what they ask for."""
         if role.id == admin_role_id(self._work.tenant_id) and scope.type != "tenant":
             raise BadRequest(errors=[Fault("scope.type", "not_allowed", "is `tenant` for the role `admin`")])
-        if scope.type != "tenant" and await self._place(scope.type, scope.id) is None:
+        if scope.type != "tenant" and not await self._is_there(scope.type, scope.id):
             kind = scope.type.replace("_", " ")
             raise BadRequest(errors=[Fault("scope.id", SCOPES[scope.type].unknown, f"is not a {kind}")])
 
-    async def _place(self, scope_type: str, scope_id: UUID | None) -> Place | None:
-        """Of a part of the tenant, locked so that it is not deleted meanwhile."""
-        kind = SCOPES[scope_type]
-        columns = (column.label(name) for name, column in kind.place.items())
-        found = select(*columns).where(kind.model.id == scope_id, kind.model.tenant_id == self._work.tenant_id)
-        row = (await self._work.session.execute(found.with_for_update(read=True, key_share=True))).one_or_none()
-        return None if row is None else Place(**row._mapping)
+    async def _is_there(self, scope_type: str, scope_id: UUID | None) -> bool:
+        """A part of the tenant, locked so that it is not deleted meanwhile."""
+        model = SCOPES[scope_type].model
+        found = select(model.id).where(model.id == scope_id, model.tenant_id == self._work.tenant_id)
+        return await self._work.session.scalar(found.with_for_update(read=True, key_share=True)) is not None
 
     async def _check_renewed(self, new: RoleRequestCreate) -> None:
         """Raises BadRequest for an assignment that is not one's own of the same role and scope, and for an end that is
@@ -245,7 +240,7 @@ class RoleRequestService:
         """A request that is pending, locked, and the slots that the actor can fill."""
         request = await self._locked(request_id)
         await self._refuse_own(request)
-        slots = await self._abilities(request)
+        slots = await abilities_of_actor(self._work, request)
         if not slots:
             await self._require_sight(request)
             raise Forbidden(code="not_an_approver")
@@ -263,23 +258,12 @@ class RoleRequestService:
                 one = select(model.id).where(model.id == row_id, model.tenant_id == self._work.tenant_id)
                 await self._work.session.execute(one.with_for_update(read=True, key_share=True))
             if found.scope_type in SCOPES:
-                await self._place(found.scope_type, found.scope_id)
+                await self._is_there(found.scope_type, found.scope_id)
         return await self._requests.get_one(id=request_id, with_for_update=True)
 
     async def _refuse_own(self, request: RoleRequest) -> None:
         if request.user_id == self._work.actor_id:
             raise Forbidden(code="own_request")
-
-    async def _abilities(self, request: RoleRequest) -> frozenset[UUID]:
-        """None, too, where the actor came with less than they may (a key of an API)."""
-        role_id, place = request.role_id, Place()
-        wanted = select(Role.permissions).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id)
-        permissions = await self._work.session.scalar(wanted)
-        if request.scope_type in SCOPES:
-            place = await self._place(request.scope_type, request.scope_id) or place
-        if permissions is None or not self._work.actor.holds_all(permissions, place):
-            return frozenset()
-        return await abilities_of_actor(self._work, request)
 
     @property
     def _is_admin(self) -> bool:
