@@ -301,6 +301,20 @@ async def test_an_approver_holds_the_role_and_its_permissions_at_that_scope(peop
     assert (await decided(lacking, request))[0] == 404
 
 
+async def test_who_lets_others_own_could_own_or_owns(people: People, hub: Hub) -> None:
+    owners = await people.role()
+    approvers = await people.approver_role()
+    await new_domain(hub, owner_role_id=owners)
+    await hub.admin.put(f"{ROLES}/{owners}/approver-roles", json=[approvers])
+    _, lacking = await people.somebody(approvers)
+    _, client = await people.somebody()
+    assert await refused(client, owners) == (409, "no_eligible_approver")
+    _, owner = await people.somebody(approvers, owners)
+    request = await asked(client, owners)
+    assert (await decided(lacking, request))[0] == 404
+    assert await decided(owner, request) == (200, "approved")
+
+
 async def test_members_of_a_group_decide_as_holders_of_its_roles(people: People, hub: Hub) -> None:
     approvers = await people.approver_role()
     user, decider = await people.somebody()

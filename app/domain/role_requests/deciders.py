@@ -1,7 +1,8 @@
 """Who decides on a request: the slots that it has, and who can fill them.
 
 A slot is a role of which one holder has to approve. Somebody can fill it who holds it at the request's scope, is active
-and not the one who asks, and has all permissions of the wanted role there. That is said once, in `_eligible`.
+and not the one who asks, and has all permissions of the wanted role there; of a role that owns something also what
+owning brings. That is said once, in `_eligible`.
 """
 
 from uuid import UUID
@@ -38,6 +39,8 @@ def _eligible(people: str) -> str:
       WHERE held.scope_id IS NULL OR held.scope_id = ANY (scope.reach)) AS here
     WHERE wanted.id = role_requests.role_id AND wanted.tenant_id = role_requests.tenant_id
       AND wanted.permissions <@ here.permissions
+      AND (NOT wanted.is_owner OR role_requests.scope_type <> 'tenant' OR wanted.id = ANY (here.role_ids)
+        OR {_OWNER_BRINGS} <@ here.permissions)
 """  # noqa: S608 - names of ours
 
 
