@@ -1,12 +1,15 @@
 """Effective permissions and lists of access: openspec/specs/authorization/spec.md."""
 
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pytest
 
+from app.core.listing import mark_of
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.test_scoped_rights import READ, SOURCES, TEST, WRITE, Rights
@@ -128,6 +131,17 @@ async def test_a_cursor_belongs_to_one_list_and_one_moment(hub: Hub, rights: Rig
     ):
         answer = await hub.admin.get(where, params=params | {"cursor": cursor})
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
+
+
+@pytest.mark.parametrize(
+    "key", [(2**40, str(uuid4()), "a"), (-1, str(uuid4()), "a"), (1, str(uuid4()), "\x00"), (1, "x", "a"), 5]
+)
+async def test_a_cursor_that_somebody_made_up_is_refused(hub: Hub, key: object) -> None:
+    me = (await hub.admin.get("/api/v1/auth/me")).json()["user"]["id"]
+    packed = msgspec.msgpack.encode((mark_of("effective permissions", "", {}), key))
+    cursor = urlsafe_b64encode(packed).rstrip(b"=").decode()
+    answer = await hub.admin.get(f"{USERS}/{me}/effective-permissions", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
 async def access(client: httpx.AsyncClient, path: str) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
+
+from msgspec import Meta
 
 from app.core.errors import Hidden, NotFound
 from app.core.listing import COMMON_PARAMETERS, KeyedQuery, Page, parse_keyed, parse_time
@@ -25,7 +27,10 @@ NOTHING: Final = UUID(int=0)
 EVERYTHING: Final = UUID(int=2**128 - 1)
 DOMAIN, SOURCE = 1, 2
 """Ranks of scopes, behind the tenant."""
-LineKey = tuple[int, UUID, str]
+LineKey = tuple[
+    Annotated[int, Meta(ge=0, le=SOURCE)], UUID, Annotated[str, Meta(max_length=100, pattern=r"^[^\x00]*$")]
+]
+"""Rank of the scope, its id, the permission."""
 
 
 def _past(text: str) -> datetime:
