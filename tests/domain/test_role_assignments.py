@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from app.domain.upkeep.services import remove_due
 from tests.conftest import Hub
 from tests.domain.conftest import Records, new_user, open_session
 
@@ -612,3 +613,17 @@ async def test_nobody_gives_an_owner_role_who_lacks_what_owning_brings(hub: Hub,
         assert part.status_code == 201, part.text
         await client.delete(f"{ASSIGNMENTS}/{part.json()['id']}")
         await hub.admin.patch(path, json={"owner_role_id": None})
+
+
+async def test_upkeep_ends_what_has_expired_when_it_expired(hub: Hub, records: Records) -> None:
+    """And nothing else, whatever the worker's clock says."""
+    user, _ = await somebody(hub, records)
+    roles = [await hub.new_role() for _ in range(3)]
+    expired = await give(hub, user, roles[0]["id"], expires_at=moment(SOON))
+    await expire(records, expired)
+    others = [await give(hub, user, roles[1]["id"], expires_at=moment(SOON)), await give(hub, user, roles[2]["id"])]
+    await remove_due(hub.parts, datetime.now(UTC) + timedelta(days=1))
+    read = (await hub.admin.get(f"{ASSIGNMENTS}/{expired['id']}")).json()
+    assert read["ended_at"] == read["expires_at"]
+    assert (read["ended_by"], read["version"]) == (None, expired["version"] + 1)
+    assert [(await hub.admin.get(f"{ASSIGNMENTS}/{each['id']}")).json() for each in others] == others

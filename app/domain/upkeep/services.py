@@ -1,4 +1,4 @@
-"""What is removed once it is of no more use, and what rows of an earlier release lack, filled in.
+"""What is removed once it is of no more use, what has expired, and what rows of an earlier release lack, filled in.
 
 Each kind goes by itself and some rows at a time: one that fails keeps no other from going on, is tried again soon, and
 then with fewer rows, so that what once took too long is done in the end.
@@ -63,6 +63,23 @@ async def _fill_in_fingerprints(parts: Parts, now: datetime, most: int) -> int:
     return done
 
 
+_END_EXPIRED = text(
+    """UPDATE role_assignments
+       SET ended_at = expires_at, updated_at = now(), updated_by = NULL, version = version + 1
+       WHERE id = ANY (ARRAY(
+         SELECT id FROM role_assignments WHERE ended_at IS NULL AND expires_at < statement_timestamp()
+         ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED))"""
+)
+
+
+async def _end_expired(parts: Parts, now: datetime, most: int) -> int:
+    """Assignments that have expired, by the database's clock: they bring nothing any more, and would be looked at as
+    long as they are open."""
+    async with parts.sessions.begin() as session:
+        result = await session.execute(_END_EXPIRED, {"most": most})
+    return cast(CursorResult[object], result).rowcount
+
+
 def _history(parts: Parts) -> timedelta:
     return timedelta(days=parts.settings.history_days)
 
@@ -81,6 +98,7 @@ KINDS = (
     Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due),
+    Kind("role_assignments", _end_expired),
     Kind("deleted_tenants", remove_deleted),
 )
 
