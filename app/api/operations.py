@@ -127,9 +127,11 @@ class Operations:
         return dict(sorted(answers.items()))
 
     def _add_dry_run(self, answers: dict[str, Any]) -> None:
-        """A media type of its own beside, or in place of, the real answer's."""
+        """A media type of its own beside the real answer's. Where that has another status, the 200 repeats what it has
+        as JSON: a client that goes by `application/json` would find nothing there, and take the other for it."""
         schema = self._components.of(RightsChange)
-        real = answers.setdefault("200", {"description": DRY_RUN_REASON, "headers": _headers(), "content": {}})
+        made = answers.get("201", {}).get("content", {})
+        real = answers.setdefault("200", {"description": DRY_RUN_REASON, "headers": _headers(), "content": dict(made)})
         real["content"][DRY_RUN_TYPE] = {"schema": schema, **self._example_of(schema)}
 
     def _other_answer(self, status: int, wanted: object) -> dict[str, object]:
