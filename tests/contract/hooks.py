@@ -88,7 +88,10 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
 
 def _is_of_the_clock(fault: dict[str, str]) -> bool:
     """Whether a moment has passed, or is too far away."""
-    is_moment = fault["path"].endswith(("expires_at", ".at")) and fault["code"] in ("too_small", "too_large")
+    is_moment = fault["path"].endswith(("expires_at", "starts_at", ".at")) and fault["code"] in (
+        "too_small",
+        "too_large",
+    )
     return is_moment or (fault["path"] == "at" and fault.get("message", "").endswith("in the future"))
 
 
@@ -103,8 +106,10 @@ def _is_pointed(fault: dict[str, str]) -> bool:
 
 
 def _is_of_a_pair(fault: dict[str, str]) -> bool:
-    """A field that has to come where another one does."""
-    return fault["code"] == "required" and fault.get("message", "").startswith("is needed with")
+    """A field that has to come where another one does, or must not."""
+    message = fault.get("message", "")
+    is_needed = fault["code"] == "required" and message.startswith("is needed with")
+    return is_needed or (fault["code"] == "not_allowed" and message.startswith("is not given with"))
 
 
 def _is_of_a_connector(fault: dict[str, str], case: Any) -> bool:

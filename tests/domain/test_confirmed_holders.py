@@ -143,7 +143,14 @@ async def test_whoever_waits_in_a_role_is_named_when_it_is_made_an_owner(
 
 
 @pytest.mark.parametrize(
-    "query", ["confirm_holders=", "confirm_holders=-1", "confirm_holders=x", "confirm_holders=1.0"]
+    "query",
+    [
+        "confirm_holders=",
+        "confirm_holders=-1",
+        "confirm_holders=x",
+        "confirm_holders=2000000001",
+        "confirm_holders=1.0",
+    ],
 )
 async def test_a_confirmation_is_a_whole_number(hub: Hub, query: str) -> None:
     role = await hub.new_role()

@@ -185,6 +185,9 @@ async def test_a_dry_run_is_no_first_answer_to_a_key_and_none_is_replayed(hub: H
     first = await hub.admin.post(ASSIGNMENTS, params={"dry_run": "true"}, json=body, headers=header)
     made = await hub.admin.post(ASSIGNMENTS, json=body, headers=header)
     assert (first.status_code, made.status_code) == (200, 201)
+    malformed = {"Idempotency-Key": "a key"}
+    wrong = await hub.admin.post(ASSIGNMENTS, params={"dry_run": "true"}, json=body, headers=malformed)
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_idempotency_key")
     last = await hub.admin.post(ASSIGNMENTS, params={"dry_run": "true"}, json=body, headers=header)
     assert (last.status_code, last.json()["code"]) == (409, "already_assigned"), "what would come of it now"
 

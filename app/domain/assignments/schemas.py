@@ -27,7 +27,7 @@ def well_scoped(scope: Any, path: str) -> Iterator[Fault]:
     if scope["type"] == "tenant" and has_id:
         yield Fault(f"{path}.id", "not_allowed", "is not given with the type `tenant`")
     elif scope["type"] != "tenant" and not has_id:
-        yield Fault(f"{path}.id", "required", "says which one is meant")
+        yield Fault(f"{path}.id", "required", f"is needed with the type `{scope['type']}`")
 
 
 def storable_moment(value: Any, path: str) -> Iterator[Fault]:

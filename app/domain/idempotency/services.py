@@ -40,6 +40,8 @@ def idempotent(handler: Handler) -> Handler:
     @wraps(handler)
     async def replaying(*args: Any, request: HubRequest, work: UnitOfWork, **kwargs: Any) -> Answer[Any]:
         key = request.exchange.header(b"idempotency-key")
+        if key is not None and work.rehearsal is not None:
+            _require_form(key)
         if key is None or work.principal is None or work.rehearsal is not None:
             answer: Answer[Any] = await handler(*args, request=request, work=work, **kwargs)
             return answer
@@ -54,12 +56,16 @@ def idempotent(handler: Handler) -> Handler:
     return replaying  # type: ignore[return-value]
 
 
-def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
-    """Raises BadRequest for a key that is empty, too long or not printable ASCII. The path names a thing in one way
-    only: the gate lets no other spelling of an id through, and the router has taken superfluous slashes away.
-    """
+def _require_form(key: str) -> None:
+    """Raises BadRequest for a key that is empty, too long or not printable ASCII."""
     if not KEY_FORM.fullmatch(key):
         raise BadRequest(code="invalid_idempotency_key")
+
+
+def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
+    """Raises BadRequest. The path names a thing in one way only: the gate lets no other spelling of an id through, and
+    the router has taken superfluous slashes away."""
+    _require_form(key)
     return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
 
 

@@ -21,11 +21,12 @@ from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.work import UnitOfWork
 
 PARAMETER: Final = "confirm_holders"
+MOST_HOLDERS: Final = 2_000_000_000
 CONFIRMING: dict[str, Mapping[str, object]] = {
     PARAMETER: {
         "type": "integer",
         "minimum": 0,
-        "maximum": 2_000_000_000,
+        "maximum": MOST_HOLDERS,
         "description": "How many hold what is filled, where some hold it by the hand of somebody who could not give "
         "them what it will bring. A dry run, where there is one, shows who gains; the refusal says how many hold it.",
     }
@@ -141,7 +142,7 @@ def _confirmed(request: HubRequest) -> int | None:
     given = given_parameters(request).get(PARAMETER)
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) <= 10):
+    if not (given.isascii() and given.isdigit() and len(given) <= 10 and int(given) <= MOST_HOLDERS):
         fault = Fault(PARAMETER, "invalid_parameter", "must be a whole number")
         raise BadRequest(code="invalid_parameter", errors=[fault])
     return int(given)
