@@ -17,7 +17,7 @@ FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
-    "domains", "groups", "keys", "role requests", "timeline",
+    "domains", "groups", "keys", "role requests", "timeline", "delegations",
 )  # fmt: skip
 
 
@@ -183,6 +183,12 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     yield f"""
         INSERT INTO role_request_entries (id, tenant_id, request_id, kind, role_ids, created_at)
         SELECT {_id("timeline")}, '{TENANT}', '{row_id("role requests", 1)}', 'commented', '{{}}', {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO delegations (id, tenant_id, user_id, to_user_id, starts_at, ends_at, created_at, updated_at)
+        SELECT {_id("delegations")}, '{TENANT}', {_rare_or(f"'{row_id('users', 5)}'::uuid", f"'{user_id}'::uuid")},
+          {_id("roles")}, {_AT}, {_AT} + interval '1 day', {_AT}, {_AT}
         FROM {numbers}
     """
     yield f"""

@@ -46,6 +46,7 @@ OTHER_PLACES = {
     "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
     "auth.SESSIONS": [{"user_id": NOBODY}],
     "api_keys.OWN_API_KEYS": [{"own_id": row_id("accounts", 5)}, {"own_id": NOBODY}],
+    "delegations.DELEGATIONS": [{"actor_id": user} for user in (row_id("roles", 5), NOBODY)],
     "role_requests.ROLE_REQUESTS": [{"actor_id": NOBODY}],
     "role_requests.TIMELINE": [{"request_id": NOBODY}],
     "source_work.TESTS": [{"data_source_id": NOBODY}],
@@ -94,6 +95,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
                 "prefix": ["dfh_a", "no such prefix"],
             }.items()
         },
+        "delegations.received": ["true", "false"],
         "role requests.status": ["pending", "approved", "denied", "expired", "cancelled", "revoked"],
         "role requests.user_id": [str(user_id), str(row_id("users", 5)), str(NOBODY)],
         "role requests.role_id": [str(role) for role in (CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],

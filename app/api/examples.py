@@ -21,6 +21,7 @@ ASSIGNMENT = "01934f72-3b3c-7d3e-8f4a-4b5c6d7e8f09"
 ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
 KEY = "01934f74-3a3b-7c3d-8e3f-4a4b4c4d4e09"
 ROLE_REQUEST = "01934f74-2b2c-7d2e-8f3a-3b4c4d5e6f0b"
+DELEGATION = "01934f74-3c3d-7f4e-8a5b-5d6e7f8a9b0d"
 ENTRY = "01934f74-2b2d-7e3f-9a4b-4c5d5e6f7a0c"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
@@ -151,6 +152,12 @@ ASKED: Mapping[str, object] = {
     "expires_at": "2026-06-30T18:00:00Z",
 }
 
+DELEGATED: Mapping[str, object] = {
+    "to_user_id": ADMIN,
+    "starts_at": "2026-07-01T08:00:00Z",
+    "ends_at": "2026-07-15T18:00:00Z",
+}
+
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
@@ -193,6 +200,8 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
         "decided_by": None,
         "assignment_id": None,
     },
+    "DelegationOut": {**DELEGATED, "id": DELEGATION, "user_id": USER, "created_by": USER},
+    "DelegationCreate": DELEGATED,
     "RoleRequestCreate": ASKED,
     "EntryOut": {"id": ENTRY, "kind": "approved", "text": "Until the audit is over.", "role_ids": [OWNER_ROLE]},
     "Decision": {"reason": "Until the audit is over."},
@@ -312,6 +321,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "role_id": ROLE,
     "assignment_id": ASSIGNMENT,
     "request_id": ROLE_REQUEST,
+    "delegation_id": DELEGATION,
     "account_id": ACCOUNT,
     "key_id": KEY,
     "source_id": SOURCE,

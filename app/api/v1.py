@@ -15,6 +15,7 @@ from app.domain.authz.controllers import (
     list_access_to_source,
     list_effective_permissions,
 )
+from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
@@ -41,6 +42,7 @@ API = Router(
         list_access_to_source,
         list_access_to_domain,
         RoleRequestController,
+        DelegationController,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,

@@ -6,6 +6,7 @@ from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
 from app.domain.auth.models import Session
 from app.domain.authz.models import RightsHistory
+from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
 from app.domain.events.models import OutboxEvent
 from app.domain.groups.models import Group, GroupMember
@@ -21,7 +22,8 @@ from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
-    ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Group, GroupMember,
+    ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation,
+    Group, GroupMember,
     IdempotencyKey, Job, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment,
     RoleRequest, RoleRequestEntry, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
 )  # fmt: skip

@@ -94,6 +94,8 @@ class World:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
         if "assignment_id" in route.path_parameters:
             made["assignment_id"] = (await self.send("POST", f"{V1}/role-assignments", await self.assignment()))["id"]
+        if "delegation_id" in route.path_parameters:
+            made["delegation_id"] = (await self.send("POST", f"{V1}/delegations", await self.delegation()))["id"]
         if "request_id" in route.path_parameters:
             made["request_id"] = await self.asked_for(route)
         if "tenant_id" in route.path_parameters:
@@ -128,6 +130,10 @@ class World:
             await self.send("POST", f"{V1}/role-requests/{request_id}/approve")
         return request_id
 
+    async def delegation(self) -> dict[str, Any]:
+        user = await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"})
+        return {"to_user_id": user["id"], "ends_at": "2100-01-01T00:00:00Z"}
+
     async def requestable(self) -> str:
         """A role on which everybody decides."""
         role = await self.send("POST", f"{V1}/roles", {"name": new_name(), "is_requestable": True})
@@ -158,6 +164,8 @@ class World:
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
             body = await self.assignment()
+        if route.method == "POST" and path.endswith("/delegations"):
+            body = await self.delegation()
         if route.method == "POST" and path.endswith("/role-requests"):
             body = {"role_id": await self.requestable(), "justification": "Of the walk."}
         if path.endswith("/preview"):

@@ -80,6 +80,10 @@ class World:
             role["id"],
         )
         session = await hub.sign_in(user["email"])
+        away = await session.post(
+            "/api/v1/delegations",
+            json={"to_user_id": (await hub.new_user())["id"], "ends_at": "2100-01-01T00:00:00Z"},
+        )
         sessions = (await session.get("/api/v1/auth/sessions")).json()["items"]
         return cls(
             {
@@ -92,6 +96,7 @@ class World:
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
                 "request_id": str(asked),
+                "delegation_id": away.json()["id"],
                 "object_id": str(made),
                 "job_id": str(job),
                 "session_id": sessions[0]["id"],

@@ -102,6 +102,10 @@ async def bound(hub: Hub) -> dict[str, Any]:
     }
 
 
+DELEGATION = """
+    INSERT INTO delegations (id, tenant_id, user_id, to_user_id, starts_at, ends_at, created_at, updated_at)
+    VALUES ($1, $2, $3, $1, now(), now() + interval '1 day', now(), now())
+"""
 REQUEST = """
     WITH request AS (
       INSERT INTO role_requests (id, tenant_id, user_id, role_id, scope_type, scope_id, justification, status,
@@ -116,6 +120,7 @@ REQUEST = """
 
 async def a_request_of(hub: Hub, user_id: UUID) -> UUID:
     async with hub.parts.reads.connection("test") as connection:
+        await connection.execute(DELEGATION, uuid4(), DEFAULT_TENANT_ID, user_id)
         made: UUID = await connection.fetchval(REQUEST, uuid4(), DEFAULT_TENANT_ID, user_id, ADMIN_ROLE)
     return made
 

@@ -623,6 +623,125 @@ async def test_a_role_that_brings_more_now_is_approved_anew(people: People, hub:
     assert await decided(ann, request) == (403, "not_an_approver")
 
 
+# --- in somebody's place ---
+
+
+DELEGATIONS = "/api/v1/delegations"
+
+
+async def delegated(giver: httpx.AsyncClient, to_user: str, **times: str) -> dict[str, Any]:
+    body = {"to_user_id": to_user, "ends_at": moment(timedelta(days=1)), **times}
+    made = await giver.post(DELEGATIONS, json=body)
+    assert made.status_code == 201, made.text
+    return dict(made.json())
+
+
+async def test_decisions_go_to_somebody_else_and_both_are_named(people: People, hub: Hub, records: Records) -> None:
+    approvers = await people.approver_role()
+    (away, giver), (stand_in, decider) = await people.somebody(approvers), await people.somebody()
+    _, client = await people.somebody()
+    request = await asked(client, await people.role(approvers))
+    assert (await decided(decider, request))[0] == 404
+    await delegated(giver, stand_in)
+    assert await listed(decider, to_decide="true") == [request["id"]]
+    answer = await decider.post(f"{REQUESTS}/{request['id']}/approve")
+    assert answer.json()["status"] == "approved"
+    row = (await records.audit(answer))[-1]
+    assert (str(row["actor_id"]), row["after"]["on_behalf_of"]) == (stand_in, away)
+    entry = (await timeline(client, request))[-1]
+    assert (entry["actor_id"], entry["on_behalf_of"]) == (stand_in, away)
+
+
+async def test_a_delegation_is_never_wider_than_its_giver(people: People, hub: Hub) -> None:
+    approvers = await people.approver_role()
+    (away, giver), (stand_in, decider) = await people.somebody(approvers), await people.somebody()
+    third, further = await people.somebody()
+    await delegated(giver, stand_in)
+    await delegated(decider, third)
+    _, client = await people.somebody()
+    role = await people.role(approvers)
+    request = await asked(client, role)
+    assert (await decided(further, request))[0] == 404, "what one was given is not one's own to give"
+    own = await giver.post(REQUESTS, json={"role_id": role, "justification": WHY})
+    assert (own.status_code, own.json()["code"]) == (409, "no_eligible_approver")
+    assert (await hub.admin.delete(f"/api/v1/users/{away}/roles/{approvers}")).status_code == 204
+    assert (await decided(decider, request))[0] == 404
+    assert await listed(decider, to_decide="true") == []
+
+
+async def test_nobody_decides_on_their_own_request_by_another_hand(people: People, hub: Hub) -> None:
+    approvers = await people.approver_role()
+    (_, ann), (bob, bobs) = await people.somebody(approvers), await people.somebody()
+    await people.somebody(approvers)
+    await delegated(ann, bob)
+    role = await people.role(approvers)
+    anns, own = await asked(ann, role), await asked(bobs, role)
+    assert (await decided(bobs, anns))[0] == 404
+    assert await decided(bobs, own) == (403, "own_request")
+
+
+async def test_one_hand_fills_one_slot_and_nobodys_approval_counts_twice(people: People) -> None:
+    one, other = await people.approver_role(), await people.approver_role()
+    (_, ann), (bob, bobs) = await people.somebody(one), await people.somebody(other)
+    await delegated(ann, bob)
+    _, client = await people.somebody()
+    request = await asked(client, await people.role(one, other))
+    assert await decided(bobs, request) == (200, "pending")
+    assert await decided(bobs, request) == (409, "already_approved")
+    assert await decided(ann, request) == (200, "approved")
+    again = await asked(client, await people.role(one, one))
+    assert await decided(bobs, again) == (200, "approved")
+
+
+@pytest.mark.parametrize("times", [("starts_at", timedelta(hours=1)), ("ends_at", timedelta(seconds=1))])
+async def test_a_delegation_begins_and_ends_by_itself(people: People, times: tuple[str, timedelta]) -> None:
+    approvers = await people.approver_role()
+    (_, giver), (stand_in, decider) = await people.somebody(approvers), await people.somebody()
+    await delegated(giver, stand_in, **{times[0]: moment(times[1])})
+    _, client = await people.somebody()
+    request = await asked(client, await people.role(approvers))
+    if times[0] == "ends_at":
+        await asyncio.sleep(1.1)
+    assert (await decided(decider, request))[0] == 404
+
+
+async def test_delegations_are_their_givers_and_receivers_own(people: People, hub: Hub, records: Records) -> None:
+    (_, giver), (receiver, other) = await people.somebody(), await people.somebody()
+    made = await giver.post(DELEGATIONS, json={"to_user_id": receiver, "ends_at": moment(timedelta(days=1))})
+    path = made.headers["location"]
+    assert [row["action"] for row in await records.audit(made)] == ["delegation.create"]
+    assert (await other.get(DELEGATIONS)).json()["items"] == []
+    assert (await other.get(DELEGATIONS, params={"received": "true"})).json()["items"] == [made.json()]
+    assert (await giver.get(DELEGATIONS)).json()["items"] == [made.json()]
+    assert (await other.get(path)).json() == made.json()
+    stranger = await hub.user_with()
+    assert (await stranger.get(path)).status_code == (await hub.admin.get(path)).status_code == 404
+    assert (await stranger.delete(path)).status_code == 404
+    deleted = await giver.delete(path)
+    assert deleted.status_code == 204
+    assert [row["action"] for row in await records.audit(deleted)] == ["delegation.delete"]
+    assert (await giver.get(path)).status_code == 404
+
+
+async def test_a_delegation_that_does_not_fit_is_refused(people: People) -> None:
+    (user, client), (other, _) = await people.somebody(), await people.somebody()
+    later, past = moment(timedelta(days=1)), "2020-01-01T00:00:00Z"
+    for to_user, ends_at, path in (
+        (user, later, "to_user_id"),
+        (str(uuid4()), later, "to_user_id"),
+        (other, past, "ends_at"),
+    ):
+        answer = await client.post(DELEGATIONS, json={"to_user_id": to_user, "ends_at": ends_at})
+        assert (answer.status_code, [fault["path"] for fault in answer.json()["errors"]]) == (400, [path])
+
+
+async def test_with_a_deleted_user_their_delegations_go(people: People, hub: Hub) -> None:
+    (_, giver), (receiver, _) = await people.somebody(), await people.somebody()
+    await delegated(giver, receiver)
+    assert (await hub.admin.delete(f"/api/v1/users/{receiver}")).status_code == 204
+    assert (await giver.get(DELEGATIONS)).json()["items"] == []
+
+
 # --- races ---
 
 

@@ -44,7 +44,12 @@ def _eligible(people: str) -> str:
 """  # noqa: S608 - names of ours
 
 
-ACTOR = "SELECT CAST(:actor_id AS uuid) AS id"
+ACTOR = f"""
+    SELECT CAST(:actor_id AS uuid) AS id
+    UNION SELECT user_id FROM delegations WHERE tenant_id = CAST(:tenant_id AS uuid)
+      AND to_user_id = CAST(:actor_id AS uuid) AND starts_at <= {_NOW} AND ends_at > {_NOW}
+"""  # noqa: S608
+"""The actor, and those in whose place they decide at this moment."""
 _MEMBERS = f"""
     SELECT DISTINCT coalesce(member.user_id, given.subject_id) AS id
     FROM assignments_at(role_requests.tenant_id, {_NOW}) AS given
@@ -61,7 +66,10 @@ TO_DECIDE = f"""(
       CROSS JOIN LATERAL held_at(CAST(:tenant_id AS uuid), candidate.id, {_NOW}) AS held)
     AND NOT EXISTS (SELECT FROM role_request_entries AS entry WHERE entry.request_id = role_requests.id
       AND entry.kind = 'approved' AND NOT entry.is_void AND entry.actor_id = CAST(:actor_id AS uuid))
-    AND EXISTS (SELECT {_eligible(ACTOR)} AND role_requests.awaits && here.role_ids))"""  # noqa: S608
+    AND EXISTS (SELECT {_eligible(ACTOR)} AND role_requests.awaits && here.role_ids
+      AND NOT EXISTS (SELECT FROM role_request_entries AS entry WHERE entry.request_id = role_requests.id
+        AND entry.kind = 'approved' AND NOT entry.is_void
+        AND coalesce(entry.on_behalf_of, entry.actor_id) = person.id)))"""  # noqa: S608
 """Of a row: whether it waits for the actor. Roles that they hold anywhere are looked at first, once for all rows."""
 
 
@@ -90,15 +98,19 @@ _OWNER_ROLES = text(
         WHERE owner.role_id IS NOT NULL ORDER BY owner.depth DESC"""  # noqa: S608
 )
 
+MOST_GIVERS = 1000
 Abilities = dict[UUID, frozenset[UUID]]
 """By person the slots that they can fill."""
 
 
-async def abilities_of_actor(work: UnitOfWork, request: RoleRequest) -> frozenset[UUID]:
-    """The slots that the actor can fill; none where they may not decide."""
-    values = _asked(request) | {"actor_id": work.actor_id, "most": 1}
-    found = (await work.session.execute(_ACTOR_OF_REQUEST, values)).one_or_none()
-    return frozenset() if found is None else frozenset(found.role_ids) & frozenset(request.slots)
+async def abilities_of_actor(work: UnitOfWork, request: RoleRequest) -> Abilities:
+    """The slots that the actor can fill, themselves and in the place of others; none where they may not decide."""
+    values = _asked(request) | {"actor_id": work.actor_id, "most": MOST_GIVERS}
+    slots, able = frozenset(request.slots), {}
+    for person, role_ids in await work.session.execute(_ACTOR_OF_REQUEST, values):
+        if own := slots & frozenset(role_ids):
+            able[person] = own
+    return able
 
 
 async def choose_slots(work: UnitOfWork, request: RoleRequest) -> list[UUID]:

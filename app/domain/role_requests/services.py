@@ -1,6 +1,8 @@
 """The rules about role requests: one approval for each slot, nobody decides on their own, and one decision wins."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -13,7 +15,7 @@ from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import IN_FORCE
 from app.domain.assignments.schemas import Scope, Subject, Via
 from app.domain.assignments.services import AssignmentService
-from app.domain.role_requests.deciders import abilities_of_actor, choose_slots, require_deciders
+from app.domain.role_requests.deciders import Abilities, abilities_of_actor, choose_slots, require_deciders
 from app.domain.role_requests.endings import write_expired
 from app.domain.role_requests.matching import awaited
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
@@ -72,31 +74,30 @@ class RoleRequestService:
         Raises NotFound or Hidden where it may not be seen, Forbidden for who may not decide, Conflict where it is
         decided, where the actor has approved already, and where another one of their kind would not help.
         """
-        request, slots = await self._decidable(request_id)
+        request, able = await self._decidable(request_id)
         timeline = Timeline(self._work, request)
         before = await timeline.shown()
         approvals = await self._approvals(request_id)
-        if self._work.actor_id in {approval.actor_id for approval in approvals}:
-            raise Conflict(code="already_approved")
-        if not slots & set(request.awaits):
-            raise Conflict(code="approval_not_needed")
-        await timeline.add("approved", text=reason, role_ids=slots)
-        awaits = awaited(request.slots, [*(set(approval.role_ids) for approval in approvals), slots])
+        person = self._whose_approval(request, able, approvals)
+        said = self._in_whose_place(person)
+        await timeline.add("approved", text=reason, role_ids=able[person], **said)
+        awaits = awaited(request.slots, [*(set(approval.role_ids) for approval in approvals), able[person]])
         if awaits:
             await timeline.change(awaits=awaits)
-            return await timeline.record("approved", event="approval_given", before=before)
+            return await timeline.record("approved", event="approval_given", before=before, **said)
         given = await self._give(request)
         await self._decide(timeline, "approved", assignment_id=given)
-        return await timeline.record("approved", before=before)
+        return await timeline.record("approved", before=before, **said)
 
     async def deny(self, request_id: UUID, reason: str | None) -> RoleRequestOut:
         """One of those who may approve is enough. Raises as `approve` does."""
-        request, _ = await self._decidable(request_id)
+        request, able = await self._decidable(request_id)
         timeline = Timeline(self._work, request)
         before = await timeline.shown()
+        said = self._in_whose_place(self._of_own_right(able))
         await self._decide(timeline, "denied")
-        await timeline.add("denied", text=reason)
-        return await timeline.record("denied", before=before)
+        await timeline.add("denied", text=reason, **said)
+        return await timeline.record("denied", before=before, **said)
 
     async def cancel(self, request_id: UUID) -> RoleRequestOut:
         """By who made it. Raises Forbidden for others who see it, Conflict where it is decided."""
@@ -116,7 +117,8 @@ class RoleRequestService:
         Conflict where nothing was given, or has ended."""
         request = await self._locked(request_id)
         await self._refuse_own(request)
-        if not await abilities_of_actor(self._work, request) and not self._is_admin:
+        able = await abilities_of_actor(self._work, request)
+        if not able and not self._is_admin:
             await self._require_sight(request)
             raise Forbidden(code="not_an_approver")
         if request.status != "approved" or request.assignment_id is None:
@@ -124,9 +126,10 @@ class RoleRequestService:
         timeline = Timeline(self._work, request)
         before = await timeline.shown()
         await AssignmentService(self._work).take_back(request.assignment_id)
+        said = {} if self._is_admin else self._in_whose_place(self._of_own_right(able))
         await self._decide(timeline, "revoked")
-        await timeline.add("revoked", text=reason)
-        return await timeline.record("revoked", before=before)
+        await timeline.add("revoked", text=reason, **said)
+        return await timeline.record("revoked", before=before, **said)
 
     async def comment(self, request_id: UUID, said: str) -> EntryOut:
         """By anybody who sees it, whatever its state. Raises NotFound or Hidden."""
@@ -236,16 +239,36 @@ class RoleRequestService:
 
     # What is decided --------------------------------------------------------------------------------------------------
 
-    async def _decidable(self, request_id: UUID) -> tuple[RoleRequest, frozenset[UUID]]:
-        """A request that is pending, locked, and the slots that the actor can fill."""
+    async def _decidable(self, request_id: UUID) -> tuple[RoleRequest, Abilities]:
+        """A request that is pending, locked, and the slots that the actor can fill, in whose place ever."""
         request = await self._locked(request_id)
         await self._refuse_own(request)
-        slots = await abilities_of_actor(self._work, request)
-        if not slots:
+        able = await abilities_of_actor(self._work, request)
+        if not able:
             await self._require_sight(request)
             raise Forbidden(code="not_an_approver")
         await self._require_pending(request)
-        return request, slots
+        return request, able
+
+    def _whose_approval(self, request: RoleRequest, able: Abilities, approvals: Iterable[RoleRequestEntry]) -> UUID:
+        """The actor's own, or that of somebody in whose place they decide, who can fill more. One person approves once,
+        be it for themselves or for another one, and nobody's approval is given twice. Raises Conflict."""
+        used = {approval.on_behalf_of or approval.actor_id for approval in approvals}
+        left = {person: slots for person, slots in able.items() if person not in used}
+        if not left or self._work.actor_id in {approval.actor_id for approval in approvals}:
+            raise Conflict(code="already_approved")
+        useful = {person: slots for person, slots in left.items() if slots & set(request.awaits)}
+        if not useful:
+            raise Conflict(code="approval_not_needed")
+        return max(sorted(useful), key=lambda person: (len(useful[person]), person == self._work.actor_id))
+
+    def _of_own_right(self, able: Abilities) -> UUID:
+        """The actor, where they may decide themselves."""
+        return self._work.actor.id if self._work.actor.id in able else min(able)
+
+    def _in_whose_place(self, person: UUID) -> dict[str, Any]:
+        """For the timeline and the audit row; nothing where it is the actor's own decision."""
+        return {} if person == self._work.actor_id else {"on_behalf_of": person}
 
     async def _locked(self, request_id: UUID) -> RoleRequest:
         """With what it is about, in the order in which whoever deletes that locks it: no two wait for each other."""

@@ -19,6 +19,7 @@ from app.domain.assignments.repositories import AssignmentRepository
 from app.domain.assignments.schemas import Subject
 from app.domain.assignments.services import AssignmentService
 from app.domain.auth.models import Session
+from app.domain.delegations.services import drop_delegations
 from app.domain.groups.memberships import end_memberships
 from app.domain.groups.models import GroupMember
 from app.domain.reach import require_reach
@@ -112,6 +113,7 @@ class UserService:
         await end_assignments(self._work, RoleAssignment.subject_id == user_id)
         await end_memberships(self._work, GroupMember.user_id == user_id)
         await cancel_requests(self._work, RoleRequest.user_id == user_id, because="The user was deleted.")
+        await drop_delegations(self._work, user_id)
         await self._users.delete(user_id)
         self._work.forget("user", user_id)
         self._work.audit("user.delete", "user", user_id, before=before)
