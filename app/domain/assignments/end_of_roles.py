@@ -10,7 +10,7 @@ from app.domain.jobs.services import JobService
 from app.domain.work import UnitOfWork, unit_of_work_of
 
 END_OF_ROLE: Final = "role.end_assignments"
-AT_ONCE = 2000
+AT_ONCE = 2500
 """Rows that are ended within a request: some tenths of a second."""
 
 
