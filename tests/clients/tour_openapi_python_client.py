@@ -56,6 +56,7 @@ def tour(url: str, email: str, password: str, file: str) -> None:
     hub = AuthenticatedClient(base_url=url, token=tokens.access_token)
     me = get_me.sync(client=hub)
     assert isinstance(me, Me)
+    assert isinstance(me.user, UserOut)
     assert me.user.email == email
 
     role = create_role.sync(client=hub, body=RoleCreate(name="analysts of python", permissions=["data-sources:read"]))

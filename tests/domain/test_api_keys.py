@@ -298,7 +298,7 @@ SESSION_CALLS: list[tuple[str, str, Any]] = [
     ("POST", "/api/v1/auth/logout", None),
     ("POST", "/api/v1/auth/logout", {"scope": "all"}),
     ("GET", "/api/v1/auth/sessions", None),
-    ("DELETE", f"/api/v1/auth/sessions/{uuid4()}", None),
+    ("DELETE", "/api/v1/auth/sessions/01a22f2d-bc41-722e-a567-a6a6ba07d62a", None),
     ("POST", "/api/v1/auth/change-password", {"current_password": PASSWORD, "new_password": "a heron waits at dawn"}),
 ]
 

@@ -217,7 +217,9 @@ def reasons() -> list[tuple[Any, str | None]]:
     known: list[tuple[Any, str | None]] = [(Forbidden(code=code), code) for code in FORBIDDEN]
     known += [(Conflict(code=code), code if code in REFUSED else None) for code in CONFLICT]
     known += [(BadRequest(code=code), None) for code in BAD_REQUEST]
-    known += [(BadRequest(errors=[Fault("a", "blank", ""), Fault("b", code, "")]), code) for code in REFUSED_FAULTS]
+    known += [
+        (BadRequest(errors=[Fault("a", "blank", ""), Fault("b", code, "")]), code) for code in sorted(REFUSED_FAULTS)
+    ]
     return [*known, (NotFound(), None), (Hidden(), "permission_missing"), (Unauthenticated(), None)]
 
 
