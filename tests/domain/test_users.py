@@ -412,6 +412,15 @@ async def stronger_user(hub: Hub) -> dict[str, Any]:
     return dict(answer.json())
 
 
+async def test_nobody_takes_the_account_of_who_may_do_more_from_a_moment_on(hub: Hub) -> None:
+    clerk, user = await hub.user_with("users:write"), await created(hub)
+    role = await hub.new_role(permissions=["audit-events:read"])
+    given = {"subject": {"type": "user", "id": user["id"]}, "role_id": role["id"], "starts_at": "2999-01-01T00:00:00Z"}
+    assert (await hub.admin.post("/api/v1/role-assignments", json=given)).status_code == 201
+    refused = await clerk.patch(f"{USERS}/{user['id']}", json={"password": PASSWORD})
+    assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions")
+
+
 async def assert_refused(records: Records, answer: httpx.Response, client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "exceeds_own_permissions")
     (row,) = await records.audit(answer)

@@ -65,8 +65,10 @@ class Rights(Struct, frozen=True):
         )
 
 
-def held_by(subject: str) -> ColumnElement[Any]:
-    """`Held` as JSON, of the row of the statement's table of that name (`users`, say), in one column."""
+def held_by(subject: str, *, is_to_come: bool = False) -> ColumnElement[Any]:
+    """`Held` as JSON, of the row of the statement's table of that name (`users`, say), in one column; with what was
+    given from a later moment on, where that is to count."""
+    begun = "" if is_to_come else "WHERE starts_at <= statement_timestamp()"
     return literal_column(
         f"""(WITH subject AS (
                SELECT {subject}.id AS id
@@ -79,7 +81,7 @@ def held_by(subject: str) -> ColumnElement[Any]:
                SELECT role_id, bool_or(scope_type = 'tenant') AS everywhere,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_domain'), '{{}}') AS domains,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_source'), '{{}}') AS sources
-               FROM held WHERE starts_at <= statement_timestamp() GROUP BY role_id)
+               FROM held {begun} GROUP BY role_id)
              SELECT json_build_object(
                'roles', (SELECT coalesce(json_agg(json_build_object('id', role.id, 'permissions', role.permissions,
                    'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)
@@ -97,7 +99,7 @@ def read_held(found: Any) -> Held:
     return msgspec.convert(found, Held)
 
 
-_HELD = {model: held_by(model.__tablename__) for model in (User, ServiceAccount)}
+_HELD = {model: held_by(model.__tablename__, is_to_come=True) for model in (User, ServiceAccount)}
 _UUIDS = ARRAY(Uuid)
 _OWNED = select(DataDomain.id).where(
     DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
@@ -136,7 +138,8 @@ def rights_of(held: Held, domains: Iterable[Domain]) -> Rights:
 
 
 async def rights_of_user(session: AsyncSession, user_id: UUID, tenant_id: UUID) -> Rights:
-    """As they are in the session's transaction; none for somebody who is not there."""
+    """As they are in the session's transaction, or will be: what was given from a later moment on counts. None for
+    somebody who is not there."""
     return await _rights_of(session, User, user_id, tenant_id)
 
 
