@@ -304,6 +304,23 @@ async def test_nobody_gives_what_they_lack_by_moving(hub: Hub, records: Records)
     assert (await move(stronger, moving, theirs)).status_code == 200
 
 
+@pytest.mark.parametrize("held", ["role-assignments:read", "role-assignments:write", "jobs:read", "jobs:write"])
+async def test_nobody_gives_by_moving_what_is_done_about_a_thing_rather_than_with_it(
+    hub: Hub, records: Records, held: str
+) -> None:
+    """To see and end the roles of others on it, and to see and cancel its jobs, are rights on it as any other."""
+    mine, theirs = await new_domain(hub), await new_domain(hub)
+    moving = await new_domain(hub, parent_id=mine["id"])
+    source = await registered(hub, data_domain_id=mine["id"])
+    write = (READ, WRITE, "data-sources:write")
+    client = await somebody(hub, records, giving(mine, *write), giving(theirs, *write, held))
+    for refused in (
+        await move(client, moving, theirs),
+        await client.patch(f"{SOURCES}/{source['id']}", json={"data_domain_id": theirs["id"]}),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions"), held
+
+
 # --- owners ---
 
 

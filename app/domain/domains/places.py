@@ -1,7 +1,6 @@
 """Into which domain somebody may put something, and what those who have rights there would gain by it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import any_, exists, func, literal, select
@@ -14,7 +13,6 @@ from app.domain.assignments.repositories import HAS_NOT_PASSED
 from app.domain.domains.models import DataDomain
 from app.domain.roles.models import Role
 from app.domain.roles.ownership import OWNER_BRINGS
-from app.domain.roles.schemas import PERMISSIONS
 from app.domain.work import UnitOfWork
 
 Lineage = tuple[UUID, ...]
@@ -22,7 +20,6 @@ Lineage = tuple[UUID, ...]
 Rooms = Mapping[UUID | None, Lineage]
 """The lineages of domains that are there, by their ids, and of what is in none."""
 _SHOWN_BY = ("data-domains:read", "data-sources:read")
-_HELD_IN_PLACES: Final = frozenset(name for name in PERMISSIONS if name.startswith(("data-domains:", "data-sources:")))
 
 
 async def rooms_of(work: UnitOfWork, domain_ids: Iterable[UUID | None]) -> Rooms:
@@ -66,11 +63,9 @@ async def require_room(work: UnitOfWork, permission: str, domain_id: UUID | None
 
 async def refuse_gain(work: UnitOfWork, entered: Iterable[UUID], place: Place, path: str) -> None:
     """What comes below these domains is open to everybody who has rights there: nobody gives what they do not hold
-    where it stands now. Raises Forbidden."""
+    where it stands now, be it to use the thing, to give others roles on it or to see its jobs. Raises Forbidden."""
     actor, domain_ids = work.actor, list(entered)
-    if not domain_ids or actor.holds_all(_HELD_IN_PLACES, place):
-        return
-    if not actor.holds_all(await _held_in(work, domain_ids), place):
+    if domain_ids and not actor.holds_all(await _held_in(work, domain_ids), place):
         fault = Fault(path, "exceeds_own_permissions", "is where others may do more than you may with what you move")
         raise Forbidden(code="exceeds_own_permissions", errors=[fault])
 
@@ -84,6 +79,6 @@ async def _held_in(work: UnitOfWork, domain_ids: list[UUID]) -> frozenset[str]:
         .where(RoleAssignment.tenant_id == work.tenant_id, RoleAssignment.scope_id == among, HAS_NOT_PASSED)
         .distinct()
     )
-    found = _HELD_IN_PLACES.intersection(await work.session.scalars(given))
+    found = frozenset(await work.session.scalars(given))
     is_owned = (DataDomain.tenant_id == work.tenant_id, DataDomain.id == among, DataDomain.owner_role_id.is_not(None))
     return found | OWNER_BRINGS if await work.session.scalar(select(exists().where(*is_owned))) else found
