@@ -64,9 +64,15 @@ def _require_form(key: str) -> None:
 
 def _identify(request: HubRequest, work: UnitOfWork, key: str) -> UUID:
     """Raises BadRequest. The path names a thing in one way only: the gate lets no other spelling of an id through, and
-    the router has taken superfluous slashes away."""
+    the router has taken superfluous slashes away. API keys that are narrowed alike share a space: to one that may do
+    less, its owner's first answer may hold a key that may do more."""
     _require_form(key)
-    return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id} {request.scope['path']} {key}")
+    return uuid5(NAMESPACE_URL, f"{work.tenant_id} {work.actor_id}{_narrowing(work)} {request.scope['path']} {key}")
+
+
+def _narrowing(work: UnitOfWork) -> str:
+    limits = work.actor.key
+    return "" if limits is None or limits.named is None else f" {sorted(limits.named)}"
 
 
 def _fingerprint(work: UnitOfWork, body: bytes, key_id: str | None = None) -> bytes:
