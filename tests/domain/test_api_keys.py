@@ -358,6 +358,50 @@ async def test_a_key_for_somebody_else_needs_a_permission_and_reach(hub: Hub, re
     assert (me["user"]["id"], me["permissions"]) == (other_id, ["roles:read"])
 
 
+async def test_nobody_rises_with_the_owner_of_a_key_that_they_made(hub: Hub, records: Records) -> None:
+    """It names nothing, and is narrowed to what its maker held; to who could give all there is to give, it is not."""
+    _, owner_id, role_id = await user_with_role(hub, records, "roles:read")
+    owner = {"type": "user", "id": owner_id}
+    keeper, _, _ = await user_with_role(hub, records, "api-keys:write", "roles:read")
+    planted, wide = await made(keeper, owner=owner), await made(hub.admin, owner=owner)
+    assert (planted["permissions"], wide["permissions"]) == (["api-keys:write", "roles:read"], None)
+    more = {"permissions": ["roles:read", "users:read"]}
+    assert (await hub.admin.patch(f"{ROLES}/{role_id}", json=more)).status_code == 200
+    assert await status_of(hub, planted["key"], "/api/v1/users") == 403
+    assert await status_of(hub, wide["key"], "/api/v1/users") == 200
+
+
+@pytest.mark.parametrize("owner_type", ["user", "service_account"])
+async def test_nobody_makes_a_key_of_who_may_do_more_from_a_moment_on(
+    hub: Hub, records: Records, owner_type: str
+) -> None:
+    if owner_type == "user":
+        owner_id = (await hub.new_user())["id"]
+    else:
+        owner_id = (await hub.admin.post(ACCOUNTS, json={"name": uuid4().hex})).json()["id"]
+    subject = {"type": owner_type, "id": owner_id}
+    keeper, _, _ = await user_with_role(hub, records, "api-keys:write", "service-accounts:write")
+    role = await hub.new_role(permissions=["audit-events:read"])
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    given = {"subject": subject, "role_id": role["id"], "starts_at": tomorrow}
+    assert (await hub.admin.post("/api/v1/role-assignments", json=given)).status_code == 201
+    refused = await keeper.post(KEYS, json={"name": "a", "owner": subject})
+    assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions")
+
+
+async def test_a_narrowed_key_is_not_shown_the_wider_one_that_its_owner_made(hub: Hub, records: Records) -> None:
+    client, _, _ = await user_with_role(hub, records, "roles:read")
+    narrow = hub.client((await made(client, permissions=[]))["key"])
+    alike = hub.client((await made(client, permissions=[]))["key"])
+    header, body = {"Idempotency-Key": uuid4().hex}, {"name": "wide"}
+    wide = await client.post(KEYS, json=body, headers=header)
+    other = await narrow.post(KEYS, json=body, headers=header)
+    assert (other.status_code, other.json()["permissions"]) == (201, [])
+    assert other.json()["key"] != wide.json()["key"]
+    again = await alike.post(KEYS, json=body, headers=header)
+    assert again.json() == other.json(), "a key that takes the place of another goes on where that was"
+
+
 async def test_the_rows_above_are_the_only_ways_to_anothers_key(hub: Hub, records: Records) -> None:
     account = (await hub.admin.post(ACCOUNTS, json={"name": uuid4().hex})).json()
     owner = {"type": "service_account", "id": account["id"]}

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from msgspec import convert
 from msgspec.structs import asdict
+from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden
@@ -17,6 +18,8 @@ from app.domain.api_keys.repositories import ApiKeyRepository
 from app.domain.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyOut, KeyOwner, KeyOwnerOut
 from app.domain.assignments.services import UNKNOWN
 from app.domain.reach import require_reach
+from app.domain.roles.built_in import admin_role_id
+from app.domain.roles.models import Role
 from app.domain.roles.permissions import refuse_unknown
 from app.domain.service_accounts.repositories import ServiceAccountRepository
 from app.domain.tenants.repositories import settings_of
@@ -40,6 +43,8 @@ class ApiKeyService:
         is_own = _is_own(actor, owner.type, owner.id)
         await refuse_unknown(self._work, new.permissions or [], "permissions")
         permissions = self._narrowed(new.permissions, actor.may_somewhere if is_own else actor.may)
+        if permissions is None and not is_own:
+            permissions = await self._held_by_maker()
         expires_at = await self._end(new.expires_at, is_own=is_own)
         if not is_own:
             await self._require_reach(owner)
@@ -86,6 +91,14 @@ class ApiKeyService:
         if not all(map(is_held, named)):
             raise Forbidden("The key would have permissions that you do not hold.", code="exceeds_own_permissions")
         return sorted(set(named))
+
+    async def _held_by_maker(self) -> list[str] | None:
+        """What somebody else's key is narrowed to where nothing is named: its maker does not rise with its owner. None
+        for an admin, who holds whatever there will be."""
+        actor, tenant_id = self._work.actor, self._work.tenant_id
+        of_admin = select(Role.permissions).where(Role.id == admin_role_id(tenant_id), Role.tenant_id == tenant_id)
+        admin = await self._work.session.scalar(of_admin)
+        return None if actor.holds_all(admin or ()) else sorted(actor.permissions)
 
     async def _end(self, wanted: datetime | None, *, is_own: bool) -> datetime:
         """Raises BadRequest for a time that has passed or is too far away. Nobody prolongs a key by itself: another one
