@@ -59,6 +59,19 @@ async def test_whoever_gave_themselves_an_empty_role_is_named_when_it_is_filled(
     assert (await client.get(f"{V1}/audit-events")).status_code == 200, "somebody has looked, and wants it so"
 
 
+async def test_whoever_gave_themselves_another_end_of_an_empty_role_is_named_when_it_is_filled(
+    hub: Hub, mallory: tuple[str, httpx.AsyncClient]
+) -> None:
+    """An admin gave it for a day, and fills it in the belief that the day has passed."""
+    user, client = mallory
+    role = (await hub.new_role(permissions=[]))["id"]
+    given = await hub.admin.post(ASSIGNMENTS, json=body_for(user, role, expires_at="2999-01-01T00:00:00Z"))
+    assert given.status_code == 201, given.text
+    longer = await client.patch(f"{ASSIGNMENTS}/{given.json()['id']}", json={"expires_at": None})
+    assert longer.status_code == 200, longer.text
+    await confirmed(hub.admin, "PATCH", f"{V1}/roles/{role}", {"permissions": ["audit-events:read"]}, 1)
+
+
 async def test_those_whom_an_admin_gave_the_role_need_not_be_confirmed(
     hub: Hub, records: Records, mallory: tuple[str, httpx.AsyncClient]
 ) -> None:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -252,6 +253,26 @@ async def test_what_is_given_from_tomorrow_on_counts_and_what_has_ended_does_not
     assert (await put_in(client, group, await hub.new_user())).status_code == 200
     await records.run(f"UPDATE role_assignments SET expires_at = NULL, ended_at = now() {where}", group["id"])
     assert (await put_in(client, group, await hub.new_user())).status_code == 200
+
+
+async def test_nobody_joins_a_group_while_its_role_is_being_filled(hub: Hub, records: Records) -> None:
+    """Whoever fills it has counted who is in the group, and whoever joins has looked at what it brings."""
+    client = await somebody(hub, records, giving(None, READ, WRITE))
+    group, role, user = await new_group(hub), await hub.new_role(permissions=[]), await hub.new_user()
+    await give(records, group["id"], role["id"], subject_type="group")
+    filling = await asyncpg.connect(hub.url)
+    try:
+        async with asyncio.timeout(10), filling.transaction():
+            await filling.execute("SELECT FROM roles WHERE id = $1::uuid FOR UPDATE", role["id"])
+            joining = asyncio.create_task(put_in(client, group, user))
+            while not joining.done() and not await records.one("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.02)
+            added = "UPDATE roles SET permissions = '{audit-events:read}' WHERE id = $1::uuid"
+            await filling.execute(added, role["id"])
+    finally:
+        await filling.close()
+    assert (await joining).json().get("code") == "exceeds_own_permissions"
+    assert await members(hub, group) == []
 
 
 async def test_what_a_group_holds_somewhere_is_asked_for_there(hub: Hub, records: Records) -> None:

@@ -24,7 +24,8 @@ class Brought(NamedTuple):
 
 
 async def is_within_reach(work: UnitOfWork, actor: Principal, group_id: UUID) -> bool:
-    """Whether the actor holds all that the group brings, wherever it brings it."""
+    """Whether the actor holds all that the group brings, wherever it brings it. Its roles are locked: nobody fills one
+    meanwhile without seeing who has joined."""
     async for brought in _brought_by(work, group_id):
         if not actor.holds_all(brought.permissions, brought.place):
             return False
@@ -39,6 +40,7 @@ async def _brought_by(work: UnitOfWork, group_id: UUID) -> AsyncIterator[Brought
         .join(Role, (Role.id == RoleAssignment.role_id) & (Role.tenant_id == RoleAssignment.tenant_id))
         .outerjoin(source, source.id == RoleAssignment.scope_id)
         .where(RoleAssignment.tenant_id == work.tenant_id, RoleAssignment.subject_id == group_id, HAS_NOT_PASSED)
+        .with_for_update(read=True, key_share=True, of=Role)
     )
     owners: list[UUID] = []
     for scope_type, scope_id, role_id, permissions, is_owner, domain_id, owner_id in await work.session.execute(given):

@@ -34,11 +34,11 @@ CONFIRMING: dict[str, Mapping[str, object]] = {
 """For the `parameters` of a route whose handler is `confirmable`."""
 
 _OF_ROLE = """
-    SELECT subject_id, subject_type, scope_type, scope_id, created_by FROM role_assignments
+    SELECT subject_id, subject_type, scope_type, scope_id, updated_by AS given_by FROM role_assignments
     WHERE tenant_id = :tenant_id AND role_id = :row_id AND ended_at IS NULL
       AND (expires_at IS NULL OR expires_at > statement_timestamp())"""
 _HOLDERS_OF_ROLE = f"""
-    SELECT coalesce(member.user_id, held.subject_id), held.scope_type, held.scope_id, held.created_by
+    SELECT coalesce(member.user_id, held.subject_id), held.scope_type, held.scope_id, held.given_by
     FROM ({_OF_ROLE}) AS held LEFT JOIN group_members AS member
       ON held.subject_type = 'group' AND member.group_id = held.subject_id AND member.ended_at IS NULL
     WHERE held.subject_type <> 'group' OR member.user_id IS NOT NULL
