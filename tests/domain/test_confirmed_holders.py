@@ -1,7 +1,9 @@
 """A11: nobody waits in an empty role, or in an empty group, for what others will give to it."""
 
+import asyncio
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -153,6 +155,42 @@ async def test_whoever_waits_in_a_role_is_named_when_it_is_made_an_owner(
     assert faults == [("data_sources[0].owner_role_id", "holders_unconfirmed")]
     again = await hub.admin.post(f"{V1}/data-sources/bulk?confirm_holders=1", json={"data_sources": [item]})
     assert again.status_code == 201, again.text
+
+
+@pytest.mark.parametrize("way", ["source", "domain", "new source", "bulk"])
+async def test_nobody_is_given_a_role_while_it_is_made_an_owner(
+    hub: Hub, records: Records, mallory: tuple[str, httpx.AsyncClient], way: str
+) -> None:
+    """What they are about to be given is waited for, and counted."""
+    user, client = mallory
+    role = await made_by(client, "roles", name=f"raced {way} {user}")
+    body = {"name": f"raced {way} {user}", "type": "rest", "config": {"base_url": "https://a.example"}}
+    owned = {"owner_role_id": role}
+    method, path, sent = {
+        "source": ("PATCH", f"data-sources/{await new_source(hub)}", owned),
+        "domain": ("PATCH", f"data-domains/{await new_domain(records)}", owned),
+        "new source": ("POST", "data-sources", body | owned),
+        "bulk": ("POST", "data-sources/bulk", {"data_sources": [body | owned]}),
+    }[way]
+    giving = await asyncpg.connect(hub.url)
+    try:
+        async with asyncio.timeout(10), giving.transaction():
+            await giving.execute("SELECT FROM roles WHERE id = $1::uuid FOR KEY SHARE", role)
+            await giving.execute(
+                """INSERT INTO role_assignments (id, tenant_id, subject_type, subject_id, role_id, scope_type,
+                     starts_at, created_at, updated_at, created_by, updated_by)
+                   SELECT gen_random_uuid(), tenant_id, 'user', $1::uuid, id, 'tenant', now(), now(), now(), $1, $1
+                   FROM roles WHERE id = $2::uuid""",
+                user,
+                role,
+            )
+            owning = asyncio.create_task(hub.admin.request(method, f"{V1}/{path}", json=sent))
+            while not owning.done() and not await records.one("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.02)
+    finally:
+        await giving.close()
+    refused = await owning
+    assert "holders_unconfirmed" in refused.text, (refused.status_code, refused.text)
 
 
 @pytest.mark.parametrize(

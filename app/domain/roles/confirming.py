@@ -10,13 +10,14 @@ from functools import wraps
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, select
 
 from app.core.errors import BadRequest, Conflict, Fault
 from app.core.extent import Place
 from app.domain.dry_runs.services import Handler, given_parameters
 from app.domain.dry_runs.statements import AS_EVER, PLANNING, rights_of_pairs
 from app.domain.requests import HubRequest
+from app.domain.roles.models import Role
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.work import UnitOfWork
 
@@ -78,7 +79,9 @@ async def confirm_filling(work: UnitOfWork, role_id: UUID, added: Collection[str
 
 
 async def confirm_owning(work: UnitOfWork, role_id: UUID, place: Place) -> None:
-    """The role is to own what stands there."""
+    """The role is to own what stands there. It is locked: whoever gives it meanwhile waits, and finds that it owns."""
+    one = select(Role.id).where(Role.id == role_id, Role.tenant_id == work.tenant_id)
+    await work.session.execute(one.with_for_update())
     await _confirm(work, _OWNING, role_id, OWNER_BRINGS, place, "owner_role_id")
 
 

@@ -154,11 +154,11 @@ class BulkRegistration:
         await self._confirm_owners(new)
 
     async def _confirm_owners(self, new: Sequence[tuple[Item, Draft]]) -> None:
-        """Once for each owner and place."""
+        """Once for each owner and place; owners are locked in the order of their ids."""
         known: dict[tuple[UUID, UUID | None], list[Fault]] = {}
-        for item, draft in new:
-            owner, domain_id = draft.owner_role_id, draft.domain_id
-            if owner is None or item.faults:
+        owned = [(draft.owner_role_id, draft.domain_id, item) for item, draft in new if not item.faults]
+        for owner, domain_id, item in sorted(owned, key=lambda each: str(each[0])):
+            if owner is None:
                 continue
             if (owner, domain_id) not in known:
                 known[owner, domain_id] = await self._faults_of_holders(owner, Place(domain_id=domain_id))
