@@ -693,6 +693,40 @@ async def test_one_hand_fills_one_slot_and_nobodys_approval_counts_twice(people:
     assert await decided(bobs, again) == (200, "approved")
 
 
+async def test_who_has_a_part_in_one_approval_has_none_in_another(people: People) -> None:
+    """By their hand or by their right: else one approver and a friend of theirs would be two approvers."""
+    one, other = await people.approver_role(), await people.approver_role()
+    (ann, anns), (_, bobs) = await people.somebody(one), await people.somebody(other)
+    friend, friends = await people.somebody()
+    await delegated(anns, friend)
+    await delegated(bobs, ann)
+    _, client = await people.somebody()
+    request = await asked(client, await people.role(one, other))
+    assert await decided(friends, request) == (200, "pending")
+    assert await decided(anns, request) == (409, "already_approved")
+    assert (await anns.get(REQUESTS, params={"to_decide": "true"})).json()["items"] == []
+    assert await decided(bobs, request) == (200, "approved")
+
+
+async def test_the_right_of_who_has_approved_in_anothers_place_fills_no_second_slot(people: People, hub: Hub) -> None:
+    one, other = await people.approver_role(), await people.approver_role()
+    (_, anns), (bob, bobs), (friend, friends) = (
+        await people.somebody(one),
+        await people.somebody(),
+        await people.somebody(),
+    )
+    await delegated(anns, bob)
+    await delegated(bobs, friend)
+    _, client = await people.somebody()
+    _, third = await people.somebody(other)
+    request = await asked(client, await people.role(one, other))
+    assert await decided(bobs, request) == (200, "pending")
+    await give(hub, bob, other)
+    assert await decided(friends, request) == (409, "already_approved")
+    assert (await friends.get(REQUESTS, params={"to_decide": "true"})).json()["items"] == []
+    assert await decided(third, request) == (200, "approved")
+
+
 @pytest.mark.parametrize("times", [("starts_at", timedelta(hours=1)), ("ends_at", timedelta(seconds=1))])
 async def test_a_delegation_begins_and_ends_by_itself(people: People, times: tuple[str, timedelta]) -> None:
     approvers = await people.approver_role()

@@ -65,11 +65,12 @@ TO_DECIDE = f"""(
       SELECT held.role_id FROM ({ACTOR}) AS candidate
       CROSS JOIN LATERAL held_at(CAST(:tenant_id AS uuid), candidate.id, {_NOW}) AS held)
     AND NOT EXISTS (SELECT FROM role_request_entries AS entry WHERE entry.request_id = role_requests.id
-      AND entry.kind = 'approved' AND NOT entry.is_void AND entry.actor_id = CAST(:actor_id AS uuid))
+      AND entry.kind = 'approved' AND NOT entry.is_void
+      AND CAST(:actor_id AS uuid) IN (entry.actor_id, entry.on_behalf_of))
     AND EXISTS (SELECT {_eligible(ACTOR)} AND role_requests.awaits && here.role_ids
       AND NOT EXISTS (SELECT FROM role_request_entries AS entry WHERE entry.request_id = role_requests.id
         AND entry.kind = 'approved' AND NOT entry.is_void
-        AND coalesce(entry.on_behalf_of, entry.actor_id) = person.id)))"""  # noqa: S608
+        AND person.id IN (entry.actor_id, entry.on_behalf_of))))"""  # noqa: S608
 """Of a row: whether it waits for the actor. Roles that they hold anywhere are looked at first, once for all rows."""
 
 

@@ -251,11 +251,11 @@ class RoleRequestService:
         return request, able
 
     def _whose_approval(self, request: RoleRequest, able: Abilities, approvals: Iterable[RoleRequestEntry]) -> UUID:
-        """The actor's own, or that of somebody in whose place they decide, who can fill more. One person approves once,
-        be it for themselves or for another one, and nobody's approval is given twice. Raises Conflict."""
-        used = {approval.on_behalf_of or approval.actor_id for approval in approvals}
+        """The actor's own, or that of somebody in whose place they decide, who can fill more. Whoever has a part in an
+        approval, by their hand or by their right, has none in another one. Raises Conflict."""
+        used = {person for approval in approvals for person in (approval.actor_id, approval.on_behalf_of)}
         left = {person: slots for person, slots in able.items() if person not in used}
-        if not left or self._work.actor_id in {approval.actor_id for approval in approvals}:
+        if not left or self._work.actor_id in used:
             raise Conflict(code="already_approved")
         useful = {person: slots for person, slots in left.items() if slots & set(request.awaits)}
         if not useful:
