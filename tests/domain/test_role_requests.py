@@ -455,6 +455,21 @@ async def test_a_renewal_comes_in_the_place_of_what_it_names(people: People, hub
     assert (await refused(client, role, renews=endless["id"]))[0] == 400
 
 
+@pytest.mark.parametrize("end", [None, timedelta(days=60)])
+async def test_a_renewal_shortens_nothing_that_was_prolonged_meanwhile(
+    people: People, hub: Hub, end: timedelta | None
+) -> None:
+    role, (user, client) = await people.role(), await people.somebody()
+    held = await give(hub, user, role, expires_at=moment(timedelta(hours=1)))
+    request = await asked(client, role, renews=held["id"], expires_at=moment(timedelta(days=30)))
+    path = f"/api/v1/role-assignments/{held['id']}"
+    prolonged = await hub.admin.patch(path, json={"expires_at": None if end is None else moment(end)})
+    assert prolonged.status_code == 200, prolonged.text
+    assert await decided(hub.admin, request) == (409, "already_assigned")
+    assert (await hub.admin.get(path)).json() == prolonged.json()
+    assert (await shown(client, request))["status"] == "pending"
+
+
 async def test_what_has_no_end_is_not_renewed(people: People, hub: Hub) -> None:
     role = await people.role()
     user, client = await people.somebody()

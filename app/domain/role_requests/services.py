@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, func, select, text
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden, Hidden
 from app.core.reads import Reads
@@ -315,6 +315,7 @@ class RoleRequestService:
         """Raises Conflict where the role is held there by now."""
         assignments = AssignmentService(self._work)
         if request.renews is not None:
+            await self._refuse_to_shorten(request, request.renews)
             await assignments.make_way(request.renews)
         given = await assignments.give(
             Subject(type="user", id=request.user_id),
@@ -326,6 +327,15 @@ class RoleRequestService:
             is_judged=True,
         )
         return given.id
+
+    async def _refuse_to_shorten(self, request: RoleRequest, renewed: UUID) -> None:
+        """Raises Conflict where somebody has given what is to be renewed a later end meanwhile, or none."""
+        lasts: ColumnElement[bool] = RoleAssignment.expires_at.is_(None)
+        if request.expires_at is not None:
+            lasts |= RoleAssignment.expires_at >= request.expires_at
+        same = (RoleAssignment.id == renewed, RoleAssignment.tenant_id == self._work.tenant_id)
+        if await self._work.session.scalar(select(RoleAssignment.id).where(*same, IN_FORCE, lasts).with_for_update()):
+            raise Conflict(code="already_assigned")
 
     async def _now(self) -> datetime:
         now: datetime = (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one()
