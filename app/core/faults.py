@@ -9,10 +9,13 @@ last fault that will be told, and no message holds a value: it may be a secret.
 import re
 from collections.abc import Callable, Mapping, Sized
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
+from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from app.core.error_codes import FaultCode
 from app.core.errors import Fault
@@ -42,6 +45,14 @@ _KINDS: dict[type, tuple[str, ...]] = {
     dict: ("object",),
 }
 """The types of JSON Schema that a decoded value is of."""
+_FORMATS: dict[str, tuple[Any, str]] = {
+    "uuid": (UUID, "must be a UUID such as 01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"),
+    "date-time": (
+        Annotated[datetime, Meta(tz=True)],
+        "must be an RFC 3339 time with its zone, such as 2030-01-31T18:00:00Z",
+    ),
+}
+"""What a text of the format has to be readable as."""
 _UNITS = {"Length": ("character", "characters"), "Items": ("item", "items"), "Properties": ("entry", "entries")}
 """What JSON Schema counts under `minLength`, `maxItems` and so on."""
 
@@ -269,12 +280,25 @@ def _text_check(schema: Schema) -> Check:
     length = _length_check(schema, "Length")
     pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
     complaint = schema.get("patternErrorMessage", "does not have the form that is wanted here")
+    wanted, shape = _FORMATS.get(schema.get("format", ""), (str, ""))
 
     def check(value: str, path: Path, found: Found) -> None:
-        if length(value, path, found) and pattern is not None and not pattern.search(value):
+        if not length(value, path, found):
+            return
+        if pattern is not None and not pattern.search(value):
             found.add(path, "wrong_form", complaint)
+        elif not _is_readable(value, wanted):
+            found.add(path, "invalid", shape)
 
     return check
+
+
+def _is_readable(value: str, wanted: object) -> bool:
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _number_check(schema: Schema) -> Check:

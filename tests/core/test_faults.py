@@ -1,11 +1,13 @@
 """The search for faults says of every input type what a general validator of JSON Schema says of its schema."""
 
 import random
+from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from msgspec import Meta, Struct
 
 from app.core.faults import schema_faults
@@ -16,6 +18,9 @@ from app.domain.sources.schemas import DataSourceBulk, DataSourceCreate
 pytestmark = pytest.mark.found("A2")
 
 SEEDS = range(20)
+UUID_WANTED = "must be a UUID such as 01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01"
+MOMENT_WANTED = "must be an RFC 3339 time with its zone, such as 2030-01-31T18:00:00Z"
+FORMATS = FormatChecker(())
 ODD: list[Any] = [
     None,
     True,
@@ -34,6 +39,18 @@ ODD: list[Any] = [
     [None],
     {"ref": "env:A"},
 ]
+
+
+def _is_uuid(value: object) -> bool:
+    return not isinstance(value, str) or bool(UUID(value))
+
+
+def _is_moment(value: object) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+FORMATS.checks("uuid", ValueError)(_is_uuid)
+FORMATS.checks("date-time", ValueError)(_is_moment)
 
 
 def _inputs(base: type[Struct]) -> list[Any]:
@@ -84,7 +101,7 @@ def _map_sample(schema: dict[str, Any], whole: dict[str, Any], chance: random.Ra
 @pytest.mark.parametrize("wanted", KNOWN, ids=lambda each: getattr(each, "__name__", str(each))[:60])
 def test_it_agrees_with_a_general_validator(wanted: Any) -> None:
     whole = msgspec.json.schema(wanted)
-    general = Draft202012Validator(whole)
+    general = Draft202012Validator(whole, format_checker=FORMATS)
     for seed in SEEDS:
         value = _sample(whole, whole, random.Random(seed))
         assert bool(schema_faults(value, wanted, 100)) != general.is_valid(value), (seed, value)
@@ -114,3 +131,19 @@ def test_what_is_looked_for_ends_with_the_last_that_is_told() -> None:
 def test_a_length_is_told_with_what_is_counted(wanted: Any, value: Any, message: str) -> None:
     (fault,) = schema_faults(value, wanted, 3)
     assert fault.message == message
+
+
+@pytest.mark.parametrize(
+    ("value", "messages"),
+    [
+        ({"id": "ada", "until": "2030-01-31"}, [UUID_WANTED, MOMENT_WANTED]),
+        ({"id": 5, "until": "2030-01-31T18:00:00"}, ["must be string", MOMENT_WANTED]),
+        ({"id": "01934f6e-7c1a-7b55-9d3e-5f0c2a9b1e01", "until": "2030-01-31T18:00:00+01:00"}, []),
+    ],
+)
+def test_ids_and_moments_are_told_as_they_have_to_be(value: Any, messages: list[str]) -> None:
+    class Loan(Struct):
+        id: UUID
+        until: Annotated[datetime, Meta(tz=True)] | None
+
+    assert [fault.message for fault in schema_faults(value, Loan, 3)] == messages
