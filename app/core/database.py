@@ -275,6 +275,8 @@ INTERRUPTED = asyncpg.InternalClientError
 
 UNIQUE_SENTENCES: dict[str, tuple[str, TakenCode, str]] = {}
 """Constraint name to (field, code, sentence); filled by the models whose constraints a caller can break."""
+IN_USE_SENTENCES: dict[str, str] = {}
+"""Name of a foreign key to what a caller is told who deletes what it refers to."""
 
 
 def explain(error: BaseException) -> HubError | None:
@@ -311,7 +313,7 @@ def _by_sqlstate(state: str, cause: BaseException | None) -> HubError:
             field, code, sentence = known
             return Conflict(sentence, code=code, errors=[Fault(field, code, "is taken")])
         case "23503":
-            return Conflict(code="still_in_use")
+            return Conflict(IN_USE_SENTENCES.get(_constraint(cause)), code="still_in_use")
         case "0A000" if _is_outdated(cause):
             return Unavailable(code="database_migrated")
         case "40001" | "40P01" | "55P03":

@@ -203,9 +203,10 @@ async def test_a_parent_that_is_not_there_is_named(hub: Hub, parent_id: Any) -> 
 async def test_what_is_not_empty_is_not_deleted(hub: Hub) -> None:
     top, below = await chain(hub, 2)
     source = await registered(hub, data_domain_id=below["id"])
-    for domain in (top, below):
+    for domain, within in ((top, "Other data domains are in this one."), (below, "Data sources are in this domain.")):
         answer = await hub.admin.delete(f"{DOMAINS}/{domain['id']}")
         assert (answer.status_code, answer.json()["code"]) == (409, "still_in_use")
+        assert answer.json()["detail"] == f"{within} Move or delete them first."
     await hub.admin.delete(f"{SOURCES}/{source['id']}")
     for domain in (below, top):
         assert (await hub.admin.delete(f"{DOMAINS}/{domain['id']}")).status_code == 204
@@ -362,7 +363,11 @@ async def test_an_owner_is_set_by_who_holds_what_owning_brings(hub: Hub, records
 async def test_a_role_that_owns_a_domain_is_not_deleted(hub: Hub) -> None:
     role = await hub.new_role()
     domain = await new_domain(hub, owner_role_id=role["id"])
-    assert (await hub.admin.delete(f"/api/v1/roles/{role['id']}")).json()["code"] == "still_in_use"
+    refused = (await hub.admin.delete(f"/api/v1/roles/{role['id']}")).json()
+    assert (refused["code"], refused["detail"]) == (
+        "still_in_use",
+        "The role owns data domains. Give them another owner first.",
+    )
     await hub.admin.delete(f"{DOMAINS}/{domain['id']}")
     assert (await hub.admin.delete(f"/api/v1/roles/{role['id']}")).status_code == 204
 

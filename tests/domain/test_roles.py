@@ -219,6 +219,7 @@ async def test_a_role_that_owns_another_cannot_be_deleted(hub: Hub, records: Rec
     before = await records.mark()
     answer = await hub.admin.delete(f"{ROLES}/{owner['id']}")
     assert (answer.status_code, answer.json()["code"]) == (409, "still_in_use")
+    assert answer.json()["detail"] == "The role owns other roles. Give them another owner first."
     assert await records.mark() == before
     assert (await hub.admin.delete(f"{ROLES}/{owned['id']}")).status_code == 204
     assert (await hub.admin.delete(f"{ROLES}/{owner['id']}")).status_code == 204

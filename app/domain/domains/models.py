@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, UniqueConstraint, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
+from app.core.database import IN_USE_SENTENCES, UNIQUE_SENTENCES, Entity, Tenanted
 from app.domain.assignments.kinds import SCOPES, ScopeKind
 
 
@@ -28,4 +28,6 @@ class DataDomain(Tenanted, Entity):
 
 
 UNIQUE_SENTENCES["data_domains_name_key"] = ("name", "name_taken", "A data domain of this name is there already.")
+IN_USE_SENTENCES["data_domains_parent_id_fkey"] = "Other data domains are in this one. Move or delete them first."
+IN_USE_SENTENCES["data_domains_owner_role_id_fkey"] = "The role owns data domains. Give them another owner first."
 SCOPES["data_domain"] = ScopeKind(DataDomain, {"domain_id": DataDomain.id}, "unknown_domain", "data-domains:read")

@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+from app.core.database import IN_USE_SENTENCES, UNIQUE_SENTENCES, Base, Entity, Tenanted
 
 
 class Role(Tenanted, Entity):
@@ -47,3 +47,4 @@ class RegisteredPermission(Tenanted, Entity):
 
 
 UNIQUE_SENTENCES["roles_name_key"] = ("name", "name_taken", "A role of this name exists already.")
+IN_USE_SENTENCES["roles_owner_role_id_fkey"] = "The role owns other roles. Give them another owner first."

@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, ForeignKey, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+from app.core.database import IN_USE_SENTENCES, UNIQUE_SENTENCES, Base, Entity, Tenanted
 from app.core.rows import left_empty
 from app.domain.assignments.kinds import SCOPES, ScopeKind
 
@@ -75,6 +75,8 @@ class DataSourceSecret(Tenanted, Base):
 
 
 UNIQUE_SENTENCES["data_sources_name_key"] = ("name", "name_taken", "A data source of this name exists already.")
+IN_USE_SENTENCES["data_sources_data_domain_id_fkey"] = "Data sources are in this domain. Move or delete them first."
+IN_USE_SENTENCES["data_sources_owner_role_id_fkey"] = "The role owns data sources. Give them another owner first."
 SCOPES["data_source"] = ScopeKind(
     DataSource,
     {"source_id": DataSource.id, "domain_id": DataSource.data_domain_id, "owner_role_id": DataSource.owner_role_id},
