@@ -586,7 +586,9 @@ async def test_whatever_is_wrong_with_a_key_is_answered_alike(hub: Hub, records:
     }
     answers = [await hub.client(key).get(ME) for key in wrong.values()]
     told = {(answer.status_code, answer.json()["code"], answer.json()["detail"]) for answer in answers}
-    assert told == {(401, "invalid_token", "The access token is not valid.")}
+    assert told == {
+        (401, "invalid_token", "The access token or API key is not valid. It may be mistyped, ended or revoked.")
+    }
     assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
     assert len({tuple(sorted(set(answer.headers) - {"x-request-id"})) for answer in answers}) == 1
     assert await status_of(hub, text) == 200

@@ -140,6 +140,13 @@ async def test_the_same_key_makes_one_tenant(hub: Hub) -> None:
     assert first.json() == second.json()
 
 
+async def test_a_slug_of_another_form_is_told_which_one_is_taken(hub: Hub) -> None:
+    answer = await hub.admin.post(TENANTS, json=body() | {"slug": "Acme Ltd"})
+    assert answer.json()["errors"] == [
+        {"path": "slug", "code": "wrong_form", "message": "takes small letters and digits, and dashes between them"}
+    ]
+
+
 async def test_a_tenant_is_renamed_and_keeps_its_slug(hub: Hub, records: Records) -> None:
     path = f"{TENANTS}/{(await made(hub))['id']}"
     stale = await hub.admin.patch(path, json={"name": "New"}, headers={"If-Match": '"v7"'})

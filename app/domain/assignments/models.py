@@ -7,6 +7,7 @@ from sqlalchemy import DateTime, FetchedValue
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
+from app.core.error_codes import CONFLICT
 from app.core.rows import left_empty
 
 
@@ -40,4 +41,4 @@ class RoleAssignment(Tenanted, Entity):
     user_updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=FetchedValue())
 
 
-UNIQUE_SENTENCES["role_assignments_open_key"] = ("role_id", "already_assigned", "This is held there already.")
+UNIQUE_SENTENCES["role_assignments_open_key"] = ("role_id", "already_assigned", CONFLICT["already_assigned"])

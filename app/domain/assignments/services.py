@@ -273,7 +273,7 @@ class AssignmentService:
     def _refuse_built_in(self, role: Role, scope: Scope) -> None:
         self._refuse_public(role)
         if role.id == admin_role_id(self._work.tenant_id) and scope.type != "tenant":
-            raise BadRequest(errors=[Fault("scope.type", "not_allowed", "is `tenant` for the role `admin`")])
+            raise BadRequest(errors=[Fault("scope.type", "not_allowed", "must be tenant for the role `admin`")])
 
     def _refuse_public(self, role: Role) -> None:
         if role.id == public_role_id(self._work.tenant_id):
@@ -378,7 +378,7 @@ def _refuse_end(expires_at: datetime | None, begins: datetime, now: datetime) ->
     if expires_at <= now:
         raise BadRequest(errors=[Fault("expires_at", "too_small", "must lie in the future")])
     if expires_at <= begins:
-        raise BadRequest(errors=[Fault("expires_at", "too_small", "must lie behind starts_at")])
+        raise BadRequest(errors=[Fault("expires_at", "too_small", "must be later than starts_at")])
 
 
 def _spoken(kind: str) -> str:

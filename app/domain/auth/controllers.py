@@ -56,7 +56,11 @@ class AuthController(Controller):
         "/login", opt=open_to_all() | outcomes("invalid_credentials", "login_busy"), status_code=200, summary="Sign in"
     )
     async def login(self, request: HubRequest, data: RequestBody[Login]) -> Answer[TokenPair]:
-        """Open a session. After too many failures in a row an account is locked for a while."""
+        """Open a session. After too many failures in a row an account is locked for a while.
+
+        Where several organisations share the hub, `tenant` says which one, unless the host does or the address is
+        known in one only.
+        """
         return answer(request.exchange, await services.login(request, data))
 
     @post("/refresh", opt=open_to_all() | outcomes("invalid_refresh_token"), status_code=200, summary="Refresh tokens")

@@ -24,7 +24,7 @@ class DelegationService:
         now = (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one()
         starts_at = max(new.starts_at or now, now)
         if new.ends_at <= starts_at:
-            raise BadRequest(errors=[Fault("ends_at", "too_small", "must lie in the future, and behind starts_at")])
+            raise BadRequest(errors=[Fault("ends_at", "too_small", "must be in the future and later than starts_at")])
         await self._check_receiver(new.to_user_id)
         made = Delegation(
             id=uuid7(),

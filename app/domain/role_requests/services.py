@@ -162,7 +162,7 @@ class RoleRequestService:
     async def _lock_scope(self, scope: Scope, role: Role) -> None:
         """Raises BadRequest where it is not there. Whoever asks need not see it: that is what they ask for."""
         if role.id == admin_role_id(self._work.tenant_id) and scope.type != "tenant":
-            raise BadRequest(errors=[Fault("scope.type", "not_allowed", "is `tenant` for the role `admin`")])
+            raise BadRequest(errors=[Fault("scope.type", "not_allowed", "must be tenant for the role `admin`")])
         if scope.type != "tenant" and not await self._is_there(scope.type, scope.id):
             kind = scope.type.replace("_", " ")
             raise BadRequest(errors=[Fault("scope.id", SCOPES[scope.type].unknown, f"is not a {kind}")])
@@ -195,7 +195,7 @@ class RoleRequestService:
         if found.expires_at is None:
             raise Conflict("The assignment has no end.", code="already_assigned")
         if new.expires_at is not None and new.expires_at <= found.expires_at:
-            raise BadRequest(errors=[Fault("expires_at", "too_small", "must lie behind the present end")])
+            raise BadRequest(errors=[Fault("expires_at", "too_small", "must be later than the present end")])
 
     async def _refuse_held(self, new: RoleRequestCreate) -> None:
         values = {

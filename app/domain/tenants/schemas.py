@@ -11,7 +11,16 @@ from app.core.schemas import EntityOut, Input, Name, Rule, patch_of
 from app.domain.users.identity import is_email
 from app.domain.users.schemas import Email, Password
 
-Slug = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", examples=["acme"])]
+Slug = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        examples=["acme"],
+        extra_json_schema={"patternErrorMessage": "takes small letters and digits, and dashes between them"},
+    ),
+]
 """A DNS label (RFC 1123 section 2.1) in small letters: it may be the first part of a host name."""
 KeyDays = Annotated[int, Meta(ge=1, le=3650)]
 
