@@ -17,7 +17,7 @@ FEW = 20
 """Rows that have the rare values: the first ones, whatever comes after them."""
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
-    "domains", "groups", "keys", "role requests", "timeline", "delegations",
+    "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
 )  # fmt: skip
 
 
@@ -189,6 +189,19 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         INSERT INTO delegations (id, tenant_id, user_id, to_user_id, starts_at, ends_at, created_at, updated_at)
         SELECT {_id("delegations")}, '{TENANT}', {_rare_or(f"'{row_id('users', 5)}'::uuid", f"'{user_id}'::uuid")},
           {_id("roles")}, {_AT}, {_AT} + interval '1 day', {_AT}, {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO access_reviews (id, tenant_id, name, role_id, due_at, on_no_answer, closed_at, created_at,
+                                    updated_at)
+        SELECT {_id("reviews")}, '{TENANT}', 'Of ' || {_WORDS}, '{CROWDED_ROLE}', {_AT}, 'keep', {_AT}, {_AT}, {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO access_review_items (id, tenant_id, review_id, assignment_id, subject_type, subject_id,
+                                         subject_name, role_id, role_name, scope_type, since, state)
+        SELECT {_id("lines")}, '{TENANT}', '{row_id("reviews", 1)}', {_id("lines")}, 'user', {_id("users")}, 'Somebody',
+          '{CROWDED_ROLE}', 'crowded', 'tenant', {_AT}, {_rare_or("'ended'", "'kept'")}
         FROM {numbers}
     """
     yield f"""

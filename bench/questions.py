@@ -36,6 +36,7 @@ def places(user_id: UUID) -> dict[str, Any]:
         "current_session_id": NOBODY,
         "own_id": user_id,
         "actor_id": row_id("users", 5),
+        "review_id": row_id("reviews", 1),
         "request_id": row_id("role requests", 1),
     }
 
@@ -46,6 +47,7 @@ OTHER_PLACES = {
     "users.ROLES_OF_USER": [{"user_id": row_id("users", 5)}, {"user_id": NOBODY}],
     "auth.SESSIONS": [{"user_id": NOBODY}],
     "api_keys.OWN_API_KEYS": [{"own_id": row_id("accounts", 5)}, {"own_id": NOBODY}],
+    "access_reviews.REVIEW_ITEMS": [{"review_id": NOBODY}],
     "delegations.DELEGATIONS": [{"actor_id": user} for user in (row_id("roles", 5), NOBODY)],
     "role_requests.ROLE_REQUESTS": [{"actor_id": NOBODY}],
     "role_requests.TIMELINE": [{"request_id": NOBODY}],
@@ -95,6 +97,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
                 "prefix": ["dfh_a", "no such prefix"],
             }.items()
         },
+        "lines of a review.state": ["kept", "ended", "open", "gone"],
         "delegations.received": ["true", "false"],
         "role requests.status": ["pending", "approved", "denied", "expired", "cancelled", "revoked"],
         "role requests.user_id": [str(user_id), str(row_id("users", 5)), str(NOBODY)],

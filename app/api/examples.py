@@ -22,6 +22,8 @@ ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
 KEY = "01934f74-3a3b-7c3d-8e3f-4a4b4c4d4e09"
 ROLE_REQUEST = "01934f74-2b2c-7d2e-8f3a-3b4c4d5e6f0b"
 DELEGATION = "01934f74-3c3d-7f4e-8a5b-5d6e7f8a9b0d"
+REVIEW = "01934f75-4d4e-7a5f-9b6c-6e7f8a9b0c0e"
+ITEM = "01934f75-4d4f-7b6a-8c7d-7f8a9b0c1d0f"
 ENTRY = "01934f74-2b2d-7e3f-9a4b-4c5d5e6f7a0c"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
 TIME = "2025-11-22T14:53:59.120481Z"
@@ -158,6 +160,14 @@ DELEGATED: Mapping[str, object] = {
     "ends_at": "2026-07-15T18:00:00Z",
 }
 
+REVIEWED: Mapping[str, object] = {
+    "name": "Analysts, first half of the year",
+    "role_id": ROLE,
+    "scope": None,
+    "due_at": "2026-06-30T18:00:00Z",
+    "on_no_answer": "end",
+}
+
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
@@ -202,6 +212,13 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     },
     "DelegationOut": {**DELEGATED, "id": DELEGATION, "user_id": USER, "created_by": USER},
     "DelegationCreate": DELEGATED,
+    "AccessReviewOut": {**REVIEWED, "id": REVIEW, "status": "open", "closed_at": None},
+    "AccessReviewCreate": REVIEWED,
+    "ReviewItemOut": {"id": ITEM, "assignment_id": ASSIGNMENT, "state": "kept", "reason": "Is still on the team."},
+    "ReviewSubject": {"type": "user", "id": USER, "name": "ada@example.org"},
+    "ReviewRole": {"id": ROLE},
+    "Report": {"totals": {"open": 0, "kept": 1, "ended": 0, "gone": 0}},
+    "ReviewAnswer": {"reason": "Is still on the team."},
     "RoleRequestCreate": ASKED,
     "EntryOut": {"id": ENTRY, "kind": "approved", "text": "Until the audit is over.", "role_ids": [OWNER_ROLE]},
     "Decision": {"reason": "Until the audit is over."},
@@ -321,6 +338,8 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "role_id": ROLE,
     "assignment_id": ASSIGNMENT,
     "request_id": ROLE_REQUEST,
+    "review_id": REVIEW,
+    "item_id": ITEM,
     "delegation_id": DELEGATION,
     "account_id": ACCOUNT,
     "key_id": KEY,

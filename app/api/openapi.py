@@ -48,6 +48,7 @@ TAGS = {
     "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",
     "authorization": "Who may do what, and why: now and at any moment before.",
     "role requests": "Asking for a role, and deciding on what others ask for.",
+    "access reviews": "Looking at who holds what, line by line, until a day.",
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "api keys": "What a program sends in place of an access token: narrowed, limited in time, revoked within a second.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",

@@ -5,6 +5,7 @@ from litestar.types import ControllerRouterHandler
 
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.domain.access_reviews.controllers import AccessReviewController
 from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
 from app.domain.audit.controllers import list_audit_events
@@ -43,6 +44,7 @@ API = Router(
         list_access_to_domain,
         RoleRequestController,
         DelegationController,
+        AccessReviewController,
         ServiceAccountController,
         TenantController,
         TenantSettingsController,

@@ -1,6 +1,7 @@
 """Every table of the hub, imported so that the metadata is complete: for Alembic, and for the check that both agree."""
 
 from app.core.database import METADATA
+from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.api_keys.models import ApiKey
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
@@ -22,6 +23,7 @@ from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
+    AccessReview, AccessReviewItem,
     ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation,
     Group, GroupMember,
     IdempotencyKey, Job, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment,

@@ -94,6 +94,8 @@ class World:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
         if "assignment_id" in route.path_parameters:
             made["assignment_id"] = (await self.send("POST", f"{V1}/role-assignments", await self.assignment()))["id"]
+        if "review_id" in route.path_parameters:
+            made |= await self.reviewed()
         if "delegation_id" in route.path_parameters:
             made["delegation_id"] = (await self.send("POST", f"{V1}/delegations", await self.delegation()))["id"]
         if "request_id" in route.path_parameters:
@@ -130,6 +132,22 @@ class World:
             await self.send("POST", f"{V1}/role-requests/{request_id}/approve")
         return request_id
 
+    async def review(self) -> dict[str, Any]:
+        """Of a role that somebody new holds."""
+        given = await self.assignment()
+        await self.send("POST", f"{V1}/role-assignments", given)
+        return {
+            "name": "Of the walk",
+            "role_id": given["role_id"],
+            "due_at": "2100-01-01T00:00:00Z",
+            "on_no_answer": "keep",
+        }
+
+    async def reviewed(self) -> dict[str, str]:
+        review = await self.send("POST", f"{V1}/access-reviews", await self.review())
+        (line,) = (await self.send("GET", f"{V1}/access-reviews/{review['id']}/items"))["items"]
+        return {"review_id": review["id"], "item_id": line["id"]}
+
     async def delegation(self) -> dict[str, Any]:
         user = await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"})
         return {"to_user_id": user["id"], "ends_at": "2100-01-01T00:00:00Z"}
@@ -164,6 +182,8 @@ class World:
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
             body = await self.assignment()
+        if route.method == "POST" and path.endswith("/access-reviews"):
+            body = await self.review()
         if route.method == "POST" and path.endswith("/delegations"):
             body = await self.delegation()
         if route.method == "POST" and path.endswith("/role-requests"):

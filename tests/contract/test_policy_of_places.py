@@ -79,6 +79,16 @@ class World:
             user["id"],
             role["id"],
         )
+        review = await hub.admin.post(
+            "/api/v1/access-reviews",
+            json={
+                "name": "Who may?",
+                "role_id": role["id"],
+                "due_at": "2100-01-01T00:00:00Z",
+                "on_no_answer": "keep",
+            },
+        )
+        lines = (await hub.admin.get(f"/api/v1/access-reviews/{review.json()['id']}/items")).json()["items"]
         session = await hub.sign_in(user["email"])
         away = await session.post(
             "/api/v1/delegations",
@@ -96,6 +106,8 @@ class World:
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
                 "request_id": str(asked),
+                "review_id": review.json()["id"],
+                "item_id": lines[0]["id"],
                 "delegation_id": away.json()["id"],
                 "object_id": str(made),
                 "job_id": str(job),

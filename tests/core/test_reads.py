@@ -89,6 +89,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
         "actor_id": UUID(me),
+        "review_id": await a_review_of(hub),
         "request_id": await a_request_of(hub, UUID(me)),
         "name": "reports.dashboards:read",
         "member_group_id": await a_group_of(hub, me),
@@ -116,6 +117,13 @@ REQUEST = """
     INSERT INTO role_request_entries (id, tenant_id, request_id, kind, actor_id, role_ids, created_at)
     SELECT id, tenant_id, id, 'created', user_id, '{}', now() FROM request RETURNING id
 """
+
+
+async def a_review_of(hub: Hub) -> UUID:
+    body = {"name": "ü", "role_id": str(ADMIN_ROLE), "due_at": "2100-01-01T00:00:00Z", "on_no_answer": "keep"}
+    made = await hub.admin.post("/api/v1/access-reviews", json=body)
+    assert made.status_code == 201, made.text
+    return UUID(made.json()["id"])
 
 
 async def a_request_of(hub: Hub, user_id: UUID) -> UUID:

@@ -32,12 +32,12 @@ def as_csv(preview: PreviewResult) -> bytes:
     CSV is for spreadsheets: a text that begins like a formula gets an apostrophe before it. JSON has it as it is.
     """
     columns = [
-        [_guarded(column.type, text) for text in column_texts(column.type, cells)]
+        [guarded(column.type, text) for text in column_texts(column.type, cells)]
         for column, cells in zip(preview.columns, _cells(preview), strict=True)
     ]
     text = io.StringIO()
-    text.write(_line([_guarded("string", column.name) for column in preview.columns]))
-    text.writelines(map(_line, zip(*columns, strict=True)))
+    text.write(csv_line([guarded("string", column.name) for column in preview.columns]))
+    text.writelines(map(csv_line, zip(*columns, strict=True)))
     return text.getvalue().encode()
 
 
@@ -46,14 +46,14 @@ def _cells(preview: PreviewResult) -> list[Sequence[object]]:
     return [[row[place] for row in preview.rows] for place in range(len(preview.columns))]
 
 
-def _guarded(portable: PortableType, text: str | None) -> str | None:
+def guarded(portable: PortableType, text: str | None) -> str | None:
     if text is None or not _FORMULA.match(text) or _NUMBER.fullmatch(text):
         return text
     by_rights = _VALUES.get(portable)
     return text if by_rights is not None and by_rights.fullmatch(text) else "'" + text
 
 
-def _line(texts: Sequence[str | None]) -> str:
+def csv_line(texts: Sequence[str | None]) -> str:
     """A line with nothing in it would be none: a null alone is `""`."""
     return (",".join(map(_quoted, texts)) or '""') + "\r\n"
 

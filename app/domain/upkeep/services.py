@@ -16,6 +16,7 @@ from msgspec import Struct
 from sqlalchemy import CursorResult, text
 
 from app.core.database import DATABASE_ERRORS
+from app.domain.access_reviews.due import carry_out_due
 from app.domain.parts import Parts
 from app.domain.role_requests.expiry import expire_due
 from app.domain.sources.duplicates import fill_in
@@ -99,6 +100,7 @@ KINDS = (
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due),
     Kind("role_assignments", _end_expired),
+    Kind("due_access_reviews", carry_out_due),
     Kind("deleted_tenants", remove_deleted),
 )
 
