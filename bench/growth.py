@@ -17,6 +17,7 @@ from app.core import embedded
 from app.core.database import server_settings
 from app.core.listing import MAX_LIMIT, Listing, ListQuery
 from app.core.reads import PLANNING, compiled
+from app.core.tenancy import TENANT_SETTING
 from app.domain.audit.repositories import AUDIT_EVENTS
 from app.domain.auth.repositories import SESSIONS
 from app.domain.jobs.repositories import JOBS
@@ -85,9 +86,8 @@ async def _measure(bench: Bench, url: str, superuser_url: str, app_url: str, siz
     user_id = UUID(sign_in(url).get("/auth/me")["user"]["id"])
     owner = await asyncpg.connect(superuser_url)
     await owner.execute("SET session_replication_role = replica")  # what references and triggers would say is known
-    reader = await asyncpg.connect(
-        app_url, server_settings=server_settings("bench", 600.0, lock_timeout_s=600.0) | PLANNING
-    )
+    settings = server_settings("bench", 600.0, lock_timeout_s=600.0) | PLANNING | {TENANT_SETTING: str(crowd.TENANT)}
+    reader = await asyncpg.connect(app_url, server_settings=settings)
     await crowd.make_places(owner)
     asked, done = list(_questions(user_id)), 0
     for size in sizes:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select
 
 from app.core.listing import Listing, ListQuery
-from app.core.reads import compiled, walk_rows
+from app.core.reads import BY_INDEX, LOOKED_AT, Way, compiled, way_of
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,36 @@ class Plan:
 
 async def plan_of_page(connection: Any, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> Plan:
     """Of the statement that shows the page in the end: a walk along the list that finds too little is not it."""
-    if rows := await _walk_rows(connection, listing, query, values):
-        walk = await plan_of(connection, listing.walk_statement(query), {**values, "walk_rows": rows}, by_value=True)
+    way = await _way(connection, listing, query, values)
+    if way.walk_rows:
+        walked = {**values, "walk_rows": way.walk_rows}
+        walk = await plan_of(connection, listing.walk_statement(query), walked, by_value=True)
         if walk.root["Actual Rows"] > query.limit:
             return walk
-    return await plan_of(connection, listing.statement(query), values, by_value=listing.is_planned_by_value(query))
+    statement = listing.look_statement(query) if way.looks else listing.statement(query)
+    return await plan_of(connection, statement, values, by_value=listing.is_planned_by_value(query))
 
 
-async def _walk_rows(connection: Any, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> int:
+async def _way(connection: Any, listing: Listing, query: ListQuery, values: Mapping[str, Any]) -> Way:
+    """As the fast read path has it."""
     if not listing.may_be_walked(query):
-        return 0
-    sql, names, own, _ = compiled(listing.estimate_statement(query))
-    arguments = [values[name] if name in values else own[name] for name in names]
+        return BY_INDEX
+    sql, arguments = _bound(listing.estimate_statement(query), values)
     explained = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
-    matching, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
-    return walk_rows(query.limit + 1, matching, rows)
+    every, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
+    sql, arguments = _bound(listing.share_statement(query), values)
+    share = await connection.fetchval(sql, *arguments)
+    return Way(0, looks=True) if rows <= LOOKED_AT else way_of(query.limit + 1, share, rows, every)
+
+
+def _bound(statement: Any, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    sql, names, own, _ = compiled(statement)
+    return sql, [values[name] if name in values else own[name] for name in names]
 
 
 async def plan_of(connection: Any, statement: Select[Any], values: Mapping[str, Any], *, by_value: bool) -> Plan:
     """Carried out as the fast read path does it: with the plan for these values, or with the one for any."""
-    sql, names, own, _ = compiled(statement)
-    arguments = [values[name] if name in values else own[name] for name in names]
+    sql, arguments = _bound(statement, values)
     await connection.execute(f"SET plan_cache_mode = force_{'custom' if by_value else 'generic'}_plan")
     if by_value:
         explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments)

@@ -69,6 +69,9 @@ class Hub:
     app: Any
     settings: Settings
     url: str
+    """As the application's role, which sees what is of the tenant that its connection is in."""
+    owner_url: str
+    """As the owner, who sees all tenants."""
     admin: httpx.AsyncClient
 
     def client(self, token: str | None = None) -> httpx.AsyncClient:
@@ -122,7 +125,8 @@ async def running_hub(cluster: EmbeddedPostgres, template: str, data_dir: Path, 
     litestar = create_app(parts)
     async with litestar.lifespan():
         await create_admin(parts, NewAdmin(ADMIN_EMAIL, PASSWORD))
-        hub = Hub(parts, framed(litestar, settings), settings, cluster.url("hub_app", name), httpx.AsyncClient())
+        urls = (cluster.url("hub_app", name), cluster.url("hub_owner", name))
+        hub = Hub(parts, framed(litestar, settings), settings, *urls, httpx.AsyncClient())
         hub.admin = await hub.sign_in(ADMIN_EMAIL)
         yield hub
     await drop_database(cluster, name)

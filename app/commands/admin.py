@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.commands.database import CommandFailed, bring_up_to_date, database
 from app.commands.keys import refuse_replaced_keys
-from app.core.tenancy import DEFAULT_SLUG
+from app.core.tenancy import DEFAULT_SLUG, DEFAULT_TENANT_ID
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def reset_password(settings: Settings, email: str, *, tenant: str, from_stdin: b
 async def _id_of(parts: "Parts", tenant: str) -> UUID:
     from app.domain.tenants.repositories import id_of_slug
 
-    async with parts.sessions() as session:
+    async with parts.sessions(DEFAULT_TENANT_ID) as session:
         return await id_of_slug(session, tenant)
 
 

@@ -48,7 +48,7 @@ def back_up(settings: Settings, file: Path) -> int:
                 raise CommandFailed("The database is empty: there is nothing to back up.")
             partial = file.with_name(f"{file.name}.partial")
             try:
-                client.run("pg_dump", "--format=custom", "--no-owner", f"--file={partial}")
+                asyncio.run(_dump(target, client, partial))
                 partial.replace(file)
             finally:
                 partial.unlink(missing_ok=True)
@@ -59,6 +59,39 @@ def back_up(settings: Settings, file: Path) -> int:
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, schema {revision}, all of the hub's data.")
     print(f"The keys are not in it. Keep apart from it: {_keys_of(settings)}.")
     return 0
+
+
+async def _dump(target: Database, client: "_Client", file: Path) -> None:
+    """Raises CommandFailed where a table has other rows than its part of the file: row-level security keeps back what
+    its policies do not show the owner, and says nothing."""
+    connection = await asyncpg.connect(target.owner_url, timeout=5)
+    try:
+        await connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET ROLE {migrations.OWNER_ROLE}")
+        snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
+        options = ("--format=custom", "--no-owner", "--enable-row-security", f"--snapshot={snapshot}")
+        await asyncio.to_thread(client.run, "pg_dump", *options, f"--file={file}")
+        if hidden := await connection.fetch(HIDDEN_FROM_OWNER):
+            names = ", ".join(row["name"] for row in hidden)
+            raise CommandFailed(
+                f"Rows of {names} would be missing: row-level security does not show them to the owner."
+            )
+        written = await asyncio.to_thread(client.rows_in, file)
+        for table in await connection.fetch(TABLE_NAMES):
+            wanted = await connection.fetchval(f"SELECT count(*) FROM {table['name']}")  # noqa: S608 - of the catalogue
+            if written.get(table["name"], 0) != wanted:
+                found = written.get(table["name"], 0)
+                raise CommandFailed(f"{table['name']} has {wanted} rows, of which {found} came into the file.")
+    finally:
+        await connection.close()
+
+
+HIDDEN_FROM_OWNER = f"""
+    SELECT relname AS name FROM pg_class WHERE relkind IN ('r', 'p') AND relforcerowsecurity AND relrowsecurity
+      AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polpermissive
+                        AND '{migrations.OWNER_ROLE}'::regrole = ANY (polroles)
+                        AND pg_get_expr(polqual, polrelid) = 'true') ORDER BY 1"""  # noqa: S608 - a name of ours
+TABLE_NAMES = """SELECT oid::regclass::text AS name FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"""
 
 
 def restore(settings: Settings, file: Path, *, replace: bool) -> int:
@@ -99,6 +132,25 @@ class _Client(Struct):
         if ended.returncode != 0:
             raise CommandFailed(f"{program} failed: {_last_words(ended.stderr)}")
         return ended.stdout
+
+    def rows_in(self, file: Path) -> dict[str, int]:
+        """By table how many rows the archive holds of it."""
+        counts: dict[str, int] = {}
+        table = None
+        reading: list[str | Path] = [self.programs / "pg_restore", "--data-only", "--file=-", file]
+        with subprocess.Popen(reading, env=self.environment, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None
+            for line in reader.stdout:
+                if table is None and (found := COPY.match(line)):
+                    table = found[1].decode()
+                    counts[table] = 0
+                elif line == b"\\.\n":
+                    table = None
+                elif table is not None:
+                    counts[table] += 1
+        if reader.returncode != 0:
+            raise CommandFailed("The file that was written cannot be read again.")
+        return counts
 
     def restore(self, file: Path, *, before: list[str], after: list[str]) -> None:
         """All of it in one transaction, between some statements, or nothing."""
@@ -235,6 +287,7 @@ async def _refuse_unfit(target: Database, *, replace: bool) -> None:
         await connection.close()
 
 
+COPY = re.compile(rb"COPY public\.(\S+) \(.*\) FROM stdin;")
 OTHER_SESSIONS = """SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL"""
 TABLES = "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"

@@ -154,21 +154,12 @@ async def _revision(connection: asyncpg.Connection) -> Finding:
 
 
 async def _role(connection: asyncpg.Connection, settings: Settings) -> Finding:
-    """Who owns a table may alter it, and switch off what the migrations granted and withheld."""
-    role, is_mighty, owned = await connection.fetchrow(
-        """SELECT current_user::text,
-             (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-               OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND pg_has_role(current_user, oid, 'MEMBER')),
-             (SELECT count(*) FROM pg_class JOIN pg_roles r ON r.oid = relowner WHERE r.rolname = current_user)""",
-        migrations.OWNER_ROLE,
-    )
-    if not is_mighty and not owned:
-        return Finding("right", "database role", f"{role} owns nothing")
-    sentence = (
-        f"{role} is the owner of tables, or may become it: give HUB_DATABASE_URL a login role that is a member of "
-        f"{migrations.APP_ROLE} only, and HUB_OWNER_DATABASE_URL the one that migrates"
-    )
-    return Finding("note" if settings.is_development else "wrong", "database role", sentence)
+    """Who owns a table may alter it, and switch off what the migrations granted, withheld and walled off."""
+    role = await migrations.mighty_role(connection)
+    if role is None:
+        return Finding("right", "database role", "it owns nothing, and sees the rows of one tenant at a time")
+    verdict: Verdict = "note" if settings.is_development else "wrong"
+    return Finding(verdict, "database role", migrations.MIGHTY.format(role=role))
 
 
 async def _connections(connection: asyncpg.Connection, settings: Settings) -> Finding:
@@ -194,7 +185,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     ring = _key_ring(settings)
     if isinstance(ring, Finding):
         return []
-    from app.core.database import create_engine, create_sessions
+    from app.core.database import Sessions, create_engine
     from app.domain.auth.repositories import sessions_by_key
     from app.domain.models import METADATA
     from app.domain.sources.secrets.resealing import count_unopened, secrets_by_key
@@ -202,7 +193,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     assert METADATA.tables
     engine = create_engine(url, pool_size=1, timeout_s=60)
     try:
-        async with create_sessions(engine)() as session:
+        async with Sessions(engine)(None) as session:
             by_key, unopened = await secrets_by_key(session), await count_unopened(session, ring)
             signed_in = await sessions_by_key(session)
     finally:

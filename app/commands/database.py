@@ -117,6 +117,24 @@ def bring_up_to_date(target: Database) -> bool:
     return True
 
 
+def refuse_mighty_role(settings: Settings, target: Database) -> None:
+    """In production a hub works behind row-level security or not at all. Raises CommandFailed."""
+    if settings.is_development:
+        return
+    with explained(target):
+        role = asyncio.run(_mighty_role(target))
+    if role is not None:
+        raise CommandFailed(f"{migrations.MIGHTY.format(role=role)}.")
+
+
+async def _mighty_role(target: Database) -> str | None:
+    connection = await asyncpg.connect(target.app_url, timeout=5)
+    try:
+        return await migrations.mighty_role(connection)
+    finally:
+        await connection.close()
+
+
 async def _problem_of(target: Database) -> migrations.SchemaProblem | None:
     connection = await asyncpg.connect(target.app_url, timeout=5)
     try:

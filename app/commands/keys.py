@@ -109,7 +109,7 @@ async def _print_keys(settings: Settings, url: str) -> int:
 
     parts = prepare_parts(settings, url)
     try:
-        async with parts.sessions() as session:
+        async with parts.sessions(None) as session:
             stored = await secrets_by_key(session)
             signed_in = await sessions_by_key(session)
     finally:
@@ -182,7 +182,7 @@ async def _is_unfinished(parts: "Parts") -> bool:
     """A rotation that was cut off is gone on with, under the key that it made."""
     from app.domain.sources.secrets.resealing import secrets_by_key
 
-    async with parts.sessions() as session:
+    async with parts.sessions(None) as session:
         return bool((await secrets_by_key(session)).keys() - {parts.key_ring.current_id})
 
 

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from app.commands.database import CommandFailed, Database, bring_up_to_date, database, is_up_to_date
+from app.commands.database import (
+    CommandFailed,
+    Database,
+    bring_up_to_date,
+    database,
+    is_up_to_date,
+    refuse_mighty_role,
+)
 from app.commands.places import Place, place_of, reached_at, written_down
 from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY
@@ -42,6 +49,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             imports.join()
             if not is_current:
                 bring_up_to_date(target)
+            refuse_mighty_role(settings, target)
             _read_keys(settings, target)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
@@ -135,8 +143,11 @@ def _is_without_users(target: Database) -> bool:
 
     import asyncpg
 
+    from app.core.tenancy import DEFAULT_TENANT_ID, TENANT_SETTING
+
     async def ask() -> bool:
-        connection = await asyncpg.connect(target.app_url, timeout=5)
+        settings = {TENANT_SETTING: str(DEFAULT_TENANT_ID)}
+        connection = await asyncpg.connect(target.app_url, timeout=5, server_settings=settings)
         try:
             found: bool = await connection.fetchval("SELECT NOT EXISTS (SELECT FROM users)")
         finally:

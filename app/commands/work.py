@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from app.commands.database import CommandFailed, database
+from app.commands.database import CommandFailed, database, refuse_mighty_role
 from app.core.processes import HANDED_OVER, end_with_parent
 from app.settings import Settings
 
@@ -24,6 +24,7 @@ def work(settings: Settings) -> int:
         return 0
     try:
         with database(settings) as target:
+            refuse_mighty_role(settings, target)
             if is_key_ring_missing(settings):
                 refuse_replaced_keys(settings, target.app_url)
             asyncio.run(run_worker(settings, target.app_url))

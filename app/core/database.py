@@ -1,8 +1,8 @@
 """The database: the base of all tables, the repository, the engine for changes, and what failures mean to a caller."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, TypeVar
@@ -26,13 +26,15 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import InstrumentedAttribute, Mapped, declared_attr, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, SessionTransaction, declared_attr, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.util import identity_key
 
@@ -49,6 +51,7 @@ from app.core.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from app.core.tenancy import TENANT_SETTING
 
 METADATA = orm_registry.metadata
 orm_registry.update_type_annotation_map({str: Text()})
@@ -191,10 +194,43 @@ class Repository(SQLAlchemyAsyncRepository[M]):
         return struct(**row._mapping)
 
 
+class _Nobody:
+    """Stands for a tenant of which is not known whether the server has taken it in."""
+
+
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Says goodbye without keeping anybody waiting."""
+    """Says goodbye without keeping anybody waiting, and is in one tenant, or in none.
+
+    Outside of transactions it is in the one that it entered last; each transaction is in the one that was named for it,
+    or in none.
+    """
 
     _goodbyes: ClassVar[set[asyncio.Task[None]]] = set()
+    tenant_id: UUID | None | _Nobody = None
+    """That it entered last."""
+    _next_tenant_id: UUID | None = None
+
+    async def enter(self, tenant_id: UUID | None) -> None:
+        """A round trip; whoever is in that tenant already need not call this."""
+        self.tenant_id = _Nobody()  # whatever comes in between, it enters anew
+        await super().execute(f"SET {TENANT_SETTING} = '{_written(tenant_id)}'")
+        self.tenant_id = tenant_id
+
+    async def enter_in_transaction(self, tenant_id: UUID | None) -> None:
+        """Until the transaction ends. A round trip."""
+        await super().execute(f"SET LOCAL {TENANT_SETTING} = '{_written(tenant_id)}'")
+
+    def name_tenant(self, tenant_id: UUID | None) -> None:
+        """Of the transaction that begins next; nothing is sent before it does."""
+        self._next_tenant_id = tenant_id
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """A transaction begins in its tenant, in the same round trip."""
+        if query.startswith("BEGIN"):
+            tenant_id, self._next_tenant_id = self._next_tenant_id, None
+            query += f"SET LOCAL {TENANT_SETTING} = '{_written(tenant_id)}'"
+        done: str = await super().execute(query, *args, timeout=timeout)
+        return done
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Returns at once where there is a timeout: SQLAlchemy closes so what it gives up, in the middle of a request
@@ -214,6 +250,15 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
         """asyncpg drops the connection if the server does not answer."""
         with suppress(*DATABASE_ERRORS):
             await super().close(timeout=timeout_s)
+
+
+def _written(tenant_id: UUID | None) -> str:
+    """Raises TypeError for what is no UUID: it stands in a statement as it is."""
+    if tenant_id is None:
+        return ""
+    if not isinstance(tenant_id, UUID):
+        raise TypeError(f"{tenant_id!r} names no tenant")
+    return str(tenant_id)
 
 
 def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
@@ -257,8 +302,42 @@ def server_settings(name: str, timeout_s: float, *, lock_timeout_s: float) -> di
     }
 
 
-def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+class _SessionInTenant(Session):
+    """Each of its transactions begins in `info["tenant_id"]`."""
+
+
+@event.listens_for(_SessionInTenant, "after_begin")
+def _name_tenant(session: Session, _transaction: SessionTransaction, connection: EngineConnection) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, Connection)
+    driver.name_tenant(session.info["tenant_id"])
+
+
+class Sessions:
+    """Of changes, each of them in one tenant. One of no tenant sees what the functions of the owner answer, and nothing
+    else."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._make = async_sessionmaker(
+            engine, expire_on_commit=False, autoflush=False, sync_session_class=_SessionInTenant
+        )
+
+    def __call__(self, tenant_id: UUID | None) -> AsyncSession:
+        return self._make(info={"tenant_id": tenant_id})
+
+    @asynccontextmanager
+    async def begin(self, tenant_id: UUID | None) -> AsyncIterator[AsyncSession]:
+        """Committed at the end of the block, unless the block raises."""
+        async with self(tenant_id) as session, session.begin():
+            yield session
+
+
+async def enter_tenant(session: AsyncSession, tenant_id: UUID) -> None:
+    """From here to the end of its transaction: for what learns only from a row whose it is."""
+    await session.execute(_ENTER, {"tenant_id": str(tenant_id)})
+
+
+_ENTER = text(f"SELECT set_config('{TENANT_SETTING}', :tenant_id, true)")
 
 
 def json_object(members: Mapping[str, ColumnElement[Any] | Attribute]) -> ColumnElement[Any]:

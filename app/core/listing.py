@@ -9,6 +9,7 @@ plans.
 import base64
 import binascii
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import (
     ColumnElement,
     Text,
-    and_,
+    Uuid,
+    any_,
     bindparam,
     collate,
     func,
@@ -101,6 +103,10 @@ class Filter(Struct, frozen=True, kw_only=True):
     along: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
     """For a filter whose index has no order: from the value to the condition in a form that no index is looked up for.
     A value that many rows have is found sooner along the sort's index than by all of its rows (`Listing.walk`)."""
+    share: "Callable[[Any], Callable[[str], ColumnElement[float]]] | None" = None
+    """With `along`: from the value to the share of all rows that have it, as far as some of them tell."""
+    row_id: Column | None = None
+    """With `along`: the id of the rows that the index finds, and of which `share` tells."""
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):
@@ -130,7 +136,7 @@ class Listing:
     `selection` is the repository's own select; its first column is the row's id. `name` tells the list's cursors from
     those of others. Statements are built once per shape
     (which filters, which sort, first or later page) and reused, so that they are compiled and prepared once.
-    `few_by` is for a list that is short for nearly everybody: the index that finds all of it, to be sorted then. Where
+    `few_by` is for a list that is short for nearly everybody: the indexes that find all of it, to be sorted then. Where
     it is long, the sort's index has the order. `scoped` is for rows that live in a scope: such a list has to be told
     where the caller may see them.
     """
@@ -144,7 +150,7 @@ class Listing:
         sorts: Mapping[str, Sort],
         default_sort: str,
         filters: Mapping[str, Filter] | None = None,
-        few_by: str | None = None,
+        few_by: tuple[str, ...] = (),
         scoped: Scoped | None = None,
     ) -> None:
         self.name = name
@@ -170,12 +176,14 @@ class Listing:
             orders = [filter_.order.columns] if filter_.order else []
             if not filter_.index or any(order.keys() != self.sorts.keys() for order in orders):
                 raise TypeError(f"{self.name}: the filter {name} has no index, or not one for each sort")
+            if filter_.along and (filter_.share is None or filter_.row_id is None):
+                raise TypeError(f"{self.name}: nothing tells how many rows the filter {name} finds")
 
     def is_planned_by_value(self, query: ListQuery) -> bool:
         """Whether the plan for unknown values will not do. Of two filters the rarer one has to lead, and which one that
         is only the values tell."""
         many = bool(query.extent) and not self.has_order_to_remember(query)
-        return self._few_by is not None or len(query.filters) > 1 or many or self.may_be_walked(query)
+        return bool(self._few_by) or len(query.filters) > 1 or many or self.may_be_walked(query)
 
     def may_be_walked(self, query: ListQuery) -> bool:
         """Whether the rows have to be looked at one by one in their order, or all that match gathered and sorted."""
@@ -187,7 +195,7 @@ class Listing:
         sort_index, given = self.sorts[sort_name].index, self._given(query)
         names = {filter_.index_of(value) if filter_.index_of else filter_.index for _, filter_, value in given}
         found = {name.format(sort=sort_name, sort_index=sort_index) for name in names}
-        return found or {sort_index, self._few_by or sort_index}
+        return found or {sort_index, *self._few_by}
 
     def statement(self, query: ListQuery) -> Selection:
         return self._once(query, "page", self._build)
@@ -196,9 +204,18 @@ class Listing:
         """The same page, of what is among the next `walk_rows` rows of the list: for `may_be_walked`."""
         return self._once(query, "walk", self._build_walk)
 
+    def look_statement(self, query: ListQuery) -> Selection:
+        """The same page, found by looking at each row that the other filters leave: for `may_be_walked`."""
+        return self._once(query, "look", self._build_look)
+
     def estimate_statement(self, query: ListQuery) -> CompoundSelection:
-        """To be explained, not run: PostgreSQL says how many rows match, and among how many."""
+        """To be explained, not run: PostgreSQL says among how many rows is searched, and how many of them the other
+        filters leave."""
         return self._once(query, "estimate", self._build_estimate)
+
+    def share_statement(self, query: ListQuery) -> Selection:
+        """Of all rows, those that have what is searched for."""
+        return self._once(query, "share", self._build_share)
 
     def has_order_to_remember(self, query: ListQuery) -> bool:
         """Whether the rows that the caller may see are named by their ids, and always come in the same order."""
@@ -222,10 +239,12 @@ class Listing:
         found: S = self._statements[shape]
         return found
 
-    def count_statement(self, query: ListQuery) -> Selection:
-        shape = (self._conditions(query), _parts(query))
+    def count_statement(self, query: ListQuery, *, looks: bool = False) -> Selection:
+        """`looks` is for `look_statement`."""
+        shape = (looks, self._conditions(query), _parts(query))
         if shape not in self._statements:
-            inner = self._filtered(query).with_only_columns(self._id, maintain_column_froms=True).order_by(None)
+            rows = self._looked_at(query) if looks else self._filtered(query)
+            inner = rows.with_only_columns(self._id, maintain_column_froms=True).order_by(None)
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
         found: Selection = self._statements[shape]
         return found
@@ -247,11 +266,17 @@ class Listing:
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     def _build(self, query: ListQuery) -> Selection:
+        return self._gathered(query, self._filtered(query))
+
+    def _build_look(self, query: ListQuery) -> Selection:
+        return self._gathered(query, self._looked_at(query))
+
+    def _gathered(self, query: ListQuery, rows: Selection) -> Selection:
         """What has to be gathered is sorted by what no index has: PostgreSQL takes the rows that match for scattered
         evenly, and would walk to the end of the list where they stand together there."""
         column, row_id = self._order(query)
         order = func.greatest(column, type_=column.type) if self.may_be_walked(query) else column
-        return self._page(query, self._filtered(query), order, row_id)
+        return self._page(query, rows, order, row_id)
 
     def _build_walk(self, query: ListQuery) -> Selection:
         column, row_id = self._order(query)
@@ -260,16 +285,26 @@ class Listing:
         edge = edge.order_by(*_directed(query, column, row_id)).offset(bindparam("walk_rows", type_=_INT)).limit(_ONE)
         bound = edge.correlate(None).scalar_subquery()
         is_near = tuple_(column, row_id).op(">=" if query.sort.startswith("-") else "<=", is_comparison=True)(bound)
-        along = (
-            filter_.along(value)(f"filter_{name}")
-            for name, filter_, value in self._given(query)
-            if filter_.along is not None
-        )
-        return self._page(query, self._unsearched(query).where(is_near, *along), column, row_id)
+        return self._page(query, self._looked_at(query).where(is_near), column, row_id)
 
     def _build_estimate(self, query: ListQuery) -> CompoundSelection:
-        both = (self._filtered(query), self._unsearched(query))
-        return union_all(*(rows.with_only_columns(self._id, maintain_column_froms=True) for rows in both))
+        row_id = self._unordered(query)[0][1].row_id
+        assert row_id is not None
+        table = row_id.class_
+        every = select(row_id).where(table.tenant_id == bindparam("tenant_id", type_=table.tenant_id.type))
+        return union_all(every, self._unsearched(query).with_only_columns(self._id, maintain_column_froms=True))
+
+    def _build_share(self, query: ListQuery) -> Selection:
+        shares = (
+            filter_.share(value)(f"filter_{name}")
+            for name, filter_, value in self._unordered(query)
+            if filter_.share is not None
+        )
+        return select(reduce(operator.mul, shares))
+
+    def _unordered(self, query: ListQuery) -> list[tuple[str, Filter, object]]:
+        """The filters whose indexes have no order."""
+        return [each for each in self._given(query) if each[1].along is not None]
 
     def _page(self, query: ListQuery, rows: Selection, column: Column, row_id: Column) -> Selection:
         """The longest page, of which the asked one is the beginning: a limit that the planner does not know it takes
@@ -313,6 +348,15 @@ class Listing:
 
     def _filtered(self, query: ListQuery) -> Selection:
         return self._in_scope(query).where(*(where(f"filter_{name}") for name, where in self._conditions(query)))
+
+    def _looked_at(self, query: ListQuery) -> Selection:
+        """As `_filtered`, but that nothing is looked up for what is searched for."""
+        along = (
+            filter_.along(value)(f"filter_{name}")
+            for name, filter_, value in self._unordered(query)
+            if filter_.along is not None
+        )
+        return self._unsearched(query).where(*along)
 
     def _unsearched(self, query: ListQuery) -> Selection:
         """Narrowed by the filters that have an order alone."""
@@ -536,27 +580,41 @@ def parse_time(text: str) -> datetime:
 def search_filter(*columns: Column, index: str) -> Filter:
     """`?q=`: the columns, one behind the other, hold the text, case-insensitively; `%` and `_` are plain characters.
 
-    `index` is a GIN index on the trigrams of `searched_text` and on its `symbols`. What is too short for a trigram is
-    looked for at the beginning of words, where pg_trgm sees two blanks before it (PostgreSQL manual, F: pg_trgm); what
-    has no letter or digit, and so no trigram either, among the texts that have these symbols.
+    `index` is a GIN index on the trigrams of `searched_text` and on its symbols, with functions that look in it
+    (`schema_changes.make_searchable`). What is too short for a trigram is looked for at the beginning of words, where
+    pg_trgm sees two blanks before it (PostgreSQL manual, F: pg_trgm); what has no letter or digit, and so no trigram
+    either, among the texts that have these symbols.
     """
     text = searched_text(*columns)
+    row_id: Attribute = columns[0].class_.id
 
     def inside(name: str) -> ColumnElement[bool]:
-        return text.like(_pattern("%", name))
+        return found(name, "inside")
 
     def at_the_beginning(name: str) -> ColumnElement[bool]:
-        return text.like(_pattern("% ", name))
+        return found(name, "at_the_beginning")
 
-    # Of another collation than the index: its statistics count, but it is not looked for in it, trigram by trigram.
+    def of_symbols(name: str) -> ColumnElement[bool]:
+        return found(name, "of_symbols")
+
+    def found(name: str, form: str) -> ColumnElement[bool]:
+        return is_among(row_id, answered("found", name, form))
+
+    def answered(question: str, name: str, form: str) -> ColumnElement[Any]:
+        ask = getattr(func, f"{question}_by_{index}")
+        answer: ColumnElement[Any] = ask(bindparam(name, type_=Text()), literal_column(f"'{form}'"))
+        return answer
+
+    def share(asked: str) -> Callable[[str], ColumnElement[float]]:
+        form = choose(asked).__name__
+        return lambda name: answered("share", name, form)
+
+    # Of another collation than the index: it is not looked for in it, trigram by trigram.
     def inside_unindexed(name: str) -> ColumnElement[bool]:
         return collate(text, "C").like(_pattern("%", name))
 
     def at_the_beginning_unindexed(name: str) -> ColumnElement[bool]:
         return collate(text, "C").like(_pattern("% ", name))
-
-    def of_symbols(name: str) -> ColumnElement[bool]:
-        return and_(symbols(text).contains(symbols(_asked(name))), inside_unindexed(name))
 
     def choose(asked: str) -> Callable[[str], ColumnElement[bool]]:
         if not _WORD.search(asked):
@@ -575,7 +633,14 @@ def search_filter(*columns: Column, index: str) -> Filter:
         index=index,
         description=description,
         along=along,
+        share=share,
+        row_id=row_id,
     )
+
+
+def is_among(row_id: Column, found: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The ids that a function of the owner answers."""
+    return row_id == any_(func.array(select(found).scalar_subquery(), type_=ARRAY(Uuid)))
 
 
 def searched_text(*columns: Column) -> ColumnElement[str]:
@@ -583,14 +648,6 @@ def searched_text(*columns: Column) -> ColumnElement[str]:
     space: ColumnElement[str] = literal_column("' '", Text())
     texts = [func.coalesce(column, literal_column("''")) if _may_be_null(column) else column for column in columns]
     return func.lower(reduce(lambda whole, text: whole.concat(space).concat(text), texts[1:], space.concat(texts[0])))
-
-
-def symbols(text: ColumnElement[str]) -> ColumnElement[str]:
-    """The characters that are neither letters, digits nor blanks."""
-    only = func.regexp_replace(
-        text, literal_column(r"'[[:alnum:][:space:]]+'"), literal_column("''"), literal_column("'g'")
-    )
-    return func.string_to_array(only, literal_column("NULL"), type_=ARRAY(Text))
 
 
 def _asked(name: str) -> ColumnElement[str]:

@@ -94,6 +94,27 @@ async def current(url: str) -> str | None:
         await connection.close()
 
 
+async def mighty_role(connection: asyncpg.Connection) -> str | None:
+    """The role of this connection, where it is above row-level security or may become so: it owns tables, may take the
+    owner's place, or is held to no policy at all. None for one that sees its tenant's rows alone."""
+    role, is_mighty = await connection.fetchrow(
+        """SELECT current_user::text,
+             (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)
+               OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND pg_has_role(current_user, oid, 'MEMBER'))
+               OR EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
+                            AND pg_has_role(current_user, relowner, 'MEMBER'))""",
+        OWNER_ROLE,
+    )
+    return role if is_mighty else None
+
+
+MIGHTY = (
+    "{role} is the owner of tables, or may become it, so that nothing in the database keeps tenants apart: give "
+    f"HUB_DATABASE_URL a login role that is a member of {APP_ROLE} only, "
+    "and HUB_OWNER_DATABASE_URL the one that migrates"
+)
+
+
 class SchemaProblem(NamedTuple):
     """Why this release cannot work with a database."""
 

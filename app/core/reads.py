@@ -50,6 +50,10 @@ LONGEST_REMEMBERED = 1000
 much as to remember how it was written."""
 GATHERED_IN_ITS_PLACE = 3
 """Rows that are gathered in the time in which one is looked at in the order of the list (1.5 and 5 us, measured)."""
+LOOKED_AT = 200
+"""Rows of which each is looked at, whatever is searched for."""
+FOUND_IN_PLACE_OF_A_LOOK = 1.5
+"""To find a row by the index of a search, and to read it then, costs as much as to look at so many."""
 UNEVENLY = 4
 """So much further a walk goes than it would have to if all that match were scattered evenly."""
 _DIALECT = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -77,12 +81,15 @@ def compiled(statement: Selection | CompoundSelection) -> Compiled:
 
 
 def _table_of(source: Any) -> str:
-    """The first one that it reads from."""
+    """The first one that it reads from, if any."""
     while not isinstance(source, Table):
         if isinstance(source, CompoundSelect):
             source = source.selects[0]
         elif isinstance(source, Select):
-            source = source.get_final_froms()[0]
+            froms = source.get_final_froms()
+            if not froms:
+                return ""
+            source = froms[0]
         else:
             source = source.left if isinstance(source, Join) else source.element
     return source.name
@@ -135,15 +142,19 @@ class Reads:
     def close(self) -> None:
         self._pool.close()
 
-    def connection(self, kind: str | None) -> contextlib.AbstractAsyncContextManager[asyncpg.Connection]:
-        """A bare connection, for what is not a select of one repository. `kind` shares places as a table does."""
-        return self._pool.connection(kind)
+    def connection(
+        self, kind: str | None, tenant_id: UUID | None
+    ) -> contextlib.AbstractAsyncContextManager[asyncpg.Connection]:
+        """A bare connection in the tenant, or in none, for what is not a select of one repository. `kind` shares places
+        as a table does."""
+        return self._pool.connection(kind, tenant_id)
 
     async def rows(
         self, statement: Selection | Compiled, values: Mapping[str, object], *, is_planned_by_value: bool = False
     ) -> list[Row]:
-        """All rows of the statement, which is compiled where it is not written by hand. Raises Unavailable where no
-        connection is free within five seconds, or somebody else has locked the table.
+        """All rows of the statement, which is compiled where it is not written by hand. They are read in the tenant
+        that `values` names as `tenant_id`, in none where they name none. Raises Unavailable where no connection is free
+        within five seconds, or somebody else has locked the table.
 
         `is_planned_by_value` is for a statement of which one plan cannot do for rare and common values alike.
         """
@@ -153,9 +164,12 @@ class Reads:
     async def _run(self, statement: Compiled, values: Mapping[str, object], fetch: Fetch) -> list[Row]:
         sql, names, own, table = statement
         arguments = [values[name] if name in values else own[name] for name in names]
-        connection = await self._pool.acquire(table)
+        tenant_id: Any = values.get("tenant_id")
+        connection = await self._pool.acquire(table, tenant_id)
         try:
             with self._deadlines.start():
+                if connection.tenant_id != tenant_id:
+                    await connection.enter(tenant_id)
                 found: list[Row] = await fetch(connection, sql, arguments)
         except asyncpg.LockNotAvailableError:
             self._pool.release(connection, table)
@@ -188,7 +202,8 @@ class Reads:
 
     async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, object]) -> Page[S]:
         bound = {**values, **listing.parameters(query)}
-        found = await self.rows_of_page(listing, query, bound)
+        way = await self.way(listing, query, bound)
+        found = await self.rows_of_page(listing, query, bound, way)
         width = len(struct.__struct_fields__)
         shown = found[: query.limit]
         if shown and len(shown[0]) > width:
@@ -196,21 +211,23 @@ class Reads:
         else:
             items = [struct(*row) for row in shown]
         cursor = listing.cursor_after(query, shown[-1]) if len(found) > query.limit else None
-        total = await self._total(listing, query, bound) if query.count else None
+        total = await self._total(listing, query, bound, way) if query.count else None
         return Page(items=items, next_cursor=cursor, total=total)
 
-    async def rows_of_page(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
+    async def rows_of_page(
+        self, listing: Listing, query: ListQuery, values: Mapping[str, object], way: "Way"
+    ) -> list[Row]:
         """Along the list, where what is searched for is said to be so frequent that the page is soon full; gathered and
         sorted, where it is rare, or stands together further on."""
         if listing.has_order_to_remember(query):
             return await self._rows_in_known_order(listing, query, values)
-        if listing.may_be_walked(query) and (walk_rows := await self._walk_rows(listing, query, values)):
-            walked = {**values, "walk_rows": walk_rows}
+        if way.walk_rows:
+            walked = {**values, "walk_rows": way.walk_rows}
             near = await self.rows(listing.walk_statement(query), walked, is_planned_by_value=True)
             if len(near) > query.limit:
                 return near
-        by_value = listing.is_planned_by_value(query)
-        return await self.rows(listing.statement(query), values, is_planned_by_value=by_value)
+        statement = listing.look_statement(query) if way.looks else listing.statement(query)
+        return await self.rows(statement, values, is_planned_by_value=listing.is_planned_by_value(query))
 
     async def _rows_in_known_order(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> list[Row]:
         """Of few rows among many, scattered over the whole list: which of them come next is known, so that neither the
@@ -234,18 +251,44 @@ class Reads:
             known[key] = [(row[0], row[1]) for row in rows]
         return known[key]
 
-    async def _walk_rows(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
+    async def way(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> "Way":
+        """To the page, and to the count."""
+        if not listing.may_be_walked(query):
+            return BY_INDEX
         statement = compiled(listing.estimate_statement(query))
         explaining = statement._replace(sql=f"EXPLAIN (FORMAT JSON) {statement.sql}")
         ((explained,),) = await self._run(explaining, values, _fetch)
-        matching, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
-        return walk_rows(query.limit + 1, matching, rows)
+        every, rows = (part["Plan Rows"] for part in explained[0]["Plan"]["Plans"])
+        if rows <= LOOKED_AT:
+            return Way(0, looks=True)
+        asking = compiled(listing.share_statement(query))._replace(table=statement.table)
+        ((share,),) = await self._run(asking, values, _fetch)
+        return way_of(query.limit + 1, share, rows, every)
 
-    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, object]) -> int:
+    async def _total(self, listing: Listing, query: ListQuery, values: Mapping[str, object], way: "Way") -> int:
         by_value = listing.is_planned_by_value(query)
-        (row,) = await self.rows(listing.count_statement(query), values, is_planned_by_value=by_value)
+        statement = listing.count_statement(query, looks=way.looks)
+        (row,) = await self.rows(statement, values, is_planned_by_value=by_value)
         total: int = row[0]
         return total
+
+
+class Way(NamedTuple):
+    """How a page is found."""
+
+    walk_rows: int
+    """So many rows of the list are looked at first, in its order."""
+    looks: bool
+    """What is gathered then is found by a look at each row that other filters leave, not by the index of the search."""
+
+
+BY_INDEX = Way(0, looks=False)
+
+
+def way_of(wanted: int, share: float, rows: int, every: int) -> Way:
+    """`share` of all rows are said to match; there are `every` of them, of which other filters leave `rows`."""
+    walked = walk_rows(wanted, round(share * rows), rows)
+    return Way(walked, looks=share * every * FOUND_IN_PLACE_OF_A_LOOK > rows)
 
 
 def behind(order: list[Placed], query: ListQuery) -> list[UUID]:

@@ -12,6 +12,11 @@ from typing import Any
 from alembic import op
 from sqlalchemy import text
 
+from app.core.tenancy import TENANT_SETTING
+
+CURRENT_TENANT = f"nullif(current_setting('{TENANT_SETTING}', true), '')::uuid"
+"""Null where a connection is in none: no row is equal to it."""
+
 LOCK_TIMEOUT_MS = 500
 """Below the promised second, with room for what the statement does once it has the lock."""
 PAGES_AT_ONCE = 16
@@ -87,6 +92,160 @@ def analyze(tables: Iterable[str]) -> None:
     for table in tables:
         if not _is_empty(table):
             _alone(f"ANALYZE {table}")
+
+
+# --- the wall between tenants ---
+
+
+def tables_of_tenants() -> list[str]:
+    """Every table that says of its rows whose they are."""
+    found = op.get_bind().execute(
+        text(
+            """SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+               WHERE attname = 'tenant_id' AND relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
+                 AND NOT attisdropped ORDER BY 1"""
+        )
+    )
+    return list(found.scalars())
+
+
+def wall_off(table: str, is_visible: str = f"tenant_id = {CURRENT_TENANT}") -> None:
+    """The application sees and writes the rows of its connection's tenant. Under FORCE the owner would see nothing by
+    itself; its own policy is for migrations, `pg_dump` and the owner's functions."""
+    at_once(
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        f"CREATE POLICY of_tenant ON {table} TO hub_app USING ({is_visible})",
+        f"CREATE POLICY of_owner ON {table} TO hub_owner USING (true)",
+    )
+
+
+def take_wall_down(table: str) -> None:
+    at_once(
+        f"DROP POLICY of_tenant ON {table}",
+        f"DROP POLICY of_owner ON {table}",
+        f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY",
+    )
+
+
+def create_owners_function(signature: str, answers: str, body: str, *, settings: str = "") -> None:
+    """A function that runs with the rights of the owner, who sees every tenant, and that only the application may call.
+    `answers` says what it returns; a body that begins with BEGIN or DECLARE is PL/pgSQL."""
+    language = "plpgsql" if body.lstrip().startswith(("BEGIN", "DECLARE")) else "sql"
+    at_once(
+        f"""CREATE OR REPLACE FUNCTION public.{signature} {answers} LANGUAGE {language} SECURITY DEFINER
+              SET search_path = pg_catalog, pg_temp {settings} AS $body$ {body} $body$""",
+        f"REVOKE ALL ON FUNCTION public.{signature} FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION public.{signature} TO hub_app",
+    )
+
+
+def make_removable(table: str, since: str) -> None:
+    """`remove_outdated_{table}`: whatever is over since some moment, in every tenant, the oldest rows first."""
+    create_owners_function(
+        f"remove_outdated_{table}(before timestamptz, most integer)",
+        "RETURNS integer",
+        f"""WITH removed AS (
+              DELETE FROM public.{table} WHERE id = ANY (ARRAY(
+                SELECT id FROM public.{table} WHERE {since} < before ORDER BY {since} LIMIT most
+                FOR UPDATE SKIP LOCKED)) RETURNING id)
+            SELECT count(*)::integer FROM removed""",  # noqa: S608 - names of ours
+    )
+
+
+SAMPLED = 300
+"""Rows by which the share of a text is told."""
+_SYMBOLS = "string_to_array(regexp_replace({text}, '[[:alnum:][:space:]]+', '', 'g'), NULL)"
+_PATTERN = r"regexp_replace(lower(asked), '([%_\\])', '\\\1', 'g')"
+
+
+def make_searchable(table: str, searched: str) -> None:
+    """What is searched for, found by the index `{table}_search_idx` and by that index only.
+
+    PostgreSQL looks at nothing of a row before row-level security has let it pass, not even in an index, unless an
+    operator is known to tell nothing of what it is given; of `LIKE` it does not know that. For the owner it may. So
+    `found_by_{table}_search_idx` answers the ids that match in the connection's tenant; and since the statistics of a
+    table behind row-level security are not for such operators either, `share_by_...` looks at rows here and there, of
+    all tenants, and tells which share of them matches.
+    """
+    index = f"{table}_search_idx"
+    has_symbols = f"{_SYMBOLS.format(text=searched)} @> {_SYMBOLS.format(text='lower(asked)')}"
+    forms = {
+        "inside": f"{searched} LIKE '%' || pattern || '%'",
+        "at_the_beginning": f"{searched} LIKE '% ' || pattern || '%'",
+        "of_symbols": f"{has_symbols} AND {searched} LIKE '%' || pattern || '%'",
+    }
+    found = "".join(
+        f"""WHEN '{form}' THEN RETURN QUERY
+              SELECT id FROM public.{table} WHERE tenant_id = tenant AND {matches} ORDER BY id;
+        """  # noqa: S608 - names of ours
+        for form, matches in forms.items()
+    )
+    create_owners_function(
+        f"found_by_{index}(asked text, form text)",
+        "RETURNS SETOF uuid STABLE",
+        f"""DECLARE
+              tenant uuid := {CURRENT_TENANT};
+              pattern text := {_PATTERN};
+            BEGIN
+              CASE form {found} END CASE;
+            END""",
+        settings="SET plan_cache_mode = force_custom_plan",
+    )
+    create_owners_function(
+        f"share_by_{index}(asked text, form text)",
+        "RETURNS float8 STABLE",
+        f"""DECLARE
+              pattern text := CASE form WHEN 'at_the_beginning' THEN '% ' ELSE '%' END || {_PATTERN} || '%';
+              {_PAGES.format(table=table)}
+            BEGIN
+              {_share(table, f"{searched} LIKE pattern")}
+            END""",
+    )
+
+
+def make_findable(table: str, index: str, argument: str, matches: str) -> None:
+    """As `make_searchable` for an index of another kind; `matches` says in its words, and with the argument, which rows
+    are meant."""
+    create_owners_function(
+        f"found_by_{index}({argument})",
+        "RETURNS SETOF uuid STABLE",
+        f"""DECLARE tenant uuid := {CURRENT_TENANT};
+            BEGIN
+              RETURN QUERY SELECT id FROM public.{table} WHERE tenant_id = tenant AND {matches} ORDER BY id;
+            END""",  # noqa: S608 - names of ours
+        settings="SET plan_cache_mode = force_custom_plan",
+    )
+    create_owners_function(
+        f"share_by_{index}({argument})",
+        "RETURNS float8 STABLE",
+        f"DECLARE {_PAGES.format(table=table)} BEGIN {_share(table, matches)} END",
+    )
+
+
+_PAGES = """
+    pages bigint := greatest(pg_relation_size('public.{table}') / current_setting('block_size')::int, 1);
+    lines integer := (SELECT greatest(reltuples / greatest(relpages, 1), 1)::integer
+                      FROM pg_class WHERE oid = 'public.{table}'::regclass);
+"""
+
+
+def _share(table: str, matches: str) -> str:
+    """Of rows here and there, as many pages apart as there are."""
+    return f"""
+        RETURN (SELECT coalesce(avg(CASE WHEN {matches} THEN 1 ELSE 0 END), 0)
+                FROM public.{table} WHERE ctid = ANY (ARRAY(
+                  SELECT format('(%s,%s)', number * pages / {SAMPLED}, 1 + number * 7919 % lines)::tid
+                  FROM generate_series(0, {SAMPLED - 1}) AS number)));
+    """  # noqa: S608 - names of ours
+
+
+def drop_owners_functions(*names: str) -> None:
+    at_once(*(f"DROP FUNCTION public.{name}" for name in names))
+
+
+def at_once(*statements: str) -> None:
+    """In one round trip: a first start is waited for. As it stands: patterns are full of backslashes and colons."""
+    op.get_bind().exec_driver_sql(f"DO $migration$ BEGIN {'; '.join(statements)}; END $migration$")
 
 
 def _create_concurrently(name: str, definition: str) -> None:

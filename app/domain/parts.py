@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.change_pool import ChangePool
-from app.core.database import create_engine, create_sessions
+from app.core.database import Sessions, create_engine
 from app.core.egress import EgressPolicy
 from app.core.passwords import PasswordHasher
 from app.core.places import Places
@@ -37,7 +37,7 @@ class Parts:
         self.trusted_proxies = tuple(ip_network(proxy) for proxy in settings.trusted_proxies)
         self.key_ring = key_ring
         self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
-        self.sessions = create_sessions(self.engine)
+        self.sessions = Sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.probe = DatabaseProbe(database_url)
         self.schema = SchemaWatch(self.probe)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import zip_longest
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -67,6 +68,21 @@ class Records:
             new = _json([in_json(self.added.columns)])
             await connection.execute(_with_insert(self.added.model), *arguments, new)
 
+    def _by_tenant(self, first: UUID) -> Iterator[tuple[UUID, "Records"]]:
+        """What is no row of a tenant's log or outbox goes with the first one."""
+        others = {row.tenant_id for row in self.audits} | {row.tenant_id for row in self.events}
+        others.discard(first)
+        if not others:
+            yield first, self
+            return
+        for tenant_id in (first, *others):
+            theirs = Records(self._channel)
+            theirs.audits = [row for row in self.audits if row.tenant_id == tenant_id]
+            theirs.events = [row for row in self.events if row.tenant_id == tenant_id]
+            if tenant_id == first:
+                theirs.added, theirs.notifications = self.added, self.notifications
+            yield tenant_id, theirs
+
     def _parts(self) -> Iterator["Records"]:
         """One, but for a change of hundreds of things: while all that is on record of them is encoded, everybody else
         would have to wait."""
@@ -78,14 +94,18 @@ class Records:
             rest = Records(self._channel)
 
     async def write_in(self, session: AsyncSession) -> None:
-        """Inside of the session's transaction."""
+        """Inside of the session's transaction, as the last that it does: what is on record of another tenant is written
+        in that one."""
         connection = (await (await session.connection()).get_raw_connection()).driver_connection
         assert connection is not None
         if not connection.is_in_transaction():
             await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
         try:
-            for part in self._parts():
-                await part.write(connection)
+            for tenant_id, theirs in self._by_tenant(session.info["tenant_id"]):
+                if tenant_id != session.info["tenant_id"]:
+                    await connection.enter_in_transaction(tenant_id)
+                for part in theirs._parts():
+                    await part.write(connection)
         except (asyncio.CancelledError, TimeoutError):
             # SQLAlchemy knows nothing of this statement, and its rollback would wait until that one is answered.
             await session.invalidate()

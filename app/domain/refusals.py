@@ -55,7 +55,7 @@ async def record_refusal(parts: Parts, exchange: Exchange, reason: str) -> None:
     )
     records = Records(CHANNEL)
     records.audits.append(row)
-    async with parts.reads.connection(KIND) as connection:
+    async with parts.reads.connection(KIND, row.tenant_id) as connection:
         await records.write(connection)
 
 

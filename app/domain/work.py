@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.answers import require_match
 from app.core.change_pool import KIND_OF_CHANGE
-from app.core.database import Base
+from app.core.database import Base, enter_tenant
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.rows import complete
@@ -52,7 +52,7 @@ class UnitOfWork:
         self.parts = parts
         self.exchange = exchange
         self.principal = principal
-        self.tenant_id = principal.tenant_id if principal else tenant_id
+        self._tenant_id = principal.tenant_id if principal else tenant_id
         self.now = datetime.now(UTC)
         self._records = Records(CHANNEL)
         self._forgotten: list[tuple[str, UUID]] = []
@@ -63,19 +63,38 @@ class UnitOfWork:
         """Where the request only wants to know what would come of it (`domain.dry_runs`)."""
 
     @property
+    def tenant_id(self) -> UUID:
+        """Whose rows alone the session sees and writes."""
+        return self._tenant_id
+
+    def move_to(self, tenant_id: UUID) -> None:
+        """Before anything is done: for somebody who becomes known only now. Raises RuntimeError later on."""
+        if self._session is not None or self._records:
+            raise RuntimeError("a unit of work is of one tenant")
+        self._tenant_id = tenant_id
+
+    @property
     def session(self) -> AsyncSession:
         """Opened when it is first asked for; its first statement begins the transaction."""
         if self._session is None:
-            self._session = self.parts.sessions()
+            self._session = self.parts.sessions(self._tenant_id)
         return self._session
 
-    def as_system_of(self, tenant_id: UUID) -> "UnitOfWork":
-        """This transaction in the name of another tenant, and on its record: none of its members acts, and who does is
-        not theirs to know."""
+    @asynccontextmanager
+    async def as_system_of(self, tenant_id: UUID) -> AsyncIterator["UnitOfWork"]:
+        """This transaction in another tenant and in its name, for as long as the block lasts: none of its members acts,
+        and who does is not theirs to know."""
         other = copy(self)
         other._session = self.session
-        other.tenant_id, other.principal, other.exchange = tenant_id, None, None
-        return other
+        other._tenant_id, other.principal, other.exchange = tenant_id, None, None
+        if tenant_id == self._tenant_id:
+            yield other
+            return
+        await self.session.flush()
+        await enter_tenant(self.session, tenant_id)
+        yield other  # where the block raises, the transaction is over
+        await self.session.flush()
+        await enter_tenant(self.session, self._tenant_id)
 
     @property
     def actor(self) -> Principal:
@@ -167,7 +186,7 @@ class UnitOfWork:
                 await self._records.write_in(self._session)
             await self._session.commit()
         elif self._records:
-            async with self.parts.reads.connection(KIND_OF_CHANGE.get()) as connection:
+            async with self.parts.reads.connection(KIND_OF_CHANGE.get(), self._tenant_id) as connection:
                 await self._records.write(connection)
         for kind, row_id in self._forgotten:
             self.parts.principals.drop(kind, row_id)

@@ -211,6 +211,21 @@ def test_an_external_database_is_backed_up_and_restored(
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_table_whose_rows_the_owner_does_not_see_is_not_left_out_in_silence(
+    external: dict[str, str], data_dir: Path, tmp_path: Path
+) -> None:
+    async def forget_policy() -> None:
+        owner = await asyncpg.connect(external["HUB_OWNER_DATABASE_URL"])
+        await owner.execute("DROP POLICY of_owner ON roles")
+        await owner.close()
+
+    asyncio.run(forget_policy())
+    ended = run(data_dir, "backup", str(tmp_path / "hub.backup"), **external)
+    assert ended.returncode == 1
+    assert "Rows of roles would be missing" in ended.stderr
+    assert list(tmp_path.glob("hub.backup*")) == []
+
+
 def test_somebody_who_is_connected_is_not_cut_off(external: dict[str, str], data_dir: Path, tmp_path: Path) -> None:
     backed_up(data_dir, tmp_path / "hub.backup", **external)
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
+from app.core.sealing import KeyRing
+from app.core.signing_keys import generate_signing_key
 from tests.commands.hubs import free_port, run
 from tests.postgres import create_database
 
@@ -57,6 +60,27 @@ def test_a_refused_owner_is_told_from_a_refused_application(data_dir: Path, clus
     )
     assert ended.returncode == 1
     assert ended.stderr.rstrip().endswith("refuses the user or password of HUB_OWNER_DATABASE_URL.")
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("role", ["hub_owner", "postgres"])
+def test_production_does_not_start_with_a_role_that_no_policy_holds(
+    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, command: str, role: str
+) -> None:
+    """In development it does: nobody else is there."""
+    name = asyncio.run(create_database(cluster))
+    asyncio.run(migrations.migrate(cluster.url("hub_owner", name)))
+    keys = tmp_path / "signing-keys.pem"
+    keys.write_bytes(generate_signing_key())
+    given: dict[str, str] = {
+        "HUB_SECRET_KEYS": KeyRing.generate().encode().decode(),
+        "HUB_SIGNING_KEYS_FILE": str(keys),
+        "HUB_ENV": "production",
+    }
+    ended = run(data_dir, command, HUB_DATABASE_URL=cluster.url(role, name), **given)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{role} is the owner of tables, or may become it")
+    assert "HUB_OWNER_DATABASE_URL" in ended.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")])

@@ -439,7 +439,7 @@ async def test_every_request_has_a_deadline(hub: Hub) -> None:
     client = variant(hub, request_timeout_s=0.05)
     async with AsyncExitStack() as held:
         for _ in range(hub.settings.pool_size):
-            await held.enter_async_context(hub.parts.reads.connection(None))
+            await held.enter_async_context(hub.parts.reads.connection(None, None))
         answer = await client.get(ROLES)
     assert_error(answer, 503, "deadline_exceeded")
     assert answer.headers["retry-after"].isdigit()

@@ -130,7 +130,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
 
 @pytest.fixture(scope="module")
 async def records(hub: Hub) -> AsyncIterator[Records]:
-    connection = await asyncpg.connect(hub.url)
+    connection = await asyncpg.connect(hub.owner_url)
     yield Records(connection)
     await connection.close()
 

@@ -57,7 +57,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
 async def records(hub: Hub) -> AsyncIterator[Records]:
     import asyncpg
 
-    connection = await asyncpg.connect(hub.url)
+    connection = await asyncpg.connect(hub.owner_url)
     yield Records(connection)
     await connection.close()
 

@@ -5,6 +5,7 @@ whoever forgets its index reads here which one.
 """
 
 import operator
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,8 @@ from app.commands.openapi import routes_alone
 from app.core.database import server_settings
 from app.core.embedded import EmbeddedPostgres
 from app.core.listing import LEAST_VALUES, Filter, Listing, ListQuery, Sort, search_filter, text_filter
-from app.core.reads import GATHERED_IN_ITS_PLACE, PLANNING, UNEVENLY, Reads, compiled, walk_rows
+from app.core.reads import GATHERED_IN_ITS_PLACE, PLANNING, UNEVENLY, Reads, compiled, walk_rows, way_of
+from app.core.tenancy import TENANT_SETTING
 from app.domain.roles.models import Role
 from app.domain.roles.repositories import ROLES
 from app.domain.sources.models import DataSource
@@ -86,7 +88,10 @@ async def filled(cluster: EmbeddedPostgres, migrated: str) -> AsyncIterator[Fill
     await owner.execute("VACUUM ANALYZE")
     await owner.close()
     connection = await asyncpg.connect(
-        cluster.url("hub_app", name), server_settings=server_settings("hub reads", 30.0, lock_timeout_s=30.0) | PLANNING
+        cluster.url("hub_app", name),
+        server_settings=server_settings("hub reads", 30.0, lock_timeout_s=30.0)
+        | PLANNING
+        | {TENANT_SETTING: str(crowd.TENANT)},
     )
     yield Filled(connection, cluster.url("hub_owner", name), cluster.url("hub_app", name))
     await connection.close()
@@ -116,7 +121,10 @@ def parsed(listing: Listing, sort: str, filters: Mapping[str, str], after: Any =
 async def fault_of(filled: Filled, listing: Listing, query: ListQuery, bound: Mapping[str, Any]) -> str:
     """What is wrong with how the page is found; empty where nothing is."""
     values = {**bound, **listing.parameters(query)}
-    plan = await filled.plan(listing, query, values)
+    try:
+        plan = await filled.plan(listing, query, values)
+    except asyncpg.UndefinedFunctionError as error:
+        return f"{listing.name}, sort {query.sort}, filters {dict(query.filters)}: {error}"
     fault = _fault_of_plan(listing, query, plan)
     return fault and f"{listing.name}, sort {query.sort}, filters {dict(query.filters)}: {fault}"
 
@@ -195,7 +203,9 @@ async def test_of_every_column_that_is_narrowed_by_the_planner_is_told_how_many_
         str(condition.left.expression)
         for listing in LISTINGS.values()
         for filter_ in listing.filters.values()
-        if isinstance(condition := filter_.where("value"), BinaryExpression) and condition.operator is operator.eq
+        if isinstance(condition := filter_.where("value"), BinaryExpression)
+        and condition.operator is operator.eq
+        and not filter_.along
     }
     assert len(asked) >= 15
     assert asked - {row[0] for row in told} == UNIQUE & asked
@@ -219,7 +229,7 @@ async def reads(filled: Filled) -> AsyncIterator[Reads]:
 async def shown_of(filled: Filled, reads: Reads, listing: Listing, query: ListQuery) -> tuple[list[Any], list[Any]]:
     """The ids of the page, and those that a look at every row finds."""
     bound = PLACES | listing.parameters(query)
-    shown = [row[0] for row in await reads.rows_of_page(listing, query, bound)]
+    shown = [row[0] for row in await reads.rows_of_page(listing, query, bound, await reads.way(listing, query, bound))]
     everything = listing.statement(msgspec.structs.replace(query, after=None))
     rows = await filled.rows(everything, bound | {"page_limit": ROWS})
     ids = [row[0] for row in rows]
@@ -243,6 +253,40 @@ async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
             last = (rows[FEW - 1][listing.sort_position(sort)], rows[FEW - 1][0])
             shown, wanted = await shown_of(filled, reads, listing, msgspec.structs.replace(query, after=last))
             assert shown == wanted
+
+
+@pytest.mark.parametrize("name", [name for name, listing in LISTINGS.items() if "q" in listing.filters])
+@pytest.mark.parametrize("form", ["inside", "at_the_beginning", "of_symbols"])
+async def test_what_is_searched_for_is_found_by_the_index_of_its_list(filled: Filled, name: str, form: str) -> None:
+    """By the function of the owner that looks in it: for the application row-level security comes first, and then no index
+    is of use for what is like something."""
+    index = LISTINGS[name].filters["q"].index
+    (body,) = await filled.as_owner(f"SELECT prosrc FROM pg_proc WHERE proname = 'found_by_{index}'")
+    statement = body["prosrc"].partition(f"WHEN '{form}' THEN RETURN QUERY")[2].partition(";")[0]
+    asked = {"tenant_id = tenant": f"tenant_id = '{crowd.TENANT}'", "pattern": "'no such text'", "asked": "'~~~'"}
+    for variable, value in asked.items():
+        statement = re.sub(rf"\b{variable}\b", value, statement)
+    explained = await filled.as_owner("SET enable_seqscan = off", f"EXPLAIN (FORMAT JSON) {statement}")
+    assert f'"Index Name": "{index}"' in explained[0][0]
+
+
+@pytest.mark.parametrize("name", [name for name, listing in LISTINGS.items() if "q" in listing.filters])
+async def test_both_forms_of_a_search_mean_the_same_rows(filled: Filled, name: str) -> None:
+    """That of the function, and that in which rows are looked at one by one."""
+    listing = LISTINGS[name]
+    for text in ("parcels", "of", "a", "-", ".", "p", "no such text"):
+        query = ListQuery(sort=listing.default_sort, filters={"q": text}, limit=200, extent=None)
+        bound = PLACES | listing.parameters(query)
+        found = await filled.rows(listing.statement(query), bound)
+        looked = await filled.rows(listing.look_statement(query), bound)
+        assert [row[0] for row in found] == [row[0] for row in looked]
+
+
+def test_a_search_that_finds_more_than_other_filters_leave_looks_at_those() -> None:
+    assert way_of(51, 0.5, 1_000, 1_000_000).looks
+    assert not way_of(51, 0.0005, 1_000, 1_000_000).looks
+    assert not way_of(51, 0.5, 1_000_000, 1_000_000).looks
+    assert way_of(51, 0.9, 1_000_000, 1_000_000).walk_rows
 
 
 async def test_a_walk_looks_at_no_more_rows_than_it_was_given(filled: Filled) -> None:

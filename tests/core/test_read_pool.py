@@ -3,6 +3,7 @@
 import asyncio
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -17,6 +18,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._is_closed = False
+        self.tenant_id: UUID | None = None
 
     def is_closed(self) -> bool:
         return self._is_closed
@@ -42,8 +44,8 @@ class Server:
 
     async def assert_has_room(self, size: int = 2) -> None:
         """All places can be had at once, and not one more."""
-        held = [await self.pool.acquire(None) for _ in range(size)]
-        extra = asyncio.create_task(self.pool.acquire(None))
+        held = [await self.pool.acquire(None, None) for _ in range(size)]
+        extra = asyncio.create_task(self.pool.acquire(None, None))
         await asyncio.sleep(0.01)
         assert not extra.done()
         extra.cancel()
@@ -56,7 +58,7 @@ class Server:
 async def test_a_connection_is_used_again() -> None:
     server = Server()
     for _ in range(3):
-        async with server.pool.connection(None):
+        async with server.pool.connection(None, None):
             pass
     assert len(server.opened) == 1
     await server.assert_has_room()
@@ -64,9 +66,9 @@ async def test_a_connection_is_used_again() -> None:
 
 async def test_waiting_ends_in_time_with_an_answer() -> None:
     server = Server(wait_s=0.02)
-    held = [await server.pool.acquire(None) for _ in range(2)]
+    held = [await server.pool.acquire(None, None) for _ in range(2)]
     with pytest.raises(Unavailable) as caught:
-        await server.pool.acquire(None)
+        await server.pool.acquire(None, None)
     assert (caught.value.code, caught.value.headers) == ("database_busy", {"Retry-After": "1"})
     for connection in held:
         server.pool.release(connection, None)
@@ -75,11 +77,11 @@ async def test_waiting_ends_in_time_with_an_answer() -> None:
 
 async def test_those_who_wait_are_served_in_order() -> None:
     server = Server(size=1)
-    first = await server.pool.acquire(None)
+    first = await server.pool.acquire(None, None)
     served: list[int] = []
 
     async def use(number: int) -> None:
-        async with server.pool.connection(None):
+        async with server.pool.connection(None, None):
             served.append(number)
 
     tasks = [asyncio.create_task(use(number)) for number in range(5)]
@@ -92,8 +94,8 @@ async def test_those_who_wait_are_served_in_order() -> None:
 async def test_a_connection_handed_over_as_the_wait_ends_is_not_lost() -> None:
     """Both fall into one turn of the loop: the release comes first, the time-out right behind it."""
     server = Server(size=1, wait_s=0.05)
-    connection = await server.pool.acquire(None)
-    waiting = asyncio.create_task(server.pool.acquire(None))
+    connection = await server.pool.acquire(None, None)
+    waiting = asyncio.create_task(server.pool.acquire(None, None))
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     loop.call_later(0.04, server.pool.release, connection, None)
@@ -106,8 +108,11 @@ async def test_a_connection_handed_over_as_the_wait_ends_is_not_lost() -> None:
 
 async def test_a_connection_handed_over_to_one_who_left_goes_to_the_next() -> None:
     server = Server(size=1)
-    connection = await server.pool.acquire(None)
-    leaving, staying = asyncio.create_task(server.pool.acquire(None)), asyncio.create_task(server.pool.acquire(None))
+    connection = await server.pool.acquire(None, None)
+    leaving, staying = (
+        asyncio.create_task(server.pool.acquire(None, None)),
+        asyncio.create_task(server.pool.acquire(None, None)),
+    )
     await asyncio.sleep(0)
     server.pool.release(connection, None)
     leaving.cancel()
@@ -118,8 +123,8 @@ async def test_a_connection_handed_over_to_one_who_left_goes_to_the_next() -> No
 
 async def test_a_connection_that_died_makes_room_for_one_who_waits() -> None:
     server = Server(size=1)
-    connection = await server.pool.acquire(None)
-    waiting = asyncio.create_task(server.pool.acquire(None))
+    connection = await server.pool.acquire(None, None)
+    waiting = asyncio.create_task(server.pool.acquire(None, None))
     await asyncio.sleep(0)
     server.pool.discard(connection, None)
     fresh = await asyncio.wait_for(waiting, 1)
@@ -130,7 +135,7 @@ async def test_a_connection_that_died_makes_room_for_one_who_waits() -> None:
 
 async def test_connections_that_died_while_idle_are_replaced() -> None:
     server = Server()
-    held = [await server.pool.acquire(None) for _ in range(2)]
+    held = [await server.pool.acquire(None, None) for _ in range(2)]
     for connection in held:
         server.pool.release(connection, None)
         connection.terminate()
@@ -140,7 +145,7 @@ async def test_connections_that_died_while_idle_are_replaced() -> None:
 async def test_a_server_that_is_down_takes_no_places_away() -> None:
     server = Server()
     server.is_down = True
-    answers = await asyncio.gather(*(server.pool.acquire(None) for _ in range(7)), return_exceptions=True)
+    answers = await asyncio.gather(*(server.pool.acquire(None, None) for _ in range(7)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {ConnectionRefusedError}
     server.is_down = False
     await server.assert_has_room()
@@ -148,7 +153,7 @@ async def test_a_server_that_is_down_takes_no_places_away() -> None:
 
 async def test_one_who_leaves_while_connecting_takes_no_place_away() -> None:
     server = Server()
-    tasks = [asyncio.create_task(server.pool.acquire(None)) for _ in range(4)]
+    tasks = [asyncio.create_task(server.pool.acquire(None, None)) for _ in range(4)]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
@@ -159,7 +164,7 @@ async def test_one_who_leaves_while_connecting_takes_no_place_away() -> None:
 async def test_an_error_within_the_block_costs_the_connection_and_no_place() -> None:
     server = Server(size=1)
     with pytest.raises(KeyError):
-        async with server.pool.connection(None):
+        async with server.pool.connection(None, None):
             raise KeyError
     assert server.opened[0].is_closed()
     await server.assert_has_room(1)
@@ -167,7 +172,7 @@ async def test_an_error_within_the_block_costs_the_connection_and_no_place() -> 
 
 async def test_a_closed_pool_keeps_nothing() -> None:
     server = Server()
-    idle, held = await server.pool.acquire(None), await server.pool.acquire(None)
+    idle, held = await server.pool.acquire(None, None), await server.pool.acquire(None, None)
     server.pool.release(idle, None)
     server.pool.close()
     server.pool.release(held, None)

@@ -73,7 +73,7 @@ def test_a_column_of_any_table_that_is_left_out_is_named(model: type[Declarative
 
 
 async def test_the_session_refuses_the_gap_before_anything_is_sent(hub: Hub) -> None:
-    async with hub.parts.sessions() as session:
+    async with hub.parts.sessions(DEFAULT_TENANT_ID) as session:
         session.add(Role(**stamp(), name="a", name_key="a", permissions=[], owner_role_id=None))
         with pytest.raises(ForgottenColumn, match="A new Role says nothing of description"):
             await session.flush()

@@ -91,7 +91,7 @@ async def open_pair(hub: Hub, records: Records, email: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 async def records(hub: Hub) -> AsyncIterator[Records]:
-    connection = await asyncpg.connect(hub.url)
+    connection = await asyncpg.connect(hub.owner_url)
     yield Records(connection)
     await connection.close()
 

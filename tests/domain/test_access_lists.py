@@ -259,7 +259,7 @@ async def test_a_page_of_access_is_found_along_indexes_however_many_hold_a_role(
         "after": NOTHING,
         "page_limit": 51,
     }
-    async with hub.parts.reads.connection("test") as connection:
+    async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         explaining = f"EXPLAIN (ANALYZE, FORMAT JSON) {ACCESS.sql}"
         ((explained,),) = await connection.fetch(explaining, *(values[name] for name in ACCESS.names))
     rows = max(_rows(explained[0]["Plan"], "role_assignments"))

@@ -621,9 +621,9 @@ def _count_reads(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     real = hub.parts.reads._pool.acquire
 
-    async def acquire(kind: str | None) -> Any:
+    async def acquire(kind: str | None, tenant_id: UUID | None) -> Any:
         asked.append(kind)
-        return await real(kind)
+        return await real(kind, tenant_id)
 
     monkeypatch.setattr(hub.parts.reads._pool, "acquire", acquire)
     return asked

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from app.core.embedded import EmbeddedPostgres
+from app.core.tenancy import DEFAULT_TENANT_ID
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
@@ -217,9 +218,10 @@ async def test_nothing_in_the_api_changes_the_log(hub: Hub, story: dict[str, Any
         "ALTER SEQUENCE audit_events_sequence_seq RESTART",
     ],
 )
-async def test_the_application_role_cannot_alter_the_log(records: Records, statement: str) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await records.run(statement)
+async def test_the_application_role_cannot_alter_the_log(hub: Hub, statement: str) -> None:
+    async with hub.parts.reads.connection(None, DEFAULT_TENANT_ID) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
 
 
 # --- no record, no change ---

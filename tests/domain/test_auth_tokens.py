@@ -420,11 +420,13 @@ async def test_a_tenant_that_is_closed_lets_nobody_in(hub: Hub, records: Records
 # --- ST6: failing closed ---
 
 
-async def kill_listeners(records: Records) -> int:
+async def kill_listeners(hub: Hub) -> int:
     """The application role may end its own backends."""
-    killed = await records.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hub listener' AND datname = current_database()"
-    )
+    async with hub.parts.reads.connection(None, None) as connection:
+        killed = await connection.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'hub listener' AND datname = current_database()"
+        )
     return len(killed)
 
 
@@ -441,7 +443,7 @@ async def test_a_worker_that_cannot_hear_trusts_nothing_in_memory(
         return await real(*arguments, **options)
 
     monkeypatch.setattr(asyncpg, "connect", refuse_listeners)
-    assert await kill_listeners(records) >= 2
+    assert await kill_listeners(hub) >= 2
     await records.run(
         "UPDATE sessions SET revoked_at = now() WHERE id = $1", claims_of(token).sid
     )  # and no notification
@@ -463,7 +465,7 @@ async def test_a_worker_that_hears_again_forgets_what_it_may_have_missed(
         await within_a_second(hears)
     assert await hears()
     assert await status_of(other_worker, token) == 200
-    await kill_listeners(records)
+    await kill_listeners(hub)
     await records.run("UPDATE sessions SET revoked_at = now() WHERE id = $1", claims_of(token).sid)
 
     async def is_dead() -> bool:

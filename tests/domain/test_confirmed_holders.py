@@ -172,7 +172,7 @@ async def test_nobody_is_given_a_role_while_it_is_made_an_owner(
         "new source": ("POST", "data-sources", body | owned),
         "bulk": ("POST", "data-sources/bulk", {"data_sources": [body | owned]}),
     }[way]
-    giving = await asyncpg.connect(hub.url)
+    giving = await asyncpg.connect(hub.owner_url)
     try:
         async with asyncio.timeout(10), giving.transaction():
             await giving.execute("SELECT FROM roles WHERE id = $1::uuid FOR KEY SHARE", role)

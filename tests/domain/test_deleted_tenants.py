@@ -106,7 +106,7 @@ async def test_all_that_belongs_to_it_goes_but_for_its_audit_log(hub: Hub, recor
 
 async def test_what_stays_is_what_the_application_may_not_delete(records: Records) -> None:
     tables = {table.name for table in METADATA.sorted_tables if "tenant_id" in table.columns}
-    may = {name: await records.one("SELECT has_table_privilege($1, 'DELETE')", name) for name in tables}
+    may = {name: await records.one("SELECT has_table_privilege('hub_app', $1, 'DELETE')", name) for name in tables}
     assert {name for name in tables if not may[name]} == KEPT
 
 

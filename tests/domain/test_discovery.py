@@ -11,6 +11,7 @@ import pytest
 
 from app.connectors.contract.objects import DiscoveredField, DiscoveredObject
 from app.core.embedded import EmbeddedPostgres
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost
 from app.domain.source_work import discovery
@@ -256,7 +257,7 @@ async def running_job(hub: Hub, records: Records, path: str) -> Job:
         datetime.now(UTC) + timedelta(seconds=30),
         job_id,
     )
-    async with hub.parts.sessions() as session:
+    async with hub.parts.sessions(DEFAULT_TENANT_ID) as session:
         job = await session.get(Job, UUID(job_id))
     assert job is not None
     return job

@@ -24,7 +24,7 @@ async def test_pools_say_how_many_places_are_taken_and_how_many_wait(hub: Hub) -
     async with AsyncExitStack() as held:
         for _ in range(size - 1):
             await held.enter_async_context(hub.parts.engine.connect())
-        await held.enter_async_context(hub.parts.reads.connection(None))
+        await held.enter_async_context(hub.parts.reads.connection(None, None))
         found = await scraped(hub)
     assert found['hub_database_places{pool="changes",state="taken"}'] == size - 1
     assert found['hub_database_places{pool="changes",state="all"}'] == size

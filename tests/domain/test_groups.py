@@ -260,7 +260,7 @@ async def test_nobody_joins_a_group_while_its_role_is_being_filled(hub: Hub, rec
     client = await somebody(hub, records, giving(None, READ, WRITE))
     group, role, user = await new_group(hub), await hub.new_role(permissions=[]), await hub.new_user()
     await give(records, group["id"], role["id"], subject_type="group")
-    filling = await asyncpg.connect(hub.url)
+    filling = await asyncpg.connect(hub.owner_url)
     try:
         async with asyncio.timeout(10), filling.transaction():
             await filling.execute("SELECT FROM roles WHERE id = $1::uuid FOR UPDATE", role["id"])

@@ -55,14 +55,14 @@ async def _enqueue(hub: Hub) -> UUID:
         "updated_by": None,
     }
     job = Job(**stamp, kind=KIND, status="queued", subject_id=None, arguments={})
-    async with hub.parts.sessions.begin() as session:
+    async with hub.parts.sessions.begin(DEFAULT_TENANT_ID) as session:
         session.add(job)
         await session.execute(select(func.pg_notify(CHANNEL, "")))
     return job.id
 
 
 async def _job(hub: Hub, job_id: UUID) -> Job:
-    async with hub.parts.sessions() as session:
+    async with hub.parts.sessions(DEFAULT_TENANT_ID) as session:
         found = await session.get(Job, job_id)
         assert found is not None
         return found
@@ -77,7 +77,7 @@ async def _until(hub: Hub, job_id: UUID, status: str) -> Job:
 
 async def _run_out(hub: Hub, job_id: UUID, **values: Any) -> None:
     """As the lease of a worker that was killed is half a minute later; the next notification wakes the other."""
-    async with hub.parts.sessions.begin() as session:
+    async with hub.parts.sessions.begin(DEFAULT_TENANT_ID) as session:
         past = {"lease_until": func.now() - func.make_interval(0, 0, 0, 0, 0, 1), **values}
         await session.execute(update(Job).where(Job.id == job_id).values(past))
         await session.execute(select(func.pg_notify(CHANNEL, "")))

@@ -242,7 +242,7 @@ async def test_a_statement_that_fails_fails_the_job_at_once(hub: Hub) -> None:
     job_id = await queued(hub)
 
     async def handle(run: JobRun) -> dict[str, Any]:
-        async with run.parts.sessions.begin() as session:
+        async with run.parts.sessions.begin(run.tenant_id) as session:
             await session.execute(text("SELECT 1 / 0"))
         raise AssertionError
 

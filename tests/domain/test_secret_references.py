@@ -128,7 +128,7 @@ async def test_a_reference_and_a_stored_value_take_each_others_place(hub: Hub, r
 
 async def test_references_are_nothing_that_a_new_key_would_touch(hub: Hub) -> None:
     await registered(hub, secrets={"password": ALLOWED, "client_key_passphrase": "k"})
-    async with hub.parts.sessions() as session:
+    async with hub.parts.sessions(None) as session:
         assert await count_unopened(session, hub.parts.key_ring) == 0
         assert set(await secrets_by_key(session)) == {hub.parts.key_ring.current_id}
     assert (await reseal(hub.parts)).done == 0

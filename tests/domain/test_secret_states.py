@@ -11,7 +11,7 @@ import pytest
 
 from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
-from app.domain.tenants.models import DEFAULT_TENANT_ID
+from app.core.tenancy import DEFAULT_TENANT_ID, TENANT_SETTING
 from tests.conftest import Hub, running_hub
 from tests.domain.conftest import Records
 from tests.domain.sources import CERTIFIED, NOWHERE, SOURCES, post_source, registered
@@ -121,7 +121,7 @@ async def test_states_of_many_are_kept_without_a_walk_through_all_sources(hub: H
     items = [{"name": uuid4().hex, "type": "postgresql", "config": NOWHERE} for _ in range(100)]
     made = (await hub.admin.post(f"{SOURCES}/bulk", json={"data_sources": items})).json()["items"]
     ids = [UUID(item["data_source"]["id"]) for item in made]
-    connection = await asyncpg.connect(hub.url)
+    connection = await asyncpg.connect(hub.url, server_settings={TENANT_SETTING: str(DEFAULT_TENANT_ID)})
     try:
         for statement in (SECRETS_OF_MANY, "DELETE FROM data_source_secrets WHERE data_source_id = ANY($1)"):
             async with connection.transaction():

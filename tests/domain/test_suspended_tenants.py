@@ -178,7 +178,7 @@ async def test_a_stream_of_a_job_ends(hub: Hub, other: Hub) -> None:
 async def test_what_is_being_written_in_a_tenant_keeps_no_operator_waiting(hub: Hub, other: Hub) -> None:
     """Whoever writes a row holds the key of its tenant."""
     path = await path_of(other)
-    writing = await asyncpg.connect(hub.url)
+    writing = await asyncpg.connect(hub.owner_url)
     transaction = writing.transaction()
     await transaction.start()
     try:

@@ -142,7 +142,7 @@ async def test_a_kind_that_fails_is_tried_again_with_fewer_rows_and_keeps_no_oth
     async def too_slow(parts: Any, now: datetime, most: int) -> int:
         tried.append(most)
         if most > 60:
-            async with parts.sessions.begin() as session:
+            async with parts.sessions.begin(None) as session:
                 await session.execute(text("SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)"))
         return 0
 

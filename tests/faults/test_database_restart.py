@@ -18,6 +18,7 @@ from app.asgi import create_app, framed
 from app.core import embedded, migrations
 from app.core.deadlines import Deadlines
 from app.core.embedded import EmbeddedPostgres
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.settings import load
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.postgres import create_database, discard, reachable_folder
@@ -186,7 +187,7 @@ async def test_what_was_acknowledged_before_a_crash_is_there_afterwards(hub: Hub
         stored |= {role["name"] for role in page["items"]}
         cursor = page["next_cursor"]
     assert set(acknowledged) <= stored
-    async with hub.parts.reads.connection(None) as connection:
+    async with hub.parts.reads.connection(None, DEFAULT_TENANT_ID) as connection:
         for table in ("audit_events", "outbox_events"):
             kind = "action = 'role.create'" if table == "audit_events" else "type LIKE '%role.created'"
             recorded = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {kind}")
@@ -218,7 +219,7 @@ async def test_pools_that_are_in_use_are_a_503_and_then_free_again(hub: Hub, mon
     async with AsyncExitStack() as held:
         for _ in range(hub.settings.pool_size):
             await held.enter_async_context(hub.parts.engine.connect())
-            await held.enter_async_context(hub.parts.reads.connection(None))
+            await held.enter_async_context(hub.parts.reads.connection(None, DEFAULT_TENANT_ID))
         *answers, ready = await every_kind_of_request(hub)
         assert_unavailable(answers)
         assert ready.status_code == 200, "it asks beside the pools"

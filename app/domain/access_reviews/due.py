@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.domain.access_reviews.models import AccessReview
 from app.domain.access_reviews.repositories import IS_OVER
@@ -10,6 +10,7 @@ from app.domain.access_reviews.services import AT_ONCE, AccessReviewService
 from app.domain.parts import Parts
 from app.domain.work import UnitOfWork, unit_of_work_of
 
+_FIRST_DUE = text("SELECT id, tenant_id FROM public.due_access_review()")
 _IS_DUE = (AccessReview.closed_at.is_(None), IS_OVER)
 
 
@@ -17,9 +18,8 @@ async def carry_out_due(parts: Parts, _: datetime, most: int) -> int:
     """By the database's clock. At most so many lines; fewer, and none is left."""
     done = 0
     while done < most:
-        async with parts.sessions() as session:
-            due = select(AccessReview.tenant_id, AccessReview.id).where(*_IS_DUE).order_by(AccessReview.due_at)
-            found = (await session.execute(due.limit(1))).one_or_none()
+        async with parts.sessions(None) as session:
+            found = (await session.execute(_FIRST_DUE)).one_or_none()
         if found is None:
             break
         async with unit_of_work_of(parts, tenant_id=found.tenant_id) as work:

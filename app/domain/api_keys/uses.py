@@ -6,29 +6,25 @@ from datetime import UTC, datetime
 from time import time
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, text
 
-from app.core.database import DATABASE_ERRORS
+from app.core.database import DATABASE_ERRORS, Sessions
 
 log = logging.getLogger("hub.api_keys")
 
 HOUR_S = 3600
 MOST_AT_ONCE = 1000
 
-# In the order of their ids: of two workers that write the same ones neither waits for the other for ever.
-_WRITE = text(
-    """WITH noted AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:hours AS timestamptz[])) AS each (id, at)),
-       locked AS (SELECT api_keys.id, noted.at FROM api_keys JOIN noted ON noted.id = api_keys.id
-                  WHERE coalesce(last_used_at < noted.at, true) ORDER BY api_keys.id FOR UPDATE OF api_keys)
-       UPDATE api_keys SET last_used_at = locked.at FROM locked WHERE locked.id = api_keys.id"""
+_WRITE = text("SELECT public.note_uses_of_api_keys(:ids, :hours)").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)), bindparam("hours", type_=ARRAY(DateTime(timezone=True)))
 )
+"""By a function of the owner: the keys are those of many tenants."""
 
 
 class KeyUses:
     """What this process knows and the database does not yet. A request pays for a look into a dictionary."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._hour = 0
         self._noted: set[UUID] = set()
@@ -58,5 +54,5 @@ class KeyUses:
 
     async def _write(self, noted: Mapping[UUID, int]) -> None:
         hours = [datetime.fromtimestamp(hour * HOUR_S, UTC) for hour in noted.values()]
-        async with self._sessions.begin() as session:
+        async with self._sessions.begin(None) as session:
             await session.execute(_WRITE, {"ids": list(noted), "hours": hours})

@@ -18,11 +18,10 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import TSTZRANGE
 
 from app.core.database import Repository, json_object
 from app.core.extent import UUIDS, Scoped
-from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, time_filter, uuid_filter
+from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, is_among, time_filter, uuid_filter
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.schemas import SCOPE_TYPES, SUBJECT_TYPES, AssignmentOut
 
@@ -63,13 +62,18 @@ class AssignmentRepository(Repository[RoleAssignment]):
 Condition = Callable[[str], ColumnElement[bool]]
 ENDS_AT = "least(coalesce(expires_at, 'infinity'), coalesce(ended_at, 'infinity'))"
 _ENDS_AT = literal_column(ENDS_AT, DateTime(timezone=True))
-_VALIDITY = literal_column(f"tstzrange(starts_at, greatest(starts_at, {ENDS_AT}))", TSTZRANGE)
-"""Both as their indexes have them."""
+"""As its index has it."""
 VALIDITY_INDEX = "role_assignments_validity_idx"
+"""Behind row-level security it is looked in by a function of the owner, as the index of a search is."""
 
 
 def _at_moment(moment: ColumnElement[Any]) -> ColumnElement[bool]:
-    return _VALIDITY.op("@>", is_comparison=True)(moment)
+    return is_among(RoleAssignment.id, getattr(func, f"found_by_{VALIDITY_INDEX}")(moment))
+
+
+def _share_at(moment: ColumnElement[Any]) -> ColumnElement[float]:
+    share: ColumnElement[float] = getattr(func, f"share_by_{VALIDITY_INDEX}")(moment)
+    return share
 
 
 def _at_moment_unindexed(moment: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -97,6 +101,8 @@ def _in_force() -> Filter:
         where=choose(True),
         choose=choose,
         along=along,
+        share=lambda wanted: lambda _: _share_at(now) if wanted else literal_column("1.0") - _share_at(now),
+        row_id=RoleAssignment.id,
         parse=plain.parse,
         schema=plain.schema,
         index=VALIDITY_INDEX,
@@ -116,6 +122,8 @@ def _at() -> Filter:
     return Filter(
         where=indexed,
         along=lambda _: unindexed,
+        share=lambda _: lambda name: _share_at(bindparam(name, type_=RoleAssignment.starts_at.type)),
+        row_id=RoleAssignment.id,
         parse=plain.parse,
         schema=plain.schema,
         index=VALIDITY_INDEX,

@@ -270,7 +270,7 @@ class Principals:
     async def _load_key(self, presented: PresentedKey) -> Signed:
         """Whatever is wrong with a key is answered alike."""
         key_id, asked_at = presented.checked_id, time.monotonic()
-        async with self._reads.connection(ApiKey.__tablename__) as connection:
+        async with self._reads.connection(ApiKey.__tablename__, None) as connection:
             tenant_id = await connection.fetchval("SELECT tenant_of_api_key($1)", key_id)
         rows = await self._reads.rows(LIVE_KEY, {"key_id": key_id, "tenant_id": tenant_id})
         if not rows or not hmac.compare_digest(rows[0][DIGEST], presented.digest):

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from msgspec import Struct
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository
@@ -34,7 +34,7 @@ SESSIONS = Listing(
         "last_seen_at": Sort(Session.last_seen_at, "sessions_live_last_seen_at_idx"),
     },
     default_sort="-created_at",
-    few_by="sessions_live_idx",
+    few_by=("sessions_live_idx",),
 )
 
 
@@ -46,10 +46,5 @@ class SessionsOfKey(Struct, frozen=True):
 async def sessions_by_key(session: AsyncSession) -> dict[str, SessionsOfKey]:
     """How many live sessions have refresh tokens derived with a key, of all tenants, and when the last of them ends by
     itself. A session takes the current key when it is refreshed next, so that none keeps an older one for long."""
-    ends_at = func.least(Session.expires_at, Session.idle_expires_at)
-    statement = (
-        select(Session.key_id, func.count(), func.max(ends_at))
-        .where(Session.revoked_at.is_(None), ends_at > func.now())
-        .group_by(Session.key_id)
-    )
-    return {key_id: SessionsOfKey(count, last) for key_id, count, last in await session.execute(statement)}
+    rows = await session.execute(text("SELECT key_id, live, last_ends_at FROM public.sessions_of_each_key()"))
+    return {key_id: SessionsOfKey(live, last_ends_at) for key_id, live, last_ends_at in rows}

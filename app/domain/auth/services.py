@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, collate, func, select, update
+from sqlalchemy import Select, and_, bindparam, case, func, select, update
 from uuid_utils.compat import uuid7
 
+from app.core.across_tenants import tenant_of_session, tenant_of_slug, tenants_of_address
 from app.core.answers import Answer, answer
-from app.core.database import Attribute
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, KeyLimits, Principal, Tokens
@@ -24,7 +24,6 @@ from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import Tenant
-from app.domain.tenants.repositories import tenant_of_slug
 from app.domain.users.identity import email_key
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
@@ -47,10 +46,10 @@ async def register(request: HubRequest, work: UnitOfWork, new: Register) -> User
     if work.parts.settings.registration == "closed":
         raise Forbidden(code="registration_closed")
     if (slug := _slug_of(request, new.tenant)) is not None:
-        tenant = await tenant_of_slug(work.session, slug)
-        if tenant is None or not tenant.is_active:
+        tenant_id = await tenant_of_slug(request.parts.reads, slug)
+        if tenant_id is None:
             raise Forbidden(code="registration_closed")
-        work.tenant_id = tenant.id
+        work.move_to(tenant_id)
     user = UserCreate(email=new.email, password=new.password, first_name=new.first_name, last_name=new.last_name)
     return await UserService(work).create(user, is_registration=True)
 
@@ -64,7 +63,7 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     stronger = await _stronger_hash(request, user, given.password) if user is not None and fits else None
     async with work_of_its_own(request) as work:
-        work.tenant_id = tenant_id  # its audit log, not the default tenant's
+        work.move_to(tenant_id)  # its audit log, not the default tenant's
         if user is not None and fits and await _is_admitted(work, user, given.password):
             pair = await _open_session(work, user)
             if stronger is not None:
@@ -87,10 +86,11 @@ class Candidate(Struct, frozen=True):
 async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | None]:
     """The tenant that was named and the user there who has that address; where none was named, the one user who has it
     in any tenant. Nobody, where several have."""
-    slug = _slug_of(request, given.tenant)
-    statement = _IN_ANY_TENANT if slug is None else _IN_NAMED_TENANT
-    rows = await request.parts.reads.rows(statement, {"email_key": email_key(given.email), "slug": slug})
-    if len(rows) != 1:
+    address, slug, reads = email_key(given.email), _slug_of(request, given.tenant), request.parts.reads
+    meant = await tenants_of_address(reads, address) if slug is None else [await tenant_of_slug(reads, slug)]
+    tenant_id = meant[0] if len(meant) == 1 else None
+    rows = await reads.rows(_CANDIDATE, {"email_key": address, "tenant_id": tenant_id or NOBODY})
+    if not rows:
         return DEFAULT_TENANT_ID, None
     tenant_id, *user = rows[0]
     return tenant_id, Candidate(*user) if user[0] is not None else None
@@ -104,15 +104,15 @@ def _slug_of(request: HubRequest, given: str | None) -> str | None:
 _UNLOCKED = func.coalesce(User.locked_until, func.to_timestamp(0)) <= func.now()
 
 
-def _candidates(tenant: ColumnElement[bool], address: Attribute | ColumnElement[str] = User.email_key) -> Select[Any]:
-    is_meant = (User.tenant_id == Tenant.id, address == bindparam("email_key", type_=User.email_key.type))
+def _candidate() -> Select[Any]:
+    is_meant = (User.tenant_id == Tenant.id, User.email_key == bindparam("email_key", type_=User.email_key.type))
     password_hash = case((and_(User.is_active, _UNLOCKED), User.password_hash), else_=None)
     columns = (Tenant.id, User.id, User.email, password_hash)
+    tenant = Tenant.id == bindparam("tenant_id", type_=Tenant.id.type)
     return select(*columns).select_from(Tenant).outerjoin(User, and_(*is_meant)).where(tenant, Tenant.is_active)
 
 
-_IN_NAMED_TENANT = _candidates(Tenant.slug == bindparam("slug", type_=Tenant.slug.type))
-_IN_ANY_TENANT = _candidates(User.id.is_not(None), collate(User.email_key, "C")).limit(2)
+_CANDIDATE = _candidate()
 
 
 async def _is_admitted(work: UnitOfWork, user: Candidate | User, password: str) -> bool:
@@ -217,11 +217,12 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     A token that was used before ends the whole session, but for ten seconds in which it gets the same successor.
     """
     session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
+    tenant_id = await tenant_of_session(request.parts.reads, session_id)
     async with work_of_its_own(request) as work:
+        work.move_to(tenant_id or work.tenant_id)
         session = await SessionRepository(work.session).get_one_or_none(id=session_id, with_for_update=True)
         email = await _live_user(work, session) if session is not None else None
         if session is not None and email is not None:
-            work.tenant_id = session.tenant_id
             if generation == session.generation:
                 return await _rotate(work, session, email)
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
@@ -347,7 +348,7 @@ async def change_password(request: HubRequest, given: ChangePassword) -> None:
 
 
 async def _signed_in_user(request: HubRequest) -> User:
-    async with request.parts.sessions() as session:
+    async with request.parts.sessions(request.principal.tenant_id) as session:
         user = await UserRepository(session).get_one_or_none(id=request.principal.id)
     if user is None:
         raise Unauthenticated

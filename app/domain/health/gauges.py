@@ -22,11 +22,7 @@ _passwords = ProcessGauge("hub_password_checks_waiting", "Calls that wait for a 
 _principals = ProcessGauge("hub_principals_cached", "Sessions and API keys whose principals are in memory.")
 _streams = ProcessGauge("hub_streams_open", "Event streams.")
 
-_JOBS = f"""
-    SELECT kind, status, count(*), extract(epoch FROM now() - min(created_at))::float8
-    FROM (SELECT kind, status, created_at FROM jobs WHERE status IN ('queued', 'running')
-          ORDER BY created_at LIMIT {MOST_JOBS}) AS unfinished
-    GROUP BY kind, status"""  # noqa: S608 - a number of ours
+_JOBS = f"SELECT * FROM public.unfinished_jobs({MOST_JOBS})"  # noqa: S608 - a number of ours
 _UPKEEP = "SELECT kind, rows_done, failures, extract(epoch FROM last_success_at)::float8 FROM upkeep"
 
 
@@ -43,7 +39,7 @@ def measure_process(parts: Parts) -> None:
 async def measure_database(parts: Parts) -> list[Metric]:
     """Nothing where the database is away, or too busy."""
     try:
-        async with parts.reads.connection(KIND) as connection:
+        async with parts.reads.connection(KIND, None) as connection:
             return [
                 *_of_jobs(await connection.fetch(_JOBS)),
                 *_of_upkeep(await connection.fetch(_UPKEEP)),

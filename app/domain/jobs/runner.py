@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import Update
 from uuid_utils.compat import uuid7
 
 from app.connectors.contract.failures import ConnectorError
-from app.core.database import DATABASE_ERRORS, explain
+from app.core.across_tenants import locked_rows
+from app.core.database import DATABASE_ERRORS, enter_tenant, explain
 from app.core.errors import HubError
 from app.core.log_context import LogContext, bound_to
 from app.core.notifications import Listener
@@ -27,7 +28,6 @@ from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobErrorCode
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
-from app.domain.tenants.repositories import suspended_tenants
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work_of
 
@@ -90,7 +90,7 @@ class JobRun:
             work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
 
     async def _write(self, **values: object) -> bool:
-        async with self.parts.sessions.begin() as session:
+        async with self.parts.sessions.begin(self.tenant_id) as session:
             statement = self._update(values | {"lease_until": datetime.now(UTC) + LEASE}).returning(
                 Job.cancel_requested
             )
@@ -160,13 +160,12 @@ class JobRunner:
 
     async def _claim(self) -> Job | None:
         now = datetime.now(UTC)
-        is_free = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_until < now))
-        waiting = select(Job).where(is_free, Job.tenant_id.not_in(suspended_tenants()))
-        async with self._parts.sessions.begin() as session:
-            oldest = waiting.order_by(Job.created_at).limit(1).with_for_update(skip_locked=True)
-            job = await session.scalar(oldest)
-            if job is None:
+        async with self._parts.sessions.begin(None) as session:
+            oldest = await locked_rows(session, "next_job(:now)", now=now)
+            if not oldest:
                 return None
+            await enter_tenant(session, oldest[0].tenant_id)
+            job = await session.get_one(Job, oldest[0].id)
             job.status, job.lease_id, job.lease_until = "running", uuid7(), now + LEASE
             job.started_at, job.updated_at, job.attempts = job.started_at or now, now, job.attempts + 1
         return job
@@ -240,7 +239,7 @@ class JobRunner:
 
     async def _give_back(self, run: JobRun) -> None:
         """The job waits for another worker, and the attempt does not count."""
-        async with self._parts.sessions.begin() as session:
+        async with self._parts.sessions.begin(run.tenant_id) as session:
             await run.release(session)
             await session.execute(select(func.pg_notify(CHANNEL, "")))
 

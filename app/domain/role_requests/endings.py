@@ -45,12 +45,12 @@ async def write_expired(work: UnitOfWork, *which: ColumnElement[bool], most: int
     ended = {"status": "expired", "awaits": [], "decided_at": RoleRequest.pending_until}
     written = update(RoleRequest).where(RoleRequest.id.in_(ids)).values(**ended, version=RoleRequest.version)
     await work.session.execute(written, execution_options={"synchronize_session": False})
-    system = work.as_system_of(work.tenant_id)
-    for request_id in ids:
-        request = await RoleRequestRepository(work.session, tenant_id=work.tenant_id).get_one(id=request_id)
-        timeline = Timeline(system, request)
-        await timeline.add("expired")
-        await timeline.record("expired")
+    async with work.as_system_of(work.tenant_id) as system:
+        for request_id in ids:
+            request = await RoleRequestRepository(work.session, tenant_id=work.tenant_id).get_one(id=request_id)
+            timeline = Timeline(system, request)
+            await timeline.add("expired")
+            await timeline.record("expired")
     return len(ids)
 
 

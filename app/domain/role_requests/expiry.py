@@ -2,12 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import text
 
 from app.domain.parts import Parts
 from app.domain.role_requests.endings import write_expired
-from app.domain.role_requests.models import RoleRequest
-from app.domain.role_requests.repositories import IS_OVER
 from app.domain.work import unit_of_work_of
 
 AT_ONCE = 100
@@ -18,10 +16,8 @@ async def expire_due(parts: Parts, _: datetime, most: int) -> int:
     """By the database's clock. At most so many; fewer, and none is left."""
     done = 0
     while done < most:
-        async with parts.sessions() as session:
-            tenant_id = await session.scalar(
-                select(RoleRequest.tenant_id).where(IS_OVER).order_by(RoleRequest.pending_until).limit(1)
-            )
+        async with parts.sessions(None) as session:
+            tenant_id = await session.scalar(text("SELECT public.tenant_of_expired_role_request()"))
         if tenant_id is None:
             break
         async with unit_of_work_of(parts, tenant_id=tenant_id) as work:

@@ -88,7 +88,7 @@ async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], st
     rows = [{**msgspec.to_builtins(item), "id": str(uuid7())} for item in kept.values()]
     values = {"tenant_id": run.tenant_id, "data_source_id": source_id, "discovered_at": started}
     try:
-        async with run.parts.sessions.begin() as session:
+        async with run.parts.sessions.begin(run.tenant_id) as session:
             await run.hold(session)
             for some in _in_pieces(rows):
                 await session.execute(UPSERT, values | {"found": some})

@@ -6,14 +6,18 @@ intervals and not beyond `MAX_BACKOFF_S`: dead sources are asked less and less o
 interval.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ARRAY, Integer, Text, bindparam, select, text
+from sqlalchemy import ARRAY, Uuid, bindparam, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.across_tenants import by_tenant, locked_rows
+from app.core.database import enter_tenant
 from app.core.errors import Conflict
 from app.domain.parts import Parts
 from app.domain.source_work.history import JITTER
@@ -33,35 +37,11 @@ _PAUSE = f"""least(test_interval_s * least(power(2, least(test_failures, 16)), {
                    greatest(test_interval_s, {MAX_BACKOFF_S}))"""
 
 
-def _claim(lane: Lane) -> Any:
-    return text(
-        f"""WITH due AS (
-              SELECT id, host, next_test_at FROM data_sources
-              WHERE next_test_at <= now() AND NOT is_paused AND status {"=" if lane == "well" else "<>"} 'passed'
-                AND (host IS NULL OR host <> ALL(:full_hosts))
-                AND tenant_id <> ALL (ARRAY(SELECT tenants.id FROM tenants WHERE NOT tenants.is_active))
-              ORDER BY next_test_at LIMIT :places * {CANDIDATES} FOR UPDATE SKIP LOCKED),
-            in_turn AS (
-              SELECT id, next_test_at, host,
-                     row_number() OVER (PARTITION BY host ORDER BY next_test_at) + coalesce(busy.running, 0) AS of_host
-              FROM due LEFT JOIN unnest(CAST(:hosts AS text[]), CAST(:running AS integer[])) AS busy (host, running)
-                USING (host)),
-            chosen AS (
-              SELECT id, next_test_at FROM in_turn WHERE host IS NULL OR of_host <= :host_cap
-              ORDER BY next_test_at LIMIT :places)
-            UPDATE data_sources AS source SET next_test_at =
-              now() + make_interval(secs => {_PAUSE} * (1 - {JITTER} + random() * 2 * {JITTER}))
-            FROM chosen WHERE source.id = chosen.id
-            RETURNING source.id, source.tenant_id, source.type, source.config, source.host,
-                      extract(epoch FROM now() - chosen.next_test_at)::float8 AS lag_s"""  # noqa: S608 - all is ours
-    ).bindparams(
-        bindparam("full_hosts", type_=ARRAY(Text)),
-        bindparam("hosts", type_=ARRAY(Text)),
-        bindparam("running", type_=ARRAY(Integer)),
-    )
-
-
-_CLAIMS = {lane: _claim(lane) for lane in ("well", "doubtful")}
+_CLAIM = text(
+    f"""UPDATE data_sources SET next_test_at =
+          now() + make_interval(secs => {_PAUSE} * (1 - {JITTER} + random() * 2 * {JITTER}))
+        WHERE id = ANY(:ids) RETURNING id, tenant_id, type, config, host"""  # noqa: S608 - all is ours
+).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 _SECRETS = select(
     DataSourceSecret.data_source_id,
     DataSourceSecret.name,
@@ -94,32 +74,51 @@ async def claim_due(
     The secrets are read while the sources are held: one that moves meanwhile would have the new ones sent to the old
     place.
     """
-    values = {
-        "places": places,
-        "host_cap": host_cap,
-        "hosts": list(running),
-        "running": list(running.values()),
-        "full_hosts": [host for host, count in running.items() if count >= host_cap],
-    }
-    async with parts.sessions.begin() as session:
-        rows = (await session.execute(_CLAIMS[lane], values)).all()
-        if not rows:
-            return []
-        found = await session.execute(_SECRETS.where(DataSourceSecret.data_source_id.in_([row.id for row in rows])))
-        secrets = {source_id: list(each) for source_id, each in groupby(found.all(), lambda row: row.data_source_id)}
-    return [_due(parts, row, secrets.get(row.id, [])) for row in rows]
+    full = [host for host, count in running.items() if count >= host_cap]
+    claimed: list[DueTest] = []
+    async with parts.sessions.begin(None) as session:
+        due = await locked_rows(session, f"due_sources_{lane}(:full, :most)", full=full, most=places * CANDIDATES)
+        chosen = _in_turn(due, places, running, host_cap)
+        lags = {row.id: row.lag_s for row in chosen}
+        for tenant_id, source_ids in by_tenant(chosen).items():
+            await enter_tenant(session, tenant_id)
+            claimed += await _claim(parts, session, source_ids, lags)
+    return sorted(claimed, key=lambda each: -each.lag_s)
 
 
-def _due(parts: Parts, row: Any, secrets: list[Any]) -> DueTest:
+def _in_turn(due: Sequence[Any], places: int, running: Mapping[str, int], host_cap: int) -> list[Any]:
+    """The first ones, but of no host more than it may have at once."""
+    taken = Counter(running)
+    chosen: list[Any] = []
+    for row in due:
+        if len(chosen) == places:
+            break
+        if row.host is None or taken[row.host] < host_cap:
+            chosen.append(row)
+            taken[row.host] += 1
+    return chosen
+
+
+async def _claim(
+    parts: Parts, session: AsyncSession, source_ids: list[UUID], lags: Mapping[UUID, float]
+) -> list[DueTest]:
+    """Of the tenant in which the session is."""
+    rows = (await session.execute(_CLAIM, {"ids": source_ids})).all()
+    found = await session.execute(_SECRETS.where(DataSourceSecret.data_source_id.in_(source_ids)))
+    secrets = {source_id: list(each) for source_id, each in groupby(found.all(), lambda row: row.data_source_id)}
+    return [_due(parts, row, lags[row.id], secrets.get(row.id, [])) for row in rows]
+
+
+def _due(parts: Parts, row: Any, lag_s: float, secrets: list[Any]) -> DueTest:
     try:
         kept: Stored = opened(parts.key_ring, row.tenant_id, row.id, secrets)
         reach: Reach | Conflict = Reach(row.type, row.config, kept.values, kept.versions)
     except Conflict as error:
         reach = error
-    return DueTest(row.id, row.tenant_id, row.host, row.lag_s, reach)
+    return DueTest(row.id, row.tenant_id, row.host, lag_s, reach)
 
 
-async def put_off(parts: Parts, source_id: UUID) -> None:
+async def put_off(parts: Parts, due: DueTest) -> None:
     """For some seconds: it could not be tested, and whose fault that was is not known."""
-    async with parts.sessions.begin() as session:
-        await session.execute(_PUT_OFF, {"id": source_id})
+    async with parts.sessions.begin(due.tenant_id) as session:
+        await session.execute(_PUT_OFF, {"id": due.source_id})

@@ -20,15 +20,7 @@ test_lag = Histogram(
 
 MOST_FAILING = 10_000
 """That are counted: a scrape costs the same however many fail."""
-SOURCES = f"""
-    SELECT (SELECT coalesce(extract(epoch FROM now() - min(next_test_at)), 0)::float8 FROM data_sources
-            WHERE next_test_at <= now() AND NOT is_paused
-              AND tenant_id <> ALL (ARRAY(SELECT tenants.id FROM tenants WHERE NOT tenants.is_active))) AS oldest_due_s,
-           (SELECT count(*) FROM (SELECT FROM tenants CROSS JOIN LATERAL (
-                SELECT FROM data_sources WHERE tenant_id = tenants.id AND status = 'failed') AS theirs
-              WHERE tenants.is_active LIMIT {MOST_FAILING}) AS failing) AS failing"""  # noqa: S608 - a number of ours
-"""The first by an index of its own, the second by the one of the list: an index on failed sources alone would be taken
-for pages of the list, too, and walked through for each."""
+SOURCES = f"SELECT * FROM public.figures_of_sources({MOST_FAILING})"  # noqa: S608 - a number of ours
 
 
 def of_sources(row: Any) -> list[Metric]:

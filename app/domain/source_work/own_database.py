@@ -26,7 +26,7 @@ FROM pg_control_system()"""
 async def policy_of(parts: Parts, tenant_id: UUID) -> EgressPolicy:
     """For connector work of a tenant. Asked each time, since the server may have been started anew, and tenants come
     and go."""
-    async with parts.reads.connection(KIND) as connection:
+    async with parts.reads.connection(KIND, tenant_id) as connection:
         names = [tuple(await connection.fetchrow(_BY_START))]
         with suppress(asyncpg.InsufficientPrivilegeError):  # a provider's choice; its replicas are not known then
             names.append(tuple(await connection.fetchrow(_BY_IDENTIFIER)))

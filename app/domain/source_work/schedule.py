@@ -143,7 +143,7 @@ class Schedule:
 
     async def _put_off(self, due: DueTest) -> None:
         try:
-            await put_off(self._parts, due.source_id)
+            await put_off(self._parts, due)
         except DATABASE_ERRORS as error:
             log.warning("the test of data source %s is lost: %s", due.source_id, type(error).__name__)
 

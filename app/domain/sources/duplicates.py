@@ -7,9 +7,12 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ARRAY, LargeBinary, Uuid, bindparam, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.connectors import registry
 from app.connectors.registry import AnyConnector
+from app.core.across_tenants import by_tenant, locked_rows
+from app.core.database import enter_tenant
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSource
 from app.domain.sources.schemas import SourceWarning
@@ -93,14 +96,20 @@ def _places(indexes: Sequence[int], count: int) -> str:
 async def fill_in(parts: Parts) -> int:
     """Give sources of before their fingerprint, a batch at a time; returns how many. A config that its type no longer
     takes gets an empty one, so that it is not looked at again."""
-    async with parts.sessions.begin() as session:
-        missing = select(DataSource.id, DataSource.type, DataSource.config).where(DataSource.fingerprint.is_(None))
-        rows = (await session.execute(missing.order_by(DataSource.id).limit(BATCH).with_for_update())).all()
-        for source_id, type_name, config in rows:
-            found = _of_stored(type_name, config)
-            statement = update(DataSource.__table__).where(DataSource.id == source_id)  # type: ignore[arg-type]
-            await session.execute(statement.values(fingerprint=found))  # not by the ORM, which would count the version
+    async with parts.sessions.begin(None) as session:
+        rows = await locked_rows(session, "sources_without_fingerprint(:most)", most=BATCH)
+        for tenant_id, source_ids in by_tenant(rows).items():
+            await enter_tenant(session, tenant_id)
+            await _fill_in_those(session, source_ids)
     return len(rows)
+
+
+async def _fill_in_those(session: AsyncSession, source_ids: list[UUID]) -> None:
+    missing = select(DataSource.id, DataSource.type, DataSource.config).where(DataSource.id.in_(source_ids))
+    for source_id, type_name, config in (await session.execute(missing)).all():
+        found = _of_stored(type_name, config)
+        statement = update(DataSource.__table__).where(DataSource.id == source_id)  # type: ignore[arg-type]
+        await session.execute(statement.values(fingerprint=found))  # not by the ORM, which would count the version
 
 
 def _of_stored(type_name: str, config: Mapping[str, object]) -> bytes:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import CursorResult, Table, TextClause, text
 
 from app.core.database import METADATA
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.audit.models import AuditEvent
 from app.domain.authz.models import RightsHistory
 from app.domain.parts import Parts
@@ -27,7 +28,7 @@ async def remove_deleted(parts: Parts, now: datetime, most: int) -> int:
     """At most so many rows of deleted tenants; fewer, and none is left."""
     done = 0
     while done < most:
-        async with parts.sessions() as session:
+        async with parts.sessions(DEFAULT_TENANT_ID) as session:
             tenant_id = await tenant_to_empty(session, now - UNDER_WAY)
         if tenant_id is None:
             break
@@ -50,7 +51,7 @@ async def _empty(parts: Parts, tenant_id: UUID, most: int) -> int:
 
 
 async def _run(parts: Parts, statement: TextClause, tenant_id: UUID, most: int) -> int:
-    async with parts.sessions.begin() as session:
+    async with parts.sessions.begin(tenant_id) as session:
         result = await session.execute(statement, {"tenant_id": tenant_id, "most": most})
     return cast(CursorResult[Any], result).rowcount
 

@@ -75,7 +75,8 @@ class TenantService:
         await self._refuse_folder_in_use(new.slug)
         tenant = Tenant(id=uuid7(), **self._by_operator(), slug=new.slug, **COLUMNS.columns_of_new(new))
         await self._tenants.add(tenant)
-        await _furnish(self._work.as_system_of(tenant.id), new.admin)
+        async with self._work.as_system_of(tenant.id) as theirs:
+            await _furnish(theirs, new.admin)
         shown = to_struct(tenant, TenantOut)
         self._work.audit("tenant.create", "tenant", tenant.id, after=shown)
         self._work.announce("tenant.created", f"tenants/{tenant.id}", shown)

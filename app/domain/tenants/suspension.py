@@ -8,6 +8,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from app.core.database import DATABASE_ERRORS
+from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.parts import Parts
 from app.domain.tenants.repositories import suspended_among
 
@@ -25,7 +26,7 @@ async def stop_suspended(parts: Parts, running: "Callable[[], Mapping[asyncio.Ta
         if not going_on:
             continue
         try:
-            async with parts.sessions() as session:
+            async with parts.sessions(DEFAULT_TENANT_ID) as session:
                 suspended = await suspended_among(session, set(going_on.values()))
         except DATABASE_ERRORS as error:
             log.warning("which tenants are suspended is not known: %s", type(error).__name__)

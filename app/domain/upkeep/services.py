@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import cast
 
 from msgspec import Struct
-from sqlalchemy import CursorResult, text
+from sqlalchemy import text
 
 from app.core.database import DATABASE_ERRORS
 from app.domain.access_reviews.due import carry_out_due
@@ -43,16 +42,14 @@ class Kind(Struct, frozen=True):
     step: Step
 
 
-def _removal(table: str, is_over: str, order: str, kept: Callable[[Parts], timedelta]) -> Step:
-    statement = text(
-        f"""DELETE FROM {table} WHERE id = ANY (ARRAY(
-              SELECT id FROM {table} WHERE {is_over} ORDER BY {order} LIMIT :most FOR UPDATE SKIP LOCKED))"""  # noqa: S608 - ours
-    )
+def _removal(table: str, kept: Callable[[Parts], timedelta]) -> Step:
+    """By a function of the owner: what is over is over in every tenant."""
+    statement = text(f"SELECT public.remove_outdated_{table}(:before, :most)")
 
     async def remove(parts: Parts, now: datetime, most: int) -> int:
-        async with parts.sessions.begin() as session:
-            result = await session.execute(statement, {"before": now - kept(parts), "most": most})
-        return cast(CursorResult[object], result).rowcount
+        async with parts.sessions.begin(None) as session:
+            removed: int = await session.scalar(statement, {"before": now - kept(parts), "most": most})
+        return removed
 
     return remove
 
@@ -64,39 +61,25 @@ async def _fill_in_fingerprints(parts: Parts, now: datetime, most: int) -> int:
     return done
 
 
-_END_EXPIRED = text(
-    """UPDATE role_assignments
-       SET ended_at = expires_at, updated_at = now(), updated_by = NULL, version = version + 1
-       WHERE id = ANY (ARRAY(
-         SELECT id FROM role_assignments WHERE ended_at IS NULL AND expires_at < statement_timestamp()
-         ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED))"""
-)
-
-
 async def _end_expired(parts: Parts, now: datetime, most: int) -> int:
     """Assignments that have expired, by the database's clock: they bring nothing any more, and would be looked at as
     long as they are open."""
-    async with parts.sessions.begin() as session:
-        result = await session.execute(_END_EXPIRED, {"most": most})
-    return cast(CursorResult[object], result).rowcount
+    async with parts.sessions.begin(None) as session:
+        ended: int = await session.scalar(text("SELECT public.end_expired_assignments(:most)"), {"most": most})
+    return ended
 
 
 def _history(parts: Parts) -> timedelta:
     return timedelta(days=parts.settings.history_days)
 
 
-SESSION_ENDED = "least(expires_at, idle_expires_at, coalesce(revoked_at, expires_at))"
-"""As its index has it."""
 KINDS = (
-    Kind(
-        "idempotency_keys",
-        _removal("idempotency_keys", "created_at < :before", "created_at", lambda _: IDEMPOTENCY_KEPT),
-    ),
-    Kind("sessions", _removal("sessions", f"{SESSION_ENDED} < :before", SESSION_ENDED, lambda _: ENDED_SESSIONS_KEPT)),
-    Kind("api_keys", _removal("api_keys", "expires_at < :before", "expires_at", lambda _: EXPIRED_KEYS_KEPT)),
-    Kind("data_source_tests", _removal("data_source_tests", "created_at < :before", "created_at", _history)),
-    Kind("jobs", _removal("jobs", "finished_at < :before", "finished_at", _history)),
-    Kind("outbox_events", _removal("outbox_events", '"time" < :before', '"time"', _history)),
+    Kind("idempotency_keys", _removal("idempotency_keys", lambda _: IDEMPOTENCY_KEPT)),
+    Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
+    Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
+    Kind("data_source_tests", _removal("data_source_tests", _history)),
+    Kind("jobs", _removal("jobs", _history)),
+    Kind("outbox_events", _removal("outbox_events", _history)),
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due),
     Kind("role_assignments", _end_expired),
@@ -156,5 +139,5 @@ _NOTE = text(
 
 async def _note(parts: Parts, kind: Kind, *, rows: int = 0, failures: int = 0, has_succeeded: bool = False) -> None:
     values = {"kind": kind.name, "rows": rows, "failures": failures, "has_succeeded": has_succeeded}
-    async with parts.sessions.begin() as session:
+    async with parts.sessions.begin(None) as session:
         await session.execute(_NOTE, values)

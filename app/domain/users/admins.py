@@ -50,7 +50,7 @@ async def id_by_address(parts: Parts, email: str, *, tenant_id: UUID = DEFAULT_T
 
 async def _id_by_address(parts: Parts, email: str, tenant_id: UUID) -> UUID | None:
     has_address = (User.tenant_id == tenant_id, User.email_key == email_key(email))
-    async with parts.sessions() as session:
+    async with parts.sessions(tenant_id) as session:
         return (await session.scalars(select(User.id).where(*has_address))).first()
 
 
@@ -75,7 +75,7 @@ async def reset_password(parts: Parts, email: str, password: str, *, tenant_id: 
 
 async def create_first_admin(parts: Parts, admin: NewAdmin) -> bool:
     """Make the admin where the database has no user at all. False where somebody was there first."""
-    async with parts.sessions() as session:
+    async with parts.sessions(DEFAULT_TENANT_ID) as session:
         if await session.scalar(select(exists().where(User.tenant_id == DEFAULT_TENANT_ID))):
             return False
     try:

@@ -62,7 +62,7 @@ def roles_of_user_listing() -> Listing:
             "created_at": Sort(Role.created_at, "roles_tenant_id_created_at_id_idx"),
         },
         default_sort="name",
-        few_by="role_assignments_subject_id_idx",
+        few_by=tuple(f"role_assignments_{name}_idx" for name in ("subject_id", "subject_id_created_at", "subject")),
     )
 
 

@@ -7,11 +7,14 @@ changes.
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import Row, func, select, tuple_, update
+from sqlalchemy import Row, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.across_tenants import tenant_ids
+from app.core.database import enter_tenant
 from app.core.sealing import KeyRing, SealingError
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSourceSecret
@@ -34,27 +37,38 @@ class Resealed(Struct):
 
 
 async def secrets_by_key(session: AsyncSession) -> dict[str, int]:
-    """How many stored secrets are under each key id."""
-    counted = select(DataSourceSecret.key_id, func.count()).where(_IS_SEALED).group_by(DataSourceSecret.key_id)
-    rows = await session.execute(counted)
-    return {key_id: count for key_id, count in rows.tuples() if key_id is not None}
+    """How many stored secrets are under each key id, in all tenants."""
+    rows = await session.execute(text("SELECT key_id, stored FROM public.secrets_of_each_key()"))
+    return dict(rows.tuples().all())
 
 
 async def count_unopened(session: AsyncSession, ring: KeyRing) -> int:
     """How many stored secrets no key of the ring opens: its key is gone, or another one goes by the same id."""
-    rows = await session.stream(select(*_ROW).where(_IS_SEALED).execution_options(yield_per=BATCH))
-    return len([row async for row in rows if _opened(ring, row) is None])
+    unopened = 0
+    for tenant_id in await tenant_ids(session):
+        await enter_tenant(session, tenant_id)
+        rows = await session.stream(select(*_ROW).where(_IS_SEALED).execution_options(yield_per=BATCH))
+        unopened += len([row async for row in rows if _opened(ring, row) is None])
+    return unopened
 
 
 async def reseal(parts: Parts, on_batch: Callable[[Resealed], None] = lambda _: None) -> Resealed:
     """Seal what is under another key with the current one. `on_batch` sees the sums after each commit."""
     total = Resealed()
+    async with parts.sessions(None) as session:
+        tenants = await tenant_ids(session)
+    for tenant_id in tenants:
+        await _reseal_tenant(parts, tenant_id, total, on_batch)
+    return total
+
+
+async def _reseal_tenant(parts: Parts, tenant_id: UUID, total: Resealed, on_batch: Callable[[Resealed], None]) -> None:
     after: tuple[object, ...] = ()
     while True:
-        async with unit_of_work_of(parts) as work:
+        async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
             rows = await _next_batch(work.session, parts.key_ring, after)
             if not rows:
-                return total
+                return
             await _reseal_batch(work, rows, total)
         after = (rows[-1].data_source_id, rows[-1].name)
         on_batch(total)

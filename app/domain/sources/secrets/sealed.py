@@ -8,18 +8,7 @@ from app.core.sealing import KeyRing, SealingError
 if TYPE_CHECKING:
     import asyncpg
 
-OLDEST_OF_EACH_KEY = """
-WITH RECURSIVE oldest AS (
-  (SELECT key_id, tenant_id, data_source_id, name, sealed FROM data_source_secrets WHERE sealed IS NOT NULL
-   ORDER BY key_id, updated_at, data_source_id, name LIMIT 1)
-  UNION ALL
-  SELECT next.* FROM oldest CROSS JOIN LATERAL (
-    SELECT key_id, tenant_id, data_source_id, name, sealed FROM data_source_secrets
-    WHERE sealed IS NOT NULL AND key_id > oldest.key_id
-    ORDER BY key_id, updated_at, data_source_id, name LIMIT 1) AS next
-)
-SELECT * FROM oldest"""
-"""From key to key along their index: `DISTINCT` would read every secret, at every start."""
+OLDEST_OF_EACH_KEY = "SELECT * FROM public.oldest_secret_of_each_key()"
 
 
 def sealed_field(name: str) -> str:
