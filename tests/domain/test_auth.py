@@ -37,7 +37,8 @@ async def test_a_login_answers_a_pair_of_tokens(hub: Hub, records: Records) -> N
 
 async def test_me_says_who_and_what_one_may(hub: Hub) -> None:
     me = (await hub.admin.get("/api/v1/auth/me")).json()
-    assert set(me) == {"user", "roles", "permissions", "tenant"}
+    assert set(me) == {"user", "service_account", "roles", "permissions", "tenant"}
+    assert me["service_account"] is None
     assert me["user"]["email"] == ADMIN_EMAIL
     assert {role["name"] for role in me["roles"]} == {"admin", "public"}
     assert {"users:write", "roles:write"} <= set(me["permissions"])
