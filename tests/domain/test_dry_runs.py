@@ -256,6 +256,23 @@ async def test_choosing_members_and_deleting_a_group_show_it(hub: Hub, records: 
     assert (await hub.admin.delete(f"{path}/members/{outside}?dry_run=true")).status_code == 404
 
 
+async def test_of_a_domain_it_shows_no_more_than_the_list_of_who_has_access(hub: Hub, records: Records) -> None:
+    domain = await new_domain(records)
+    scope = {"type": "data_domain", "id": domain}
+    (holder, _), (writer, client) = await somebody(hub, records), await somebody(hub, records)
+    await give(hub, holder, (await hub.new_role(permissions=["data-sources:read"]))["id"], scope=scope)
+    writing = await hub.new_role(permissions=["data-domains:read", "data-domains:write"])
+    await give(hub, writer, writing["id"], scope=scope)
+    path = f"/api/v1/data-domains/{domain}"
+    assert (await client.get(f"{path}/access")).status_code == 403
+    asked = await client.delete(path, params={"dry_run": "true"})
+    assert asked.json() == {"gains": [], "loses": [], "users": 2, "truncated": True}
+    seeing = await hub.new_role(permissions=["role-assignments:read"])
+    await give(hub, writer, seeing["id"], scope=scope)
+    asked = await client.delete(path, params={"dry_run": "true"})
+    assert {line["user_id"] for line in asked.json()["loses"]} == {holder, writer}
+
+
 async def test_moving_owning_and_deleting_a_domain_show_it(hub: Hub, records: Records) -> None:
     left, right = await new_domain(records), await new_domain(records)
     moved = await new_domain(records, left)

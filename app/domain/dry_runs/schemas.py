@@ -31,4 +31,5 @@ class RightsChange(Output):
     users: int
     """All who would gain or lose something, those that are not shown included."""
     truncated: bool
-    """Whether there are more than the thousand lines that are shown."""
+    """Whether there are more lines than are shown: a thousand at most, and of a data domain none to those who may not
+    list who has access to it."""
