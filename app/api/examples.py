@@ -126,7 +126,7 @@ STEPS = [
 
 ASSIGNED: Mapping[str, object] = {
     "role_id": ROLE,
-    "expires_at": "2026-06-30T18:00:00Z",
+    "expires_at": "2030-06-30T18:00:00Z",
     "reason": "For the audit of the first half year.",
 }
 GROUND: dict[str, object] = {
@@ -151,13 +151,13 @@ ASKED: Mapping[str, object] = {
     "role_id": ROLE,
     "justification": "For the audit of the first half year.",
     "scope": {"type": "data_source", "id": SOURCE},
-    "expires_at": "2026-06-30T18:00:00Z",
+    "expires_at": "2030-06-30T18:00:00Z",
 }
 
 DELEGATED: Mapping[str, object] = {
     "to_user_id": ADMIN,
-    "starts_at": "2026-07-01T08:00:00Z",
-    "ends_at": "2026-07-15T18:00:00Z",
+    "starts_at": "2030-07-01T08:00:00Z",
+    "ends_at": "2030-07-15T18:00:00Z",
 }
 
 REVIEWED: Mapping[str, object] = {
@@ -176,8 +176,8 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "ServiceAccountOut": {"id": ACCOUNT, "name": "nightly report", "description": "Reads orders at four each morning."},
     "ServiceAccountCreate": {"name": "nightly report", "description": "Reads orders at four each morning."},
     "AssignmentOut": {**ASSIGNED, "id": ASSIGNMENT, "ended_at": None, "ended_by": None},
-    "AssignmentCreate": ASSIGNED,
-    "AssignmentPatch": {"expires_at": "2026-12-31T17:00:00Z"},
+    "AssignmentCreate": {**ASSIGNED, "scope": {"type": "data_source", "id": SOURCE}},
+    "AssignmentPatch": {"expires_at": "2030-12-31T17:00:00Z"},
     "Subject": {"type": "user", "id": USER},
     "SubjectOut": {"type": "user", "id": USER},
     "Scope": {"type": "data_source", "id": SOURCE},

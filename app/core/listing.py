@@ -399,7 +399,7 @@ class Listing:
 
     def _check_sort(self, text: str) -> None:
         if text.removeprefix("-") not in self.sorts or text.startswith("--"):
-            raise ValueError(f"must be one of {', '.join(self.sorts)}, behind - for descending")
+            raise ValueError(f"must be one of {', '.join(self.sorts)}, with - before it for descending order")
 
     def _after(self, cursor: str, sort: str, filters: Mapping[str, object]) -> tuple[object, UUID]:
         kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].column.type.python_type]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ async def test_every_type_of_source_has_an_example_that_can_be_sent_as_it_is(ref
     assert answer.status_code == 201, answer.text
     unsaved = DOCUMENT["paths"]["/api/v1/data-sources/test"]["post"]["requestBody"]["content"]["application/json"]
     assert unsaved["examples"][name]["value"]["config"] == body["examples"][name]["value"]["config"]
+
+
+@every_operation
+def test_an_end_in_the_example_of_a_body_is_still_to_come(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Who tries the example would be told that it must be in the future."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example", {})
+    ends = [body.get(field) for field in ("expires_at", "ends_at", "due_at") if isinstance(body, dict)]
+    assert [end for end in ends if end is not None and datetime.fromisoformat(end).year < 2030] == []
 
 
 def test_the_example_of_a_test_tells_one_story() -> None:
