@@ -66,7 +66,8 @@ class Operations:
         text = inspect.cleandoc(route.handler.fn.__doc__ or "")
         if access.permission:
             sentence = self._permissions.get(access.permission, "")
-            return f"{text}\n\nNeeds the permission `{access.permission}`: {sentence}".strip()
+            limit = "\n\nAn API key will not do." if access.needs_session else ""
+            return f"{text}\n\nNeeds the permission `{access.permission}`: {sentence}".strip() + limit
         if access.is_open:
             return f"{text}\n\nOpen to all."
         limit = "; an API key will not do" if access.needs_session else ""

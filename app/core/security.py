@@ -253,11 +253,17 @@ def requires(
     listing: Listing | None = None,
     parameters: Parameters | None = None,
     lets_others_in: bool = False,
+    needs_session: bool = False,
 ) -> dict[str, object]:
     """The guard: only principals who hold the permission, written `<path segment>:<verb>`; with `on`, who hold it for
     the thing that the path names, or where it names none, anywhere."""
     access = Access(
-        permission=permission, lets_others_in=lets_others_in, on=on, listing=listing, parameters=parameters or {}
+        permission=permission,
+        lets_others_in=lets_others_in,
+        needs_session=needs_session,
+        on=on,
+        listing=listing,
+        parameters=parameters or {},
     )
     return {"access": access}
 

@@ -216,6 +216,64 @@ async def test_one_reviews_what_one_could_give(hub: Hub, records: Records) -> No
         assert await answered(reviewer, of_admins, line, how) == (403, "exceeds_own_permissions")
 
 
+async def test_who_reviews_an_owner_role_could_own(hub: Hub, records: Records) -> None:
+    role = await hub.new_role(permissions=[])
+    (owner, _), source = await somebody(hub, records), await new_source(hub)
+    await give(hub, owner, role["id"])
+    owned = await hub.admin.patch(f"/api/v1/data-sources/{source}", json={"owner_role_id": role["id"]})
+    assert owned.status_code == 200, owned.text
+    reviewer = await hub.user_with("access-reviews:read", "access-reviews:write")
+    body = {"name": "Who may?", "due_at": LATER, "on_no_answer": "end", "role_id": role["id"]}
+    refused = await reviewer.post(REVIEWS, json=body)
+    assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions")
+    review = await reviewed(hub.admin, role_id=role["id"])
+    (line,) = (await lines(hub, review)).values()
+    for how in ("keep", "end"):
+        assert await answered(reviewer, review, line, how) == (403, "exceeds_own_permissions")
+
+
+async def test_who_closes_a_review_could_give_what_is_reviewed(hub: Hub, records: Records) -> None:
+    role, domain = await hub.new_role(permissions=["users:write"]), (await new_domain(hub))["id"]
+    user, _ = await somebody(hub, records)
+    await give(hub, user, role["id"])
+    await give(hub, user, role["id"], scope={"type": "data_domain", "id": domain})
+    reviewer = await hub.user_with("access-reviews:read", "access-reviews:write")
+    for what in ({"role_id": role["id"]}, {"scope": {"type": "data_domain", "id": domain}}):
+        review = await reviewed(hub.admin, on_no_answer="end", **what)
+        refused = await reviewer.post(f"{REVIEWS}/{review['id']}/close")
+        assert (refused.status_code, refused.json()["code"]) == (403, "exceeds_own_permissions")
+        assert [line["state"] for line in (await lines(hub, review)).values()] == ["open"]
+
+
+async def test_nobody_keeps_what_they_hold_by_a_group(hub: Hub, records: Records) -> None:
+    role = await hub.new_role(permissions=["jobs:read"])
+    reviewer = await hub.user_with("access-reviews:read", "access-reviews:write", "jobs:read")
+    me = (await reviewer.get("/api/v1/auth/me")).json()["user"]["id"]
+    team = (await hub.admin.post("/api/v1/groups", json={"name": f"Team {uuid4()}"})).json()["id"]
+    assert (await hub.admin.put(f"/api/v1/groups/{team}/members/{me}")).status_code in (200, 204)
+    given = {"subject": {"type": "group", "id": team}, "role_id": role["id"], "scope": {"type": "tenant"}}
+    assert (await hub.admin.post("/api/v1/role-assignments", json=given)).status_code == 201
+    review = await reviewed(hub.admin, role_id=role["id"])
+    (line,) = (await lines(hub, review)).values()
+    assert await answered(reviewer, review, line, "keep") == (403, "own_assignment")
+    assert await answered(hub.admin, review, line, "keep") == (200, "kept")
+    assert await answered(reviewer, review, line, "end") == (200, "ended")
+
+
+async def test_a_key_decides_nothing(hub: Hub, records: Records) -> None:
+    role = await hub.new_role(permissions=["jobs:read"])
+    await give(hub, (await somebody(hub, records))[0], role["id"])
+    review = await reviewed(hub.admin, role_id=role["id"])
+    (line,) = (await lines(hub, review)).values()
+    permissions = ["access-reviews:read", "access-reviews:write", "jobs:read"]
+    made = await hub.admin.post("/api/v1/api-keys", json={"name": f"k{uuid4()}", "permissions": permissions})
+    assert made.status_code == 201, made.text
+    key = {"authorization": f"Bearer {made.json()['key']}"}
+    for path in (f"items/{line['id']}/keep", f"items/{line['id']}/end", "close"):
+        refused = await hub.admin.post(f"{REVIEWS}/{review['id']}/{path}", headers=key)
+        assert (refused.status_code, refused.json()["code"]) == (403, "session_required")
+
+
 async def test_the_last_admin_stays(hub: Hub) -> None:
     review = await reviewed(hub.admin, role_id=ADMIN_ROLE, on_no_answer="end")
     (line,) = (await lines(hub, review)).values()

@@ -32,8 +32,11 @@ READ, WRITE = "access-reviews:read", "access-reviews:write"
 PATH = "/api/v1/access-reviews"
 CSV = "text/csv"
 CREATING = outcomes("exceeds_own_permissions", "role_is_public")
+DECIDING = requires(WRITE, needs_session=True)
+"""By a person: what a review is for."""
 KEEPING = outcomes("assignment_ended", "exceeds_own_permissions", "own_assignment", "review_closed")
 ENDING = outcomes("assignment_ended", "exceeds_own_permissions", "last_admin", "review_closed")
+CLOSING = outcomes("exceeds_own_permissions", "review_closed")
 
 
 class AccessReviewController(Controller):
@@ -70,7 +73,7 @@ class AccessReviewController(Controller):
 
     @post(
         "/{review_id:uuid}/items/{item_id:uuid}/keep",
-        opt=requires(WRITE) | KEEPING,
+        opt=DECIDING | KEEPING,
         status_code=200,
         summary="Keep a reviewed assignment",
     )
@@ -82,13 +85,14 @@ class AccessReviewController(Controller):
         item_id: FromPath[UUID],
         data: RequestBody[ReviewAnswer | None] = None,
     ) -> Answer[ReviewItemOut]:
-        """What one could give oneself, and not one's own right. It can still be ended while the review is open."""
+        """What one could give oneself, and not one's own right, be it by a group. It can still be ended while the
+        review is open."""
         reason = (data or ReviewAnswer()).reason
         return answer(request.exchange, await AccessReviewService(work).answer(review_id, item_id, "keep", reason))
 
     @post(
         "/{review_id:uuid}/items/{item_id:uuid}/end",
-        opt=requires(WRITE) | ENDING,
+        opt=DECIDING | ENDING,
         status_code=200,
         summary="End a reviewed assignment",
     )
@@ -106,14 +110,15 @@ class AccessReviewController(Controller):
 
     @post(
         "/{review_id:uuid}/close",
-        opt=requires(WRITE) | outcomes("review_closed"),
+        opt=DECIDING | CLOSING,
         status_code=200,
         summary="Close a review",
     )
     async def close_access_review(
         self, request: HubRequest, work: Work, review_id: FromPath[UUID]
     ) -> Tagged[AccessReviewOut]:
-        """Before its day: no more answers are taken, and lines without one are kept or ended as the review says."""
+        """Before its day: no more answers are taken, and lines without one are kept or ended as the review says. By who
+        could give all that is reviewed."""
         return entity(request.exchange, await AccessReviewService(work).close(review_id), changed=True)
 
     @get(

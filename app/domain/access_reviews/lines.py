@@ -52,11 +52,14 @@ _PERMISSIONS = text(
 )
 
 
-async def write_lines(work: UnitOfWork, review: AccessReview) -> list[str]:
-    """Returns what all that is looked at brings."""
+async def write_lines(work: UnitOfWork, review: AccessReview) -> None:
     of_review: dict[str, UUID | None] = {"review_id": review.id, "tenant_id": work.tenant_id}
     if review.role_id is not None:
         await work.session.execute(_LINES_OF_ROLE, of_review | {"role_id": review.role_id})
     else:
         await work.session.execute(_LINES_OF_SCOPE, of_review | {"scope_id": review.scope_id})
-    return list(await work.session.scalars(_PERMISSIONS, {"review_id": review.id}))
+
+
+async def permissions_of_lines(work: UnitOfWork, review_id: UUID) -> list[str]:
+    """What all that is looked at brings."""
+    return list(await work.session.scalars(_PERMISSIONS, {"review_id": review_id}))

@@ -3,13 +3,13 @@
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.extent import Place
 from app.core.schemas import single_spaced
-from app.domain.access_reviews.lines import write_lines
+from app.domain.access_reviews.lines import permissions_of_lines, write_lines
 from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.access_reviews.repositories import TOTALS, AccessReviewRepository, ReviewItemRepository
 from app.domain.access_reviews.schemas import AccessReviewCreate, AccessReviewOut, ReviewItemOut
@@ -23,6 +23,10 @@ from app.domain.work import UnitOfWork
 
 AT_ONCE = 500
 """Lines without an answer that are carried out in one transaction."""
+_IS_MEMBER = text(
+    """SELECT EXISTS (SELECT FROM members_at(CAST(:tenant_id AS uuid), statement_timestamp())
+         WHERE group_id = CAST(:group_id AS uuid) AND user_id = CAST(:user_id AS uuid))"""
+)
 
 
 class AccessReviewService:
@@ -53,8 +57,8 @@ class AccessReviewService:
             on_no_answer=new.on_no_answer,
         )
         await self._reviews.add(review)
-        if not self._work.actor.holds_all(await write_lines(self._work, review), place):
-            raise Forbidden(code="exceeds_own_permissions")
+        await write_lines(self._work, review)
+        await self._require_all(review, place)
         shown = await self._shown(review.id)
         self._record("access_review.create", "access_review.created", shown)
         return shown
@@ -81,8 +85,11 @@ class AccessReviewService:
 
     async def close(self, review_id: UUID) -> AccessReviewOut:
         """No more answers are taken; lines without one are carried out, the first ones at once and many by upkeep.
-        Raises Conflict where it is over."""
+        Raises Conflict where it is over, Forbidden where something is looked at that brings more than the actor
+        holds there."""
         review = await self._open(review_id)
+        place = await self._place_of(review.scope_type, review.scope_id) if review.scope_type else None
+        await self._require_all(review, place)
         before = await self._shown(review_id)
         due_at = (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one()
         self._work.apply(review, {"due_at": due_at})
@@ -148,12 +155,24 @@ class AccessReviewService:
         return review
 
     async def _require_right(self, item: AccessReviewItem, answer: str) -> None:
-        if answer == "keep" and item.subject_id == self._work.actor_id:
+        if answer == "keep" and await self._is_own(item):
             raise Forbidden(code="own_assignment")
-        wanted = select(Role.permissions).where(Role.id == item.role_id, Role.tenant_id == self._work.tenant_id)
         place = None if item.scope_type == "tenant" else await self._place_of(item.scope_type, item.scope_id)
-        if not self._work.actor.holds_all(await self._work.session.scalar(wanted) or (), place):
+        await AssignmentService(self._work).require_could_give(item.role_id, place)
+
+    async def _require_all(self, review: AccessReview, place: Place | None) -> None:
+        """Of those whose answer goes for all lines: the review's own may be to end them."""
+        if review.role_id is not None:
+            await AssignmentService(self._work).require_could_give(review.role_id, None)
+        elif not self._work.actor.holds_all(await permissions_of_lines(self._work, review.id), place):
             raise Forbidden(code="exceeds_own_permissions")
+
+    async def _is_own(self, item: AccessReviewItem) -> bool:
+        """Themselves, or by a group."""
+        if item.subject_type != "group":
+            return item.subject_id == self._work.actor_id
+        values = {"tenant_id": self._work.tenant_id, "group_id": item.subject_id, "user_id": self._work.actor_id}
+        return bool(await self._work.session.scalar(_IS_MEMBER, values))
 
     async def _is_in_force(self, item: AccessReviewItem) -> bool:
         found = select(RoleAssignment.id).where(RoleAssignment.id == item.assignment_id, IN_FORCE)

@@ -288,6 +288,14 @@ class AssignmentService:
         if place is None and role.is_owner and not self._work.actor.holds_all(OWNER_BRINGS):
             await self._require_owned(role)
 
+    async def require_could_give(self, role_id: UUID, place: Place | None) -> None:
+        """Raises Forbidden where the role has more than the actor holds there, or owns what they could not own. A role
+        that is gone has nothing."""
+        found = select(Role).where(Role.id == role_id, Role.tenant_id == self._work.tenant_id)
+        role = await self._work.session.scalar(found)
+        if role is not None:
+            await self._require_held(role, place)
+
     async def _require_owned(self, role: Role) -> None:
         """Sources of one owner in one domain are one place."""
         for kind in SCOPES.values():
