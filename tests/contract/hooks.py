@@ -41,6 +41,7 @@ BEYOND_SCHEMA = {
     "type_differs": "of which type a stored source is, is a matter of history",
     "unknown_permission": "the list of permissions is data: GET /permissions",
     "unknown_column": "which columns an object has is for its source to say",
+    "unknown_assignment": "whether an assignment of one's own exists is a matter of history",
     "unknown_user": "whether a user exists is a matter of history",
     "unknown_service_account": "whether a service account exists is a matter of history",
     "unknown_group": "whether a group exists is a matter of history",
@@ -88,7 +89,8 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
 
 def _is_of_the_clock(fault: dict[str, str]) -> bool:
     """Whether a moment has passed, or is too far away."""
-    is_moment = fault["path"].endswith(("expires_at", "starts_at", ".at")) and fault["code"] in (
+    moments = ("due_at", "ends_at", "expires_at", "starts_at", ".at")
+    is_moment = fault["path"].endswith(moments) and fault["code"] in (
         "too_small",
         "too_large",
     )
@@ -211,7 +213,17 @@ def before_load_schema(ctx: Any, raw_schema: dict[str, Any]) -> None:
                 body["content"][media_type] = {"schema": body["content"]["application/json"]["schema"]}
 
 
-NO_BODY_IS_NULL = frozenset(("/api/v1/auth/logout", "/api/v1/data-sources/{source_id}/test"))
+NO_BODY_IS_NULL = frozenset(
+    (
+        "/api/v1/access-reviews/{review_id}/items/{item_id}/end",
+        "/api/v1/access-reviews/{review_id}/items/{item_id}/keep",
+        "/api/v1/auth/logout",
+        "/api/v1/data-sources/{source_id}/test",
+        "/api/v1/role-requests/{request_id}/approve",
+        "/api/v1/role-requests/{request_id}/deny",
+        "/api/v1/role-requests/{request_id}/revoke",
+    )
+)
 """A body that may be left out may be null: the document says so in words, since generators trip over it in a schema."""
 
 

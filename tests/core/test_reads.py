@@ -215,6 +215,14 @@ async def test_a_list_reads_the_same_both_ways(hub: Hub, bound: dict[str, Any], 
     assert seen, "a comparison of nothing says nothing"
 
 
+@pytest.mark.parametrize("name", LISTINGS)
+def test_a_statement_is_built_once(name: str) -> None:
+    """A condition that is another object each time would be remembered each time."""
+    for query in queries_of(LISTINGS[name]):
+        assert LISTINGS[name].statement(query) is LISTINGS[name].statement(query)
+        assert LISTINGS[name].count_statement(query) is LISTINGS[name].count_statement(query)
+
+
 MOMENTS = [
     datetime(2026, 11, 30, 20, 48, tzinfo=UTC),
     datetime(2026, 11, 30, 20, 48, 0, 100_000, tzinfo=UTC),

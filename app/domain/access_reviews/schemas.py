@@ -1,15 +1,13 @@
 """Access reviews on the wire."""
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 from msgspec import Meta
 
-from app.core.errors import Fault
 from app.core.schemas import EntityOut, Input, Name, Output, Text, tag_with, visible
-from app.domain.assignments.schemas import Moment, Scope, ScopeOut, SubjectType, ViaOut, storable_moment, well_scoped
+from app.domain.assignments.schemas import Moment, ScopeOut, SubjectType, ViaOut, storable_moment
 
 OnNoAnswer = Annotated[Literal["keep", "end"], Meta(title="OnNoAnswer")]
 ReviewStatus = Annotated[Literal["open", "closing", "closed"], Meta(title="ReviewStatus")]
@@ -17,12 +15,11 @@ ItemState = Annotated[Literal["open", "kept", "ended", "gone"], Meta(title="Item
 STATES: tuple[str, ...] = get_args(get_args(ItemState)[0])
 
 
-def of_a_part(scope: Any, path: str) -> Iterator[Fault]:
-    """Rule: of a domain or a source; the whole tenant is reviewed role by role."""
-    if scope["type"] == "tenant":
-        yield Fault(f"{path}.type", "not_allowed", "is `data_domain` or `data_source`: review the whole tenant by role")
-    else:
-        yield from well_scoped(scope, path)
+class ReviewScope(Input):
+    """A part of the tenant: the whole of it is reviewed role by role."""
+
+    type: Annotated[Literal["data_domain", "data_source"], Meta(title="ReviewScopeType")]
+    id: UUID
 
 
 class AccessReviewOut(EntityOut):
@@ -41,13 +38,13 @@ class AccessReviewOut(EntityOut):
 
 
 class AccessReviewCreate(Input):
-    rules = {"name": visible, "scope": of_a_part, "due_at": storable_moment}
+    rules = {"name": visible, "due_at": storable_moment}
 
     name: Name
     due_at: Moment
     on_no_answer: OnNoAnswer
     role_id: UUID | None = None
-    scope: Scope | None = None
+    scope: ReviewScope | None = None
     """A data domain with all that is in it and below it, or a data source; or else a role."""
 
 

@@ -38,10 +38,10 @@ class AccessReviewService:
     async def create(self, new: AccessReviewCreate) -> AccessReviewOut:
         """Raises BadRequest for a role or a place that is not there, and a day that is past; Conflict for `public`;
         Forbidden where something is looked at that brings more than the actor holds there."""
-        if (new.role_id is None) == (new.scope is None):
-            raise BadRequest(
-                "Say either which role or which place.", errors=[Fault("scope", "required", "or else role_id")]
-            )
+        if new.role_id is None and new.scope is None:
+            raise BadRequest(errors=[Fault("scope", "required", "is needed without a role_id")])
+        if new.role_id is not None and new.scope is not None:
+            raise BadRequest(errors=[Fault("scope", "not_allowed", "is not given with a role_id")])
         if new.due_at <= (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one():
             raise BadRequest(errors=[Fault("due_at", "too_small", "must lie in the future")])
         await self._check_role(new.role_id)

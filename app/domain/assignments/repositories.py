@@ -83,24 +83,23 @@ def _at_moment_unindexed(moment: ColumnElement[Any]) -> ColumnElement[bool]:
     )
 
 
+def _plainly(condition: ColumnElement[bool]) -> Condition:
+    """For a condition that needs no value. One and the same object each time: statements are remembered by it."""
+    return lambda _: condition
+
+
 def _in_force() -> Filter:
     """What is common is found along the list, what is rare by when it begins and ends."""
     plain = boolean_filter(RoleAssignment.ended_at, index=VALIDITY_INDEX)
     now: ColumnElement[Any] = func.statement_timestamp()
 
-    def choose(wanted: bool) -> Condition:
-        if wanted:
-            return lambda _: _at_moment(now)
-        return lambda _: or_(now >= _ENDS_AT, RoleAssignment.starts_at > now)
-
-    def along(wanted: bool) -> Condition:
-        is_true = _at_moment_unindexed(now)
-        return (lambda _: is_true) if wanted else (lambda _: not_(is_true))
-
+    is_true = _at_moment_unindexed(now)
+    indexed = {True: _plainly(_at_moment(now)), False: _plainly(or_(now >= _ENDS_AT, RoleAssignment.starts_at > now))}
+    unindexed = {True: _plainly(is_true), False: _plainly(not_(is_true))}
     return Filter(
-        where=choose(True),
-        choose=choose,
-        along=along,
+        where=indexed[True],
+        choose=indexed.__getitem__,
+        along=unindexed.__getitem__,
         share=lambda wanted: lambda _: _share_at(now) if wanted else literal_column("1.0") - _share_at(now),
         row_id=RoleAssignment.id,
         parse=plain.parse,
