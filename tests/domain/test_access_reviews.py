@@ -291,7 +291,7 @@ async def test_the_last_admin_stays(hub: Hub) -> None:
         ({"role_id": ADMIN_ROLE, "scope": {"type": "data_source", "id": str(uuid4())}}, "scope"),
         ({"role_id": str(uuid4())}, "role_id"),
         ({"scope": {"type": "data_source", "id": str(uuid4())}}, "scope.id"),
-        ({"scope": {"type": "tenant"}}, "scope.type"),
+        ({"scope": {"type": "tenant", "id": str(uuid4())}}, "scope.type"),
         ({"role_id": ADMIN_ROLE, "due_at": "2020-01-01T00:00:00Z"}, "due_at"),
         ({"role_id": ADMIN_ROLE, "name": " "}, "name"),
     ],

@@ -38,7 +38,7 @@ async def test_all_other_roles_take_the_permission(member: httpx.AsyncClient, as
 @pytest.mark.parametrize("narrowed", ["owner_role_id=" + ADMIN_ROLE, "is_system=true"])
 async def test_nothing_else_is_learnt_by_narrowing(member: httpx.AsyncClient, narrowed: str) -> None:
     refused = await member.get(f"{ROLES}?is_requestable=true&{narrowed}")
-    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
 
 
 async def test_a_role_is_no_single_thing_to_those_who_may_not_see_roles(hub: Hub, member: httpx.AsyncClient) -> None:

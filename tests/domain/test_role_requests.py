@@ -489,6 +489,7 @@ async def test_lists_show_ones_own_those_to_decide_and_with_the_permission_all(p
     assert await listed(client) == await listed(client, mine="true") == [mine["id"]]
     assert await listed(client, mine="false") == [mine["id"]]
     assert await listed(client, user_id=approver) == []
+    assert (await client.get(REQUESTS, params={"mine": "perhaps"})).status_code == 400
     assert await listed(decider) == []
     assert await listed(decider, to_decide="true") == [theirs["id"], mine["id"]]
     assert await listed(decider, to_decide="true", role_id=role, user_id=user) == [mine["id"]]

@@ -126,6 +126,6 @@ def _narrowed(request: HubRequest) -> ListQuery:
     query_string = request.query_string
     if not request.principal.may(READ):
         given = parse_parameters(query_string)
-        if given.get("to_decide") != "true":
+        if given.get("to_decide") != "true" and given.get("mine", "true") in ("true", "false"):
             query_string = urlencode(given | {"mine": "true"}).encode()
     return ROLE_REQUESTS.parse(query_string)

@@ -127,7 +127,9 @@ class RoleController(Controller):
 
 async def _requestable_roles(request: HubRequest) -> Answer[Any]:
     """Raises Forbidden for those who ask for more than what everybody may see."""
-    if parse_parameters(request.query_string).get("is_requestable") != "true":
+    given = parse_parameters(request.query_string)
+    beyond = given.keys() & (ROLES.filters.keys() - REQUESTABLE_ROLES.filters.keys())
+    if beyond or given.get("is_requestable") != "true":
         raise Forbidden(f"This needs the permission `{READ}`.", code="permission_missing")
     query, tenant_id = REQUESTABLE_ROLES.parse(request.query_string), request.principal.tenant_id
     page = await request.parts.reads.page(REQUESTABLE_ROLES, query, RequestableRoleOut, tenant_id=tenant_id)
