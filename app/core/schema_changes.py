@@ -94,6 +94,18 @@ def analyze(tables: Iterable[str]) -> None:
             _alone(f"ANALYZE {table}")
 
 
+LOOKED_S = 1.5
+"""Within which a hub has looked at the schema (`schema_state`)."""
+
+
+def wait_for_hubs_to_stop() -> None:
+    """After an earlier migration has declared a break: hubs of before, if any are connected, have seen it then and ask
+    nothing more."""
+    connected = "datname = current_database() AND application_name LIKE 'hub%' AND application_name <> 'hub migrate'"
+    if _scalar(f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {connected})"):  # noqa: S608 - of our own words
+        op.execute(f"SELECT pg_sleep({LOOKED_S})")
+
+
 # --- the wall between tenants ---
 
 

@@ -155,6 +155,7 @@ IN_FORCE = (
 
 
 def upgrade() -> None:
+    schema_changes.wait_for_hubs_to_stop()  # 0014 declares the break
     for table in schema_changes.tables_of_tenants():
         schema_changes.wall_off(table)
     # Operators are members of the default tenant: they see that others are there, and nothing inside of them.
