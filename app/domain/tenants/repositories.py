@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import Repository, Selection
 from app.core.errors import NotFound
 from app.core.listing import Listing, Sort, boolean_filter
-from app.core.tenancy import DEFAULT_TENANT_ID
+from app.core.tenancy import DEFAULT_TENANT_ID, TENANT_SETTING
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.tenants.schemas import TenantOut, TenantSettingsOut
 
@@ -81,8 +81,10 @@ async def folders_for(connection: asyncpg.Connection, tenant_id: UUID) -> tuple[
 
 
 async def slugs(connection: asyncpg.Connection) -> set[str]:
-    """Of all tenants, suspended ones too, but for deleted ones."""
-    return {row["slug"] for row in await connection.fetch("SELECT slug FROM tenants WHERE deleted_at IS NULL")}
+    """Of all tenants, suspended ones too, but for deleted ones: `default` sees them."""
+    async with connection.transaction():
+        await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, str(DEFAULT_TENANT_ID))
+        return {row["slug"] for row in await connection.fetch("SELECT slug FROM tenants WHERE deleted_at IS NULL")}
 
 
 async def tenant_to_empty(session: AsyncSession, deleted_before: datetime) -> UUID | None:
