@@ -164,7 +164,7 @@ REVIEWED: Mapping[str, object] = {
     "name": "Analysts, first half of the year",
     "role_id": ROLE,
     "scope": None,
-    "due_at": "2026-06-30T18:00:00Z",
+    "due_at": "2030-06-30T18:00:00Z",
     "on_no_answer": "end",
 }
 
