@@ -43,7 +43,7 @@ class ApiKeyController(Controller):
         """One's own key, or with `api-keys:read` anybody's. The key itself is never shown again."""
         return entity(request.exchange, await _seen_key(request, key_id))
 
-    @post("/", opt=signed_in() | CREATING, summary="Create an API key")
+    @post("/", opt=signed_in(needs_session=True) | CREATING, summary="Create an API key")
     @idempotent
     async def create_api_key(
         self, request: HubRequest, work: Work, data: RequestBody[ApiKeyCreate]
@@ -52,15 +52,15 @@ class ApiKeyController(Controller):
         for such a service account. `key` is shown this once: send it as `Authorization: Bearer <key>`.
 
         A key may do what is named in it and held by its owner at that moment. Whoever makes one names nothing that they
-        lack themselves; and who comes with a key makes none that is wider, or for the same owner lasts longer.
+        lack themselves.
         """
         key = await ApiKeyService(work).create(data)
         return created(request.exchange, key, f"/api/v1/api-keys/{key.id}")
 
     @delete("/{key_id:uuid}", opt=signed_in() | DELETING, summary="Revoke an API key")
     async def delete_api_key(self, request: HubRequest, work: Work, key_id: FromPath[UUID]) -> Answer[None]:
-        """One's own; with `api-keys:write` any user's, with `service-accounts:write` any service account's. It lets
-        nobody in any more, on every worker within a second."""
+        """One's own, with a key that key alone; with `api-keys:write` any user's, with `service-accounts:write` any
+        service account's. It lets nobody in any more, on every worker within a second."""
         await ApiKeyService(work).delete(key_id)
         return no_content()
 

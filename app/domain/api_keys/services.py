@@ -45,7 +45,7 @@ class ApiKeyService:
         permissions = self._narrowed(new.permissions, actor.may_somewhere if is_own else actor.may)
         if permissions is None and not is_own:
             permissions = await self._held_by_maker()
-        expires_at = await self._end(new.expires_at, is_own=is_own)
+        expires_at = await self._end(new.expires_at)
         if not is_own:
             await self._require_reach(owner)
         key_id = uuid7()
@@ -80,14 +80,13 @@ class ApiKeyService:
         self._work.announce("api_key.deleted", f"api-keys/{key_id}", {"id": str(key_id)})
 
     def _narrowed(self, named: list[str] | None, is_held: Callable[[str], bool]) -> list[str] | None:
-        """What the key is narrowed to: made with a narrowed key, to what that one is, where nothing is named. One's own
-        key may be to permissions that one holds for a part of the tenant: it reaches no further than oneself.
+        """What the key is narrowed to. One's own may be to permissions that one holds for a part of the tenant: it
+        reaches no further than oneself.
 
         Raises Forbidden for permissions that the actor lacks.
         """
-        key = self._work.actor.key
         if named is None:
-            return sorted(key.named) if key is not None and key.named is not None else None
+            return None
         if not all(map(is_held, named)):
             raise Forbidden("The key would have permissions that you do not hold.", code="exceeds_own_permissions")
         return sorted(set(named))
@@ -100,13 +99,10 @@ class ApiKeyService:
         admin = await self._work.session.scalar(of_admin)
         return None if actor.holds_all(admin or ()) else sorted(actor.permissions)
 
-    async def _end(self, wanted: datetime | None, *, is_own: bool) -> datetime:
-        """Raises BadRequest for a time that has passed or is too far away. Nobody prolongs a key by itself: another one
-        for its own owner ends with it."""
-        actor, now = self._work.actor, self._work.now
+    async def _end(self, wanted: datetime | None) -> datetime:
+        """Raises BadRequest for a time that has passed or is too far away."""
+        now = self._work.now
         latest = now + await longest_lifetime(self._work)
-        if actor.key is not None and is_own:
-            latest = min(latest, actor.key.expires_at)
         if wanted is None:
             return min(now + USUAL_LIFETIME, latest)
         if wanted <= now:
@@ -137,12 +133,13 @@ class ApiKeyService:
     def _require_right_to_revoke(self, key: ApiKey | None) -> None:
         """Raises Forbidden for a key that the actor may only see, Hidden for one that they may not, there or not."""
         actor = self._work.actor
-        if key is not None and _is_own(actor, key.owner_type, key.owner_id):
+        is_own = key is not None and _is_own(actor, key.owner_type, key.owner_id)
+        if key is not None and is_own and (actor.key is None or actor.key.id == key.id):
             return
         needed = TO_WRITE["service_account" if key is not None and key.owner_type == "service_account" else "user"]
         if actor.may(needed):
             return
-        if not actor.may(TO_READ):
+        if not is_own and not actor.may(TO_READ):
             raise Hidden
         if key is not None:
             raise Forbidden(f"This needs the permission `{needed}`.", code="permission_missing")
