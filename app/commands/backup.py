@@ -85,6 +85,8 @@ async def _dump(target: Database, client: "_Client", file: Path) -> None:
         await connection.close()
 
 
+ROW_SECURITY_ON = "SET row_security = on"
+"""What pg_restore wrote has switched it off: the owner, who is held to it as well, may then write no further row."""
 HIDDEN_FROM_OWNER = f"""
     SELECT relname AS name FROM pg_class WHERE relkind IN ('r', 'p') AND relforcerowsecurity AND relrowsecurity
       AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polpermissive
@@ -101,7 +103,7 @@ def restore(settings: Settings, file: Path, *, replace: bool) -> int:
             asyncio.run(_refuse_unfit(target, replace=replace))
             first = [EMPTY_IT, GRANT_AGAIN] if replace else []
             row = _audit_row(file, revision, replace=replace)
-            client.restore(file, before=[*first, f"SET ROLE {migrations.OWNER_ROLE}"], after=[row])
+            client.restore(file, before=[*first, f"SET ROLE {migrations.OWNER_ROLE}"], after=[ROW_SECURITY_ON, row])
             warning = _warning_about_keys(settings, target)
     except (CommandFailed, OSError) as error:
         print(error, file=sys.stderr)
