@@ -132,6 +132,8 @@ async def test_a_waiting_job_is_cancelled_at_once(hub: Hub, records: Records) ->
     handler = Handler()
     async with working(hub.parts, handler.handlers):
         marker = await queued(hub)
+        async with asyncio.timeout(20):
+            await handler.begun.wait()
         await until(hub.admin, marker, "running")
     assert [str(run.job_id) for run in handler.runs] == [marker]
 
