@@ -184,7 +184,8 @@ def make_searchable(table: str, searched: str) -> None:
     forms = {
         "inside": f"{searched} LIKE '%' || pattern || '%'",
         "at_the_beginning": f"{searched} LIKE '% ' || pattern || '%'",
-        "of_symbols": f"{has_symbols} AND {searched} LIKE '%' || pattern || '%'",
+        # Of another collation than the index: without a trigram it would be looked for in all of it.
+        "of_symbols": f"{has_symbols} AND {searched} COLLATE \"C\" LIKE '%' || pattern || '%'",
     }
     found = "".join(
         f"""WHEN '{form}' THEN RETURN QUERY
