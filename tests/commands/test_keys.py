@@ -139,7 +139,7 @@ def _register(hub: object) -> None:
 async def _multiply(data_dir: Path, wanted: int) -> None:
     """Many secrets of the one source, each sealed to its own name."""
     record = json.loads((data_dir / "postgres.json").read_text())
-    url = f"postgresql://hub_app:{record['passwords']['hub_app']}@127.0.0.1:{record['port']}/hub"
+    url = f"postgresql://hub_owner:{record['passwords']['hub_owner']}@127.0.0.1:{record['port']}/hub"
     ring = KeyRing.parse((data_dir / "secret-keys").read_text())
     connection = await asyncpg.connect(url)
     try:

@@ -74,7 +74,7 @@ def all_of(connection: socket.socket) -> bytes:
 def row_locked(hub: Served, source_id: str) -> Iterator[None]:
     """By somebody else, for as long as the block lasts."""
     postgres = json.loads((hub.data_dir / "postgres.json").read_text())
-    url = f"postgresql://hub_app:{postgres['passwords']['hub_app']}@127.0.0.1:{postgres['port']}/hub"
+    url = f"postgresql://hub_owner:{postgres['passwords']['hub_owner']}@127.0.0.1:{postgres['port']}/hub"
     with asyncio.Runner() as runner:
         connection = runner.run(asyncpg.connect(url))
         runner.run(connection.execute("BEGIN"))
