@@ -94,16 +94,24 @@ def analyze(tables: Iterable[str]) -> None:
             _alone(f"ANALYZE {table}")
 
 
-LOOKED_S = 1.5
-"""Within which a hub has looked at the schema (`schema_state`)."""
+STOPPED_WITHIN_S = 12
+"""In which a hub has looked at the schema (`schema_state`), and ended what it was asked before: a second, and the time
+that a request may take."""
 
 
 def wait_for_hubs_to_stop() -> None:
-    """After an earlier migration has declared a break: hubs of before, if any are connected, have seen it then and ask
-    nothing more."""
+    """After an earlier migration has declared a break: hubs of before see it within a second, answer what they are at,
+    and are gone. What is still connected then is of another kind, and not waited for any longer."""
     connected = "datname = current_database() AND application_name LIKE 'hub%' AND application_name <> 'hub migrate'"
-    if _scalar(f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {connected})"):  # noqa: S608 - of our own words
-        op.execute(f"SELECT pg_sleep({LOOKED_S})")
+    op.execute(f"""
+        DO $wait$ BEGIN
+          FOR turn IN 1 .. {STOPPED_WITHIN_S} * 10 LOOP
+            PERFORM pg_stat_clear_snapshot();
+            EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE {connected});
+            PERFORM pg_sleep(0.1);
+          END LOOP;
+        END $wait$
+    """)  # noqa: S608 - of our own words
 
 
 # --- the wall between tenants ---
