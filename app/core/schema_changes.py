@@ -111,7 +111,7 @@ def wait_for_hubs_to_stop() -> None:
             PERFORM pg_sleep(0.1);
           END LOOP;
         END $wait$
-    """)  # noqa: S608 - of our own words
+    """)
 
 
 # --- the wall between tenants ---
