@@ -310,8 +310,7 @@ async def longest_turn_and_all(hub: Hub, body: bytes) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.found("L10")
 async def test_others_have_their_turn_while_five_hundred_are_registered(hub: Hub) -> None:
-    """No step of it, from the body to the answer, may take a twelfth of the whole in one go: some 3 ms here, and more in a
-    process that has much in memory. In one go all of it would take 70."""
+    """No step of it, from the body to the answer, may take a twentieth of the whole in one go."""
     shares = []
     for _ in range(5):
         body = msgspec.json.encode({"data_sources": [item(tags=["a", "b"]) for _ in range(MAX_BULK)]})
@@ -322,4 +321,4 @@ async def test_others_have_their_turn_while_five_hundred_are_registered(hub: Hub
         finally:
             gc.enable()
         shares.append(longest / whole)
-    assert min(shares) < 1 / 12, shares
+    assert min(shares) < 1 / 20, shares
