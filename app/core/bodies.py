@@ -69,14 +69,15 @@ def form_fields(body: bytes) -> dict[str, Any]:
 
 
 async def decode_in_turns(body: bytes, wanted: object, media_type: str) -> Any:
-    """As `decode`. To count a long body takes a millisecond or two, and so does to read it, and to read it again: in
-    between it is the others' turn."""
+    """As `decode`. To count a long body takes a millisecond or two, and so does to read it, and to read it again: after
+    each it is the others' turn."""
     with _malformed_is_refused():
         refuse_oversized(body, media_type)
         await _give_way_within(body)
         value = _typed(body, wanted, media_type)
         await _give_way_within(body)
         _refuse_broken_rules(_storable(body, media_type), type(value), MAX_FAULTS)
+        await _give_way_within(body)
         return value
 
 

@@ -127,7 +127,7 @@ class BulkRegistration:
         # One parameter, and one statement for any number of names: of an IN with five hundred each is bound by itself.
         found = await sources.get_many(DataSource.name_key == any_(literal(keys, ARRAY(Text))))
         taken, seen = {source.name_key: source for source in found}, set()
-        for item, draft in _good(items):
+        async for item, draft in in_slices(_good(items)):
             key = draft.name_key
             item.existing = self._seen(taken.get(key)) if on_conflict != "fail" else None
             if key in seen or (key in taken and item.existing is None):
@@ -144,7 +144,7 @@ class BulkRegistration:
         """Of new sources: one statement for however many domains they are to be in."""
         new, actor = _new(items), self._work.actor
         rooms = await rooms_of(self._work, (draft.domain_id for _, draft in new))
-        for item, draft in new:
+        async for item, draft in in_slices(new):
             domain_id, owner = draft.domain_id, draft.owner_role_id
             fault = fault_of_room(actor, WRITE, rooms, domain_id, f"{item.below}{DOMAIN}")
             if fault is None and owner is not None:
@@ -156,10 +156,12 @@ class BulkRegistration:
     async def _confirm_owners(self, new: Sequence[tuple[Item, Draft]]) -> None:
         """Once for each owner and place; owners are locked in the order of their ids."""
         known: dict[tuple[UUID, UUID | None], list[Fault]] = {}
-        owned = [(draft.owner_role_id, draft.domain_id, item) for item, draft in new if not item.faults]
+        owned = [
+            (draft.owner_role_id, draft.domain_id, item)
+            for item, draft in new
+            if draft.owner_role_id is not None and not item.faults
+        ]
         for owner, domain_id, item in sorted(owned, key=lambda each: str(each[0])):
-            if owner is None:
-                continue
             if (owner, domain_id) not in known:
                 known[owner, domain_id] = await self._faults_of_holders(owner, Place(domain_id=domain_id))
             found = known[owner, domain_id]
@@ -210,7 +212,7 @@ class BulkRegistration:
         new = _new(items)
         found = await duplicates.others(self._work, {draft.fingerprint for _, draft in new})
         alike: dict[bytes, list[tuple[int, UUID | None]]] = {}
-        for item, draft in new:
+        async for item, draft in in_slices(new):
             alike.setdefault(draft.fingerprint, []).append((item.index, None if dry_run else draft.id))
         async for item, draft in in_slices(new):
             if draft.fingerprint:
