@@ -8,9 +8,8 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, Fault
 from app.core.extent import UUIDS, Place
-from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name, named
+from app.core.schemas import named
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.domains.models import DataDomain
@@ -18,6 +17,7 @@ from app.domain.domains.places import refuse_gain, require_room
 from app.domain.domains.repositories import DataDomainRepository
 from app.domain.domains.schemas import DataDomainCreate, DataDomainOut, DataDomainPatch
 from app.domain.dry_runs.services import Change, before_change
+from app.domain.lookalikes import refuse_lookalike
 from app.domain.role_requests.endings import cancel_requests
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.services import RoleService
@@ -131,12 +131,8 @@ class DataDomainService:
 
     async def _refuse_lookalike(self, name: str, parent_id: UUID | None, *, but: UUID | None = None) -> None:
         """Raises Conflict for a name that is read as the one of another domain in the same place."""
-        reading = latin_reading(name)
-        if reading == canonical_name(name):
-            return
-        if await self._domains.exists(DataDomain.id != but, DataDomain.parent_id == parent_id, name_key=reading):
-            fault = Fault("name", "name_taken", "looks like the name of another data domain")
-            raise Conflict("Another data domain has a name that looks the same.", code="name_taken", errors=[fault])
+        others = (DataDomain.id != but, DataDomain.parent_id == parent_id)
+        await refuse_lookalike(self._domains, name, "data domain", *others)
 
     async def _say_changed(self, lineages: list[UUID], owner_before: UUID | None, owner: UUID | None) -> None:
         """To whoever has rights at one of these domains, or by owning: what they reach has changed."""

@@ -5,10 +5,9 @@ from uuid import UUID
 from sqlalchemy import func
 from uuid_utils.compat import uuid7
 
-from app.core.errors import Conflict, Fault, Forbidden, NotFound
-from app.core.lookalikes import latin_reading
+from app.core.errors import Forbidden, NotFound
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name, named, to_struct
+from app.core.schemas import named, to_struct
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.dry_runs.services import Change, before_change
@@ -17,6 +16,7 @@ from app.domain.groups.models import Group, GroupMember
 from app.domain.groups.reach import is_within_reach
 from app.domain.groups.repositories import GroupMemberRepository, GroupRepository
 from app.domain.groups.schemas import GroupCreate, GroupOut, GroupPatch
+from app.domain.lookalikes import refuse_lookalike
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
@@ -42,7 +42,7 @@ class GroupService:
 
     async def create(self, new: GroupCreate) -> GroupOut:
         """Nobody is in it yet, and nothing is given to it. Raises Conflict for a taken name."""
-        await self._refuse_lookalike(new.name)
+        await refuse_lookalike(self._groups, new.name, "group")
         group = self._work.add(Group, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(group, GroupOut)
         self._work.audit("group.create", "group", shown.id, after=shown)
@@ -56,7 +56,7 @@ class GroupService:
         before = to_struct(group, GroupOut)
         changes = COLUMNS.columns_of_changes(patch)
         if "name" in changes:
-            await self._refuse_lookalike(changes["name"], but=group_id)
+            await refuse_lookalike(self._groups, changes["name"], "group", Group.id != group_id)
         if not self._work.apply(group, changes):
             return before
         await self._groups.update(group)
@@ -124,10 +124,3 @@ class GroupService:
         if not await is_within_reach(self._work, self._work.actor, group_id):
             raise Forbidden("This group may do more than you: you cannot change it.", code="exceeds_own_permissions")
         return group
-
-    async def _refuse_lookalike(self, name: str, *, but: UUID | None = None) -> None:
-        """Raises Conflict for a name that is read as the one of another group."""
-        reading = latin_reading(name)
-        if reading != canonical_name(name) and await self._groups.exists(Group.id != but, name_key=reading):
-            fault = Fault("name", "name_taken", "looks like the name of another group")
-            raise Conflict("Another group has a name that looks the same.", code="name_taken", errors=[fault])

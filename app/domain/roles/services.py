@@ -10,12 +10,12 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.extent import UUIDS, Place
-from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name, named, to_struct
+from app.core.schemas import named, to_struct
 from app.core.security import Principal
 from app.domain.assignments.end_of_roles import end_assignments_of_role
 from app.domain.dry_runs.services import Change, before_change
+from app.domain.lookalikes import refuse_lookalike
 from app.domain.role_requests.endings import cancel_requests, restart_requests, waits_for
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.confirming import confirm_filling, confirm_owning
@@ -50,7 +50,7 @@ class RoleService:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
         await refuse_unknown(self._work, new.permissions, "permissions")
         self._check_held(new.permissions)
-        await self._refuse_lookalike(new.name)
+        await refuse_lookalike(self._roles, new.name, "role")
         await self.check_reference(new.owner_role_id, "owner_role_id")
         role = self._work.add(Role, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(role, RoleOut)
@@ -66,7 +66,7 @@ class RoleService:
             await refuse_unknown(self._work, patch.permissions, "permissions")
             self._check_held(changes["permissions"])
         if "name" in changes:
-            await self._refuse_lookalike(changes["name"], but=role_id)
+            await refuse_lookalike(self._roles, changes["name"], "role", Role.id != role_id)
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if changes.get("permissions", role.permissions) != role.permissions:
             await confirm_filling(self._work, role_id, set(changes["permissions"]) - set(role.permissions))
@@ -81,13 +81,6 @@ class RoleService:
         self._work.audit("role.update", "role", role.id, before=before, after=after)
         self._work.announce("role.updated", f"roles/{role.id}", after)
         return after
-
-    async def _refuse_lookalike(self, name: str, *, but: UUID | None = None) -> None:
-        """Raises Conflict for a name that is read as the one of another role."""
-        reading = latin_reading(name)
-        if reading != canonical_name(name) and await self._roles.exists(Role.id != but, name_key=reading):
-            fault = Fault("name", "name_taken", "looks like the name of another role")
-            raise Conflict("Another role has a name that looks the same.", code="name_taken", errors=[fault])
 
     async def delete(self, role_id: UUID) -> None:
         role = await self._changeable(role_id)

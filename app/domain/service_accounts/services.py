@@ -5,12 +5,11 @@ from uuid import UUID
 from sqlalchemy import func
 from uuid_utils.compat import uuid7
 
-from app.core.errors import Conflict, Fault
-from app.core.lookalikes import latin_reading
 from app.core.rows import Normaliser
-from app.core.schemas import canonical_name, named, to_struct
+from app.core.schemas import named, to_struct
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
+from app.domain.lookalikes import refuse_lookalike
 from app.domain.reach import require_reach
 from app.domain.roles.built_in import public_role_id
 from app.domain.service_accounts.models import ServiceAccount
@@ -36,7 +35,7 @@ class ServiceAccountService:
 
         Raises Conflict for a name that is taken, or reads like one that is.
         """
-        await self._refuse_lookalike(new.name)
+        await refuse_lookalike(self._accounts, new.name, "service account")
         account = self._work.add(ServiceAccount, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         self._hold_public(account["id"])
         shown = to_struct(account, ServiceAccountOut)
@@ -49,7 +48,7 @@ class ServiceAccountService:
         before = to_struct(account, ServiceAccountOut)
         changes = COLUMNS.columns_of_changes(patch)
         if "name" in changes:
-            await self._refuse_lookalike(changes["name"], but=account_id)
+            await refuse_lookalike(self._accounts, changes["name"], "service account", ServiceAccount.id != account_id)
         if not self._work.apply(account, changes):
             return before
         await self._accounts.update(account)
@@ -91,10 +90,3 @@ class ServiceAccountService:
         await require_reach(self._work, "service_account", account_id, sentence)
         self._work.require_match(account.version)
         return account
-
-    async def _refuse_lookalike(self, name: str, *, but: UUID | None = None) -> None:
-        """Raises Conflict for a name that is read as the one of another account."""
-        reading = latin_reading(name)
-        if reading != canonical_name(name) and await self._accounts.exists(ServiceAccount.id != but, name_key=reading):
-            fault = Fault("name", "name_taken", "looks like the name of another service account")
-            raise Conflict("Another service account has a name that looks the same.", code="name_taken", errors=[fault])
