@@ -1,13 +1,15 @@
 """The end of a role that very many hold: its rights are gone with the role itself, its assignments some at a time."""
 
+from collections.abc import Awaitable
 from typing import Final
 from uuid import UUID
 
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
+from app.domain.jobs.rounds import end_in_rounds
 from app.domain.jobs.runner import JobRun
 from app.domain.jobs.services import JobService
-from app.domain.work import UnitOfWork, unit_of_work_of
+from app.domain.work import UnitOfWork
 
 END_OF_ROLE: Final = "role.end_assignments"
 AT_ONCE = 2500
@@ -22,12 +24,9 @@ async def end_assignments_of_role(work: UnitOfWork, role_id: UUID) -> None:
 
 async def end_the_rest(run: JobRun) -> dict[str, object]:
     """The handler of `role.end_assignments`."""
-    done = 0
-    ended = AT_ONCE
-    while ended == AT_ONCE:
-        async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
-            is_of_role = RoleAssignment.role_id == run.subject_id
-            ended = await end_assignments(work, is_of_role, at_most=AT_ONCE, ended_by=run.created_by)
-        done += ended
-        await run.report(done)
-    return {"ended": done}
+
+    def end_some(work: UnitOfWork) -> Awaitable[int]:
+        is_of_role = RoleAssignment.role_id == run.subject_id
+        return end_assignments(work, is_of_role, at_most=AT_ONCE, ended_by=run.created_by)
+
+    return await end_in_rounds(run, end_some, at_once=AT_ONCE)

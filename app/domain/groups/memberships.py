@@ -1,14 +1,16 @@
 """The end of memberships: the rows stay, so that the past can be asked."""
 
+from collections.abc import Awaitable
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, update
 
 from app.domain.groups.models import GroupMember
+from app.domain.jobs.rounds import end_in_rounds
 from app.domain.jobs.runner import JobRun
 from app.domain.jobs.services import JobService
-from app.domain.work import UnitOfWork, unit_of_work_of
+from app.domain.work import UnitOfWork
 
 IS_OPEN = GroupMember.ended_at.is_(None)
 END_OF_GROUP: Final = "group.end_memberships"
@@ -37,12 +39,9 @@ async def end_memberships_of_group(work: UnitOfWork, group_id: UUID) -> None:
 
 async def end_the_rest(run: JobRun) -> dict[str, object]:
     """The handler of `group.end_memberships`."""
-    done = 0
-    ended = AT_ONCE
-    while ended == AT_ONCE:
-        async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
-            is_of_group = GroupMember.group_id == run.subject_id
-            ended = await end_memberships(work, is_of_group, at_most=AT_ONCE, ended_by=run.created_by)
-        done += ended
-        await run.report(done)
-    return {"ended": done}
+
+    def end_some(work: UnitOfWork) -> Awaitable[int]:
+        is_of_group = GroupMember.group_id == run.subject_id
+        return end_memberships(work, is_of_group, at_most=AT_ONCE, ended_by=run.created_by)
+
+    return await end_in_rounds(run, end_some, at_once=AT_ONCE)
