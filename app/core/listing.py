@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache, reduce
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import msgspec
@@ -82,12 +82,21 @@ class OrderOfFilter(Struct, frozen=True):
     id_column: Attribute
 
 
+Condition = Callable[[str], ColumnElement[bool]]
+"""Of a filter: from the name of the bound value to what must hold."""
+
+
+def plainly(condition: ColumnElement[bool]) -> Condition:
+    """For a condition that needs no value. One and the same object each time: statements are remembered by it."""
+    return lambda _: condition
+
+
 class Filter(Struct, frozen=True, kw_only=True):
     """One query parameter that narrows a list."""
 
-    where: Callable[[str], ColumnElement[bool]]
+    where: Condition
     """From the name of the bound value to the condition."""
-    choose: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
+    choose: "Callable[[Any], Condition] | None" = None
     """For a filter whose condition depends on the value: from the value to what to use as `where`."""
     parse: Callable[[str], object]
     """From the text to the value. Raises ValueError with what is wanted."""
@@ -100,7 +109,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     """For a filter whose index depends on the value: from the value to what to use as `index`."""
     description: str = ""
     order: OrderOfFilter | None = None
-    along: "Callable[[Any], Callable[[str], ColumnElement[bool]]] | None" = None
+    along: "Callable[[Any], Condition] | None" = None
     """For a filter whose index has no order: from the value to the condition in a form that no index is looked up for.
     A value that many rows have is found sooner along the sort's index than by all of its rows (`Listing.walk`)."""
     share: "Callable[[Any], Callable[[str], ColumnElement[float]]] | None" = None
@@ -366,7 +375,7 @@ class Listing:
     def _given(self, query: ListQuery) -> list[tuple[str, Filter, object]]:
         return [(name, self.filters[name], value) for name, value in sorted(query.filters.items())]
 
-    def _conditions(self, query: ListQuery) -> tuple[tuple[str, Callable[[str], ColumnElement[bool]]], ...]:
+    def _conditions(self, query: ListQuery) -> tuple[tuple[str, Condition], ...]:
         return tuple(
             (name, filter_.choose(value) if filter_.choose else filter_.where)
             for name, filter_, value in self._given(query)
@@ -458,6 +467,12 @@ def _without_null(column: Column) -> Column:
     if not _may_be_null(column):
         return column
     return func.coalesce(column, literal_column(LEAST_VALUES[column.type.python_type], column.type), type_=column.type)
+
+
+def link_to_next(path: str, query_string: bytes, cursor: str) -> tuple[bytes, bytes]:
+    """The `Link` header (RFC 8288) to the page behind, for a body that has no room for the cursor."""
+    after = urlencode(parse_parameters(query_string) | {"cursor": cursor})
+    return b"link", f'<{path}?{after}>; rel="next"'.encode()
 
 
 def parse_parameters(query_string: bytes) -> dict[str, str]:
@@ -616,12 +631,12 @@ def search_filter(*columns: Column, index: str) -> Filter:
     def at_the_beginning_unindexed(name: str) -> ColumnElement[bool]:
         return collate(text, "C").like(_pattern("% ", name))
 
-    def choose(asked: str) -> Callable[[str], ColumnElement[bool]]:
+    def choose(asked: str) -> Condition:
         if not _WORD.search(asked):
             return of_symbols
         return inside if _has_trigram(asked) else at_the_beginning
 
-    def along(asked: str) -> Callable[[str], ColumnElement[bool]]:
+    def along(asked: str) -> Condition:
         return at_the_beginning_unindexed if choose(asked) is at_the_beginning else inside_unindexed
 
     description = "Text to search for. One or two letters are looked for at the beginning of words."

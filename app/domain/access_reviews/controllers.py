@@ -1,6 +1,5 @@
 """Access reviews: looking at who holds what, and keeping or ending each of it."""
 
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -9,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity
-from app.core.listing import Page, parse_parameters
+from app.core.listing import Page, link_to_next
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.access_reviews.repositories import ACCESS_REVIEW, ACCESS_REVIEWS, REVIEW_ITEMS, TOTALS
@@ -159,9 +158,8 @@ def _as_csv(request: HubRequest, page: Page[ReviewItemOut]) -> Answer[Report]:
     lines = [csv_line(COLUMNS), *(csv_line(_texts(item)) for item in page.items)]
     headers = [(b"content-type", b"text/csv; charset=utf-8")]
     if page.next_cursor is not None:
-        after = urlencode(parse_parameters(request.query_string) | {"cursor": page.next_cursor})
         path = request.exchange.base_path + request.scope["path"]
-        headers.append((b"link", f'<{path}?{after}>; rel="next"'.encode()))
+        headers.append(link_to_next(path, request.query_string, page.next_cursor))
     return Answer(200, headers, "".join(lines).encode())
 
 

@@ -1,6 +1,6 @@
 """Which rows make an assignment on the wire, which of them are in force, and which users and roles are shown with."""
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from typing import Any
 
 from sqlalchemy import (
@@ -21,7 +21,17 @@ from sqlalchemy import (
 
 from app.core.database import Repository, json_object
 from app.core.extent import UUIDS, Scoped
-from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, is_among, time_filter, uuid_filter
+from app.core.listing import (
+    Filter,
+    Listing,
+    Sort,
+    boolean_filter,
+    choice_filter,
+    is_among,
+    plainly,
+    time_filter,
+    uuid_filter,
+)
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.schemas import SCOPE_TYPES, SUBJECT_TYPES, AssignmentOut
 
@@ -59,7 +69,7 @@ class AssignmentRepository(Repository[RoleAssignment]):
 
 # Lists ----------------------------------------------------------------------------------------------------------------
 
-Condition = Callable[[str], ColumnElement[bool]]
+
 ENDS_AT = "least(coalesce(expires_at, 'infinity'), coalesce(ended_at, 'infinity'))"
 _ENDS_AT = literal_column(ENDS_AT, DateTime(timezone=True))
 """As its index has it."""
@@ -83,19 +93,14 @@ def _at_moment_unindexed(moment: ColumnElement[Any]) -> ColumnElement[bool]:
     )
 
 
-def _plainly(condition: ColumnElement[bool]) -> Condition:
-    """For a condition that needs no value. One and the same object each time: statements are remembered by it."""
-    return lambda _: condition
-
-
 def _in_force() -> Filter:
     """What is common is found along the list, what is rare by when it begins and ends."""
     plain = boolean_filter(RoleAssignment.ended_at, index=VALIDITY_INDEX)
     now: ColumnElement[Any] = func.statement_timestamp()
 
     is_true = _at_moment_unindexed(now)
-    indexed = {True: _plainly(_at_moment(now)), False: _plainly(or_(now >= _ENDS_AT, RoleAssignment.starts_at > now))}
-    unindexed = {True: _plainly(is_true), False: _plainly(not_(is_true))}
+    indexed = {True: plainly(_at_moment(now)), False: plainly(or_(now >= _ENDS_AT, RoleAssignment.starts_at > now))}
+    unindexed = {True: plainly(is_true), False: plainly(not_(is_true))}
     return Filter(
         where=indexed[True],
         choose=indexed.__getitem__,

@@ -1,12 +1,10 @@
 """The audit log: read only, for everyone who may."""
 
-from urllib.parse import urlencode
-
 import msgspec
 from litestar import get
 
 from app.core.answers import Answer, answer
-from app.core.listing import Page, parse_parameters
+from app.core.listing import Page, link_to_next
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.audit.repositories import AUDIT_EVENTS
@@ -34,7 +32,6 @@ async def list_audit_events(request: HubRequest) -> Answer[Page[AuditEventOut]]:
 def _lines(request: HubRequest, page: Page[AuditEventOut]) -> Answer[Page[AuditEventOut]]:
     headers = [(b"content-type", NDJSON.encode())]
     if page.next_cursor is not None:
-        after = urlencode(parse_parameters(request.query_string) | {"cursor": page.next_cursor})
         path = f"{request.exchange.base_path}/api/v1/audit-events"
-        headers.append((b"link", f'<{path}?{after}>; rel="next"'.encode()))
+        headers.append(link_to_next(path, request.query_string, page.next_cursor))
     return Answer(200, headers, msgspec.json.Encoder().encode_lines(page.items))

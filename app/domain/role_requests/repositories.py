@@ -1,6 +1,5 @@
 """Which rows make a role request on the wire, which lists of them there are, and who sees one."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -20,12 +19,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.database import Repository, json_object
-from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, uuid_filter
+from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, plainly, uuid_filter
 from app.domain.role_requests.deciders import MAY_DECIDE, TO_DECIDE
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.role_requests.schemas import STATUSES, EntryOut, RoleRequestOut
-
-Condition = Callable[[str], ColumnElement[bool]]
 
 
 def is_written(status: str) -> ColumnElement[bool]:
@@ -53,17 +50,12 @@ class EntryRepository(Repository[RoleRequestEntry]):
     model_type = RoleRequestEntry
 
 
-def _plainly(condition: ColumnElement[bool]) -> Condition:
-    """For a condition that needs no value. One and the same object each time: statements are remembered by it."""
-    return lambda _: condition
-
-
 def _by_status() -> Filter:
     plain = choice_filter(RoleRequest.status, STATUSES, index="role_requests_pending_{sort}_idx")
 
     conditions = {status: is_written(status) for status in STATUSES}
     conditions |= {"pending": IS_PENDING, "expired": and_(_PENDING_OR_EXPIRED, HAS_EXPIRED)}
-    by_status = {status: _plainly(condition) for status, condition in conditions.items()}
+    by_status = {status: plainly(condition) for status, condition in conditions.items()}
     return Filter(
         where=by_status["pending"],
         choose=by_status.__getitem__,
@@ -78,7 +70,7 @@ def _where_true(condition: ColumnElement[bool], *, index: str, description: str)
     """For `?name=true`; with false it narrows nothing."""
     plain = boolean_filter(RoleRequest.status, index=index, description=description)
 
-    by_value = {True: _plainly(condition), False: _plainly(true())}
+    by_value = {True: plainly(condition), False: plainly(true())}
     return Filter(
         where=by_value[True],
         choose=by_value.__getitem__,
