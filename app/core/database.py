@@ -37,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, SessionTransaction, declared_attr, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.util import identity_key
+from sqlalchemy.types import UserDefinedType
 
 from app.core import rows
 from app.core.change_pool import ChangePool
@@ -108,6 +109,15 @@ class Tenanted:
 
 
 M = TypeVar("M", bound=Base)
+
+
+class TransactionId(UserDefinedType[int]):
+    """PostgreSQL's `xid8`: counted up as long as a cluster lives, and begun anew in another one."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
 
 
 class Repository(SQLAlchemyAsyncRepository[M]):

@@ -9,7 +9,7 @@ from app.domain.auth.models import Session
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
-from app.domain.events.models import OutboxEvent
+from app.domain.events.models import OutboxEnd, OutboxEvent
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
@@ -23,11 +23,10 @@ from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
-    AccessReview, AccessReviewItem,
-    ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation,
-    Group, GroupMember,
-    IdempotencyKey, Job, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment,
-    RoleRequest, RoleRequestEntry, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
+    AccessReview, AccessReviewItem, ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag,
+    DataSourceTest, Delegation, Group, GroupMember, IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission,
+    RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, ServiceAccount, Session,
+    SourceObject, Tenant, TenantSettings, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -21,6 +21,7 @@ from app.commands.openapi import routes_alone
 from app.core import reads
 from app.core.embedded import EmbeddedPostgres
 from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.events.sequencing import give_positions
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.core.test_reads import DELEGATION
 from tests.core.test_reads import REQUEST as ROLE_REQUEST
@@ -66,6 +67,7 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
         UUID(source["id"]),
     )
     await fill_what_is_empty(owner, UUID(user["id"]))
+    assert await give_positions(hub.parts) > 0
 
 
 async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) -> None:
@@ -243,10 +245,11 @@ TENANTS = (DEFAULT_TENANT_ID, OTHER)
 
 
 async def ids_of(owner: "asyncpg.Connection[Any]", tenant_id: UUID) -> dict[str, list[UUID]]:
-    """The first column that is an id: of rows that have none of their own, the one of what they belong to."""
+    """The first column that is an id: of rows that have none of their own, the one of what they belong to, if only the
+    tenant."""
     found: dict[str, list[UUID]] = {}
     for table, columns in (await tables_of_tenants(owner)).items():
-        key = next(name for name, kind in columns if kind == "uuid" and name != "tenant_id")
+        key = next((name for name, kind in columns if kind == "uuid" and name != "tenant_id"), "tenant_id")
         found[table] = [
             row[0] for row in await owner.fetch(f"SELECT DISTINCT {key} FROM {table} WHERE tenant_id = $1", tenant_id)
         ]

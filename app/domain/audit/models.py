@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Identity, LargeBinary
+from sqlalchemy import BigInteger, DateTime, Identity, LargeBinary, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Base, Tenanted
+from app.core.database import Base, Tenanted, TransactionId
 
 
 class AuditEvent(Tenanted, Base):
@@ -16,7 +16,8 @@ class AuditEvent(Tenanted, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    """The order in which rows were written; the chain follows it."""
+    """The order in which rows were written, which is not the one in which they were committed."""
+    transaction_id: Mapped[int] = mapped_column(TransactionId, server_default=text("pg_current_xact_id()"))
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     actor_id: Mapped[UUID | None]
     actor_name: Mapped[str | None]

@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Identity
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Base, Tenanted
+from app.core.database import Base, Tenanted, TransactionId
 
 
 class OutboxEvent(Tenanted, Base):
@@ -23,4 +23,17 @@ class OutboxEvent(Tenanted, Base):
     subject: Mapped[str]
     time: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    transaction_id: Mapped[int] = mapped_column(TransactionId, server_default=text("pg_current_xact_id()"))
+    position: Mapped[int | None] = mapped_column(BigInteger)
+    """In the order of commits and without gaps, of its tenant's events; given once no earlier one can come any more
+    (`sequencing`)."""
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class OutboxEnd(Base):
+    """The last position that was given in a tenant."""
+
+    __tablename__ = "outbox_ends"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    last_position: Mapped[int] = mapped_column(BigInteger)

@@ -15,11 +15,12 @@ from app.core.database import METADATA
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.audit.models import AuditEvent
 from app.domain.authz.models import RightsHistory
+from app.domain.events.models import OutboxEnd
 from app.domain.parts import Parts
 from app.domain.tenants.repositories import note_emptied, tenant_to_empty
 from app.domain.work import unit_of_work_of
 
-KEPT = frozenset((AuditEvent.__tablename__, RightsHistory.__tablename__))
+KEPT = frozenset((AuditEvent.__tablename__, OutboxEnd.__tablename__, RightsHistory.__tablename__))
 UNDER_WAY = timedelta(minutes=1)
 """After the deletion: longer than any request that had begun before it."""
 

@@ -1,0 +1,46 @@
+"""The order of events: each has a position in its tenant, without gaps, in the order in which they were committed.
+
+Neither ids nor sequences are that order: what a long transaction wrote early becomes visible late, and whoever had
+remembered the last one that they saw would miss it. So an event has no position as long as an older transaction is
+open, and from then on nothing can come in front of it (decision 0046).
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from sqlalchemy import text
+
+from app.core.database import DATABASE_ERRORS
+from app.domain.parts import Parts
+
+log = logging.getLogger("hub.events")
+
+POSITIONS_CHANNEL: Final = "hub_positions"
+"""Notified, with the tenant's id, when events of it have got their positions."""
+AT_ONCE = 1000
+EVERY_S = 0.25
+_GIVE = text("SELECT public.give_positions_to_events(:most)")
+
+
+async def give_positions(parts: Parts, most: int = AT_ONCE) -> int:
+    """To the oldest events that have none. How many got one; none where another worker is at it."""
+    async with parts.sessions.begin(None) as session:
+        given: int = await session.scalar(_GIVE, {"most": most})
+    return max(given, 0)
+
+
+async def keep_in_order(parts: Parts) -> None:
+    """Until cancelled."""
+    is_away = False
+    while True:
+        given = 0
+        try:
+            given = await give_positions(parts)
+            is_away = False
+        except DATABASE_ERRORS as error:
+            if not is_away:
+                log.warning("events get no positions for now: %s", type(error).__name__)
+            is_away = True
+        if given < AT_ONCE:
+            await asyncio.sleep(EVERY_S)
