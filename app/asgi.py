@@ -5,8 +5,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -16,6 +17,7 @@ from app.api.openapi import openapi_config
 from app.api.options import complete_options
 from app.api.v1 import ROUTES
 from app.core.connections import Connections
+from app.core.errors import Unauthenticated
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
@@ -28,6 +30,7 @@ from app.domain.health.gauges import measure_process
 from app.domain.models import TABLES
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
+from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work
 from app.runtime import prepare_parts
 from app.settings import Settings, load
@@ -47,9 +50,8 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         await parts.open()
-        going_on = [
-            asyncio.create_task(each(parts)) for each in (_measure_again_and_again, _write_uses_again_and_again)
-        ]
+        work = [_measure_again_and_again(parts), _write_uses_again_and_again(parts), _end_what_is_suspended(app, parts)]
+        going_on = [asyncio.create_task(each) for each in work]
         try:
             yield
         finally:
@@ -89,6 +91,16 @@ async def _write_uses_again_and_again(parts: Parts) -> None:
         await parts.key_uses.write()
 
 
+async def _end_what_is_suspended(app: Litestar, parts: Parts) -> None:
+    """Requests that are under way; streams see to it themselves."""
+
+    def under_way() -> Mapping[Exchange, UUID]:
+        frame: Frame | None = app.state.get("frame")
+        return {} if frame is None else frame.under_way_by_tenant()
+
+    await stop_suspended(parts, under_way, lambda each: each.end(Unauthenticated(code="session_ended")))
+
+
 def framed(app: Litestar, settings: Settings) -> Frame:
     """What the server serves: the application inside of what holds for every request."""
     log_request = RequestLog(settings.log_format, settings.log_level)
@@ -102,7 +114,8 @@ def framed(app: Litestar, settings: Settings) -> Frame:
         cors_origins=settings.cors_origins,
         base_path=settings.base_path,
     )
-    return Frame(app, config, observe=observe, close=log_request.flush)
+    app.state.frame = frame = Frame(app, config, observe=observe, close=log_request.flush)
+    return frame
 
 
 def serve() -> Frame:
