@@ -42,7 +42,7 @@ class GroupService:
 
     async def create(self, new: GroupCreate) -> GroupOut:
         """Nobody is in it yet, and nothing is given to it. Raises Conflict for a taken name."""
-        await refuse_lookalike(self._groups, new.name, "group")
+        await refuse_lookalike(self._work, GroupRepository, new.name, "group")
         group = self._work.add(Group, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(group, GroupOut)
         self._work.audit("group.create", "group", shown.id, after=shown)
@@ -56,7 +56,7 @@ class GroupService:
         before = to_struct(group, GroupOut)
         changes = COLUMNS.columns_of_changes(patch)
         if "name" in changes:
-            await refuse_lookalike(self._groups, changes["name"], "group", Group.id != group_id)
+            await refuse_lookalike(self._work, GroupRepository, changes["name"], "group", Group.id != group_id)
         if not self._work.apply(group, changes):
             return before
         await self._groups.update(group)
