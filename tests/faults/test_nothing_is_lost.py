@@ -155,7 +155,8 @@ def test_many_change_one_thing_at_once(client: httpx.Client, chance: Chance, rec
     """Each counts on from what it has read, under `If-Match`: the count is that of the changes acknowledged."""
     made = client.post("/roles", json={"name": f"counted {chance.getrandbits(60)}", "description": "0"}).json()
     path, counted = f"/roles/{made['id']}", threading.Semaphore(0)
-    acknowledged, refused = [], []
+    acknowledged: list[int] = []
+    refused: list[int] = []
 
     def count_on() -> None:
         for _ in range(25):

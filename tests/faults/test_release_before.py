@@ -224,8 +224,8 @@ async def test_the_release_before_serves_while_and_after_the_database_is_migrate
     assert await migrations.current(before.owner_url) == migrations.head()
     passed_on = [answer for client in clients for answer in client.answers if answer == PASSED_ON]
     assert len(passed_on) < len(clients) * 20, "once for each statement that a migration has changed, not for good"
-    async with httpx.AsyncClient(base_url=before.url, trust_env=False) as client:
-        assert (await client.get("/health/ready")).status_code == 200
+    async with httpx.AsyncClient(base_url=before.url, trust_env=False) as probe:
+        assert (await probe.get("/health/ready")).status_code == 200
 
 
 async def test_both_releases_serve_one_database(before: HubOfBefore) -> None:
