@@ -1,7 +1,7 @@
-"""Copies of seals where the database's owner cannot change them: a folder, or a prefix of an S3 bucket (HUB_AUDIT_ANCHOR).
+"""Copies of seals where the database's owner cannot change them: in a folder, or below a prefix of an S3 bucket.
 
-Each seal is a file `<tenant>/<thousands>/<number>-<beginning of its hash>.json` that is never written over. A chain that
-was sealed anew from some seal on leaves its own files beside those that were there before.
+Each seal is a file `<tenant>/<thousands>/<number>-<beginning of its hash>.json` that is never written over. A chain
+that was sealed anew from some seal on leaves its own files beside those that were there before.
 """
 
 import asyncio

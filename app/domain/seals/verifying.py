@@ -349,8 +349,8 @@ def not_excluded(*, is_pinned: bool, is_anchored: bool) -> Iterator[str]:
     """What no walk along the chains can tell."""
     if not is_anchored:
         yield (
-            "that an older state, or an older backup, was put back as a whole, that the end of a chain was cut off with "
-            "its seals, or that somebody who holds the sealing key sealed a chain anew: only copies of the seals "
+            "that an older state, or an older backup, was put back as a whole, that the end of a chain was cut off "
+            "with its seals, or that somebody who holds the sealing key sealed a chain anew: only copies of the seals "
             "elsewhere tell (HUB_AUDIT_ANCHOR, --anchor)"
         )
     if not is_pinned and not is_anchored:

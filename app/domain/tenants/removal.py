@@ -1,7 +1,8 @@
 """What a deleted tenant leaves, removed some rows at a time (`upkeep`).
 
-Its audit log with the seals over it and the history of its rights stay, which nobody may alter, and its own row, on which they hang: so its
-slug is given to nobody else, whose folder of files and host name would be those of the one before.
+Its audit log with the seals over it and the history of its rights stay, which nobody may alter, and its own row, on
+which they hang: so its slug is given to nobody else, whose folder of files and host name would be those of the one
+before.
 """
 
 from collections.abc import Iterator

@@ -57,7 +57,9 @@ WATERMARK = """
 KEYS = """
     CREATE TABLE sealing_keys (kid text PRIMARY KEY, public_key text NOT NULL, first_used_at timestamptz NOT NULL)"""
 ANCHORS = """
-    CREATE TABLE audit_anchors (place text PRIMARY KEY, last_ordinal bigint NOT NULL, updated_at timestamptz NOT NULL)"""
+    CREATE TABLE audit_anchors (
+      place text PRIMARY KEY, last_ordinal bigint NOT NULL, updated_at timestamptz NOT NULL
+    )"""
 
 # A row of the audit log as it is hashed (openspec/specs/audit-log): compact JSON of texts and nulls.
 CANONICAL = """
@@ -88,7 +90,8 @@ TAKEN = f"""
       ), moved AS (
         UPDATE public.audit_watermark SET transaction_id = last.transaction_id, sequence = last.sequence,
           event_id = last.id
-        FROM (SELECT id, transaction_id, sequence FROM looked_at ORDER BY transaction_id DESC, sequence DESC LIMIT 1) AS last
+        FROM (SELECT id, transaction_id, sequence FROM looked_at
+              ORDER BY transaction_id DESC, sequence DESC LIMIT 1) AS last
       ), taken AS (
         SELECT event.tenant_id, event.id, sha256('\\x00'::bytea || convert_to({CANONICAL}, 'UTF8')) AS hash,
           row_number() OVER (PARTITION BY event.tenant_id ORDER BY event.transaction_id, event.sequence) AS nth
@@ -112,7 +115,7 @@ TAKEN = f"""
       FROM taken JOIN chains ON chains.tenant_id = taken.tenant_id
       GROUP BY taken.tenant_id, chains.number, chains.position, chains.hash;
     END
-"""
+"""  # noqa: S608 - of nothing but what stands here
 # The event of each seal goes with it; no audit row does, or sealing would never end.
 WRITTEN = """
     BEGIN
@@ -147,8 +150,8 @@ DUE = """
     LIMIT 1
 """
 YOUNGEST = "30 days"
-# Whatever somebody asks of it: no row goes that is younger than that, nor one of the middle, and none without a row that
-# tells of it.
+# Whatever somebody asks of it: no row goes that is younger than that, nor one of the middle, and none without a row
+# that tells of it.
 DROPPED = f"""
     DECLARE
       gone bigint;
@@ -177,7 +180,7 @@ DROPPED = f"""
                                  'signature', signature));
       RETURN gone;
     END
-"""
+"""  # noqa: S608
 FUNCTIONS = {
     "take_audit_rows(most integer)": (
         "RETURNS TABLE (tenant uuid, seal_number bigint, first_at bigint, last_at bigint, first_event uuid,"
