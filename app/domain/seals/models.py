@@ -3,13 +3,22 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, ForeignKeyConstraint, Identity, LargeBinary, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    LargeBinary,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Base, TransactionId
+from app.core.database import Base, Tenanted, TransactionId
 
 
-class AuditSeal(Base):
+class AuditSeal(Tenanted, Base):
     """A signed range of a tenant's rows. Hashes and the signature are in hex."""
 
     __tablename__ = "audit_seals"
@@ -17,6 +26,8 @@ class AuditSeal(Base):
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[UUID] = mapped_column(Computed("last_id", persisted=True))
+    """That of the last row: no other seal has it."""
     ordinal: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     """Among the seals of all tenants: one is made at a time, so that it is the order of their commits."""
     first_position: Mapped[int] = mapped_column(BigInteger)
@@ -32,7 +43,7 @@ class AuditSeal(Base):
     hash: Mapped[str]
 
 
-class AuditLeaf(Base):
+class AuditLeaf(Tenanted, Base):
     """A row's place in its tenant's chain, and what it hashed to when it was sealed."""
 
     __tablename__ = "audit_leaves"

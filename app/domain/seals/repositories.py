@@ -14,14 +14,13 @@ from app.domain.seals.schemas import AuditSealOut
 
 class AuditSealRepository(Repository[AuditSeal]):
     model_type = AuditSeal
-    computed = {"id": AuditSeal.last_id}
 
 
 AUDIT_SEALS = Listing(
     AuditSealRepository.selection(AuditSealOut),
     name="audit seals",
-    id_column=AuditSeal.last_id,
-    sorts={"number": Sort(AuditSeal.number, "audit_seals_tenant_id_number_last_id_idx", never_changes=True)},
+    id_column=AuditSeal.id,
+    sorts={"number": Sort(AuditSeal.number, "audit_seals_tenant_id_number_id_idx", never_changes=True)},
     default_sort="-number",
 )
 AUDIT_SEAL: Final = AuditSealRepository.selection(AuditSealOut).where(

@@ -21,6 +21,7 @@ SEALS = """
     CREATE TABLE audit_seals (
       tenant_id uuid NOT NULL REFERENCES tenants (id),
       number bigint NOT NULL,
+      id uuid GENERATED ALWAYS AS (last_id) STORED NOT NULL,
       ordinal bigint NOT NULL GENERATED ALWAYS AS IDENTITY CONSTRAINT audit_seals_ordinal_key UNIQUE,
       first_position bigint NOT NULL,
       last_position bigint NOT NULL,
@@ -221,9 +222,7 @@ def upgrade() -> None:
     op.execute("GRANT SELECT, INSERT, UPDATE ON audit_anchors TO hub_app")
     for table in ("audit_seals", "audit_leaves"):
         schema_changes.wall_off(table)
-    schema_changes.create_indexes(
-        {"audit_seals_tenant_id_number_last_id_idx": "audit_seals (tenant_id, number, last_id)"}
-    )
+    schema_changes.create_indexes({"audit_seals_tenant_id_number_id_idx": "audit_seals (tenant_id, number, id)"})
     for signature, (answers, body, settings) in FUNCTIONS.items():
         schema_changes.create_owners_function(signature, answers, body, settings=settings)
 
