@@ -5,7 +5,7 @@ Of each tampered database an export is verified, too, without the database.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from app.core.embedded import EmbeddedPostgres
 from app.core.signing_keys import generate_signing_key, read_signing_keys
 from app.core.tenancy import DEFAULT_TENANT_ID
-from app.domain.seals.anchors import Anchored, AnchorUnavailable, Folder, anchor_seals
+from app.domain.seals.anchors import Anchored, AnchorUnavailable, Folder, anchor_seals, open_anchor
 from app.domain.seals.merkle import leaf_hash, root_of
 from app.domain.seals.reading import items_in_database, items_in_file, write_items
 from app.domain.seals.sealing import seal_rows
@@ -495,6 +495,53 @@ def test_a_folder_is_never_written_over_and_one_that_is_not_there_is_not_made(tm
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
     with pytest.raises(AnchorUnavailable, match="is no folder"):
         Folder(tmp_path / "nowhere").add("a.json", b"")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """In moto, found by the variables that Amazon's own tools read."""
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("seals", "us-east-1")
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+        "AWS_ENDPOINT_URL": endpoint,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    yield "s3://seals/of the hub"
+    server.stop()
+
+
+@pytest.mark.slow
+async def test_an_anchor_can_be_a_bucket(copy: Tampered, bucket: str) -> None:
+    """Which is never written over either, and tells the same."""
+    settings = load({"HUB_DATA_DIR": str(copy.log.folder)}, env_file=None)
+    parts = prepare_parts(settings, copy.url)
+    while await anchor_seals(parts, bucket):
+        pass
+    await parts.close()
+    anchor = open_anchor(bucket)
+    names = sorted(anchor.names(""))
+    assert names == sorted(str(file.relative_to(copy.log.anchor)) for file in copy.log.anchor.rglob("*.json"))
+    anchor.add(names[0], b"another")
+    await copy.do(*CUT)
+    verifier = Verifier(anchored=Anchored(anchor))
+    connection = await asyncpg.connect(copy.url)
+    async for item in items_in_database(connection):
+        verifier.take(item)
+    await connection.close()
+    assert "seal 3 is gone: the anchor has it" in verifier.finish().wrong[0]
+    from obstore.store import from_url
+
+    kept = from_url(bucket).get(names[0]).bytes()
+    assert bytes(kept) == (copy.log.anchor / names[0]).read_bytes()
+    with pytest.raises(AnchorUnavailable, match="s3://no-bucket"):
+        list(open_anchor("s3://no-bucket/x").names(""))
 
 
 async def test_what_an_anchor_missed_is_caught_up_with(copy: Tampered, tmp_path: Path) -> None:

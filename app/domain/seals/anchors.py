@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy import text
 
 from app.core.database import DATABASE_ERRORS
+from app.core.invocation import typed_install
 from app.domain.parts import Parts
 from app.domain.seals.signing import Seal
 
@@ -107,7 +108,7 @@ class Bucket:
         try:
             from obstore.store import from_url
         except ModuleNotFoundError:
-            raise AnchorUnavailable(f"the extra `{EXTRA}` is not installed, which s3:// needs") from None
+            raise AnchorUnavailable(f"s3:// needs a package that is not there: `{typed_install(EXTRA)}`") from None
         try:
             self._store = from_url(url)
         except Exception as error:  # whatever the library says of an address
