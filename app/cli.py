@@ -82,12 +82,30 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--replace", action="store_true", help="delete what is in the database first")
     restore.set_defaults(run=_restore)
 
+    _add_audit(commands)
+
     keys = commands.add_parser("keys", help="the keys for stored secrets and access tokens")
     keys.add_argument(
         "action", choices=("generate", "list", "rotate"), help="a new one; who uses which; seal anew with the first"
     )
     keys.set_defaults(run=_keys)
     return parser
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    actions = commands.add_parser("audit", help="verify or export the audit log").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    verify = actions.add_parser("verify", help="name the first row or seal that is not as it was sealed")
+    verify.add_argument("--file", type=Path, metavar="EXPORT", help="of an export instead of the database")
+    verify.add_argument("--key", type=Path, metavar="FILE", help="public keys (PEM) that alone are believed")
+    verify.add_argument(
+        "--anchor", metavar="PLACE", help="copies of the seals to compare with (default: HUB_AUDIT_ANCHOR)"
+    )
+    verify.set_defaults(run=_audit_verify)
+    export = actions.add_parser("export", help="write rows, seals and public keys to a file, a line of JSON for each")
+    export.add_argument("file", type=Path, metavar="FILE")
+    export.set_defaults(run=_audit_export)
 
 
 def _add_tenant(command: argparse.ArgumentParser) -> None:
@@ -179,6 +197,18 @@ def _restore(asked: argparse.Namespace) -> int:
     from app.commands.backup import restore
 
     return restore(_settings(), asked.file, replace=asked.replace)
+
+
+def _audit_verify(asked: argparse.Namespace) -> int:
+    from app.commands.audit import verify
+
+    return verify(_settings, asked.file, asked.key, asked.anchor)
+
+
+def _audit_export(asked: argparse.Namespace) -> int:
+    from app.commands.audit import export
+
+    return export(_settings(), asked.file)
 
 
 def _keys(asked: argparse.Namespace) -> int:

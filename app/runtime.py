@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SECRET_KEYS_FILE = "secret-keys"  # noqa: S105 - the name of a file
 SIGNING_KEYS_FILE = "signing-keys.pem"
+SEALING_KEYS_FILE = "sealing-keys.pem"
 
 
 def prepare_parts(settings: Settings, database_url: str) -> "Parts":
@@ -51,6 +52,21 @@ def load_signing_keys(settings: Settings) -> list[SigningKey]:
         return read_signing_keys(path)
     except (OSError, ValueError) as error:
         raise SettingsError([f"HUB_SIGNING_KEYS_FILE: {error}"]) from None
+
+
+def load_sealing_keys(settings: Settings) -> list[SigningKey]:
+    """The keys of HUB_SEALING_KEYS_FILE; in development one that is made once and kept in the data folder. For workers:
+    whoever only serves needs none."""
+    path = settings.sealing_keys_file
+    if path is None:
+        path = _generated(settings, SEALING_KEYS_FILE, "HUB_SEALING_KEYS_FILE", generate_signing_key)
+    try:
+        keys = read_signing_keys(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"HUB_SEALING_KEYS_FILE: {error}"]) from None
+    if any(key.algorithm != "EdDSA" for key in keys):
+        raise SettingsError([f"HUB_SEALING_KEYS_FILE: {path} holds a key that is not of Ed25519"])
+    return keys
 
 
 def _generated(settings: Settings, name: str, variable: str, generate: Callable[[], bytes]) -> Path:

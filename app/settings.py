@@ -54,6 +54,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     env: Environment = "development"
     secret_keys: str | None = None
     signing_keys_file: Path | None = None
+    sealing_keys_file: Path | None = None
+    """Of workers: what the audit log is sealed with."""
     admin_email: str | None = None
     admin_password: str | None = None
     registration: Literal["open", "closed"] = "open"
@@ -93,6 +95,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     tests_at_once: int = 32
     """Scheduled tests that a worker runs at the same time, each in a process of its own."""
     tests_at_once_per_host: int = 4
+    audit_days: int = 0
+    """Rows of the audit log are kept for so long after they were sealed; 0: for ever."""
+    audit_anchor: str | None = None
+    """Folder, or `s3://bucket/prefix`, to which each seal is copied; unset: nowhere."""
     history_days: int = 90
     """Results of tests, ended jobs and events are kept for so long."""
     identity_providers: Mapping[str, str] = {}
@@ -212,7 +218,8 @@ def _contradictions(values: Values) -> list[str]:
 def _exposed_data(values: Values) -> Iterator[str]:
     """The hub's own files are no source: whoever may preview sources would read its keys and its database there."""
     root, data_dir = Path(values["files_root"]).resolve(), values.get("data_dir", Path(".hub"))
-    own: dict[str, Path | None] = {"data_dir": data_dir, "signing_keys_file": values.get("signing_keys_file")}
+    own: dict[str, Path | None] = {"data_dir": data_dir}
+    own |= {field: values.get(field) for field in ("signing_keys_file", "sealing_keys_file")}
     exposed = [field for field, path in own.items() if path is not None and path.resolve().is_relative_to(root)]
     for field in exposed:
         yield f"HUB_FILES_ROOT: the hub's own files lie in it ({variable(field)}); choose a folder of its own"
@@ -360,6 +367,11 @@ def _existing_file(value: Path) -> None:
         raise ValueError("there is no such file")
 
 
+def _audit_days(value: int) -> None:
+    if value != 0 and not 30 <= value <= 36_500:
+        raise ValueError("0, for ever, or a number from 30 to 36500 is wanted")
+
+
 _database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
 _rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
 CHECKS: dict[str, Callable[[Any], None]] = {
@@ -367,6 +379,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "owner_database_url": _database,
     "secret_keys": _key_ring,
     "signing_keys_file": _existing_file,
+    "sealing_keys_file": _existing_file,
+    "audit_days": _audit_days,
     "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
     "password_min_length": _within(8, 128),
     "redis_url": _matching(r"rediss?://\S+", "redis://host:port/0"),

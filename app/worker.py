@@ -9,11 +9,13 @@ from app.domain.events.sequencing import keep_in_order
 from app.domain.groups import memberships
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
+from app.domain.seals.anchors import keep_anchored
+from app.domain.seals.sealing import keep_sealed
 from app.domain.source_work.discovery import discover
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
-from app.runtime import prepare_parts
+from app.runtime import load_sealing_keys, prepare_parts
 from app.settings import Settings
 
 HANDLERS: dict[str, JobHandler] = {
@@ -28,8 +30,16 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     assert METADATA.tables
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, database_url)
+    parts.sealing_keys = load_sealing_keys(settings)
     await parts.open()
-    work = (JobRunner(parts, HANDLERS).run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
+    work = (
+        JobRunner(parts, HANDLERS).run_forever(),
+        test_on_schedule(parts),
+        keep_up(parts),
+        keep_in_order(parts),
+        keep_sealed(parts),
+        keep_anchored(parts),
+    )
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

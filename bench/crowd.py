@@ -255,6 +255,13 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
           {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'::uuid")}, {_rare_or("'refused'", "'success'")}
         FROM {numbers}
     """
+    yield f"""
+        INSERT INTO audit_seals (tenant_id, number, first_position, last_position, first_id, last_id, count, root,
+                                 previous_hash, sealed_at, kid, signature, hash)
+        SELECT '{TENANT}', i, i, i, {_id("audit events")}, {_id("audit events")}, 1, repeat('0', 64), repeat('0', 64),
+          {_AT}, 'of before', repeat('0', 128), repeat('0', 64)
+        FROM {numbers}
+    """
     yield _keys(numbers, user_id)
     yield f"""
         INSERT INTO sessions (id, tenant_id, user_id, key_id, generation, rotated_at, idle_expires_at, expires_at,

@@ -26,6 +26,7 @@ REVIEW = "01934f75-4d4e-7a5f-9b6c-6e7f8a9b0c0e"
 ITEM = "01934f75-4d4f-7b6a-8c7d-7f8a9b0c1d0f"
 ENTRY = "01934f74-2b2d-7e3f-9a4b-4c5d5e6f7a0c"
 REQUEST = "01934f72aabb7ccd8eefa0b1c2d3e4f5"
+LAST_ROW = "01934f72-bbcc-7dde-8ff0-a1b2c3d4e5f6"
 TIME = "2025-11-22T14:53:59.120481Z"
 
 SECRET_STATE = {"set": True, "version": 1, "updated_at": TIME, "updated_by": USER, "source": "stored", "ref": None}
@@ -318,6 +319,28 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
         "before": {"name": "Shop"},
         "after": {"name": "The shop"},
     },
+    "AuditSealOut": {
+        "id": LAST_ROW,
+        "number": 42,
+        "first_position": 1201,
+        "last_position": 1207,
+        "first_id": REQUEST[:8] + "-aabb-7ccd-8eef-a0b1c2d3e4f5",
+        "last_id": LAST_ROW,
+        "count": 7,
+        "root": "9c1185a5c5e9fc54612808977ee8f548b2258d31ddadef707ba62c166051b9e3",
+        "previous_hash": "3b1c1c2f2f3b2a0c7d0f5b7f8f2a1e6d4c3b2a190817161514131211100f0e0d",
+        "kid": "gGJUVNn4e3g0m6xSkqk0m9Pm5mZrXv0h1lCzZ8Jt5wA",
+        "signature": "5d" * 64,
+        "hash": "b1946ac92492d2347c6235b4d2611184f8e7a1c0b3d2e5f60718293a4b5c6d7e",
+    },
+    "InclusionProof": {
+        "seal_number": 42,
+        "leaf_hash": "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "leaf_index": 6,
+        "tree_size": 7,
+        "path": ["3147ad6e8f9c4a7b0d1e2f30415263748596a7b8c9daebfc0d1e2f3041526374"],
+        "root": "9c1185a5c5e9fc54612808977ee8f548b2258d31ddadef707ba62c166051b9e3",
+    },
     "Logout": {"scope": "session"},
     "ChangePassword": {"new_password": "another phrase, longer than the first"},
     "DataSource": {
@@ -349,6 +372,8 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "domain_id": DOMAIN,
     "job_id": JOB,
     "session_id": SESSION,
+    "event_id": LAST_ROW,
+    "number": 42,
     "permission_name": "reports.dashboards:read",
     "type_name": "postgresql",
 }

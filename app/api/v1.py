@@ -23,6 +23,7 @@ from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
+from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
@@ -55,6 +56,9 @@ API = Router(
         SourceWorkController,
         JobController,
         list_audit_events,
+        get_audit_proof,
+        list_audit_seals,
+        get_audit_seal,
     ],
 )
 

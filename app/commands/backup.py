@@ -87,6 +87,26 @@ async def _dump(target: Database, client: "_Client", file: Path) -> None:
 
 ROW_SECURITY_ON = "SET row_security = on"
 """What pg_restore wrote has switched it off: the owner, who is held to it as well, may then write no further row."""
+IN_ANOTHER_CLUSTER = """DO $begun_anew$
+DECLARE
+  has_positions boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.outbox_events'::regclass
+                                     AND attname = 'position' AND NOT attisdropped);
+BEGIN
+  IF to_regclass('public.audit_watermark') IS NOT NULL THEN
+    UPDATE public.audit_events AS event SET transaction_id = pg_current_xact_id() FROM public.audit_watermark AS mark
+    WHERE (event.transaction_id, event.sequence) > (mark.transaction_id, mark.sequence)
+      AND NOT EXISTS (SELECT FROM public.audit_leaves AS leaf
+                      WHERE leaf.tenant_id = event.tenant_id AND leaf.event_id = event.id);
+    UPDATE public.audit_watermark SET transaction_id = pg_current_xact_id(), sequence = 0;
+  ELSIF has_positions THEN
+    UPDATE public.audit_events SET transaction_id = pg_current_xact_id();
+  END IF;
+  IF has_positions THEN
+    UPDATE public.outbox_events SET transaction_id = pg_current_xact_id() WHERE position IS NULL;
+  END IF;
+END $begun_anew$"""
+"""Transaction ids begin anew there. What is not sealed yet, and what has no position yet, gets the transaction of the
+restoration, from which the sealer goes on. What is sealed stays as it is: it was sealed with its transaction's id."""
 HIDDEN_FROM_OWNER = f"""
     SELECT relname AS name FROM pg_class WHERE relkind IN ('r', 'p') AND relforcerowsecurity AND relrowsecurity
       AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polpermissive
@@ -103,7 +123,11 @@ def restore(settings: Settings, file: Path, *, replace: bool) -> int:
             asyncio.run(_refuse_unfit(target, replace=replace))
             first = [EMPTY_IT, GRANT_AGAIN] if replace else []
             row = _audit_row(file, revision, replace=replace)
-            client.restore(file, before=[*first, f"SET ROLE {migrations.OWNER_ROLE}"], after=[ROW_SECURITY_ON, row])
+            client.restore(
+                file,
+                before=[*first, f"SET ROLE {migrations.OWNER_ROLE}"],
+                after=[ROW_SECURITY_ON, IN_ANOTHER_CLUSTER, row],
+            )
             warning = _warning_about_keys(settings, target)
     except (CommandFailed, OSError) as error:
         print(error, file=sys.stderr)
@@ -308,10 +332,12 @@ def _warning_about_keys(settings: Settings, target: Database) -> str:
 
 def _keys_of(settings: Settings) -> str:
     from app.commands.keys import place_of_keys
-    from app.runtime import SIGNING_KEYS_FILE
+    from app.runtime import SEALING_KEYS_FILE, SIGNING_KEYS_FILE
 
     signing = settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
-    return f"{place_of_keys(settings)} (opens the stored secrets) and {signing} (signs access tokens)"
+    sealing = settings.sealing_keys_file or settings.data_dir / SEALING_KEYS_FILE
+    secrets = f"{place_of_keys(settings)} (opens the stored secrets)"
+    return f"{secrets}, {signing} (signs access tokens) and {sealing} (seals the audit log)"
 
 
 def _last_words(said: str) -> str:

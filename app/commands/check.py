@@ -18,7 +18,7 @@ from app.settings import NO_EFFECT_YET, SECRET, Settings, SettingsError, load, v
 OLDEST_POSTGRESQL = 150_000
 """As `server_version_num` counts."""
 AT_FIRST_START = "would be created at the first start"
-SECRET_FILES = ("secret-keys", "signing-keys.pem", "postgres.json")
+SECRET_FILES = ("secret-keys", "signing-keys.pem", "sealing-keys.pem", "postgres.json")
 
 Verdict = Literal["right", "wrong", "note"]
 
@@ -222,7 +222,7 @@ def _about_keys(settings: Settings) -> list[Finding]:
     if not isinstance(ring, Finding):
         whence = "given" if settings.secret_keys else "generated"
         ring = Finding("right", "secret keys", f"{whence}: {', '.join(ring.ids)}; {ring.current_id} seals")
-    return [ring, _signing_keys(settings)]
+    return [ring, _signing_keys(settings), _sealing_keys(settings), *_anchor(settings)]
 
 
 def _key_ring(settings: Settings) -> Any:
@@ -251,6 +251,40 @@ def _signing_keys(settings: Settings) -> Finding:
     return Finding(
         "right", "signing keys", f"{whence}: {len(keys)} in {path}; {keys[0].kid} ({keys[0].algorithm}) signs"
     )
+
+
+def _sealing_keys(settings: Settings) -> Finding:
+    """Of workers: what only serves needs none, but who knows where a worker runs."""
+    from app.runtime import SEALING_KEYS_FILE, load_sealing_keys
+
+    path = settings.sealing_keys_file or settings.data_dir / SEALING_KEYS_FILE
+    if settings.sealing_keys_file is None and settings.is_development and not path.exists():
+        return Finding("note", "sealing keys", AT_FIRST_START)
+    if settings.sealing_keys_file is None and not settings.is_development:
+        sentence = "HUB_SEALING_KEYS_FILE is not set: no worker starts here, and nobody seals the audit log but others"
+        return Finding("note", "sealing keys", sentence)
+    try:
+        keys = load_sealing_keys(settings)
+    except SettingsError as error:
+        return Finding("wrong", "sealing keys", str(error))
+    whence = "given" if settings.sealing_keys_file else "generated"
+    return Finding("right", "sealing keys", f"{whence}: {len(keys)} in {path}; {keys[0].kid} seals the audit log")
+
+
+def _anchor(settings: Settings) -> Iterator[Finding]:
+    """It is read, and nothing is written to it."""
+    if settings.audit_anchor is None:
+        sentence = "HUB_AUDIT_ANCHOR is not set: an older state of the audit log that is put back cannot be found out"
+        yield Finding("note", "audit anchor", sentence)
+        return
+    from app.domain.seals.anchors import AnchorUnavailable, open_anchor
+
+    try:
+        next(open_anchor(settings.audit_anchor).names(""), None)
+    except AnchorUnavailable as error:
+        yield Finding("wrong", "audit anchor", f"HUB_AUDIT_ANCHOR: {error}")
+    else:
+        yield Finding("right", "audit anchor", f"seals are copied to {settings.audit_anchor}")
 
 
 # --- Egress and folders ---------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
                 print("Preparing the database ...", flush=True)
                 bring_up_to_date(target)
             refuse_mighty_role(settings, target)
-            _read_keys(settings, target)
+            _read_keys(settings, target, with_worker=with_worker)
             if settings.is_development:
                 settings.files_root.mkdir(parents=True, exist_ok=True)
             admin = _first_admin(settings, target) if is_new else None
@@ -111,15 +111,17 @@ def _import_server() -> None:
     import app.commands.admin  # noqa: F401
 
 
-def _read_keys(settings: Settings, target: Database) -> None:
+def _read_keys(settings: Settings, target: Database, *, with_worker: bool) -> None:
     """Raises SettingsError and CommandFailed. The server's processes would each say it with a traceback, and be started
     again."""
     from app.commands.keys import refuse_replaced_keys
-    from app.runtime import load_key_ring, load_signing_keys
+    from app.runtime import load_key_ring, load_sealing_keys, load_signing_keys
 
     refuse_replaced_keys(settings, target.app_url)
     load_key_ring(settings)
     load_signing_keys(settings)
+    if with_worker:
+        load_sealing_keys(settings)
 
 
 def _first_admin(settings: Settings, target: Database) -> "tuple[str, str] | None":

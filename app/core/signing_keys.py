@@ -9,13 +9,13 @@ from typing import Literal
 import jwt
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
-_PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
 
 class SigningKey:
@@ -25,17 +25,26 @@ class SigningKey:
         self.private = key
         self.public = key.public_key()
         self.algorithm: Literal["EdDSA", "ES256"] = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
-        self.jwk = self._public_jwk()
-        self.kid = self._thumbprint()
+        self.jwk = _jwk_of(self.public)
+        self.kid = kid_of(self.public)
 
-    def _public_jwk(self) -> dict[str, str]:
-        algorithm = jwt.get_algorithm_by_name(self.algorithm)
-        document: dict[str, str] = algorithm.to_jwk(self.public, as_dict=True)
-        return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
 
-    def _thumbprint(self) -> str:
-        digest = hashlib.sha256(msgspec.json.encode(dict(sorted(self.jwk.items())))).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+def _jwk_of(key: PublicKey) -> dict[str, str]:
+    algorithm = jwt.get_algorithm_by_name("EdDSA" if isinstance(key, Ed25519PublicKey) else "ES256")
+    document: dict[str, str] = algorithm.to_jwk(key, as_dict=True)
+    return {name: document[name] for name in ("crv", "kty", "x", "y") if name in document}
+
+
+def kid_of(key: PublicKey) -> str:
+    """Its RFC 7638 thumbprint."""
+    digest = hashlib.sha256(msgspec.json.encode(dict(sorted(_jwk_of(key).items())))).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def pem_blocks(content: bytes, label: str) -> list[bytes]:
+    """Those of a file whose label ends so (RFC 7468)."""
+    marked = label.encode()
+    return re.findall(rb"-----BEGIN [A-Z ]*%s-----.*?-----END [A-Z ]*%s-----" % (marked, marked), content, re.DOTALL)
 
 
 def read_signing_keys(path: Path) -> list[SigningKey]:
@@ -44,7 +53,7 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
     Raises ValueError for a file without keys, or with keys that are neither Ed25519 nor P-256.
     """
     try:
-        keys = [load_pem_private_key(block, password=None) for block in _PEM.findall(path.read_bytes())]
+        keys = [load_pem_private_key(block, password=None) for block in pem_blocks(path.read_bytes(), "PRIVATE KEY")]
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError(f"{path} holds a private key that is damaged, or needs a password") from None
     if not keys:

@@ -15,6 +15,7 @@ from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
+from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
@@ -23,10 +24,10 @@ from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
 
 TABLES = (
-    AccessReview, AccessReviewItem, ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag,
-    DataSourceTest, Delegation, Group, GroupMember, IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission,
-    RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, ServiceAccount, Session,
-    SourceObject, Tenant, TenantSettings, UpkeepState, User,
+    AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, Group, GroupMember, IdempotencyKey, Job,
+    OutboxEnd, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest,
+    RoleRequestEntry, SealingKey, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

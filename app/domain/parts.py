@@ -36,6 +36,8 @@ class Parts:
         self.database_url = database_url
         self.trusted_proxies = tuple(ip_network(proxy) for proxy in settings.trusted_proxies)
         self.key_ring = key_ring
+        self.sealing_keys: list[SigningKey] = []
+        """Of a worker alone, which is the only one that seals the audit log; the first one seals."""
         self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.sessions = Sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)

@@ -12,6 +12,7 @@ from app.commands.openapi import routes_alone
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
+from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
 
 ROUTES = {f"{route.method} {route.path}": route for route in all_routes(routes_alone())}
@@ -80,6 +81,9 @@ class World:
         self.known["job_id"] = (await discovered(self.hub, f"{SOURCES}/{source['id']}"))["id"]
         (found,) = (await objects(self.hub, f"{SOURCES}/{source['id']}")).values()
         self.known["object_id"] = found["id"]
+        await seal_all(self.hub)
+        (row,) = (await self.hub.admin.get(f"{V1}/audit-events?limit=1")).json()["items"]
+        self.known |= {"event_id": row["id"], "number": "1"}
 
     async def ids_for(self, route: Route) -> dict[str, str]:
         """Whatever is changed is new, and nothing else hangs on it."""

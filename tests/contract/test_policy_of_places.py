@@ -20,7 +20,7 @@ from tests.domain.conftest import Records
 
 pytestmark = pytest.mark.anyio
 
-NOT_OF_A_TENANT = {"type_name", "name", "tenant_id", "permission_name"}
+NOT_OF_A_TENANT = {"type_name", "name", "tenant_id", "permission_name", "number"}
 """What paths name that is no id of something of one tenant."""
 UNTOUCHED = ("audit_events", "outbox_events", "sessions", "idempotency_keys", "upkeep_state", "rights_history")
 """Tables that calls may leave rows in, whatever they are answered."""
@@ -95,8 +95,10 @@ class World:
             json={"to_user_id": (await hub.new_user())["id"], "ends_at": "2100-01-01T00:00:00Z"},
         )
         sessions = (await session.get("/api/v1/auth/sessions")).json()["items"]
+        row = await records.one("SELECT id::text FROM audit_events WHERE tenant_id = $1 LIMIT 1", tenant)
         return cls(
             {
+                "event_id": row,
                 "role_id": role["id"],
                 "user_id": user["id"],
                 "account_id": account.json()["id"],

@@ -27,6 +27,7 @@ from app.domain.tenants.models import DEFAULT_TENANT_ID
 from app.domain.users.repositories import USER, UserRepository
 from app.domain.users.schemas import UserOut
 from tests.conftest import Hub
+from tests.domain.seals import seal_all
 
 pytestmark = pytest.mark.anyio
 
@@ -84,8 +85,10 @@ async def bound(hub: Hub) -> dict[str, Any]:
     async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
+    await seal_all(hub)
     return {
         "tenant_id": DEFAULT_TENANT_ID,
+        "number": 1,
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
         "actor_id": UUID(me),

@@ -27,6 +27,9 @@ OPEN_TO_ALL = {
     "alembic_version": "which schema it is",
     "schema_breaks": "which releases can work with it",
     "upkeep": "how upkeep goes, counted over all tenants",
+    "audit_watermark": "up to where the audit log is sealed; functions of the owner alone read it",
+    "sealing_keys": "public keys",
+    "audit_anchors": "how far seals are copied",
 }
 """Tables without a wall: of nobody, and read only but for the last."""
 OTHER = UUID("01900000-0000-7000-8000-00000000000b")

@@ -25,6 +25,7 @@ from app.domain.events.sequencing import give_positions
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.core.test_reads import DELEGATION
 from tests.core.test_reads import REQUEST as ROLE_REQUEST
+from tests.domain.seals import seal_all
 from tests.domain.sources import NOWHERE, registered
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +69,7 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     )
     await fill_what_is_empty(owner, UUID(user["id"]))
     assert await give_positions(hub.parts) > 0
+    await seal_all(hub)
 
 
 async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) -> None:

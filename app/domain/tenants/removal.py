@@ -1,7 +1,8 @@
 """What a deleted tenant leaves, removed some rows at a time (`upkeep`).
 
-Its audit log and the history of its rights stay, which nobody may alter, and its own row, on which they hang: so its
-slug is given to nobody else, whose folder of files and host name would be those of the one before.
+Its audit log with the seals over it and the history of its rights stay, which nobody may alter, and its own row, on
+which they hang: so its slug is given to nobody else, whose folder of files and host name would be those of the one
+before.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from app.domain.audit.models import AuditEvent
 from app.domain.authz.models import RightsHistory
 from app.domain.events.models import OutboxEnd
 from app.domain.parts import Parts
+from app.domain.seals.models import AuditLeaf, AuditSeal
 from app.domain.tenants.repositories import note_emptied, tenant_to_empty
 from app.domain.work import unit_of_work_of
 
-KEPT = frozenset((AuditEvent.__tablename__, OutboxEnd.__tablename__, RightsHistory.__tablename__))
+KEPT = frozenset(model.__tablename__ for model in (AuditEvent, AuditLeaf, AuditSeal, OutboxEnd, RightsHistory))
 UNDER_WAY = timedelta(minutes=1)
 """After the deletion: longer than any request that had begun before it."""
 

@@ -18,6 +18,7 @@ from app.core.database import DATABASE_ERRORS
 from app.domain.access_reviews.due import carry_out_due
 from app.domain.parts import Parts
 from app.domain.role_requests.expiry import expire_due
+from app.domain.seals.retention import drop_old_rows
 from app.domain.sources.duplicates import fill_in
 from app.domain.tenants.removal import remove_deleted
 
@@ -89,6 +90,7 @@ KINDS = (
     Kind("role_assignments", _end_expired),
     Kind("due_access_reviews", carry_out_due, DUE_EVERY_S),
     Kind("deleted_tenants", remove_deleted),
+    Kind("audit_events", drop_old_rows),
 )
 
 

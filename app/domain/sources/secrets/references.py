@@ -183,9 +183,9 @@ def _content(settings: Settings, root: str, parts: list[str]) -> bytes:
 def _refuse_irregular(settings: Settings, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable("is not a plain file. Ask the operator for the right one.")
-    if settings.signing_keys_file is not None:
+    for own in filter(None, (settings.signing_keys_file, settings.sealing_keys_file)):
         with suppress(OSError):
-            if os.path.samestat(found, os.stat(settings.signing_keys_file)):
+            if os.path.samestat(found, os.stat(own)):
                 raise Unreadable("is the hub's own. Ask the operator for the right one.")
 
 
