@@ -5,6 +5,7 @@ import signal
 
 from app.core.logging import configure
 from app.domain.assignments.end_of_roles import END_OF_ROLE, end_the_rest
+from app.domain.events.relay import relay_events
 from app.domain.events.sequencing import keep_in_order
 from app.domain.groups import memberships
 from app.domain.jobs.runner import JobHandler, JobRunner
@@ -29,7 +30,13 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, database_url)
     await parts.open()
-    work = (JobRunner(parts, HANDLERS).run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
+    work = (
+        JobRunner(parts, HANDLERS).run_forever(),
+        test_on_schedule(parts),
+        keep_up(parts),
+        keep_in_order(parts),
+        relay_events(parts),
+    )
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -18,6 +18,7 @@ from app.domain.authz.controllers import (
 )
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
+from app.domain.events.controllers import redeliver_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
@@ -55,6 +56,7 @@ API = Router(
         SourceWorkController,
         JobController,
         list_audit_events,
+        redeliver_events,
     ],
 )
 
