@@ -260,7 +260,7 @@ class Relay:
                 await self._note_failure(connection, event, reason)
         if published.taken:
             self._tell_of_return()
-        elif published.interruption is not None:
+        elif published.interruption is not None and not published.failed:
             await self._note_away(connection, published.interruption, is_mute=True)
 
     async def _note_failure(self, connection: Any, event: WaitingEvent, reason: str) -> None:
