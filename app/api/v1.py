@@ -18,10 +18,10 @@ from app.domain.authz.controllers import (
 )
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
-from app.domain.events.controllers import redeliver_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
+from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.service_accounts.controllers import ServiceAccountController

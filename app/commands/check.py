@@ -317,7 +317,7 @@ def _about_destinations(settings: Settings) -> list[Finding]:
 
 async def _try_destinations(settings: Settings) -> list[Finding]:
     from app.core.publishing import DestinationAway
-    from app.domain.events.destinations import destinations_of
+    from app.domain.events.publishers import destinations_of
 
     findings = []
     for destination in destinations_of(settings):

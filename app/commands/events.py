@@ -10,8 +10,8 @@ from app.commands.database import CommandFailed, database
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.domain.events.schemas import Redelivery
     from app.domain.parts import Parts
+    from app.domain.redelivery.schemas import Redelivery
 
 AT_ONCE = 5000
 
@@ -20,7 +20,7 @@ def redeliver(
     settings: Settings, tenant: str | None, begins_at: datetime, ends_at: datetime, event_type: str | None
 ) -> int:
     from app.core.errors import HubError
-    from app.domain.events.schemas import Redelivery
+    from app.domain.redelivery.schemas import Redelivery
 
     wish = Redelivery(begins_at=begins_at, ends_at=ends_at, type=event_type)
     try:
@@ -37,7 +37,7 @@ async def _redeliver(parts: "Parts", slug: str | None, wish: "Redelivery") -> in
     """In each tenant some at a time, with a row in its audit log."""
     from app.core.across_tenants import tenant_ids
     from app.core.tenancy import DEFAULT_TENANT_ID
-    from app.domain.events.redelivery import publish_again
+    from app.domain.redelivery.services import publish_again
     from app.domain.tenants.repositories import id_of_slug
     from app.domain.work import unit_of_work_of
 
@@ -48,7 +48,7 @@ async def _redeliver(parts: "Parts", slug: str | None, wish: "Redelivery") -> in
         found = AT_ONCE
         while found == AT_ONCE:
             async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
-                found = await publish_again(work.session, wish, asked_at, AT_ONCE)
+                found = await publish_again(work, wish, asked_at, AT_ONCE)
                 if found:
                     asked = {"from": wish.begins_at, "to": wish.ends_at, "type": wish.type, "count": found}
                     work.audit("event.redeliver", "event", None, after=asked)

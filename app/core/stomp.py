@@ -133,17 +133,19 @@ class StompConnection:
     # --- the beginning ---
 
     async def _shake_hands(self, address: StompAddress) -> None:
-        headers = {"accept-version": "1.2", "host": address.host, "heart-beat": f"{HEARTBEAT_MS},{HEARTBEAT_MS}"}
+        frame = stompman.ConnectFrame(
+            headers={"accept-version": "1.2", "host": address.host, "heart-beat": f"{HEARTBEAT_MS},{HEARTBEAT_MS}"}
+        )
         if address.login is not None:
-            headers["login"] = address.login
+            frame.headers["login"] = address.login
         if address.passcode is not None:
-            headers["passcode"] = address.passcode
-        self._writer.write(stompman.dump_frame(stompman.ConnectFrame(headers=headers)))  # type: ignore[typeddict-item]
+            frame.headers["passcode"] = address.passcode
+        self._writer.write(stompman.dump_frame(frame))
         await self._writer.drain()
-        frame = await self._first_frame(address)
-        if not isinstance(frame, stompman.ConnectedFrame):
-            raise DestinationAway(_refusal(frame, address))
-        ours, theirs = _heartbeats(frame)
+        answer = await self._first_frame(address)
+        if not isinstance(answer, stompman.ConnectedFrame):
+            raise DestinationAway(_refusal(answer, address))
+        ours, theirs = _heartbeats(answer)
         _acknowledge_at_once(self._writer)
         self._tasks = [asyncio.create_task(self._read_on(), name="stomp reader")]
         if ours or theirs:

@@ -18,8 +18,7 @@ Answer = Callable[[object, int], bytes | None]
 
 
 def connected(heart_beat: str = "0,0") -> bytes:
-    headers = {"version": "1.2", "heart-beat": heart_beat}
-    return stompman.dump_frame(stompman.ConnectedFrame(headers=headers))  # type: ignore[typeddict-item]
+    return stompman.dump_frame(stompman.ConnectedFrame(headers={"version": "1.2", "heart-beat": heart_beat}))
 
 
 def receipt(frame: object) -> bytes:

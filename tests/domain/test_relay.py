@@ -1,6 +1,7 @@
 """The relay to any destination: what is published, in which order, what is noted, and what is set aside."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from app.cli import _parser
 from app.core.embedded import EmbeddedPostgres
 from app.core.publishing import TAKEN, Confirmation, DestinationAway
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -22,6 +24,7 @@ from app.domain.events.relay import Relay, waves_of
 from app.domain.events.sequencing import give_positions
 from app.domain.health import controllers as health
 from app.domain.upkeep import services as upkeep
+from tests.commands.hubs import run
 from tests.conftest import Hub, running_hub
 from tests.domain.conftest import Records
 from tests.domain.test_gauges import scraped
@@ -473,3 +476,38 @@ async def test_events_of_others_are_not_published_again(hub: Hub, records: Recor
     assert await records.one("SELECT published_at IS NOT NULL FROM outbox_events WHERE subject = 'ours'")
     reader = await hub.user_with("audit-events:read")
     assert (await reader.post("/api/v1/events/redeliver", json=window)).status_code == 403
+
+
+@pytest.mark.slow
+async def test_the_command_has_events_of_all_tenants_or_of_one_published_again(hub: Hub, records: Records) -> None:
+    theirs = f"t{uuid4().hex}"
+    await hub.new_tenant(theirs)
+    other: UUID = await records.one("SELECT id FROM tenants WHERE slug = $1", theirs)
+    for tenant_id in (DEFAULT_TENANT_ID, other):
+        await write(records, "commanded", 1, 2, tenant_id=tenant_id)
+    await records.run("UPDATE outbox_events SET time = '2001-02-03T04:05:00Z' WHERE subject = 'commanded'")
+    published = "UPDATE outbox_events SET published_at = now() - interval '1 hour' WHERE subject = 'commanded'"
+    again = "SELECT count(*) FROM outbox_events WHERE subject = 'commanded' AND published_at IS NULL"
+
+    async def redeliver(*more: str) -> "subprocess.CompletedProcess[str]":
+        window = ("--from", "2001-02-03T04:05:00Z", "--to", "2001-02-03T04:06:00Z")
+        given = {"HUB_DATABASE_URL": hub.url, "HUB_ENV": "development"}
+        return await asyncio.to_thread(run, hub.settings.data_dir, "events", "redeliver", *window, *more, **given)
+
+    await records.run(published)
+    done = await redeliver()
+    assert (done.returncode, done.stdout.split()[0], await records.one(again)) == (0, "4", 4), done.stderr
+    await records.run(published)
+    done = await redeliver("--tenant", theirs, "--type", TYPE)
+    assert (done.returncode, done.stdout.split()[0], await records.one(again)) == (0, "2", 2), done.stderr
+    rows = await records.run(
+        "SELECT actor_id, after FROM audit_events WHERE action = 'event.redeliver' AND tenant_id = $1", other
+    )
+    assert [(row["actor_id"], msgspec.json.decode(row["after"])["count"]) for row in rows] == [(None, 2), (None, 2)]
+    unknown = await redeliver("--tenant", "nowhere")
+    assert (unknown.returncode, "nowhere" in unknown.stderr) == (1, True)
+
+
+async def test_a_time_without_its_zone_is_no_time() -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["events", "redeliver", "--from", "2001-02-03T04:05:00", "--to", "2001-02-03T04:06:00Z"])

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +34,7 @@ TYPE = "org.datafusionhub.thing.changed"
 WRITE = """INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data)
            VALUES (gen_random_uuid(), $1, $2, '/api/v1', $3, now(), $4) RETURNING id"""
 SUBJECTS = 7
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +248,50 @@ async def test_a_wrong_password_is_told_once_with_what_to_do(
 
 
 # --- ledgers ---
+
+
+@contextmanager
+def worker(hub: Hub, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`hub worker`, as it runs in production, killed with -9 at the end of the block."""
+    settings = {
+        "HUB_ENV": "development",
+        "HUB_DATA_DIR": str(hub.settings.data_dir),
+        "HUB_DATABASE_URL": hub.url,
+        "HUB_BROKER_URL": str(hub.settings.broker_url),
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-m", "app", "worker"]
+    with (folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_nothing_is_lost_while_workers_are_killed(
+    hub: Hub, broker: ActiveMq, owner: "asyncpg.Connection[Any]", tmp_path: Path
+) -> None:
+    """Two processes; each is killed with -9 in turn, and another started in its place."""
+    ledger = Ledger(owner, "killed workers")
+    async with subscribed(broker, "killed-workers") as subscriber:
+        with ExitStack() as one, ExitStack() as other:
+            workers = [one, other]
+            for each in workers:
+                each.enter_context(worker(hub, tmp_path))
+            for turn in range(4):
+                at_least = len(subscriber.arrived) + 50
+                await ledger.write(200, pause_s=0.002)
+                async with asyncio.timeout(120):
+                    while len(subscriber.arrived) < at_least:
+                        await asyncio.sleep(0.02)
+                await asyncio.to_thread(workers[turn % 2].close)
+                workers[turn % 2].enter_context(worker(hub, tmp_path))
+            await ledger.arrives(subscriber)
+            await none_waits(owner)
+    assert ledger.written == 800
+    ledger.holds_against(subscriber.arrived)
 
 
 async def test_nothing_is_lost_while_the_broker_is_killed_under_load(

@@ -69,18 +69,3 @@ def names_of_destinations(settings: Settings) -> list[DestinationName]:
     if settings.events_redis_stream is not None:
         names.append("stream")
     return names
-
-
-def destinations_of(settings: Settings) -> list[Destination]:
-    """What they need is imported only where they are set."""
-    found: list[Destination] = []
-    for name in names_of_destinations(settings):
-        if name == "broker":
-            from app.domain.events.broker import Broker
-
-            found.append(Broker(settings))
-        else:
-            from app.domain.events.stream import RedisStream
-
-            found.append(RedisStream(settings))
-    return found

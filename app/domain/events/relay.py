@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from app.core.database import CONNECT_TIMEOUT_S, DATABASE_ERRORS, server_settings
 from app.core.publishing import Confirmation, DestinationAway
-from app.domain.events.destinations import Destination, WaitingEvent, destinations_of
+from app.domain.events.destinations import Destination, WaitingEvent
+from app.domain.events.publishers import destinations_of
 from app.domain.events.sequencing import POSITIONS_CHANNEL
 from app.domain.parts import Parts
 

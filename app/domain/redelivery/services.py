@@ -4,10 +4,9 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import CursorResult, text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import BadRequest
-from app.domain.events.schemas import Redelivery, RedeliveryOut
+from app.domain.redelivery.schemas import Redelivery, RedeliveryOut
 from app.domain.work import UnitOfWork
 
 MOST_AT_ONCE: Final = 50_000
@@ -17,7 +16,8 @@ MOST_AT_ONCE: Final = 50_000
 _AGAIN = text(
     """WITH chosen AS (
          SELECT id FROM outbox_events
-         WHERE "time" >= :begins_at AND "time" < :ends_at AND (CAST(:type AS text) IS NULL OR type = :type)
+         WHERE tenant_id = :tenant_id AND "time" >= :begins_at AND "time" < :ends_at
+           AND (CAST(:type AS text) IS NULL OR type = :type)
            AND (published_at < :asked_at OR streamed_at < :asked_at OR set_aside_at < :asked_at
                 OR stream_set_aside_at < :asked_at)
          LIMIT :most FOR UPDATE
@@ -27,22 +27,23 @@ _AGAIN = text(
 )
 
 
-async def publish_again(session: AsyncSession, wish: Redelivery, asked_at: datetime, most: int) -> int:
-    """At most so many of the tenant that the session is in; how many."""
+async def publish_again(work: UnitOfWork, wish: Redelivery, asked_at: datetime, most: int) -> int:
+    """At most so many; how many."""
     values = {
+        "tenant_id": work.tenant_id,
         "begins_at": wish.begins_at,
         "ends_at": wish.ends_at,
         "type": wish.type,
         "asked_at": asked_at,
         "most": most,
     }
-    result = await session.execute(_AGAIN, values)
+    result = await work.session.execute(_AGAIN, values)
     return cast(CursorResult[Any], result).rowcount
 
 
 async def redeliver(work: UnitOfWork, wish: Redelivery) -> RedeliveryOut:
     """Raises BadRequest for more than are done at once."""
-    count = await publish_again(work.session, wish, work.now, MOST_AT_ONCE + 1)
+    count = await publish_again(work, wish, work.now, MOST_AT_ONCE + 1)
     if count > MOST_AT_ONCE:
         raise BadRequest(
             f"There are more than {MOST_AT_ONCE:,} events between these moments: ask for a part of them.",

@@ -1,4 +1,4 @@
-"""Events: publishing them again."""
+"""Publishing events again."""
 
 from litestar import post
 from litestar.di import NamedDependency
@@ -6,8 +6,9 @@ from litestar.params import RequestBody
 
 from app.core.answers import Answer, answer
 from app.core.security import requires
-from app.domain.events.redelivery import redeliver
-from app.domain.events.schemas import Redelivery, RedeliveryOut
+from app.domain.idempotency.services import idempotent
+from app.domain.redelivery.schemas import Redelivery, RedeliveryOut
+from app.domain.redelivery.services import redeliver
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
@@ -19,6 +20,7 @@ from app.domain.work import UnitOfWork
     tags=["events"],
     summary="Publish events again",
 )
+@idempotent
 async def redeliver_events(
     request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Redelivery]
 ) -> Answer[RedeliveryOut]:

@@ -1,4 +1,4 @@
-"""Events on the wire."""
+"""The wish for events to be published again."""
 
 from datetime import datetime
 from typing import Annotated
