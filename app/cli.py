@@ -6,6 +6,7 @@ Start-up time is part of the product, so nothing is imported here before it is k
 import argparse
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from app.core.invocation import HUB
@@ -83,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     restore.set_defaults(run=_restore)
 
     _add_audit(commands)
+    events = commands.add_parser("events", help="publish events again, to the broker and the Redis stream")
+    events.add_argument("action", choices=("redeliver",))
+    events.add_argument("--tenant", metavar="SLUG", help="the organisation that is meant (default: all of them)")
+    events.add_argument("--from", dest="begins_at", required=True, type=_moment, metavar="TIME", help="of it and later")
+    events.add_argument("--to", dest="ends_at", required=True, type=_moment, metavar="TIME", help="of before it")
+    events.add_argument("--type", metavar="TYPE", help="such as org.datafusionhub.user.created (default: all)")
+    events.set_defaults(run=_events)
 
     keys = commands.add_parser("keys", help="the keys for stored secrets and access tokens")
     keys.add_argument(
@@ -131,6 +139,16 @@ def _number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"a time with its zone is wanted, as 2030-01-31T18:00:00Z, not {text!r}")
+    return moment
 
 
 def _settings() -> Settings:
@@ -209,6 +227,12 @@ def _audit_export(asked: argparse.Namespace) -> int:
     from app.commands.audit import export
 
     return export(_settings(), asked.file)
+
+
+def _events(asked: argparse.Namespace) -> int:
+    from app.commands.events import redeliver
+
+    return redeliver(_settings(), asked.tenant, asked.begins_at, asked.ends_at, asked.type)
 
 
 def _keys(asked: argparse.Namespace) -> int:

@@ -24,7 +24,6 @@ Environment = Literal["development", "production"]
 PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
 NO_EFFECT_YET = {
     "redis_url": "limits and caches are per process until shared state arrives",
-    "broker_url": "events stay in the outbox until the relay arrives",
     "rate_limit": "requests are not limited yet",
     "login_rate_limit": "only the lock-out of an account limits logins yet",
     "identity_providers": "single sign-on has not arrived yet",
@@ -62,6 +61,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     password_min_length: int = 15
     redis_url: str | None = None
     broker_url: str | None = None
+    broker_ca_file: Path | None = None
+    """Of the authority that signed the broker's certificate; unset: those that the system trusts."""
+    broker_destination: str = "/topic/hub.{tenant}.{type}"
+    """Where an event goes, by its tenant's slug and its type."""
+    events_redis_stream: str | None = None
+    """The stream in HUB_REDIS_URL that events go to as well."""
+    events_redis_length: int = 100_000
+    """About so many entries stay in that stream."""
     egress_allow: tuple[str, ...] = ()
     egress_deny: tuple[str, ...] = ()
     egress_loopback: bool = True
@@ -106,8 +113,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def connections_of_process(self) -> int:
-        """To the database, at most, of a server or a worker: two pools, a listener, and a probe or another listener."""
-        return 2 * self.pool_size + 2
+        """To the database, at most, of a server or a worker: two pools, a listener, and a probe or another
+        listener; of a worker also one of each relay."""
+        return 2 * self.pool_size + 2 + (self.broker_url is not None) + (self.events_redis_stream is not None)
 
     @property
     def url(self) -> str:
@@ -211,6 +219,8 @@ def _contradictions(values: Values) -> list[str]:
         ]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
+    if values.get("events_redis_stream") and not values.get("redis_url"):
+        problems.append("HUB_REDIS_URL: is needed where HUB_EVENTS_REDIS_STREAM is set")
     exposed = [*_exposed_data(values), *_exposed_secrets(values)]
     return problems + exposed + list(_idle_allowances(values)) + list(_unreachable_tenants(values))
 
@@ -372,6 +382,16 @@ def _audit_days(value: int) -> None:
         raise ValueError("0, for ever, or a number from 30 to 36500 is wanted")
 
 
+def _broker(value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        is_fit = bool(parts.hostname) and parts.port != 0 and parts.path in {"", "/"} and not parts.query
+    except ValueError:
+        is_fit = False
+    if not is_fit or not re.fullmatch(r"stomps?://\S+", value):
+        raise ValueError("stomp://user:password@host:61613 is wanted")
+
+
 _database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
 _rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
 CHECKS: dict[str, Callable[[Any], None]] = {
@@ -384,7 +404,13 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
     "password_min_length": _within(8, 128),
     "redis_url": _matching(r"rediss?://\S+", "redis://host:port/0"),
-    "broker_url": _matching(r"stomps?://\S+", "stomp://user:password@host:61613"),
+    "broker_url": _broker,
+    "broker_ca_file": _existing_file,
+    "broker_destination": _matching(
+        r"/(topic|queue)/([A-Za-z0-9_.:-]|\{tenant\}|\{type\})+", "a name such as /topic/hub.{tenant}.{type}"
+    ),
+    "events_redis_stream": _matching(r"[!-~]{1,200}", "the name of a stream such as hub:events"),
+    "events_redis_length": _within(1000, 100_000_000),
     "egress_allow": _egress,
     "egress_deny": _egress,
     "secret_env_prefixes": _prefixes,

@@ -5,6 +5,7 @@ import signal
 
 from app.core.logging import configure
 from app.domain.assignments.end_of_roles import END_OF_ROLE, end_the_rest
+from app.domain.events.relay import relay_events
 from app.domain.events.sequencing import keep_in_order
 from app.domain.groups import memberships
 from app.domain.jobs.runner import JobHandler, JobRunner
@@ -39,6 +40,7 @@ async def run_worker(settings: Settings, database_url: str) -> None:
         keep_in_order(parts),
         keep_sealed(parts),
         keep_anchored(parts),
+        relay_events(parts),
     )
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()

@@ -56,6 +56,7 @@ TAGS = {
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
     "jobs": "Work that goes on after its request was answered.",
     "audit": "Who did what, when, from where, and how it ended.",
+    "events": "Every change as a CloudEvent, published to a broker.",
     "health": "For probes and for Prometheus.",
 }
 

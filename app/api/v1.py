@@ -21,6 +21,7 @@ from app.domain.domains.controllers import DataDomainController
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
+from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
@@ -59,6 +60,7 @@ API = Router(
         get_audit_proof,
         list_audit_seals,
         get_audit_seal,
+        redeliver_events,
     ],
 )
 

@@ -38,6 +38,7 @@ def check() -> int:
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
     findings += [_about_egress(settings), *_about_folders(settings), _about_connectors()]
+    findings += _about_destinations(settings)
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -341,6 +342,28 @@ def _about_connectors() -> Finding:
         )
     sentence = "this kernel has no Landlock: a driver that is tricked may read whatever the hub's user may"
     return Finding("note", "connectors", sentence)
+
+
+def _about_destinations(settings: Settings) -> list[Finding]:
+    """Where events are published to: whether a worker could sign in there now."""
+    return asyncio.run(_try_destinations(settings))
+
+
+async def _try_destinations(settings: Settings) -> list[Finding]:
+    from app.core.publishing import DestinationAway
+    from app.domain.events.publishers import destinations_of
+
+    findings = []
+    for destination in destinations_of(settings):
+        subject = {"broker": "broker", "stream": "events stream"}[destination.name]
+        try:
+            await destination.connect()
+            findings.append(Finding("right", subject, f"{destination} takes events"))
+        except DestinationAway as away:
+            findings.append(Finding("wrong", subject, str(away)))
+        finally:
+            await destination.close()
+    return findings
 
 
 def _mode(path: Path) -> int:

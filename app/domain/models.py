@@ -9,7 +9,7 @@ from app.domain.auth.models import Session
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
-from app.domain.events.models import OutboxEnd, OutboxEvent
+from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
@@ -25,9 +25,10 @@ from app.domain.users.models import User
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
-    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, Group, GroupMember, IdempotencyKey, Job,
-    OutboxEnd, OutboxEvent, RegisteredPermission, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest,
-    RoleRequestEntry, SealingKey, ServiceAccount, Session, SourceObject, Tenant, TenantSettings, UpkeepState, User,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
+    IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
+    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SourceObject, Tenant,
+    TenantSettings, UpkeepState, User,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

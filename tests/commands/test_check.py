@@ -102,3 +102,15 @@ def test_a_folder_for_secrets_that_is_not_there_is_wrong(data_dir: Path, tmp_pat
 def test_it_says_whether_the_kernel_closes_off_connectors(data_dir: Path) -> None:
     said = "right  connectors: closed off" if version() else "note   connectors: this kernel has no Landlock"
     assert said in run(data_dir, "check").stdout
+
+
+def test_a_broker_and_a_stream_that_are_away_are_wrong(data_dir: Path) -> None:
+    given = {
+        "HUB_BROKER_URL": "stomp://hub:hunter22@127.0.0.1:1",
+        "HUB_REDIS_URL": "redis://:hunter23@127.0.0.1:1/0",
+        "HUB_EVENTS_REDIS_STREAM": "hub:events",
+    }
+    ended = run(data_dir, "check", **given)
+    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["broker", "events stream"])
+    assert "127.0.0.1:1 cannot be reached" in ended.stdout
+    assert "hunter2" not in ended.stdout

@@ -53,6 +53,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PATCH /api/v1/role-assignments/{assignment_id}": {"expires_at": "2100-01-01T00:00:00Z"},
     "PATCH /api/v1/service-accounts/{account_id}": {"description": "Another."},
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
+    "POST /api/v1/events/redeliver": {"from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
     "POST /api/v1/authz/check": {"checks": [{"action": "roles:read"}]},
     "POST /api/v1/groups": {"name": "Of the walk"},
     "PATCH /api/v1/groups/{group_id}": {"description": "Another."},

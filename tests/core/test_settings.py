@@ -258,3 +258,22 @@ def test_a_folder_for_sources_in_or_around_the_embedded_database_stops_the_start
 
 def test_a_folder_beside_the_hubs_own_files_is_taken() -> None:
     load({"HUB_DATA_DIR": "/srv/hub", "HUB_FILES_ROOT": "/srv/hub/files"}, env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"HUB_BROKER_URL": "stomp://"}, "HUB_BROKER_URL: stomp://user:password@host:61613 is wanted"),
+        ({"HUB_BROKER_URL": "stomp://host:port"}, "HUB_BROKER_URL: stomp://user:password@host:61613 is wanted"),
+        ({"HUB_BROKER_URL": "http://host"}, "HUB_BROKER_URL: stomp://user:password@host:61613 is wanted"),
+        ({"HUB_BROKER_DESTINATION": "/topic/{data}"}, "HUB_BROKER_DESTINATION: a name such as"),
+        ({"HUB_BROKER_DESTINATION": "/topic/a,/topic/b"}, "HUB_BROKER_DESTINATION: a name such as"),
+        ({"HUB_BROKER_CA_FILE": "/nowhere/ca.pem"}, "HUB_BROKER_CA_FILE: there is no such file"),
+        ({"HUB_EVENTS_REDIS_STREAM": "events"}, "HUB_REDIS_URL: is needed where HUB_EVENTS_REDIS_STREAM is set"),
+        ({"HUB_EVENTS_REDIS_LENGTH": "10"}, "HUB_EVENTS_REDIS_LENGTH: a number from 1000"),
+    ],
+)
+def test_where_events_go_is_looked_at_before_the_start(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(given, env_file=None)
+    assert [line[: len(problem)] for line in caught.value.problems] == [problem]

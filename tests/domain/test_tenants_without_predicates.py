@@ -70,6 +70,10 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     await fill_what_is_empty(owner, UUID(user["id"]))
     assert await give_positions(hub.parts) > 0
     await seal_all(hub)
+    await owner.execute(
+        """INSERT INTO event_attempts (tenant_id, event_id, destination, subject, attempts, retry_at, reason)
+           SELECT tenant_id, id, 'broker', subject, 1, now(), 'busy' FROM outbox_events"""
+    )
 
 
 async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) -> None:

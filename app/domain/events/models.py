@@ -28,6 +28,39 @@ class OutboxEvent(Tenanted, Base):
     """In the order of commits and without gaps, of its tenant's events; given once no earlier one can come any more
     (`sequencing`)."""
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When the broker confirmed it; again null while it is to be published again."""
+    set_aside_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When it was given up to publish it to the broker."""
+    streamed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """As `published_at`, of the Redis stream."""
+    stream_set_aside_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class EventAttempt(Tenanted, Base):
+    """An event that a destination did not take, and that is sent again. Its subject waits until `retry_at`."""
+
+    __tablename__ = "event_attempts"
+
+    event_id: Mapped[UUID] = mapped_column(ForeignKey("outbox_events.id", ondelete="CASCADE"), primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str]
+    attempts: Mapped[int]
+    retry_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str]
+
+
+class RelayState(Base):
+    """How the relay to a destination goes, for the metrics and the readiness: it runs in workers, which nobody asks."""
+
+    __tablename__ = "relays"
+
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    sent: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    failed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    set_aside: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Ever, as `sent` and `failed`."""
+    away_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str | None]
 
 
 class OutboxEnd(Base):

@@ -5,18 +5,21 @@ from typing import Literal
 from litestar import get
 
 from app.core.answers import Answer, answer
+from app.core.errors import Unavailable
 from app.core.metrics import CONTENT_TYPE, exposition
 from app.core.migrations import schema_problem
 from app.core.outcomes import outcomes
 from app.core.schema_state import AWAY
 from app.core.schemas import Output
 from app.core.security import open_to_all, requires
-from app.domain.health.gauges import measure_database, measure_process
+from app.domain.events.destinations import names_of_destinations
+from app.domain.events.figures import destinations_away
+from app.domain.health.gauges import KIND, measure_database, measure_process
 from app.domain.requests import HubRequest
 
 
 class Health(Output):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"]
     detail: str
 
 
@@ -34,13 +37,31 @@ async def get_live(request: HubRequest) -> Answer[Health]:
 )
 async def get_ready(request: HubRequest) -> Answer[Health]:
     """200 when the database answers and its tables are this version's, or newer ones without a declared break; 503
-    otherwise."""
+    otherwise. `degraded` where the hub serves, and events wait for a broker or a Redis stream that is away."""
     problem = await _problem(request)
     if problem is None:
-        return answer(request.exchange, Health("ok", "Ready to serve."))
+        return answer(request.exchange, await _ready(request))
     unavailable = answer(request.exchange, Health("unavailable", problem), status=503)
     unavailable.wire_headers.append((b"retry-after", b"1"))
     return unavailable
+
+
+async def _ready(request: HubRequest) -> Health:
+    """Anybody may ask: the reasons, which name machines, are for the log and `hub check`."""
+    if not names_of_destinations(request.parts.settings):
+        return Health("ok", "Ready to serve.")
+    try:
+        async with request.parts.reads.connection(KIND, None) as connection:
+            away = await destinations_away(connection, request.parts.settings)
+    except (*AWAY, Unavailable):
+        away = []
+    if not away:
+        return Health("ok", "Ready to serve.")
+    names = " and ".join(_NAMES[name] for name, _ in away)
+    return Health("degraded", f"Ready to serve. Events wait in the outbox: {names} away.")
+
+
+_NAMES = {"broker": "the broker is", "stream": "the Redis stream is"}
 
 
 async def _problem(request: HubRequest) -> str | None:

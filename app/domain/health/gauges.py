@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import Unavailable
 from app.core.metrics import ProcessGauge
+from app.domain.events.figures import of_events
 from app.domain.parts import Parts
 from app.domain.source_work.metrics import SOURCES, of_sources
 
@@ -44,6 +45,7 @@ async def measure_database(parts: Parts) -> list[Metric]:
                 *_of_jobs(await connection.fetch(_JOBS)),
                 *_of_upkeep(await connection.fetch(_UPKEEP)),
                 *of_sources(await connection.fetchrow(SOURCES)),
+                *await of_events(connection, parts.settings),
             ]
     except (*DATABASE_ERRORS, asyncpg.InternalClientError, Unavailable):
         return []

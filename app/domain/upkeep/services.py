@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from app.core.database import DATABASE_ERRORS
 from app.domain.access_reviews.due import carry_out_due
+from app.domain.events.destinations import names_of_destinations
 from app.domain.parts import Parts
 from app.domain.role_requests.expiry import expire_due
 from app.domain.seals.retention import drop_old_rows
@@ -59,6 +60,21 @@ def _removal(table: str, kept: Callable[[Parts], timedelta]) -> Step:
     return remove
 
 
+async def _remove_events(parts: Parts, now: datetime, most: int) -> int:
+    """But for those that wait to be published: a broker that is away for long loses none of them."""
+    values = {
+        "before": now - _history(parts),
+        "most": most,
+        "unpublished_to": list(names_of_destinations(parts.settings)),
+    }
+    async with parts.sessions.begin(None) as session:
+        removed: int = await session.scalar(_REMOVE_EVENTS, values)
+    return removed
+
+
+_REMOVE_EVENTS = text("SELECT public.remove_outdated_outbox_events(:before, :most, CAST(:unpublished_to AS text[]))")
+
+
 async def _fill_in_fingerprints(parts: Parts, now: datetime, most: int) -> int:
     done = 0
     while done < most and (filled := await fill_in(parts)):
@@ -84,7 +100,7 @@ KINDS = (
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),
-    Kind("outbox_events", _removal("outbox_events", _history)),
+    Kind("outbox_events", _remove_events),
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due, DUE_EVERY_S),
     Kind("role_assignments", _end_expired),

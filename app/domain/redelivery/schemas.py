@@ -1,0 +1,25 @@
+"""The wish for events to be published again."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from app.core.schemas import Input, Output
+
+Moment = Annotated[datetime, Meta(tz=True, examples=["2030-01-31T18:00:00Z"])]
+EventType = Annotated[str, Meta(min_length=1, max_length=200, examples=["org.datafusionhub.user.created"])]
+
+
+class Redelivery(Input, rename={"begins_at": "from", "ends_at": "to"}):
+    begins_at: Moment
+    """Events of this moment and later."""
+    ends_at: Moment
+    """Events of before this moment."""
+    type: EventType | None = None
+    """Of this type alone."""
+
+
+class RedeliveryOut(Output):
+    count: int
+    """Events that are published again, to every destination."""
