@@ -13,6 +13,8 @@ from app.domain.source_work.discovery import discover
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
+from app.domain.webhooks.dispatching import dispatch_forever
+from app.domain.webhooks.sending import WebhookSender
 from app.runtime import prepare_parts
 from app.settings import Settings
 
@@ -29,7 +31,14 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, database_url)
     await parts.open()
-    work = (JobRunner(parts, HANDLERS).run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
+    work = (
+        JobRunner(parts, HANDLERS).run_forever(),
+        test_on_schedule(parts),
+        keep_up(parts),
+        keep_in_order(parts),
+        dispatch_forever(parts),
+        WebhookSender(parts).run_forever(),
+    )
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -21,12 +21,13 @@ from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTa
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
+from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditEvent, DataDomain, DataSource, DataSourceSecret, DataSourceTag,
     DataSourceTest, Delegation, Group, GroupMember, IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission,
     RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, ServiceAccount, Session,
-    SourceObject, Tenant, TenantSettings, UpkeepState, User,
+    SourceObject, Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

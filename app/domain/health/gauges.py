@@ -11,6 +11,7 @@ from app.core.errors import Unavailable
 from app.core.metrics import ProcessGauge
 from app.domain.parts import Parts
 from app.domain.source_work.metrics import SOURCES, of_sources
+from app.domain.webhooks.metrics import WEBHOOKS, of_webhooks
 
 KIND: Final = "metrics"
 """Of work, where database connections are shared out."""
@@ -44,6 +45,7 @@ async def measure_database(parts: Parts) -> list[Metric]:
                 *_of_jobs(await connection.fetch(_JOBS)),
                 *_of_upkeep(await connection.fetch(_UPKEEP)),
                 *of_sources(await connection.fetchrow(SOURCES)),
+                *of_webhooks(await connection.fetchrow(WEBHOOKS)),
             ]
     except (*DATABASE_ERRORS, asyncpg.InternalClientError, Unavailable):
         return []
