@@ -135,8 +135,12 @@ def test_permissions_are_named_after_the_path(table: list[Operation]) -> None:
 
 
 def _subject(operation: Operation) -> str:
-    """What the operation is about: who may do what on a thing is about assignments, not about the thing."""
-    return "role-assignments" if operation.path.endswith("/access") else operation.path.split("/")[3]
+    """What the operation is about: who may do what on a thing is about assignments, not about the thing, and a delivery
+    is a webhook's."""
+    if operation.path.endswith("/access"):
+        return "role-assignments"
+    subject = operation.path.split("/")[3]
+    return {"deliveries": "webhooks"}.get(subject, subject)
 
 
 async def test_anonymous_callers_get_what_is_open_and_no_more(hub: Hub, table: list[Operation]) -> None:

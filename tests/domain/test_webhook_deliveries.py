@@ -3,13 +3,12 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -28,12 +27,14 @@ from app.domain.webhooks.retries import (
     next_attempt,
     pause_of_circuit,
 )
+from app.domain.webhooks.sealed import FIELD
 from app.domain.webhooks.sending import WebhookSender
+from app.domain.webhooks.signing import new_secret
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, registered
 from tests.domain.test_webhooks import WEBHOOKS, made, new_domain
-from tests.receivers import Received, answers, hangs_up, keeps_silent, receiving, takes, trusting_the_tests
+from tests.receivers import Received, Receiver, answers, hangs_up, keeps_silent, receiving, takes, trusting_the_tests
 
 pytestmark = pytest.mark.anyio
 
@@ -86,11 +87,11 @@ class Post:
 
 
 @pytest.fixture
-async def post(hub: Hub, records: Records) -> AsyncIterator[Post]:
+async def post(hub: Hub, records: Records) -> Post:
     """With no webhook of another test left."""
     await records.run("DELETE FROM webhook_deliveries")
     await records.run("DELETE FROM webhooks")
-    yield Post(hub, records)
+    return Post(hub, records)
 
 
 def event_in(received: Received) -> dict[str, Any]:
@@ -674,35 +675,69 @@ async def test_figures_say_how_webhooks_get_on(hub: Hub, post: Post) -> None:
     assert float(figures['hub_webhooks_disabled_total{because="gone"}']) > 0
 
 
+async def silent_beside(
+    hub: Hub, records: Records, webhook: dict[str, Any], url: str, count: int, *, were_well: bool
+) -> None:
+    """So many webhooks like that one, at an endpoint that says nothing."""
+    made_of = await records.run(
+        """INSERT INTO webhooks (id, tenant_id, url, event_types, is_active, position, last_success_at, created_at, updated_at)
+           SELECT gen_random_uuid(), tenant_id, $1, event_types, true, position, CASE WHEN $3 THEN now() END, now(), now()
+           FROM webhooks, generate_series(1, $4) WHERE id = $2 RETURNING id, tenant_id""",
+        url,
+        UUID(webhook["id"]),
+        were_well,
+        count,
+    )
+    ring = hub.parts.key_ring
+    for row in made_of:
+        secret_id = uuid4()
+        sealed = ring.seal(new_secret().encode(), tenant_id=row["tenant_id"], row_id=secret_id, field=FIELD)
+        await records.run(
+            """INSERT INTO webhook_secrets (id, tenant_id, webhook_id, sealed, key_id, created_at)
+               VALUES ($1, $2, $3, $4, $5, now())""",
+            *(secret_id, row["tenant_id"], row["id"], sealed, ring.current_id),
+        )
+
+
+async def seconds_until_it_arrives(hub: Hub, post: Post, good: Receiver) -> float:
+    """Of one more event, with a worker that has everything to do."""
+    await hub.new_role()
+    await post.dispatch()
+    began, count = time.monotonic(), len(good.received)
+    working = asyncio.create_task(post.sender(limits=Limits()).run_forever())
+    try:
+        async with asyncio.timeout(120):
+            while len(good.received) == count:
+                await asyncio.sleep(0.02)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    return time.monotonic() - began
+
+
 @pytest.mark.slow
 async def test_a_thousand_that_are_down_hold_no_other_up(hub: Hub, records: Records, post: Post) -> None:
-    """They take every message that there is for them first, and say nothing."""
+    """Each of them would have to be waited for: a thousand times fifteen seconds."""
     async with receiving(keeps_silent) as silent, receiving() as good:
         webhook = await made(hub.admin, url=good.url, event_types=ROLES)
         await hub.new_role()
         await post.work()
-        await records.run(
-            """INSERT INTO webhooks (id, tenant_id, url, event_types, is_active, position, created_at, updated_at)
-               SELECT gen_random_uuid(), tenant_id, $1, event_types, true, position, now(), now()
-               FROM webhooks, generate_series(1, 1000) WHERE id = $2""",
-            silent.url,
-            UUID(webhook["id"]),
-        )
-        await records.run(
-            """INSERT INTO webhook_secrets (id, tenant_id, webhook_id, sealed, key_id, created_at)
-               SELECT gen_random_uuid(), tenant_id, id, '\\x00', 'none', now() FROM webhooks WHERE url = $1""",
-            silent.url,
-        )
-        await records.run("UPDATE webhooks SET last_success_at = NULL WHERE url = $1", silent.url)
-        await hub.new_role()
-        await post.dispatch()
-        working = asyncio.create_task(post.sender(limits=Limits()).run_forever())
-        try:
-            async with asyncio.timeout(60):
-                while len(good.received) < 2:
-                    await asyncio.sleep(0.05)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        await silent_beside(hub, records, webhook, silent.url, 1000, were_well=False)
+        await seconds_until_it_arrives(hub, post, good)
     waiting = await records.one("SELECT count(*) FROM webhook_deliveries WHERE status = 'pending' AND attempts = 0")
-    assert waiting > 500, "it did not have to wait for them"
+    assert waiting > 950, "only those were tried that had a place"
+    assert 0 < len(silent.received) <= 64
+
+
+@pytest.mark.slow
+async def test_of_a_hundred_that_fall_silent_together_the_others_hear_little(
+    hub: Hub, records: Records, post: Post
+) -> None:
+    """They were well until now, and have the places of those that are: for one round."""
+    async with receiving(keeps_silent) as silent, receiving() as good:
+        webhook = await made(hub.admin, url=good.url, event_types=ROLES)
+        await hub.new_role()
+        await post.work()
+        await silent_beside(hub, records, webhook, silent.url, 100, were_well=True)
+        waited_s = await seconds_until_it_arrives(hub, post, good)
+    assert waited_s < 3 * Limits().total_s

@@ -31,9 +31,8 @@ def _one_of(model: Any, *columns: Any) -> Select[Any]:
 _SOURCE = _one_of(DataSource, DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id)
 _DOMAIN = _one_of(DataDomain, DataDomain.id)
 _WEBHOOK = _one_of(Webhook, Webhook.data_domain_id)
-_DELIVERY = _one_of(WebhookDelivery, Webhook.data_domain_id).join(
-    Webhook, (Webhook.id == WebhookDelivery.webhook_id) & (Webhook.tenant_id == WebhookDelivery.tenant_id)
-)
+_OF_DELIVERY = (Webhook.id == WebhookDelivery.webhook_id) & (Webhook.tenant_id == WebhookDelivery.tenant_id)
+_DELIVERY = _one_of(WebhookDelivery, Webhook.data_domain_id).select_from(WebhookDelivery).join(Webhook, _OF_DELIVERY)
 _STATEMENTS: Mapping[ScopedKind, Select[Any]] = {
     "data_source": _SOURCE,
     "data_domain": _DOMAIN,

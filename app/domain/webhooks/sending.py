@@ -30,9 +30,8 @@ log = logging.getLogger("hub.webhooks")
 POLL_S: Final = 0.5
 """Between two looks where no endpoint is due."""
 GATHER_S: Final = 0.02
-PLACES: Final = 256
+PLACES: Final = 128
 """Endpoints to which a worker sends at the same time: each is a few sockets, not a process."""
-PLACES_OF_TENANT: Final = 16
 MESSAGES_AT_ONCE: Final = 20
 ROUNDS: Final = 25
 """Of so many messages; then it is the turn of others."""
@@ -109,9 +108,9 @@ class WebhookSender:
         free = self._places - len(self._running)
         return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
 
-    @staticmethod
-    def _cap(lane: Lane) -> int:
-        return PLACES_OF_TENANT if lane == "well" else PLACES_OF_TENANT // 2
+    def _cap(self, lane: Lane) -> int:
+        """Of one tenant: half of the places for endpoints that are well, an eighth of the others'."""
+        return max(1, self._places // (2 if lane == "well" else 16))
 
     def _running_by_tenant(self, lane: Lane) -> Counter[UUID]:
         return Counter(endpoint.tenant_id for its_lane, endpoint in self._running.values() if its_lane == lane)
