@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
@@ -23,11 +25,13 @@ from msgspec import Struct
 from app.core.egress import (
     EgressPolicy,
     EgressRefused,
+    Lookup,
     NameNotResolved,
     Pinned,
     canonical_host,
     classify,
     resolve,
+    system_lookup,
 )
 
 if TYPE_CHECKING:
@@ -133,6 +137,18 @@ def trusted_authorities() -> ssl.SSLContext:
     return context
 
 
+def looked_up_in(threads: Executor) -> Lookup:
+    """The system's resolver, in threads of somebody's own: it cannot be called off, and a name for which nobody answers
+    holds up those who share its threads."""
+
+    async def look_up(host: str, port: int) -> list[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+    return look_up
+
+
 class _Failed(Exception):
     def __init__(self, failure: PostFailure) -> None:
         self.failure: PostFailure = failure
@@ -151,11 +167,13 @@ class Destination:
         *,
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
         authorities: ssl.SSLContext | None = None,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._url = url
         self._policy = policy
         self._limits = limits
         self._authorities = authorities
+        self._lookup = lookup
         self._pinning = asyncio.Lock()
         self._pinned: Pinned | None = None
         self._transport: httpx.AsyncHTTPTransport | None = None
@@ -216,7 +234,7 @@ class Destination:
 
     async def _looked_up(self, target: Target) -> Pinned:
         try:
-            pinned = await resolve(target.host, target.port, self._policy, self._limits.connect_s)
+            pinned = await resolve(target.host, target.port, self._policy, self._limits.connect_s, self._lookup)
         except NameNotResolved:
             raise _Failed("name_not_resolved") from None
         except EgressRefused:

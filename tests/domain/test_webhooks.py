@@ -1,5 +1,6 @@
 """Webhooks as requests see them: who may make one, what is shown of it, and where it may lead."""
 
+import ast
 import base64
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,8 +11,10 @@ from msgspec import structs
 
 from app.domain.resealing import count_unopened, reseal, secrets_by_key
 from app.domain.webhooks import services
+from app.domain.webhooks.event_types import known_event_types
 from app.domain.webhooks.signing import BEGINNING
 from tests.conftest import PASSWORD, Hub
+from tests.core.imports import ROOT
 from tests.domain.conftest import Records
 from tests.receivers import answers, receiving
 
@@ -223,6 +226,52 @@ async def test_another_tenant_sees_none_of_it(two_tenants: tuple[Hub, Hub]) -> N
     ):
         assert answer.status_code == 404
     assert webhook["id"] not in (await other.admin.get(WEBHOOKS, params={"limit": 200})).text
+
+
+async def test_in_a_domain_one_sends_again_what_is_its_own(hub: Hub, records: Records) -> None:
+    domain_id, beside = await new_domain(hub), await new_domain(hub)
+    client = await scoped_user(hub, domain_id, *SEE_AND_WRITE)
+    answers_by_domain = {}
+    for each in (domain_id, beside):
+        webhook = await made(hub.admin, data_domain_id=each)
+        delivery_id = await records.one(
+            """INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at,
+                                               expires_at)
+               SELECT gen_random_uuid(), tenant_id, $1, id, 'user.created', subject, 'failed', now(), now()
+               FROM outbox_events LIMIT 1 RETURNING id""",
+            UUID(webhook["id"]),
+        )
+        answers_by_domain[each] = await client.post(f"/api/v1/deliveries/{delivery_id}/retry")
+    assert [answer.status_code for answer in answers_by_domain.values()] == [200, 404]
+    retried = answers_by_domain[domain_id].json()
+    assert (retried["status"], retried["attempts"], retried["next_attempt_at"]) == (
+        "pending",
+        0,
+        retried["next_attempt_at"],
+    )
+    assert retried["next_attempt_at"] is not None
+
+
+def announced() -> tuple[set[str], set[str]]:
+    """The types that the code announces, and the beginnings of those that it puts together."""
+    whole, begun = set(), set()
+    for path in ROOT.rglob("domain/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "announce":
+                given = node.args[0]
+                if isinstance(given, ast.Constant):
+                    whole.add(given.value)
+                elif isinstance(given, ast.JoinedStr) and isinstance(given.values[0], ast.Constant):
+                    begun.add(given.values[0].value)
+    return whole, begun
+
+
+def test_every_type_that_is_announced_can_be_asked_for() -> None:
+    whole, begun = announced()
+    known = known_event_types()
+    assert len(whole) > 25
+    assert whole - known == set()
+    assert not [beginning for beginning in begun if not any(name.startswith(beginning) for name in known)]
 
 
 # --- the test button ---

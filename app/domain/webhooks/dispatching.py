@@ -68,20 +68,19 @@ _EVENTS = text(
          FROM about LEFT JOIN data_sources AS source
            ON source.id = about.source_id AND source.tenant_id = :tenant_id
        )
-       SELECT id, type, subject, position FROM placed
-       WHERE CAST(:domain_id AS uuid) IS NULL OR EXISTS (
+       SELECT span.last, concerned.id, type, subject, position
+       FROM (SELECT max(position) AS last FROM next) AS span LEFT JOIN (
+         SELECT id, type, subject, position FROM placed
+         WHERE CAST(:domain_id AS uuid) IS NULL OR EXISTS (
            SELECT FROM data_domains AS domain WHERE domain.id = placed.domain_id AND domain.tenant_id = :tenant_id
              AND domain.lineage @> ARRAY[CAST(:domain_id AS uuid)])
          OR (NOT EXISTS (SELECT FROM data_domains WHERE data_domains.id = placed.domain_id)
              AND (SELECT data -> 'lineage' FROM rights_history
                   WHERE row_id = placed.domain_id AND kind = 'data_domain' AND rights_history.tenant_id = :tenant_id
-                  ORDER BY valid_to DESC LIMIT 1) ? CAST(:domain_id AS text))
+                  ORDER BY valid_to DESC LIMIT 1) ? CAST(:domain_id AS text))) AS concerned ON true
        ORDER BY position"""
 ).bindparams(bindparam("event_types", type_=ARRAY(Text)), bindparam("domain_id", type_=Uuid))
-_LAST = text(
-    """SELECT max(position) FROM (SELECT position FROM outbox_events
-       WHERE tenant_id = :tenant_id AND position > :position ORDER BY position LIMIT :most) AS next"""
-)
+"""One row at least, which says how far was looked; of no event where none concerns it."""
 _INSERT = text(insertion(WebhookDelivery, ":rows")).bindparams(bindparam("rows", type_=JSONB))
 _ADVANCE = text(
     """UPDATE webhooks SET position = :position, dispatch_at = clock_timestamp(),
@@ -110,9 +109,10 @@ async def _make_deliveries_of(session: AsyncSession, tenant_id: UUID, webhook_id
         await session.execute(_LOOK_LATER, {"id": webhook_id, "seconds": LOOK_AGAIN_S})
         return
     span = {"tenant_id": tenant_id, "position": webhook.position, "most": room}
-    last = await session.scalar(_LAST, span)  # none where upkeep has removed all of them
     asked = {"event_types": [full_name(name) for name in webhook.event_types], "domain_id": webhook.data_domain_id}
-    events = (await session.execute(_EVENTS, span | asked)).all()
+    found = (await session.execute(_EVENTS, span | asked)).all()
+    last = found[0].last  # none where upkeep has removed all of them
+    events = [event for event in found if event.id is not None]
     if events:
         await session.execute(_INSERT, {"rows": list(_rows(tenant_id, webhook_id, events))})
     position = webhook.last_position if last is None else last

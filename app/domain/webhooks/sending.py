@@ -11,13 +11,14 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
 from app.core.database import DATABASE_ERRORS
 from app.core.log_context import LogContext, bound_to
-from app.core.outbound import Destination, Limits, Reply
+from app.core.outbound import Destination, Limits, Reply, looked_up_in
 from app.domain.parts import Parts
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.webhooks import metrics
@@ -55,6 +56,10 @@ class WebhookSender:
         self._limits = limits
         self._authorities = authorities
         self._running: dict[asyncio.Task[None], tuple[Lane, Endpoint]] = {}
+        self._resolving: dict[Lane, ThreadPoolExecutor] = {
+            "well": ThreadPoolExecutor(places, "look up"),
+            "doubtful": ThreadPoolExecutor(max(1, places // 2), "look up doubtful"),
+        }
 
     async def run_forever(self) -> None:
         """Until cancelled. A database that is away is tried again at the next turn."""
@@ -72,6 +77,8 @@ class WebhookSender:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        for threads in self._resolving.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def send_what_is_due(self) -> None:
         """Once: whatever is due at this moment."""
@@ -97,7 +104,7 @@ class WebhookSender:
         running, cap = self._running_by_tenant(lane), self._cap(lane)
         due = await claim_due(self._parts, is_well=lane == "well", places=free, running=running, cap=cap)
         for endpoint in due:
-            task = asyncio.create_task(self._serve(endpoint), name=f"webhook {endpoint.id}")
+            task = asyncio.create_task(self._serve(endpoint, lane), name=f"webhook {endpoint.id}")
             self._running[task] = (lane, endpoint)
             task.add_done_callback(self._running.pop)
         return len(due) == free or cap in self._running_by_tenant(lane).values()
@@ -128,9 +135,15 @@ class WebhookSender:
 
     # One endpoint -----------------------------------------------------------------------------------------------------
 
-    async def _serve(self, endpoint: Endpoint) -> None:
+    async def _serve(self, endpoint: Endpoint, lane: Lane) -> None:
         held = Held(self._parts, endpoint)
-        destination = Destination(endpoint.url, self._parts.egress, limits=self._limits, authorities=self._authorities)
+        destination = Destination(
+            endpoint.url,
+            self._parts.egress,
+            limits=self._limits,
+            authorities=self._authorities,
+            lookup=looked_up_in(self._resolving[lane]),
+        )
         with bound_to(LogContext(tenant_id=endpoint.tenant_id)):
             try:
                 await Turn(self._parts, endpoint, held, destination, side_by_side=self._limits.connections).carry_out()
@@ -166,15 +179,15 @@ class Turn:
         self._is_gone = False
 
     async def carry_out(self) -> None:
-        for number in range(ROUNDS):
+        for _ in range(ROUNDS):
             is_probe = self._course.failures >= CIRCUIT_AT
             due = await self._held.due(1 if is_probe else MESSAGES_AT_ONCE)
-            if not due or (number and not self._goes_on):
-                break
-            if is_probe:
+            if is_probe and due:
                 await self._send(due[0])
             else:
                 await asyncio.gather(*map(self._send_in_order, _by_subject(due)))
+            if not due or not self._goes_on or self._course.failures:  # it has lost its place among those that are well
+                break
         await self._conclude()
 
     @property
