@@ -254,15 +254,15 @@ async def test_in_a_domain_one_sends_again_what_is_its_own(hub: Hub, records: Re
 
 def announced() -> tuple[set[str], set[str]]:
     """The types that the code announces, and the beginnings of those that it puts together."""
-    whole, begun = set(), set()
+    whole, begun = set[str](), set[str]()
     for path in ROOT.rglob("domain/**/*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "announce":
                 given = node.args[0]
                 if isinstance(given, ast.Constant):
-                    whole.add(given.value)
+                    whole.add(str(given.value))
                 elif isinstance(given, ast.JoinedStr) and isinstance(given.values[0], ast.Constant):
-                    begun.add(given.values[0].value)
+                    begun.add(str(given.values[0].value))
     return whole, begun
 
 

@@ -5,7 +5,7 @@ it. Where that one is killed its lease runs out, and what it had not noted is se
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
@@ -154,7 +154,10 @@ async def _claim(parts: Parts, session: AsyncSession, webhook_ids: list[UUID]) -
     secrets = {
         webhook_id: opened(parts.key_ring, each) for webhook_id, each in groupby(found, lambda row: row.webhook_id)
     }
-    return [Endpoint(*row, lease_id, secrets.get(row.id, [])) for row in rows]
+    return [
+        Endpoint(row.id, row.tenant_id, row.url, row.failures, row.failing_since, lease_id, secrets.get(row.id, []))
+        for row in rows
+    ]
 
 
 class Held:
@@ -210,7 +213,7 @@ class Held:
             await session.execute(_PUT_BACK, self._it)
 
 
-def _due(row: Mapping[str, Any] | Any) -> DueDelivery:
+def _due(row: Any) -> DueDelivery:
     message = None
     if row.type is not None:
         message = Message(row.event_id, row.type, row.source, row.subject, row.time, row.data)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from msgspec.structs import asdict
 from sqlalchemy import delete, select, text, update
 from uuid_utils.compat import uuid7
 
@@ -70,7 +71,7 @@ class WebhookService:
         secret = await give_secret(self._work, webhook.id)
         shown = shown_webhook(webhook)
         self._record("create", "created", webhook, after=shown)
-        return WebhookCreated(*(getattr(shown, name) for name in shown.__struct_fields__), secret)
+        return WebhookCreated(**asdict(shown), secret=secret)
 
     async def update(self, webhook_id: UUID, patch: Any) -> WebhookOut:
         """Raises as `create` does."""
@@ -157,7 +158,7 @@ class WebhookService:
     def _waiting(self, webhook_id: UUID) -> tuple[Any, ...]:
         return _waiting(self._work, webhook_id)
 
-    def _record(self, verb: str, done: str, webhook: Webhook, **shown: object) -> None:
+    def _record(self, verb: str, done: str, webhook: Webhook, **shown: Any) -> None:
         self._work.audit(f"webhook.{verb}", "webhook", webhook.id, **shown)
         self._work.announce(f"webhook.{done}", f"webhooks/{webhook.id}", event_of(webhook))
 

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, TooManyRequests
 from app.core.outbound import Destination, Reply
+from app.domain.audit.schemas import Outcome
 from app.domain.events.services import SOURCE
 from app.domain.requests import HubRequest
 from app.domain.webhooks.event_types import full_name
@@ -121,6 +122,6 @@ async def _record(work: UnitOfWork, webhook_id: UUID, url: str, message: Message
         reply.duration_ms,
         reply.failure,
     )
-    outcome = "failure" if reply.failure else "success"
+    outcome: Outcome = "failure" if reply.failure else "success"
     work.audit("webhook.test", "webhook", webhook_id, outcome=outcome, after=result)
     return result
