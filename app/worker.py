@@ -16,6 +16,8 @@ from app.domain.source_work.discovery import discover
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
+from app.domain.webhooks.dispatching import dispatch_forever
+from app.domain.webhooks.sending import WebhookSender
 from app.runtime import load_sealing_keys, prepare_parts
 from app.settings import Settings
 
@@ -41,6 +43,8 @@ async def run_worker(settings: Settings, database_url: str) -> None:
         keep_sealed(parts),
         keep_anchored(parts),
         relay_events(parts),
+        dispatch_forever(parts),
+        WebhookSender(parts).run_forever(),
     )
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()

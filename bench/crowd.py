@@ -18,6 +18,7 @@ FEW = 20
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
+    "webhooks", "deliveries",
 )  # fmt: skip
 
 
@@ -263,6 +264,20 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         FROM {numbers}
     """
     yield _keys(numbers, user_id)
+    yield f"""
+        INSERT INTO webhooks (id, tenant_id, url, event_types, data_domain_id, is_active, position, created_at,
+                              updated_at)
+        SELECT {_id("webhooks")}, '{TENANT}', 'https://hooks.example.org/', '{{}}', {in_domain}, false, 0, {_AT},
+          {_CHANGED}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, attempts,
+                                        created_at, expires_at)
+        SELECT {_id("deliveries")}, '{TENANT}', '{row_id("webhooks", 1)}', {_id("deliveries")}, 'role.created',
+          'roles/' || i, {_rare_or("'failed'", "'delivered'")}, 1, {_AT}, {_AT}
+        FROM {numbers}
+    """
     yield f"""
         INSERT INTO sessions (id, tenant_id, user_id, key_id, generation, rotated_at, idle_expires_at, expires_at,
                               last_seen_at, created_at, updated_at)

@@ -38,6 +38,7 @@ def places(user_id: UUID) -> dict[str, Any]:
         "actor_id": row_id("users", 5),
         "review_id": row_id("reviews", 1),
         "request_id": row_id("role requests", 1),
+        "webhook_id": row_id("webhooks", 1),
     }
 
 
@@ -52,6 +53,7 @@ OTHER_PLACES = {
     "role_requests.ROLE_REQUESTS": [{"actor_id": NOBODY}],
     "role_requests.TIMELINE": [{"request_id": NOBODY}],
     "source_work.TESTS": [{"data_source_id": NOBODY}],
+    "webhooks.DELIVERIES": [{"webhook_id": NOBODY}],
     "source_work.OBJECTS": [{"data_source_id": NOBODY}],
 }
 """A list that is about one thing is asked about small and empty ones, too."""
@@ -113,6 +115,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "data sources.data_domain_id": [str(domain) for domain in (CROWDED_DOMAIN, SMALL_DOMAIN, EMPTY_DOMAIN)],
         "data sources.is_paused": ["false", "true"],
         "data sources.q": ["rows of", "parcels", "archived", "mothballed", "r", "zz", "no such text", "-", "~"],
+        "deliveries.status": ["delivered", "failed", "pending"],
         "tests.status": ["passed", "failed", "unsupported"],
         "objects.kind": ["table", "view", "topic"],
         "objects.is_active": ["true", "false"],

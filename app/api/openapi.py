@@ -55,6 +55,7 @@ TAGS = {
     "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
     "jobs": "Work that goes on after its request was answered.",
+    "webhooks": "Events sent to where one wants them: signed, tried for a day, and switched off where nobody listens.",
     "audit": "Who did what, when, from where, and how it ended.",
     "events": "Every change as a CloudEvent, published to a broker.",
     "health": "For probes and for Prometheus.",

@@ -30,6 +30,7 @@ from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.tenants.controllers import TenantController, TenantSettingsController
 from app.domain.users.controllers import UserController
+from app.domain.webhooks.controllers import DeliveryController, WebhookController
 
 API = Router(
     "/api/v1",
@@ -56,6 +57,8 @@ API = Router(
         DataSourceController,
         SourceWorkController,
         JobController,
+        WebhookController,
+        DeliveryController,
         list_audit_events,
         get_audit_proof,
         list_audit_seals,

@@ -189,7 +189,7 @@ async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
     from app.core.database import Sessions, create_engine
     from app.domain.auth.repositories import sessions_by_key
     from app.domain.models import METADATA
-    from app.domain.sources.secrets.resealing import count_unopened, secrets_by_key
+    from app.domain.resealing import count_unopened, secrets_by_key
 
     assert METADATA.tables
     engine = create_engine(url, pool_size=1, timeout_s=60)

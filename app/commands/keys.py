@@ -16,7 +16,7 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.domain.auth.repositories import SessionsOfKey
     from app.domain.parts import Parts
-    from app.domain.sources.secrets.resealing import Resealed
+    from app.domain.resealing import Resealed
 
 HOW_TO = f"""\
 # Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all
@@ -81,7 +81,7 @@ async def _replaced_keys(url: str, ring: KeyRing | None) -> list[str]:
     connection = await asyncpg.connect(url, timeout=5)
     try:
         return await replaced_keys(connection, ring)
-    except asyncpg.UndefinedTableError:  # nothing was stored yet
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError):  # nothing was stored yet
         return []
     finally:
         await connection.close()
@@ -104,7 +104,7 @@ def _list(settings: Settings) -> int:
 
 async def _print_keys(settings: Settings, url: str) -> int:
     from app.domain.auth.repositories import sessions_by_key
-    from app.domain.sources.secrets.resealing import secrets_by_key
+    from app.domain.resealing import secrets_by_key
     from app.runtime import load_signing_keys, prepare_parts
 
     parts = prepare_parts(settings, url)
@@ -156,7 +156,7 @@ def _rotate(settings: Settings) -> int:
 
 
 async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
-    from app.domain.sources.secrets.resealing import reseal
+    from app.domain.resealing import reseal
     from app.runtime import prepare_parts
 
     parts = prepare_parts(settings, url)
@@ -180,7 +180,7 @@ async def _rotate_in(settings: Settings, url: str, *, add_key: bool) -> int:
 
 async def _is_unfinished(parts: "Parts") -> bool:
     """A rotation that was cut off is gone on with, under the key that it made."""
-    from app.domain.sources.secrets.resealing import secrets_by_key
+    from app.domain.resealing import secrets_by_key
 
     async with parts.sessions(None) as session:
         return bool((await secrets_by_key(session)).keys() - {parts.key_ring.current_id})

@@ -211,7 +211,7 @@ def bearer_token(authorization: bytes | None) -> bytes:
 
 
 Parameters = Mapping[str, Mapping[str, object]]
-ScopedKind = Literal["data_source", "data_domain"]
+ScopedKind = Literal["data_source", "data_domain", "webhook", "delivery"]
 
 
 class Access(Struct, frozen=True, kw_only=True):

@@ -22,13 +22,14 @@ from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTa
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
+from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
     IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
     RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SourceObject, Tenant,
-    TenantSettings, UpkeepState, User,
+    TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

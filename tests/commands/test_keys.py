@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.core.sealing import KeyRing
-from app.domain.sources.secrets.resealing import BATCH
+from app.domain.resealing import BATCH
 from tests.commands.hubs import Serve, environment, free_port, run
 from tests.conftest import PASSWORD
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -60,12 +60,20 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/data-domains": {"name": "Of the walk"},
     "PATCH /api/v1/data-domains/{domain_id}": {"description": "Another."},
     "POST /api/v1/api-keys": {"name": "Of the walk"},
+    "POST /api/v1/webhooks": {"url": "https://no-such-name.invalid/"},
+    "PATCH /api/v1/webhooks/{webhook_id}": {"description": "Another."},
     "POST /api/v1/data-sources": SIMULATED,
     "POST /api/v1/data-sources/bulk": {"data_sources": [SIMULATED | {"name": "Of the walk, too"}]},
     "PATCH /api/v1/data-sources/{source_id}": {"description": "Another."},
     "POST /api/v1/data-sources/test": {"type": "simulated", "config": {}},
 }
 """What each route takes; of EMAIL and its like the caller's own."""
+
+
+DELIVERY = """
+    INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at, expires_at)
+    SELECT gen_random_uuid(), tenant_id, $1, id, 'role.created', subject, 'failed', now(), now()
+    FROM outbox_events LIMIT 1 RETURNING id"""
 
 
 class World:
@@ -95,6 +103,10 @@ class World:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
         if "key_id" in route.path_parameters:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
+        if {"webhook_id", "delivery_id"} & {*route.path_parameters}:
+            told = {"url": "https://no-such-name.invalid/"}
+            made["webhook_id"] = (await self.send("POST", f"{V1}/webhooks", told))["id"]
+            made["delivery_id"] = str(await self.records.one(DELIVERY, UUID(made["webhook_id"])))
         if "account_id" in route.path_parameters:
             made["account_id"] = (await self.send("POST", f"{V1}/service-accounts", {"name": new_name()}))["id"]
         if "assignment_id" in route.path_parameters:

@@ -96,6 +96,16 @@ class World:
         )
         sessions = (await session.get("/api/v1/auth/sessions")).json()["items"]
         row = await records.one("SELECT id::text FROM audit_events WHERE tenant_id = $1 LIMIT 1", tenant)
+        told = {"url": "https://hooks.example.org/", "data_domain_id": domain["id"]}
+        webhook = await hub.admin.post("/api/v1/webhooks", json=told)
+        delivery = await records.one(
+            """INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at,
+                                               expires_at)
+               VALUES (gen_random_uuid(), $1, $2::uuid, gen_random_uuid(), 'role.created', 'roles/x', 'failed', now(), now())
+               RETURNING id""",
+            tenant,
+            webhook.json()["id"],
+        )
         return cls(
             {
                 "event_id": row,
@@ -114,6 +124,8 @@ class World:
                 "object_id": str(made),
                 "job_id": str(job),
                 "session_id": sessions[0]["id"],
+                "webhook_id": webhook.json()["id"],
+                "delivery_id": str(delivery),
             }
         )
 

@@ -138,11 +138,12 @@ def test_permissions_are_named_after_the_path(table: list[Operation]) -> None:
 
 
 def _subject(operation: Operation) -> str:
-    """What the operation is about: who may do what on a thing is about assignments, not about the thing; and seals are
-    over the audit log."""
+    """What the operation is about: who may do what on a thing is about assignments, not about the thing, a seal is of
+    the audit log, and a delivery a webhook's."""
     if operation.path.endswith("/access"):
         return "role-assignments"
-    return operation.path.split("/")[3].replace("audit-seals", "audit-events")
+    subject = operation.path.split("/")[3]
+    return {"audit-seals": "audit-events", "deliveries": "webhooks"}.get(subject, subject)
 
 
 async def test_anonymous_callers_get_what_is_open_and_no_more(hub: Hub, table: list[Operation]) -> None:

@@ -103,6 +103,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "current_session_id": UUID(session),
         "own_id": UUID(me),
         "key_id": UUID(key.json()["id"]),
+        "webhook_id": await a_webhook_of(hub),
+        "now": datetime.now(UTC),
     }
 
 
@@ -120,6 +122,24 @@ REQUEST = """
     INSERT INTO role_request_entries (id, tenant_id, request_id, kind, actor_id, role_ids, created_at)
     SELECT id, tenant_id, id, 'created', user_id, '{}', now() FROM request RETURNING id
 """
+
+
+DELIVERY = """
+    INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, attempts, created_at,
+      expires_at, last_attempt_at, response_status, duration_ms, failure)
+    SELECT gen_random_uuid(), $1, $2, gen_random_uuid(), 'role.created', 'roles/ü', status, 1, now(), now(), now(), 500, 1.5,
+      'http_error'
+    FROM unnest(ARRAY['pending', 'failed']) AS status
+"""
+
+
+async def a_webhook_of(hub: Hub) -> UUID:
+    made = await hub.admin.post("/api/v1/webhooks", json={"url": "https://a.example/", "event_types": ["role.created"]})
+    assert made.status_code == 201, made.text
+    webhook_id = UUID(made.json()["id"])
+    async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
+        await connection.execute(DELIVERY, DEFAULT_TENANT_ID, webhook_id)
+    return webhook_id
 
 
 async def a_review_of(hub: Hub) -> UUID:

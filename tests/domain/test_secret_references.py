@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from app.core.embedded import EmbeddedPostgres
+from app.domain.resealing import count_unopened, reseal, secrets_by_key
 from app.domain.sources.schemas import SecretReference
 from app.domain.sources.secrets import references
-from app.domain.sources.secrets.resealing import count_unopened, reseal, secrets_by_key
 from app.settings import SettingsError, load
 from tests.conftest import Hub, running_hub
 from tests.domain.conftest import Records

@@ -57,6 +57,10 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     assert permission.is_success, permission.text
     key = await hub.admin.post("/api/v1/api-keys", json={"name": "a key", "permissions": ["roles:read"]})
     assert key.status_code == 201, key.text
+    webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
+    assert webhook.status_code == 201, webhook.text
+    told = await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")
+    assert told.status_code == 200, told.text
     await owner.execute(DELEGATION, uuid4(), DEFAULT_TENANT_ID, UUID(user["id"]))
     await owner.execute(ROLE_REQUEST, uuid4(), DEFAULT_TENANT_ID, UUID(user["id"]), UUID(role["id"]))
     await owner.execute("UPDATE jobs SET status = 'failed', finished_at = now()")  # no worker will
@@ -288,6 +292,8 @@ TABLES = {
     "review_id": "access_reviews",
     "item_id": "access_review_items",
     "delegation_id": "delegations",
+    "webhook_id": "webhooks",
+    "delivery_id": "webhook_deliveries",
     "tenant_id": "tenants",
 }
 """By path parameter whose ids it takes; of one that is not here, all ids are tried."""

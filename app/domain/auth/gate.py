@@ -151,7 +151,12 @@ def _readings(exchange: Exchange, access: Access, permission: str) -> tuple[str,
     return (reading(permission), SHOWN_BY[access.on])
 
 
-SHOWN_BY: Mapping[ScopedKind, str] = {"data_source": "data-sources:read", "data_domain": "data-domains:read"}
+SHOWN_BY: Mapping[ScopedKind, str] = {
+    "data_source": "data-sources:read",
+    "data_domain": "data-domains:read",
+    "webhook": "webhooks:read",
+    "delivery": "webhooks:read",
+}
 
 
 def _refuse_other_spellings(scope: Scope) -> None:

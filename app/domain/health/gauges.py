@@ -12,6 +12,7 @@ from app.core.metrics import ProcessGauge
 from app.domain.events.figures import of_events
 from app.domain.parts import Parts
 from app.domain.source_work.metrics import SOURCES, of_sources
+from app.domain.webhooks.metrics import WEBHOOKS, of_webhooks
 
 KIND: Final = "metrics"
 """Of work, where database connections are shared out."""
@@ -46,6 +47,7 @@ async def measure_database(parts: Parts) -> list[Metric]:
                 *_of_upkeep(await connection.fetch(_UPKEEP)),
                 *of_sources(await connection.fetchrow(SOURCES)),
                 *await of_events(connection, parts.settings),
+                *of_webhooks(await connection.fetchrow(WEBHOOKS)),
             ]
     except (*DATABASE_ERRORS, asyncpg.InternalClientError, Unavailable):
         return []

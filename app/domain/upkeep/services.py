@@ -101,6 +101,7 @@ KINDS = (
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),
     Kind("outbox_events", _remove_events),
+    Kind("webhook_deliveries", _removal("webhook_deliveries", _history)),
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due, DUE_EVERY_S),
     Kind("role_assignments", _end_expired),

@@ -1,9 +1,12 @@
-"""What a stored secret is sealed to, and whether the keys are still the ones that sealed. It imports little, for the
-hub asks at its start."""
+"""What a stored secret is sealed to, and whether the keys are still the ones that sealed: those of webhooks, too. It
+imports little, for the hub asks at its start."""
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from app.core.sealing import KeyRing, SealingError
+from app.domain.webhooks.sealed import FIELD as SECRET_OF_WEBHOOK
+from app.domain.webhooks.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_WEBHOOKS
 
 if TYPE_CHECKING:
     import asyncpg
@@ -22,14 +25,22 @@ async def replaced_keys(connection: "asyncpg.Connection", ring: KeyRing | None) 
     The oldest secret of each stands for the others. An id that the ring has not got at all is no mistake: keys may be
     lost for good, and then only the work that needs their secrets fails.
     """
-    rows = await connection.fetch(OLDEST_OF_EACH_KEY)
-    return [row["key_id"] for row in rows if ring is None or (row["key_id"] in ring.ids and not _opens(ring, row))]
+    of_sources, of_webhooks = await connection.fetch(OLDEST_OF_EACH_KEY), await connection.fetch(OLDEST_OF_WEBHOOKS)
+    found = [
+        *((row, row["data_source_id"], sealed_field(row["name"])) for row in of_sources),
+        *((row, row["id"], SECRET_OF_WEBHOOK) for row in of_webhooks),
+    ]
+    ids = (row["key_id"] for row, *place in found if ring is None or _is_replaced(ring, row, *place))
+    return list(dict.fromkeys(ids))
 
 
-def _opens(ring: KeyRing, row: "asyncpg.Record") -> bool:
-    place = {"tenant_id": row["tenant_id"], "row_id": row["data_source_id"], "field": sealed_field(row["name"])}
+def _is_replaced(ring: KeyRing, row: "asyncpg.Record", row_id: UUID, field: str) -> bool:
+    return row["key_id"] in ring.ids and not _opens(ring, row, row_id, field)
+
+
+def _opens(ring: KeyRing, row: "asyncpg.Record", row_id: UUID, field: str) -> bool:
     try:
-        ring.open(row["sealed"], **place)
+        ring.open(row["sealed"], tenant_id=row["tenant_id"], row_id=row_id, field=field)
     except SealingError:
         return False
     return True

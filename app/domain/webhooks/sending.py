@@ -1,0 +1,248 @@
+"""The worker's side of webhooks: due endpoints are claimed, sent what waits for them, and given back.
+
+Endpoints that are well have places that the others cannot take, and no tenant has more than its share of either: a
+thousand that are down hold nobody up. Messages about one subject go out one after the other; where one fails, those
+behind it do not wait for it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Final, Literal
+from uuid import UUID
+
+from app.core.database import DATABASE_ERRORS
+from app.core.log_context import LogContext, bound_to
+from app.core.outbound import Destination, Limits, Reply, looked_up_in
+from app.domain.parts import Parts
+from app.domain.tenants.suspension import stop_suspended
+from app.domain.webhooks import metrics
+from app.domain.webhooks.disabling import disable
+from app.domain.webhooks.endpoints import Course, DueDelivery, Endpoint, Held, claim_due
+from app.domain.webhooks.retries import CIRCUIT_AT, DISABLED_AFTER, next_attempt, pause_of_circuit
+
+log = logging.getLogger("hub.webhooks")
+
+POLL_S: Final = 0.5
+"""Between two looks where no endpoint is due."""
+GATHER_S: Final = 0.02
+PLACES: Final = 128
+"""Endpoints to which a worker sends at the same time: each is a few sockets, not a process."""
+MESSAGES_AT_ONCE: Final = 20
+ROUNDS: Final = 25
+"""Of so many messages; then it is the turn of others."""
+LAST_WORDS_S: Final = 2.0
+
+Lane = Literal["well", "doubtful"]
+"""Endpoints that took the last message, and all others, new ones included."""
+
+
+class WebhookSender:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        places: int = PLACES,
+        limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
+        authorities: ssl.SSLContext | None = None,
+    ) -> None:
+        self._parts = parts
+        self._places = places
+        self._limits = limits
+        self._authorities = authorities
+        self._running: dict[asyncio.Task[None], tuple[Lane, Endpoint]] = {}
+        self._resolving: dict[Lane, ThreadPoolExecutor] = {
+            "well": ThreadPoolExecutor(places, "look up"),
+            "doubtful": ThreadPoolExecutor(max(1, places // 2), "look up doubtful"),
+        }
+
+    async def run_forever(self) -> None:
+        """Until cancelled. A database that is away is tried again at the next turn."""
+        suspending = asyncio.create_task(stop_suspended(self._parts, self._running_by_task))
+        try:
+            while True:
+                are_more_due = await self._fill_places()
+                await self._wait(for_a_place=are_more_due)
+        finally:
+            suspending.cancel()
+            await asyncio.gather(suspending, return_exceptions=True)
+            await self.close()
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for threads in self._resolving.values():
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def send_what_is_due(self) -> None:
+        """Once: whatever is due at this moment."""
+        await self._fill_places()
+        while self._running:
+            await asyncio.wait(self._running)
+            await self._fill_places()
+
+    # Places -----------------------------------------------------------------------------------------------------------
+
+    async def _fill_places(self) -> bool:
+        """Whether more may be due than there are places for."""
+        try:
+            return any([await self._fill(lane) for lane in ("well", "doubtful")])
+        except DATABASE_ERRORS as error:
+            log.warning("webhooks are put off: %s", type(error).__name__)
+            return False
+
+    async def _fill(self, lane: Lane) -> bool:
+        free = self._free_places(lane)
+        if free <= 0:
+            return True
+        running, cap = self._running_by_tenant(lane), self._cap(lane)
+        due = await claim_due(self._parts, is_well=lane == "well", places=free, running=running, cap=cap)
+        for endpoint in due:
+            task = asyncio.create_task(self._serve(endpoint, lane), name=f"webhook {endpoint.id}")
+            self._running[task] = (lane, endpoint)
+            task.add_done_callback(self._running.pop)
+        return len(due) == free or cap in self._running_by_tenant(lane).values()
+
+    def _free_places(self, lane: Lane) -> int:
+        """All of them for endpoints that are well; half of them for the others."""
+        doubtful = sum(1 for its_lane, _ in self._running.values() if its_lane == "doubtful")
+        free = self._places - len(self._running)
+        return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
+
+    def _cap(self, lane: Lane) -> int:
+        """Of one tenant: half of the places for endpoints that are well, an eighth of the others'."""
+        return max(1, self._places // (2 if lane == "well" else 16))
+
+    def _running_by_tenant(self, lane: Lane) -> Counter[UUID]:
+        return Counter(endpoint.tenant_id for its_lane, endpoint in self._running.values() if its_lane == lane)
+
+    def _running_by_task(self) -> dict[asyncio.Task[None], UUID]:
+        """With the tenant of each."""
+        return {task: endpoint.tenant_id for task, (_, endpoint) in self._running.items()}
+
+    async def _wait(self, *, for_a_place: bool) -> None:
+        if for_a_place and self._running:
+            await asyncio.wait(self._running, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(GATHER_S)
+        else:
+            await asyncio.sleep(POLL_S)
+
+    # One endpoint -----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, endpoint: Endpoint, lane: Lane) -> None:
+        held = Held(self._parts, endpoint)
+        destination = Destination(
+            endpoint.url,
+            self._parts.egress,
+            limits=self._limits,
+            authorities=self._authorities,
+            lookup=looked_up_in(self._resolving[lane]),
+        )
+        with bound_to(LogContext(tenant_id=endpoint.tenant_id)):
+            try:
+                await Turn(self._parts, endpoint, held, destination, side_by_side=self._limits.connections).carry_out()
+            except asyncio.CancelledError:
+                await self._put_back(held)
+                raise
+            except DATABASE_ERRORS as error:
+                log.warning("webhook %s waits until its lease runs out: %s", endpoint.id, type(error).__name__)
+            except Exception:
+                log.exception("webhook %s could not be served", endpoint.id)
+            finally:
+                await destination.close()
+
+    async def _put_back(self, held: Held) -> None:
+        with contextlib.suppress(TimeoutError, *DATABASE_ERRORS):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await held.put_back()
+
+
+class Turn:
+    """One claimed endpoint, from its first due message to the last, or to where it stops taking them."""
+
+    def __init__(
+        self, parts: Parts, endpoint: Endpoint, held: Held, destination: Destination, *, side_by_side: int
+    ) -> None:
+        self._parts = parts
+        self._endpoint = endpoint
+        self._held = held
+        self._destination = destination
+        self._places = asyncio.Semaphore(side_by_side)
+        self._course = Course(endpoint.failures, endpoint.failing_since)
+        self._is_held = True
+        self._is_gone = False
+
+    async def carry_out(self) -> None:
+        for _ in range(ROUNDS):
+            is_probe = self._course.failures >= CIRCUIT_AT
+            due = await self._held.due(1 if is_probe else MESSAGES_AT_ONCE)
+            if is_probe and due:
+                await self._send(due[0])
+            else:
+                await asyncio.gather(*map(self._send_in_order, _by_subject(due)))
+            if not due or not self._goes_on or self._course.failures:  # it has lost its place among those that are well
+                break
+        await self._conclude()
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._is_held and not self._is_gone and self._course.failures < CIRCUIT_AT
+
+    async def _send_in_order(self, deliveries: Sequence[DueDelivery]) -> None:
+        """Of one subject."""
+        for delivery in deliveries:
+            async with self._places:
+                if not self._goes_on:
+                    return
+                await self._send(delivery)
+
+    async def _send(self, delivery: DueDelivery) -> None:
+        if delivery.message is None:
+            await self._held.note(delivery, Reply(None, None, 0.0), "event_gone", None)
+            return
+        self._is_held = await self._held.renew()
+        if not self._is_held:
+            return
+        now = datetime.now(UTC)
+        body = delivery.message.body()
+        if self._endpoint.secrets:
+            headers = delivery.message.signed(body, self._endpoint.secrets, now)
+            reply = await self._destination.post(headers, body)
+            failure: str | None = reply.failure
+        else:
+            reply, failure = Reply(None, "http_error", 0.0), "secret_unreadable"
+        await self._note(delivery, reply, failure)
+
+    async def _note(self, delivery: DueDelivery, reply: Reply, failure: str | None) -> None:
+        now = datetime.now(UTC)
+        self._course.note(reply, now)
+        self._is_gone = self._is_gone or reply.failure == "gone"
+        is_over = failure in (None, "gone")
+        next_at = None if is_over else next_attempt(delivery.attempts + 1, now, delivery.expires_at)
+        await self._held.note(delivery, reply, failure, next_at)
+        outcome = "delivered" if failure is None else "given_up" if next_at is None else "retry"
+        metrics.deliveries.labels(outcome, failure or "none").inc()
+
+    async def _conclude(self) -> None:
+        now, endpoint = datetime.now(UTC), self._endpoint
+        since = self._course.failing_since
+        if self._is_gone:
+            await disable(self._parts, endpoint.tenant_id, endpoint.id, endpoint.lease_id, "gone")
+        elif since is not None and now - since >= DISABLED_AFTER:
+            await disable(self._parts, endpoint.tenant_id, endpoint.id, endpoint.lease_id, "failing")
+        else:
+            await self._held.release(self._course, pause_of_circuit(self._course.failures, now))
+
+
+def _by_subject(deliveries: Iterable[DueDelivery]) -> list[list[DueDelivery]]:
+    """In their order."""
+    found: dict[str, list[DueDelivery]] = {}
+    for delivery in deliveries:
+        found.setdefault(delivery.subject, []).append(delivery)
+    return list(found.values())

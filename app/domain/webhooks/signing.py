@@ -1,0 +1,64 @@
+"""Messages as Standard Webhooks has them (standard-webhooks/spec): a secret `whsec_…`, three headers, and a signature
+for each secret that is live. What is sent is the event as CloudEvents 1.0 in structured JSON."""
+
+import base64
+import hmac
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+BEGINNING: Final = "whsec_"
+SECRET_BYTES: Final = 32
+CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+
+
+def new_secret() -> str:
+    return BEGINNING + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+class Message(Struct):
+    """What a receiver is told of one event."""
+
+    id: UUID
+    type: str
+    """With its prefix."""
+    source: str
+    subject: str
+    time: datetime
+    data: Any
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "specversion": "1.0",
+                "id": self.id,
+                "type": self.type,
+                "source": self.source,
+                "subject": self.subject,
+                "time": self.time,
+                "datacontenttype": "application/json",
+                "data": self.data,
+            }
+        )
+
+    def signed(self, body: bytes, live_secrets: Sequence[str], now: datetime) -> dict[str, str]:
+        """The headers. The id is the event's however often it is sent; the time is that of this attempt."""
+        timestamp = str(int(now.timestamp()))
+        signed = b".".join((str(self.id).encode(), timestamp.encode(), body))
+        return {
+            "content-type": CONTENT_TYPE,
+            "webhook-id": str(self.id),
+            "webhook-timestamp": timestamp,
+            "webhook-signature": " ".join(_signature(secret, signed) for secret in live_secrets),
+        }
+
+
+def _signature(secret: str, signed: bytes) -> str:
+    key = base64.b64decode(secret.removeprefix(BEGINNING))
+    return "v1," + base64.b64encode(hmac.new(key, signed, sha256).digest()).decode()
