@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +24,7 @@ Environment = Literal["development", "production"]
 
 PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
 NO_EFFECT_YET = {
-    "redis_url": "limits and caches are per process until shared state arrives",
     "broker_url": "events stay in the outbox until the relay arrives",
-    "rate_limit": "requests are not limited yet",
-    "login_rate_limit": "only the lock-out of an account limits logins yet",
     "identity_providers": "single sign-on has not arrived yet",
 }
 
@@ -59,6 +57,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     registration: Literal["open", "closed"] = "open"
     password_min_length: int = 15
     redis_url: str | None = None
+    """Limits are counted there for all processes together; unset: each counts for itself."""
     broker_url: str | None = None
     egress_allow: tuple[str, ...] = ()
     egress_deny: tuple[str, ...] = ()
@@ -75,7 +74,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`acme.example.org=acme`: whoever signs in or registers by that host name means that tenant."""
     cors_origins: tuple[str, ...] = ()
     rate_limit: str = "600/minute"
+    """Units of a principal, and of an address for what is open: a read takes 1, a write 2, a connector run 10."""
     login_rate_limit: str = "20/minute"
+    """Sign-ins from an address, and of an account."""
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     public_url: str | None = None
@@ -360,6 +361,12 @@ def _existing_file(value: Path) -> None:
         raise ValueError("there is no such file")
 
 
+def _redis(value: str) -> None:
+    _matching(r"rediss?://\S+", "redis://host:port/0")(value)
+    if find_spec("redis") is None:
+        raise ValueError("needs the package `redis`: install data-fusion-hub[redis]")
+
+
 _database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
 _rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
 CHECKS: dict[str, Callable[[Any], None]] = {
@@ -369,7 +376,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "signing_keys_file": _existing_file,
     "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
     "password_min_length": _within(8, 128),
-    "redis_url": _matching(r"rediss?://\S+", "redis://host:port/0"),
+    "redis_url": _redis,
     "broker_url": _matching(r"stomps?://\S+", "stomp://user:password@host:61613"),
     "egress_allow": _egress,
     "egress_deny": _egress,

@@ -37,7 +37,7 @@ def check() -> int:
         _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
-    findings += [_about_egress(settings), *_about_folders(settings), _about_connectors()]
+    findings += [_about_limits(settings), _about_egress(settings), *_about_folders(settings), _about_connectors()]
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -251,6 +251,23 @@ def _signing_keys(settings: Settings) -> Finding:
     return Finding(
         "right", "signing keys", f"{whence}: {len(keys)} in {path}; {keys[0].kid} ({keys[0].algorithm}) signs"
     )
+
+
+# --- Limits ---------------------------------------------------------------------------------------------------------
+
+
+def _about_limits(settings: Settings) -> Finding:
+    quotas = f"{settings.rate_limit} for a principal, {settings.login_rate_limit} for sign-ins"
+    if settings.redis_url is None:
+        return Finding("right", "limits", f"{quotas}; each server process counts for itself (HUB_REDIS_URL is not set)")
+    from app.core.redis_link import ask_once
+
+    try:
+        asyncio.run(ask_once(settings.redis_url))
+    except Exception as error:  # whatever is wrong with it
+        away = f"Redis does not answer ({type(error).__name__}), and each server process counts for itself meanwhile"
+        return Finding("wrong", "limits", f"{quotas}; {away}")
+    return Finding("right", "limits", f"{quotas}; shared over Redis, which answers")
 
 
 # --- Egress and folders ---------------------------------------------------------------------------------------------

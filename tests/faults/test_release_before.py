@@ -21,7 +21,7 @@ from app.runtime import prepare_parts
 from app.settings import load
 from tests.commands.hubs import free_port
 from tests.postgres import create_database, discard, drop_database, reachable_folder
-from tests.serving import ADMIN_EMAIL, PASSWORD
+from tests.serving import ADMIN_EMAIL, NO_LIMIT, PASSWORD
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -59,6 +59,7 @@ class HubOfBefore:
             "HUB_ADMIN_EMAIL": ADMIN_EMAIL,
             "HUB_ADMIN_PASSWORD": PASSWORD,
             "HUB_LOG_LEVEL": "warning",
+            **NO_LIMIT,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
         command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
@@ -215,7 +216,7 @@ async def test_this_release_goes_on_with_what_the_one_before_wrote(before: HubOf
     user = (await traffic.client.post("/users", json={"email": f"{name}@example.org", "password": PASSWORD})).json()
     assert (await traffic.client.put(f"/users/{user['id']}/roles/{role['id']}")).status_code == 200
     await migrations.migrate(before.owner_url)
-    settings = load({"HUB_DATA_DIR": str(before.data_dir), "HUB_LOG_LEVEL": "error"}, env_file=None)
+    settings = load({"HUB_DATA_DIR": str(before.data_dir), "HUB_LOG_LEVEL": "error", **NO_LIMIT}, env_file=None)
     parts = prepare_parts(settings, before.app_url)
     litestar = create_app(parts)
     async with litestar.lifespan():

@@ -5,6 +5,7 @@ from typing import Literal
 from litestar import get
 
 from app.core.answers import Answer, answer
+from app.core.limits.prices import costs
 from app.core.metrics import CONTENT_TYPE, exposition
 from app.core.migrations import schema_problem
 from app.core.outcomes import outcomes
@@ -18,9 +19,16 @@ from app.domain.requests import HubRequest
 class Health(Output):
     status: Literal["ok", "unavailable"]
     detail: str
+    degraded: list[str] = []
+    """What is set and away, and can be done without: `redis`."""
 
 
-@get("/health/live", opt=open_to_all(needs_database=False), tags=["health"], summary="Is the process alive")
+@get(
+    "/health/live",
+    opt=open_to_all(needs_database=False) | costs("nothing"),
+    tags=["health"],
+    summary="Is the process alive",
+)
 async def get_live(request: HubRequest) -> Answer[Health]:
     """Checks nothing outside of the process."""
     return answer(request.exchange, Health("ok", "The process answers."))
@@ -28,16 +36,16 @@ async def get_live(request: HubRequest) -> Answer[Health]:
 
 @get(
     "/health/ready",
-    opt=open_to_all(needs_database=False) | outcomes(by_status={503: Health}),
+    opt=open_to_all(needs_database=False) | outcomes(by_status={503: Health}) | costs("nothing"),
     tags=["health"],
     summary="Can the hub serve",
 )
 async def get_ready(request: HubRequest) -> Answer[Health]:
     """200 when the database answers and its tables are this version's, or newer ones without a declared break; 503
-    otherwise."""
+    otherwise. What can be done without is named in `degraded`, and changes nothing of that."""
     problem = await _problem(request)
     if problem is None:
-        return answer(request.exchange, Health("ok", "Ready to serve."))
+        return answer(request.exchange, Health("ok", "Ready to serve.", await _degraded(request)))
     unavailable = answer(request.exchange, Health("unavailable", problem), status=503)
     unavailable.wire_headers.append((b"retry-after", b"1"))
     return unavailable
@@ -49,6 +57,11 @@ async def _problem(request: HubRequest) -> str | None:
     except AWAY:
         return "The database is away."
     return found.sentence if found else None
+
+
+async def _degraded(request: HubRequest) -> list[str]:
+    redis = request.parts.redis
+    return ["redis"] if redis is not None and not await redis.answers() else []
 
 
 @get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")

@@ -1,0 +1,185 @@
+"""Redis, as long as it answers: every call ends within its deadline, and one that fails opens the circuit.
+
+While the circuit is open nothing is asked of Redis, and whoever wanted to goes on without it. It is tried again every
+second by a task of its own, never by a request. The client is imported where an address is set, and not before.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from prometheus_client import Counter
+
+from app.core.deadlines import Deadlines
+from app.core.metrics import ProcessGauge
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = logging.getLogger("hub.redis")
+
+DEADLINE_S: Final = 0.1
+"""Of a call, from when it waits for a connection."""
+CONNECT_S: Final = 2.0
+"""Until all connections are there, or Redis is taken to be away for now."""
+RETRY_S: Final = 1.0
+CONNECTIONS: Final = 8
+"""Of a process. They are opened before the circuit closes, so that no request waits for one to be made."""
+
+Reason = Literal["timeout", "connection", "answer"]
+_failures = Counter("hub_redis_failures_total", "Calls to Redis that failed and opened the circuit.", ("reason",))
+_without = ProcessGauge("hub_redis_circuit_open", "Processes that go on without Redis, which is set and away.")
+
+
+class RedisAway(Exception):
+    """Nothing was done, or nobody knows whether it was."""
+
+
+class Script:
+    """Runs in Redis as one step. Answers with so many whole numbers."""
+
+    def __init__(self, text: str, *, numbers: int) -> None:
+        self.text = text
+        self.digest = sha1(text.encode()).hexdigest()  # noqa: S324 - how Redis names scripts
+        self.numbers = numbers
+
+
+PROBE: Final = Script("redis.call('TIME') return {1}", numbers=1)
+
+
+class RedisLink:
+    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S, retry_s: float = RETRY_S) -> None:
+        self._url = url
+        self._deadline_s = deadline_s
+        self._deadlines = Deadlines(deadline_s)
+        self._retry_s = retry_s
+        self._client: Redis | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._has_failed = asyncio.Event()
+        self.is_up = False
+
+    async def start(self) -> None:
+        """Tries once before it returns: what comes first is counted by all together where that can be."""
+        self._client = _client(self._url)
+        await self._try()
+        self._tell_start()
+        self._watch = asyncio.create_task(self._watch_forever(), name="redis")
+
+    async def stop(self) -> None:
+        self.is_up = False
+        _without.set(0)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._client is not None:
+            await _disconnect(self._client)
+
+    async def call(self, script: Script, key: str, *arguments: str | int) -> Sequence[int]:
+        """Raises RedisAway, within the deadline."""
+        client = self._client
+        if not self.is_up or client is None:
+            raise RedisAway
+        try:
+            with self._deadlines.start():
+                return await _run(client, script, key, arguments)
+        except Exception as error:
+            self._open(error)
+            raise RedisAway from error
+
+    async def answers(self) -> bool:
+        """At this moment."""
+        with contextlib.suppress(RedisAway):
+            await self.call(PROBE, "hub:probe")
+        return self.is_up
+
+    def _open(self, error: Exception) -> None:
+        if not self.is_up:
+            return
+        self.is_up = False
+        _failures.labels(_reason(error)).inc()
+        _without.set(1)
+        log.warning("Redis is away (%s): limits are per process", type(error).__name__)
+        self._has_failed.set()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            if self.is_up:
+                await self._has_failed.wait()
+            self._has_failed.clear()
+            await asyncio.sleep(self._retry_s)
+            await self._try()
+            if self.is_up:
+                log.info("Redis is back: limits are shared")
+
+    async def _try(self) -> None:
+        """On new connections: nobody knows what the old ones still have to say."""
+        assert self._client is not None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await _disconnect(self._client)
+                await asyncio.gather(*(_run(self._client, PROBE, "hub:probe", ()) for _ in range(CONNECTIONS)))
+            async with asyncio.timeout(self._deadline_s):
+                await _run(self._client, PROBE, "hub:probe", ())
+        except Exception as error:
+            log.debug("Redis does not answer: %s", type(error).__name__)
+            return
+        self.is_up = True
+        _without.set(0)
+
+    def _tell_start(self) -> None:
+        if not self.is_up:
+            _without.set(1)
+            log.warning("Redis does not answer: limits are per process")
+
+
+async def ask_once(url: str) -> None:
+    """Raises whatever goes wrong, within two seconds."""
+    client = _client(url)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await _run(client, PROBE, "hub:probe", ())
+    finally:
+        await _disconnect(client)
+
+
+def _client(url: str) -> "Redis":
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    pool = BlockingConnectionPool.from_url(
+        url, max_connections=CONNECTIONS, timeout=None, retry=Retry(NoBackoff(), 0), protocol=2
+    )
+    return Redis(connection_pool=pool)
+
+
+async def _disconnect(client: "Redis") -> None:
+    with contextlib.suppress(Exception):
+        await client.connection_pool.disconnect(inuse_connections=True)
+
+
+async def _run(client: "Redis", script: Script, key: str, arguments: Sequence[str | int]) -> list[int]:
+    from redis.exceptions import NoScriptError
+
+    try:
+        answer: Any = await client.execute_command(  # type: ignore[no-untyped-call]
+            "EVALSHA", script.digest, 1, key, *arguments
+        )
+    except NoScriptError:  # a Redis that has just begun knows none
+        answer = await client.execute_command(  # type: ignore[no-untyped-call]
+            "EVAL", script.text, 1, key, *arguments
+        )
+    if not (isinstance(answer, list) and len(answer) == script.numbers and all(type(each) is int for each in answer)):
+        raise ValueError("Redis answered with something else")
+    return answer
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    from redis.exceptions import ConnectionError as Lost
+
+    return "connection" if isinstance(error, Lost | OSError) else "answer"
