@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from prometheus_client import Counter
 
-from app.core.deadlines import Deadlines
+from app.core.deadlines import PatientDeadlines
 from app.core.metrics import ProcessGauge
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hub.redis")
 
-DEADLINE_S: Final = 0.1
-"""Of a call, from when it waits for a connection."""
+TURNS: Final = 5
+TURN_S: Final = 0.05
+"""A call has a quarter of a second, from when it waits for a connection. It is counted in turns of the event loop: a
+process on a busy machine is late itself, and to go on without Redis for that makes limits inexact."""
 CONNECT_S: Final = 2.0
 """Until all connections are there, or Redis is taken to be away for now."""
 RETRY_S: Final = 1.0
@@ -51,10 +53,9 @@ PROBE: Final = Script("redis.call('TIME') return {1}", numbers=1)
 
 
 class RedisLink:
-    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S, retry_s: float = RETRY_S) -> None:
+    def __init__(self, url: str, *, turns: int = TURNS, retry_s: float = RETRY_S) -> None:
         self._url = url
-        self._deadline_s = deadline_s
-        self._deadlines = Deadlines(deadline_s)
+        self._deadlines = PatientDeadlines(turns, turn_s=TURN_S)
         self._retry_s = retry_s
         self._client: Redis | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -121,7 +122,7 @@ class RedisLink:
             async with asyncio.timeout(CONNECT_S):
                 await _disconnect(self._client)
                 await asyncio.gather(*(_run(self._client, PROBE, "hub:probe", ()) for _ in range(CONNECTIONS)))
-            async with asyncio.timeout(self._deadline_s):
+            with self._deadlines.start():
                 await _run(self._client, PROBE, "hub:probe", ())
         except Exception as error:
             log.debug("Redis does not answer: %s", type(error).__name__)

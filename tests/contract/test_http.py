@@ -362,6 +362,7 @@ async def test_errors_come_in_messagepack_too(hub: Hub) -> None:
 # --- bodies: limits and time (RL1, RL2) ---
 
 
+@pytest.mark.found("RL1")
 async def test_a_body_over_the_limit_is_refused_unread(hub: Hub, exchange: Exchange) -> None:
     token = hub.admin.headers["authorization"].encode()
     headers = [JSON, (b"authorization", token), (b"content-length", str(hub.settings.max_body_bytes + 1).encode())]
