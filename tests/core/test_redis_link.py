@@ -108,7 +108,7 @@ async def test_a_key_holds_some_sixty_notes_and_is_forgotten_after_its_window(
     (key,) = stored.keys()
     assert stored.llen(key) <= 63
     assert 0 < stored.pttl(key) <= 1000
-    assert int(stored.lindex(key, 0)) == sum(int(note.split()[2]) for note in stored.lrange(key, 1, -1))
+    assert int(str(stored.lindex(key, 0))) == sum(int(note.split()[2]) for note in stored.lrange(key, 1, -1))
 
 
 @pytest.mark.parametrize(("ahead_s", "is_admitted"), [(30, False), (3600, True)])

@@ -46,12 +46,12 @@ class Limits:
     @property
     def are_shared(self) -> bool:
         """Whether Redis is asked, at this moment."""
-        return self._shared is not None and self._shared.is_up
+        shared = self._shared
+        return shared is not None and shared.is_up
 
     def charge_here(self, exchange: Exchange, price: Price, key: Hashable) -> None:
         """By the count of this process. Raises TooManyRequests."""
-        units, policy = price
-        exchange.standing = standing = self._windows[policy].charge(key, units)
+        exchange.standing = standing = self._windows[price.policy].charge(key, price.units)
         if not standing.is_admitted:
             raise _refusal(standing)
 

@@ -31,8 +31,8 @@ class Policy:
     def __init__(self, name: PolicyName, rate: Rate) -> None:
         self.name = name
         self.rate = rate
-        self.quoted = f'"{name}"'.encode()
-        self.header = (b"ratelimit-policy", b"%s;q=%d;w=%d" % (self.quoted, rate.quota, rate.window_s))
+        self.quoted = f'"{name}"'
+        self.header = (b"ratelimit-policy", f"{self.quoted};q={rate.quota};w={rate.window_s}".encode())
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -46,9 +46,9 @@ class Standing(Struct, frozen=True, gc=False):
 
     @property
     def retry_after_s(self) -> int:
-        return max(1, ceil(self.resets_in_s))
+        return ceil(self.resets_in_s) or 1
 
     def header(self, *, with_reset: bool = True) -> tuple[bytes, bytes]:
         if not with_reset:
-            return b"ratelimit", b"%s;r=%d" % (self.policy.quoted, self.remaining)
-        return b"ratelimit", b"%s;r=%d;t=%d" % (self.policy.quoted, self.remaining, self.retry_after_s)
+            return b"ratelimit", f"{self.policy.quoted};r={self.remaining}".encode()
+        return b"ratelimit", f"{self.policy.quoted};r={self.remaining};t={self.retry_after_s}".encode()

@@ -13,7 +13,8 @@ from app.core.limits.rates import Policy, Standing
 NOTES = 60
 """Of one window."""
 Usage = list[float]
-"""The units in all, and then by three: when the first and the last request of a note came, and its units."""
+"""The units in all, and then by three: when the first and the last request of a note came, and its units. There is one
+note at least, be it of none."""
 
 
 class SlidingWindows:
@@ -41,38 +42,45 @@ class SlidingWindows:
     def charge(self, key: object, units: int) -> Standing:
         """Take the units, unless that would be too many: then nothing is taken."""
         now = self._clock()
-        usage = self._usage(key, now)
-        if usage[0] + units > self._quota:
-            units = min(units, self._quota)  # what costs more than the whole quota takes all of it
-            if usage[0] + units > self._quota:
-                return self._refusal(usage, units, now)
-        self._add(usage, units, now)
-        return Standing(self.policy, int(self._quota - usage[0]), usage[2] + self._window_s - now)
+        usage = self._young.get(key) or self._remembered(key, now)
+        if usage[2] <= now - self._window_s:
+            self._drop_past(usage, now)
+        used = usage[0] + units
+        if used > self._quota:
+            used = usage[0] + min(units, self._quota)  # what costs more than the whole quota takes all of it
+            if used > self._quota:
+                return self._refusal(usage, used, now)
+        self._note(usage, used, now)
+        return Standing(self.policy, int(self._quota - used), usage[2] + self._window_s - now)
 
     def note(self, key: object, units: int) -> None:
         """Take the units, whatever is left: somebody else has judged."""
         now = self._clock()
-        self._add(self._usage(key, now), units, now)
-
-    def _usage(self, key: object, now: float) -> Usage:
-        """Without what a window has passed over."""
         usage = self._young.get(key) or self._remembered(key, now)
-        since = now - self._window_s
-        while len(usage) > 1 and usage[2] <= since:
-            usage[0] -= usage[3]
-            del usage[1:4]
-        return usage
+        if usage[2] <= now - self._window_s:
+            self._drop_past(usage, now)
+        self._note(usage, usage[0] + units, now)
 
-    def _add(self, usage: Usage, units: int, now: float) -> None:
-        usage[0] += units
-        if len(usage) > 1 and now - usage[-3] < self._note_s:
+    def _note(self, usage: Usage, used: float, now: float) -> None:
+        units = used - usage[0]
+        usage[0] = used
+        if now - usage[-3] < self._note_s:
             usage[-2] = now
             usage[-1] += units
         else:
             usage += (now, now, units)
 
-    def _refusal(self, usage: Usage, units: int, now: float) -> Standing:
-        missing, at = usage[0] + units - self._quota, 1
+    def _drop_past(self, usage: Usage, now: float) -> None:
+        """What a window has passed over."""
+        since = now - self._window_s
+        while len(usage) > 1 and usage[2] <= since:
+            usage[0] -= usage[3]
+            del usage[1:4]
+        if len(usage) == 1:
+            usage += (now, now, 0)
+
+    def _refusal(self, usage: Usage, used: float, now: float) -> Standing:
+        missing, at = used - self._quota, 1
         while missing > usage[at + 2]:
             missing -= usage[at + 2]
             at += 3
@@ -83,5 +91,5 @@ class SlidingWindows:
         """A key that is not among the young ones, which it joins."""
         if len(self._young) >= self._most_young or now - self._aged_at >= self._window_s:
             self._old, self._young, self._aged_at = self._young, {}, now
-        usage = self._young[key] = self._old.pop(key, [0])
+        usage = self._young[key] = self._old.pop(key, [0, now, now, 0])
         return usage

@@ -73,7 +73,8 @@ class Gate:
         if price.units:
             if parts.limits.are_shared:
                 return self._charge_and_pass(price, access, scope, receive, send)
-            parts.limits.charge_here(exchange, price, _whose(parts, exchange))
+            whose = _address(parts, exchange) if signed is None else signed.principal.id
+            parts.limits.charge_here(exchange, price, whose)
         if _admit(scope, access, signed):
             return self._look_and_pass(access, scope, receive, send)
         return self.app(scope, receive, send)
@@ -89,7 +90,9 @@ class Gate:
         parts: Parts = scope["litestar_app"].state["parts"]
         exchange = Exchange.of(scope)
         if price.units:
-            await parts.limits.charge(exchange, price, _whose(parts, exchange))
+            principal = exchange.principal
+            whose = _address(parts, exchange) if principal is None else principal.id
+            await parts.limits.charge(exchange, price, whose)
         if _admit(scope, access, exchange.signed):
             await _admit_there(parts, scope, access)
         await self.app(scope, receive, send)
@@ -105,10 +108,8 @@ def _enter(scope: Scope, exchange: Exchange, signed: Signed) -> None:
     exchange.principal = scope["user"] = signed.principal
 
 
-def _whose(parts: Parts, exchange: Exchange) -> int | str:
-    """The quota: of the principal, whatever they came with, and of the address where nobody has to say who they are."""
-    if exchange.principal is not None:
-        return exchange.principal.id.int
+def _address(parts: Parts, exchange: Exchange) -> str:
+    """Whose quota a call is taken from where nobody has to say who they are."""
     return address_key(exchange.client_address(parts.trusted_proxies))
 
 
