@@ -7,9 +7,10 @@ second by a task of its own, never by a request. The client is imported where an
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Sequence
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from prometheus_client import Counter
 
@@ -23,13 +24,15 @@ log = logging.getLogger("hub.redis")
 
 TURNS: Final = 5
 TURN_S: Final = 0.05
-"""A call has a quarter of a second, from when it waits for a connection. It is counted in turns of the event loop: a
-process on a busy machine is late itself, and to go on without Redis for that makes limits inexact."""
+"""Redis has a quarter of a second for what it is sent. It is counted in turns of the event loop: a process on a busy
+machine is late itself, and to go on without Redis for that makes limits inexact."""
 CONNECT_S: Final = 2.0
 """Until all connections are there, or Redis is taken to be away for now."""
 RETRY_S: Final = 1.0
-CONNECTIONS: Final = 8
-"""Of a process. They are opened before the circuit closes, so that no request waits for one to be made."""
+CONNECTIONS: Final = 4
+"""Of a process. They are opened before the circuit closes, so that no request waits for one to be made. Calls for which
+none is free are sent together by the next one that is: each is a step of its own in Redis all the same."""
+SENT_TOGETHER: Final = 100
 
 Reason = Literal["timeout", "connection", "answer"]
 _failures = Counter("hub_redis_failures_total", "Calls to Redis that failed and opened the circuit.", ("reason",))
@@ -49,6 +52,22 @@ class Script:
         self.numbers = numbers
 
 
+class _Call(NamedTuple):
+    script: Script
+    key: str
+    arguments: Sequence[str | int]
+    answered: "asyncio.Future[Sequence[int]]"
+
+    def end(self, answer: Sequence[int] | None) -> None:
+        """None where there is none; whoever asked may have left."""
+        if self.answered.done():
+            return
+        if answer is None:
+            self.answered.set_exception(RedisAway())
+        else:
+            self.answered.set_result(answer)
+
+
 PROBE: Final = Script("redis.call('TIME') return {1}", numbers=1)
 
 
@@ -60,6 +79,10 @@ class RedisLink:
         self._client: Redis | None = None
         self._watch: asyncio.Task[None] | None = None
         self._has_failed = asyncio.Event()
+        self._waiting: deque[_Call] = deque()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        """Connections on which something is under way."""
         self.is_up = False
 
     async def start(self) -> None:
@@ -74,21 +97,41 @@ class RedisLink:
         _without.set(0)
         if self._watch is not None:
             self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await asyncio.gather(self._watch, *self._sending, return_exceptions=True)
         if self._client is not None:
             await _disconnect(self._client)
 
     async def call(self, script: Script, key: str, *arguments: str | int) -> Sequence[int]:
-        """Raises RedisAway, within the deadline."""
-        client = self._client
-        if not self.is_up or client is None:
+        """Raises RedisAway, at once or when Redis has had its time."""
+        if not self.is_up:
             raise RedisAway
+        call = _Call(script, key, arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._busy < CONNECTIONS:
+            self._busy += 1
+            task = asyncio.create_task(self._send_waiting(), name="to redis")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await call.answered
+
+    async def _send_waiting(self) -> None:
+        """Until none is left: that there is none, and that one more is free, is known in the same step."""
+        assert self._client is not None
+        try:
+            while self._waiting:
+                calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), SENT_TOGETHER))]
+                for call, answer in zip(calls, await self._answers_to(self._client, calls), strict=True):
+                    call.end(answer)
+        finally:
+            self._busy -= 1
+
+    async def _answers_to(self, client: "Redis", calls: Sequence[_Call]) -> Sequence[Sequence[int] | None]:
         try:
             with self._deadlines.start():
-                return await _run(client, script, key, arguments)
+                return await _run(client, calls)
         except Exception as error:
             self._open(error)
-            raise RedisAway from error
+            return [None] * len(calls)
 
     async def answers(self) -> bool:
         """At this moment."""
@@ -100,6 +143,8 @@ class RedisLink:
         if not self.is_up:
             return
         self.is_up = False
+        while self._waiting:
+            self._waiting.popleft().end(None)
         _failures.labels(_reason(error)).inc()
         _without.set(1)
         log.warning("Redis is away (%s): limits are per process", type(error).__name__)
@@ -121,9 +166,9 @@ class RedisLink:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await _disconnect(self._client)
-                await asyncio.gather(*(_run(self._client, PROBE, "hub:probe", ()) for _ in range(CONNECTIONS)))
+                await asyncio.gather(*(_run(self._client, [_probe()]) for _ in range(CONNECTIONS)))
             with self._deadlines.start():
-                await _run(self._client, PROBE, "hub:probe", ())
+                await _run(self._client, [_probe()])
         except Exception as error:
             log.debug("Redis does not answer: %s", type(error).__name__)
             return
@@ -141,7 +186,7 @@ async def ask_once(url: str) -> None:
     client = _client(url)
     try:
         async with asyncio.timeout(CONNECT_S):
-            await _run(client, PROBE, "hub:probe", ())
+            await _run(client, [_probe()])
     finally:
         await _disconnect(client)
 
@@ -162,17 +207,32 @@ async def _disconnect(client: "Redis") -> None:
         await client.connection_pool.disconnect(inuse_connections=True)
 
 
-async def _run(client: "Redis", script: Script, key: str, arguments: Sequence[str | int]) -> list[int]:
+def _probe() -> _Call:
+    return _Call(PROBE, "hub:probe", (), asyncio.get_running_loop().create_future())
+
+
+async def _run(client: "Redis", calls: Sequence[_Call]) -> list[Sequence[int]]:
+    """In one go. Raises whatever is wrong with any of the answers."""
     from redis.exceptions import NoScriptError
 
-    try:
-        answer: Any = await client.execute_command(  # type: ignore[no-untyped-call]
-            "EVALSHA", script.digest, 1, key, *arguments
-        )
-    except NoScriptError:  # a Redis that has just begun knows none
-        answer = await client.execute_command(  # type: ignore[no-untyped-call]
-            "EVAL", script.text, 1, key, *arguments
-        )
+    answers = await _sent(client, [("EVALSHA", each.script.digest, 1, each.key, *each.arguments) for each in calls])
+    for at, each in enumerate(calls):
+        if isinstance(answers[at], NoScriptError):  # a Redis that has just begun knows none
+            (answers[at],) = await _sent(client, [("EVAL", each.script.text, 1, each.key, *each.arguments)])
+    return [_checked(answer, each.script) for answer, each in zip(answers, calls, strict=True)]
+
+
+async def _sent(client: "Redis", commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    return answers
+
+
+def _checked(answer: Any, script: Script) -> Sequence[int]:
+    if isinstance(answer, Exception):
+        raise answer
     if not (isinstance(answer, list) and len(answer) == script.numbers and all(type(each) is int for each in answer)):
         raise ValueError("Redis answered with something else")
     return answer
