@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -109,7 +110,7 @@ class RedisLink:
         self._waiting.append(call)
         if self._busy < CONNECTIONS:
             self._busy += 1
-            task = asyncio.create_task(self._send_waiting(), name="to redis")
+            task = asyncio.create_task(self._send_waiting(), name="to redis", context=Context())  # for others, too
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return await call.answered
