@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +24,6 @@ Environment = Literal["development", "production"]
 
 PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
 NO_EFFECT_YET = {
-    "redis_url": "limits and caches are per process until shared state arrives",
-    "rate_limit": "requests are not limited yet",
-    "login_rate_limit": "only the lock-out of an account limits logins yet",
     "identity_providers": "single sign-on has not arrived yet",
 }
 
@@ -60,6 +58,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     registration: Literal["open", "closed"] = "open"
     password_min_length: int = 15
     redis_url: str | None = None
+    """Limits are counted there for all processes together; unset: each counts for itself."""
     broker_url: str | None = None
     broker_ca_file: Path | None = None
     """Of the authority that signed the broker's certificate; unset: those that the system trusts."""
@@ -84,7 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`acme.example.org=acme`: whoever signs in or registers by that host name means that tenant."""
     cors_origins: tuple[str, ...] = ()
     rate_limit: str = "600/minute"
+    """Units of a principal, and of an address for what is open: a read takes 1, a write 2, a connector run 10."""
     login_rate_limit: str = "20/minute"
+    """Sign-ins from an address, and of an account."""
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     public_url: str | None = None
@@ -392,6 +393,12 @@ def _broker(value: str) -> None:
         raise ValueError("stomp://user:password@host:61613 is wanted")
 
 
+def _redis(value: str) -> None:
+    _matching(r"rediss?://\S+", "redis://host:port/0")(value)
+    if find_spec("redis") is None:
+        raise ValueError("needs the package `redis`: install data-fusion-hub[redis]")
+
+
 _database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
 _rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
 CHECKS: dict[str, Callable[[Any], None]] = {
@@ -403,7 +410,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "audit_days": _audit_days,
     "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
     "password_min_length": _within(8, 128),
-    "redis_url": _matching(r"rediss?://\S+", "redis://host:port/0"),
+    "redis_url": _redis,
     "broker_url": _broker,
     "broker_ca_file": _existing_file,
     "broker_destination": _matching(

@@ -24,6 +24,7 @@ from app.settings import Settings, load
 from tests.declared import hold_against_the_document
 from tests.factories import RoleFactory, UserFactory, body_of
 from tests.postgres import create_database, drop_database, start_test_cluster
+from tests.serving import NO_LIMIT
 
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 """How long an example takes says how busy the machine is, and nothing of the code."""
@@ -120,7 +121,7 @@ class Hub:
 async def running_hub(cluster: EmbeddedPostgres, template: str, data_dir: Path, **variables: str) -> AsyncIterator[Hub]:
     """A hub on a fresh copy of the template, with its first admin signed in. `variables` are HUB_* settings."""
     name = await create_database(cluster, template)
-    settings = load({"HUB_DATA_DIR": str(data_dir), "HUB_LOG_LEVEL": "error", **variables}, env_file=None)
+    settings = load({"HUB_DATA_DIR": str(data_dir), "HUB_LOG_LEVEL": "error", **NO_LIMIT, **variables}, env_file=None)
     parts = parts_of_hub(settings, cluster.url("hub_app", name))
     litestar = create_app(parts)
     async with litestar.lifespan():

@@ -1,4 +1,5 @@
-"""Which tests answer which line of the list of found faults: `python -m tests.found` prints it.
+"""Which tests answer which line of the list of found faults, and of what an attacker, a fault and a hurry must not do:
+`python -m tests.found` prints it.
 
 A test bears the ids of its lines as `@pytest.mark.found("D7")`, and so may a class or a whole file (`pytestmark`).
 """
@@ -15,6 +16,8 @@ LINES = {
     **{f"D{number}": "reading data" for number in range(1, 19)},
     **{f"U{number}": "using it" for number in range(1, 17)},
     **{f"L{number}": "under load" for number in range(1, 11)},
+    **{f"RL{number}": "resources" for number in range(1, 7)},
+    "FT5": "faults",
 }
 LATER = {"A11": "comes with scoped rights: filling a role asks for its members to be confirmed"}
 

@@ -15,6 +15,6 @@ def test_no_test_bears_an_id_that_is_none() -> None:
 
 
 def test_the_walk_finds_marks_on_tests_files_and_parameters() -> None:
-    assert len(LINES) == 56
+    assert len(LINES) == 63
     assert any("test_locked_accounts.py" in test for test in answers_by_line()["U6"])
     assert any("test_passwords.py::test_blanks" in test for test in answers_by_line()["U12"])

@@ -23,6 +23,7 @@ from msgspec import Struct
 from app.core.answers import Answer, Tagged, answer
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
+from app.core.limits.prices import costs
 from app.core.schemas import Output
 from app.core.security import open_to_all
 from app.domain.requests import HubRequest
@@ -144,19 +145,19 @@ async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
     return _answer(request.exchange, body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), headers)
 
 
-@get(REDOC.path, opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(REDOC.path, opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def redoc(request: HubRequest) -> Tagged[bytes]:
     """The reference to read."""
     return await _show(request, REDOC)
 
 
-@get(SWAGGER.path, opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(SWAGGER.path, opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def swagger(request: HubRequest) -> Tagged[bytes]:
     """The reference to try."""
     return await _show(request, SWAGGER)
 
 
-@get(SCALAR.path, opt=open_to_all(needs_database=False), include_in_schema=False)
+@get(SCALAR.path, opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def scalar(request: HubRequest) -> Tagged[bytes]:
     """Both in one."""
     return await _show(request, SCALAR)
@@ -164,7 +165,7 @@ async def scalar(request: HubRequest) -> Tagged[bytes]:
 
 @get(
     f"{ASSETS}/{{name:str}}",
-    opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False),
+    opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False) | costs("nothing"),
     include_in_schema=False,
 )
 async def docs_asset(request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
@@ -187,7 +188,7 @@ class Index(Output):
     health: str
 
 
-@get("/", opt=open_to_all(needs_database=False), include_in_schema=False)
+@get("/", opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def index(request: HubRequest) -> Answer[Index]:
     """A browser is led to the documentation, a program is told where everything is."""
     base = request.exchange.base_path

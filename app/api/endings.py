@@ -29,7 +29,7 @@ Endings = Mapping[type[HubError], tuple[str, ...]]
 
 EVERYWHERE: Endings = {
     BadRequest: ("invalid_parameter", "repeated_header", "unknown_host"),
-    TooManyRequests: ("too_many_requests",),
+    TooManyRequests: ("rate_limited",),
     InternalError: ("internal_error",),
     Unavailable: (
         "unavailable",

@@ -19,21 +19,45 @@ from app.core.errors import (
     MethodNotAllowed,
     NotFound,
     TooLarge,
+    TooManyRequests,
     UnsupportedMediaType,
 )
 from app.core.exchange import Exchange
+from app.core.limits.limiter import address_key
+from app.core.limits.prices import Price
 from app.domain.parts import Parts
 from app.domain.refusals import reason_of, record_refusal
 
 log = logging.getLogger("hub.errors")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
+FOR_NOTHING = Price(1, "address")
 _BY_STATUS: dict[int, type[HubError]] = {400: BadRequest, 404: NotFound, 413: TooLarge, 415: UnsupportedMediaType}
 
 
 def answer_error(request: Request[object, object, Any], error: Exception) -> Answer[ErrorBody]:
-    exchange, found = Exchange.of(request.scope), as_hub_error(error)
+    exchange, found, parts = Exchange.of(request.scope), as_hub_error(error), request.app.state.parts
+    if exchange.standing is None and found.status < 500:
+        return Counted(parts, found)
     reason = reason_of(found) if exchange.principal is not None else None
-    return error_answer(exchange, found) if reason is None else Refusal(request.app.state.parts, found, reason)
+    return error_answer(exchange, found) if reason is None else Refusal(parts, found, reason)
+
+
+class Counted(Answer[ErrorBody]):
+    """An answer to what nobody was charged for, because it led nowhere or nobody knows who asked: it is taken from the
+    quota of the address, and where nothing is left of that, the answer says so instead."""
+
+    def __init__(self, parts: Parts, error: HubError) -> None:
+        super().__init__(error.status, [], b"")
+        self._parts, self._error = parts, error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
+        exchange, error = Exchange.of(scope), self._error
+        try:
+            address = address_key(exchange.client_address(self._parts.trusted_proxies))
+            await self._parts.limits.charge(exchange, FOR_NOTHING, address)
+        except TooManyRequests as refused:
+            error = refused
+        await error_answer(exchange, error)(scope, receive, send)
 
 
 class Refusal(Answer[ErrorBody]):

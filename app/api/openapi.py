@@ -16,6 +16,7 @@ from litestar.openapi import OpenAPIConfig
 
 from app.core.answers import Tagged
 from app.core.exchange import JSON
+from app.core.limits.prices import costs
 from app.core.security import open_to_all
 from app.domain.requests import HubRequest
 
@@ -33,6 +34,10 @@ does.
 **Errors** have one shape everywhere: `detail` for a person, `code` for a program, `errors` for all faulty fields at
 once, and the `request_id` that is also in `X-Request-ID`. What one may not see answers like what does not exist: 404.
 A method that a path does not take is a 405 with `Allow`.
+
+**Limits.** Whoever is signed in has a quota of units, and so has each address for what is open: a read takes 1, a write
+2, a connector run or a query 10, in a sliding window. Sign-ins are counted by themselves, by address and by account.
+`RateLimit` says what is left. What would be more is a 429 `rate_limited`: wait for as long as `Retry-After` says.
 
 **Lists** are pages: `limit`, `cursor`, `sort`, filters, and `count=exact` for the total. The cost of a page does not
 grow with its depth.
@@ -180,6 +185,17 @@ RESPONSE_HEADERS: dict[str, object] = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
     "RetryAfter": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}},
+    "RateLimit": {
+        "description": "Units that are left of a quota, and seconds until there are more: "
+        "draft-ietf-httpapi-ratelimit-headers.",
+        "schema": {"type": "string"},
+        "example": '"principal";r=598;t=42',
+    },
+    "RateLimitPolicy": {
+        "description": "The quota: so many units in a window of so many seconds.",
+        "schema": {"type": "string"},
+        "example": '"principal";q=600;w=60',
+    },
     "WWWAuthenticate": {
         "description": "RFC 6750.",
         "required": True,
@@ -199,7 +215,7 @@ def _encoded(app: Litestar, base_path: str) -> tuple[bytes, bytes]:
     return body, b'"%s"' % sha256(body).hexdigest()[:32].encode()
 
 
-@get("/openapi.json", opt=open_to_all(needs_database=False), include_in_schema=False)
+@get("/openapi.json", opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def openapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
     body, tag = await asyncio.to_thread(_encoded, request.app, request.exchange.base_path)

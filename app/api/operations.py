@@ -154,6 +154,7 @@ class Operations:
         names = ["ETag"] if route.sends_entity_tag else []
         names += ["Location"] if status in (201, 202) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
+        names += ["RateLimit", "RateLimitPolicy"] if route.price.units else []
         answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
         if links := self._links.of(route):
             answer["links"] = links
@@ -214,6 +215,7 @@ def _headers(*names: str) -> dict[str, object]:
 HEADER_NAMES = {
     "RequestID": "X-Request-ID",
     "RetryAfter": "Retry-After",
+    "RateLimitPolicy": "RateLimit-Policy",
     "WWWAuthenticate": "WWW-Authenticate",
     "IdempotencyReplayed": "Idempotency-Replayed",
 }
@@ -250,7 +252,7 @@ def error_responses(components: Components, examples: Examples) -> dict[str, Any
 _ERROR_HEADERS: dict[type[HubError], tuple[str, ...]] = {
     Unauthenticated: ("WWWAuthenticate",),
     PreconditionFailed: ("ETag",),
-    TooManyRequests: ("RetryAfter",),
+    TooManyRequests: ("RetryAfter", "RateLimit", "RateLimitPolicy"),
     Unavailable: ("RetryAfter",),
 }
 

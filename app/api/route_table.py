@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from app.core.answers import Answer, Stream, Tagged
+from app.core.limits.prices import Price, price_of
 from app.core.outcomes import NONE, Outcomes
 from app.core.security import Access
 from app.domain.dry_runs.schemas import RightsChange
@@ -36,6 +37,10 @@ class Route(Struct, frozen=True):
     def outcomes(self) -> Outcomes:
         found: Outcomes = self.handler.opt.get("outcomes", NONE)
         return found
+
+    @property
+    def price(self) -> Price:
+        return price_of(self.handler.opt, (self.method,), is_open=self.access.is_open, codes=self.outcomes.codes)
 
     @property
     def body_type(self) -> object:

@@ -37,7 +37,7 @@ def check() -> int:
         _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
-    findings += [_about_egress(settings), *_about_folders(settings), _about_connectors()]
+    findings += [_about_limits(settings), _about_egress(settings), *_about_folders(settings), _about_connectors()]
     findings += _about_destinations(settings)
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
@@ -286,6 +286,23 @@ def _anchor(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "audit anchor", f"HUB_AUDIT_ANCHOR: {error}")
     else:
         yield Finding("right", "audit anchor", f"seals are copied to {settings.audit_anchor}")
+
+
+# --- Limits ---------------------------------------------------------------------------------------------------------
+
+
+def _about_limits(settings: Settings) -> Finding:
+    quotas = f"{settings.rate_limit} for a principal, {settings.login_rate_limit} for sign-ins"
+    if settings.redis_url is None:
+        return Finding("right", "limits", f"{quotas}; each server process counts for itself (HUB_REDIS_URL is not set)")
+    from app.core.redis_link import ask_once
+
+    try:
+        asyncio.run(ask_once(settings.redis_url))
+    except Exception as error:  # whatever is wrong with it
+        away = f"Redis does not answer ({type(error).__name__}), and each server process counts for itself meanwhile"
+        return Finding("wrong", "limits", f"{quotas}; {away}")
+    return Finding("right", "limits", f"{quotas}; shared over Redis, which answers")
 
 
 # --- Egress and folders ---------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ TooLargeCode = Literal["too_large"]
 UnsupportedMediaTypeCode = Literal["unsupported_media_type"]
 IdempotencyMismatchCode = Literal["idempotency_key_reused"]
 PreconditionRequiredCode = Literal["precondition_required"]
-TooManyRequestsCode = Literal["too_many_requests", "login_busy", "too_many_connector_runs", "too_many_streams"]
+TooManyRequestsCode = Literal["rate_limited", "login_busy", "too_many_connector_runs", "too_many_streams"]
 InternalErrorCode = Literal["internal_error"]
 UnavailableCode = Literal[
     "unavailable",
@@ -329,7 +329,7 @@ PRECONDITION_REQUIRED: Final[dict[PreconditionRequiredCode, str]] = {
     "precondition_required": "This deployment wants `If-Match` on every change. Read first, then send the ETag.",
 }
 TOO_MANY_REQUESTS: Final[dict[TooManyRequestsCode, str]] = {
-    "too_many_requests": "Too many requests. Wait, then try again.",
+    "rate_limited": "That is more than the limit allows. Wait for as long as `Retry-After` says, then try again.",
     "login_busy": "Too many people are signing in at this moment. Try again shortly.",
     "too_many_streams": "Too many streams are open. Close one, then open another.",
     "too_many_connector_runs": "Too many connector runs at once. Wait for one to end.",

@@ -14,6 +14,7 @@ from app.core.errors import BadRequest, HubError, Unauthenticated
 from app.core.log_context import LogContext
 
 if TYPE_CHECKING:
+    from app.core.limits.rates import Standing
     from app.core.security import Principal
 
 _PREFIX: str
@@ -52,6 +53,7 @@ class Exchange:
         "request_id",
         "scope",
         "signed",
+        "standing",
         "started",
         "status",
     )
@@ -64,6 +66,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.signed: Any = None  # what is in memory of the principal (app.domain.auth.principals.Signed)
         self.credential: Any = None  # what they came with (app.domain.auth.principals.Credential)
+        self.standing: Standing | None = None  # of the quota that it was taken from; None where it was taken from none
         self.deadline: Deadline | None = None
         self.ended_by: HubError | None = None
         self.at_end: Callable[[], None] | None = None

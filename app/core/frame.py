@@ -199,7 +199,7 @@ def _enter(scope: Any, base: str) -> None:
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 ALLOWED = b"Authorization, Content-Type, Accept, If-Match, If-None-Match, Idempotency-Key, X-Request-ID"
-EXPOSED = b"ETag, Location, X-Request-ID, Retry-After"
+EXPOSED = b"ETag, Location, X-Request-ID, Retry-After, RateLimit, RateLimit-Policy"
 
 
 class _Reply:
@@ -220,6 +220,11 @@ class _Reply:
             self._exchange.status = message["status"]
             own = message["headers"]
             message["headers"] = [*own, *self._headers]
+            standing = self._exchange.standing
+            if standing is not None:
+                # Another refusal than the quota's has a `Retry-After` of its own, which this must not contradict.
+                with_reset = message["status"] != 429 or not standing.is_admitted
+                message["headers"] += (standing.header(with_reset=with_reset), standing.policy.header)
             if not [name for name, _ in own if name == b"cache-control"]:
                 message["headers"].append(NO_STORE)
         elif self.without_body:

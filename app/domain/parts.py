@@ -8,10 +8,15 @@ from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.change_pool import ChangePool
 from app.core.database import Sessions, create_engine
 from app.core.egress import EgressPolicy
+from app.core.limits.leases import Leases
+from app.core.limits.limiter import Limits
+from app.core.limits.rates import Rate
+from app.core.limits.shared_windows import SharedWindows
 from app.core.passwords import PasswordHasher
 from app.core.places import Places
 from app.core.probe import DatabaseProbe
 from app.core.reads import Reads
+from app.core.redis_link import RedisLink
 from app.core.schema_state import SchemaWatch
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
@@ -50,7 +55,15 @@ class Parts:
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
-        self.sandbox = ConnectorSandbox()
+        self.redis = RedisLink(settings.redis_url) if settings.redis_url else None
+        self.limits = Limits(
+            Rate.parse(settings.rate_limit),
+            Rate.parse(settings.login_rate_limit),
+            key=key_ring.derive("limits"),
+            shared=SharedWindows(self.redis) if self.redis else None,
+        )
+        self._runs = Leases(self.redis, "connector-runs") if self.redis else None
+        self.sandbox = ConnectorSandbox(shared=self._runs.place if self._runs else None)
         self.egress = EgressPolicy(
             allow=settings.egress_allow,
             deny=settings.egress_deny,
@@ -67,6 +80,8 @@ class Parts:
     async def open(self) -> None:
         """Connect. A database that is away does not stop the start: readiness says so, and requests answer 503."""
         self.principals.start()
+        if self.redis is not None:
+            await self.redis.start()
         await self.schema.start()
 
     async def close(self) -> None:
@@ -76,6 +91,10 @@ class Parts:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self.key_uses.write()
         await self.sandbox.close()
+        if self._runs is not None:
+            await self._runs.stop()
+        if self.redis is not None:
+            await self.redis.stop()
         await self.probe.close()
         self.reads.close()
         await self.engine.dispose()

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.postgres import discard, reachable_folder
+from tests.serving import NO_LIMIT
 
 READY_TIMEOUT_S = 60
 ENDED_TIMEOUT_S = 60
@@ -70,7 +71,7 @@ class Served:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(data_dir, **variables),
+                env=environment(data_dir, **(NO_LIMIT | variables)),
                 start_new_session=True,
             )
         self._wait_until_announced()

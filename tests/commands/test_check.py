@@ -8,6 +8,7 @@ import pytest
 from app.connectors.processes.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
+from tests.redis_server import redis_server
 
 
 def _wrong(said: str) -> list[str]:
@@ -22,13 +23,32 @@ def test_a_new_folder_is_fine_and_stays_absent(data_dir: Path) -> None:
 
 
 def test_every_setting_is_listed_and_no_secret_shown(data_dir: Path) -> None:
-    ended = run(
-        data_dir, "check", HUB_REDIS_URL="redis://:hunter22@127.0.0.1:6379/0", HUB_OIDC_X_CLIENT_SECRET="hunter23"
-    )
+    ended = run(data_dir, "check", HUB_REDIS_URL="redis://:hunter22@127.0.0.1:1/0", HUB_OIDC_X_CLIENT_SECRET="hunter23")
     for field in Settings.__struct_fields__:
         assert variable(field) in ended.stdout or field == "identity_providers"
     assert "hunter2" not in ended.stdout
-    assert "note   HUB_REDIS_URL" in ended.stdout
+    assert "note   HUB_OIDC_*" in ended.stdout
+
+
+def test_limits_of_each_process_are_said_to_be_that(data_dir: Path) -> None:
+    ended = run(data_dir, "check", HUB_RATE_LIMIT="50/second")
+    assert (
+        "right  limits: 50/second for a principal, 20/minute for sign-ins; each server process counts" in ended.stdout
+    )
+
+
+def test_a_redis_that_is_away_is_wrong(data_dir: Path) -> None:
+    ended = run(data_dir, "check", HUB_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["limits"])
+    assert "Redis does not answer (ConnectionError)" in ended.stdout
+
+
+@pytest.mark.services
+def test_a_redis_that_answers_shares_the_limits(data_dir: Path) -> None:
+    with redis_server() as server:
+        ended = run(data_dir, "check", HUB_REDIS_URL=server.url)
+    assert ended.returncode == 0
+    assert "shared over Redis, which answers" in ended.stdout
 
 
 def test_wrong_settings_are_shown_with_exit_code_1(data_dir: Path) -> None:

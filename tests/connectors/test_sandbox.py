@@ -200,6 +200,7 @@ async def test_secrets_are_in_no_argument_and_no_environment(faulty: ConnectorSa
         await task
 
 
+@pytest.mark.found("RL5")
 async def test_runs_are_capped_for_the_hub_and_for_each_tenant() -> None:
     sandbox = ConnectorSandbox(max_runs=3, max_runs_per_tenant=2, packages=("tests.connectors.faulty",))
 

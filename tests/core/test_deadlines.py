@@ -1,10 +1,11 @@
 """Many deadlines on one timer."""
 
 import asyncio
+import time
 
 import pytest
 
-from app.core.deadlines import Deadlines
+from app.core.deadlines import Deadlines, PatientDeadlines
 
 pytestmark = pytest.mark.anyio
 
@@ -106,3 +107,21 @@ def test_one_object_serves_one_event_loop_after_the_other() -> None:
 
     asyncio.run(leave_one_running())
     asyncio.run(work())
+
+
+async def test_a_loop_that_is_late_itself_does_not_make_an_answer_late() -> None:
+    """Half a second in which nothing runs here is one turn of five."""
+    deadlines = PatientDeadlines(5, turn_s=0.02)
+    with deadlines.start():
+        await asyncio.sleep(0)
+        time.sleep(0.5)
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)
+
+
+async def test_turns_end_what_does_not_end_by_itself() -> None:
+    deadlines = PatientDeadlines(3, turn_s=0.01)
+    for _ in range(2):
+        with pytest.raises(TimeoutError), deadlines.start():
+            await asyncio.sleep(10)
+    assert deadlines._running == {}

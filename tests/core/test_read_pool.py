@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import Unavailable
 from app.core.read_pool import ReadPool
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.found("RL6")]
 
 
 class Connection:

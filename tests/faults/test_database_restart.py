@@ -22,6 +22,7 @@ from app.core.tenancy import DEFAULT_TENANT_ID
 from app.settings import load
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.postgres import create_database, discard, reachable_folder
+from tests.serving import NO_LIMIT
 
 pytestmark = pytest.mark.anyio
 
@@ -313,6 +314,7 @@ async def behind_a_proxy(hub: Hub, proxy: Proxy, port: int, deadline_s: float = 
             "HUB_LOG_LEVEL": "error",
             "HUB_REQUEST_TIMEOUT_S": str(deadline_s),
             "HUB_POOL_SIZE": "2",
+            **NO_LIMIT,
         },
         env_file=None,
     )

@@ -22,7 +22,7 @@ from app.runtime import prepare_parts
 from app.settings import load
 from tests.commands.hubs import free_port
 from tests.postgres import create_database, discard, drop_database, reachable_folder
-from tests.serving import ADMIN_EMAIL, PASSWORD
+from tests.serving import ADMIN_EMAIL, NO_LIMIT, PASSWORD
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -76,6 +76,7 @@ class HubOfBefore:
             "HUB_ADMIN_EMAIL": ADMIN_EMAIL,
             "HUB_ADMIN_PASSWORD": PASSWORD,
             "HUB_LOG_LEVEL": "warning",
+            **NO_LIMIT,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
         command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
@@ -254,7 +255,7 @@ async def test_both_releases_serve_one_database(before: HubOfBefore) -> None:
 
 @asynccontextmanager
 async def this_release(before: HubOfBefore) -> AsyncIterator[httpx.AsyncClient]:
-    settings = load({"HUB_DATA_DIR": str(before.data_dir), "HUB_LOG_LEVEL": "error"}, env_file=None)
+    settings = load({"HUB_DATA_DIR": str(before.data_dir), "HUB_LOG_LEVEL": "error", **NO_LIMIT}, env_file=None)
     litestar = create_app(prepare_parts(settings, before.app_url))
     async with litestar.lifespan():
         transport = httpx.ASGITransport(framed(litestar, settings), raise_app_exceptions=False)

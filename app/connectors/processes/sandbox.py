@@ -15,6 +15,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
 
 from app.connectors import registry
@@ -29,6 +30,9 @@ DEADLINE_S: Final = 10.0
 MEMORY_BYTES: Final = 1024**3
 MAX_DISCOVERY_S: Final = 600.0
 DISCOVERY_IDLE_S: Final = 30.0
+
+SharedPlaces = Callable[[str, int], AbstractAsyncContextManager[bool]]
+"""A place of a tenant, who has at most so many in all hub processes together; False where all of them are taken."""
 
 
 class SandboxError(Exception):
@@ -60,7 +64,10 @@ class ConnectorSandbox:
         template_idle_s: float = TEMPLATE_IDLE_S,
         max_templates: int = MAX_TEMPLATES,
         packages: tuple[str, ...] = registry.PACKAGES,
+        shared: SharedPlaces | None = None,
     ) -> None:
+        """`shared` is asked as well where several processes have one cap for a tenant."""
+        self._shared = shared
         self._max_runs = max_runs
         self._max_runs_per_tenant = max_runs_per_tenant
         self._packages = packages
@@ -197,12 +204,23 @@ class ConnectorSandbox:
     @contextlib.asynccontextmanager
     async def _run(self, work: frames.Work, tenant: str) -> AsyncIterator[Child]:
         with self._place(tenant):
-            child = await self._children.begin(work.type)
-            try:
-                child.ask(work)
-                yield child
-            finally:
-                await asyncio.shield(child.end())
+            async with self._shared_place(tenant):
+                child = await self._children.begin(work.type)
+                try:
+                    child.ask(work)
+                    yield child
+                finally:
+                    await asyncio.shield(child.end())
+
+    @contextlib.asynccontextmanager
+    async def _shared_place(self, tenant: str) -> AsyncIterator[None]:
+        if self._shared is None:
+            yield
+            return
+        async with self._shared(tenant, self._max_runs_per_tenant) as is_free:
+            if not is_free:
+                raise TooManyConnectorRuns("tenant", self._max_runs_per_tenant)
+            yield
 
     @contextlib.contextmanager
     def _place(self, tenant: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from litestar.params import Body, FromPath, RequestBody
 from msgspec import Meta, Struct
 
 from app.core.answers import Answer, Tagged, answer, created, no_content
+from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
@@ -44,7 +45,7 @@ class AuthController(Controller):
     path = "/auth"
     tags = ["auth"]
 
-    @post("/register", opt=open_to_all() | REGISTERING, summary="Register")
+    @post("/register", opt=open_to_all() | REGISTERING | costs("login"), summary="Register")
     async def register(
         self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[Register]
     ) -> Tagged[UserOut]:
@@ -53,7 +54,10 @@ class AuthController(Controller):
         return created(request.exchange, user, f"/api/v1/users/{user.id}")
 
     @post(
-        "/login", opt=open_to_all() | outcomes("invalid_credentials", "login_busy"), status_code=200, summary="Sign in"
+        "/login",
+        opt=open_to_all() | outcomes("invalid_credentials", "login_busy") | costs("login"),
+        status_code=200,
+        summary="Sign in",
     )
     async def login(self, request: HubRequest, data: RequestBody[Login]) -> Answer[TokenPair]:
         """Open a session. After too many failures in a row an account is locked for a while.
@@ -109,7 +113,7 @@ class AuthController(Controller):
         await services.end_session(work, session_id)
         return no_content()
 
-    @post("/introspect", opt=signed_in(takes_form=True), status_code=200, summary="Introspect a token")
+    @post("/introspect", opt=signed_in(takes_form=True) | costs("read"), status_code=200, summary="Introspect a token")
     async def introspect(
         self, request: HubRequest, data: Annotated[IntrospectionForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
     ) -> Answer[Introspection]:
@@ -117,7 +121,7 @@ class AuthController(Controller):
         return await services.introspect(request, data.token)
 
 
-@get("/.well-known/jwks.json", opt=open_to_all(), tags=["auth"], summary="Public keys")
+@get("/.well-known/jwks.json", opt=open_to_all() | costs("nothing"), tags=["auth"], summary="Public keys")
 async def get_jwks(request: HubRequest) -> Answer[JsonWebKeySet]:
     """RFC 7517: the keys with which other services verify access tokens themselves."""
     found = answer(request.exchange, JsonWebKeySet(request.parts.tokens.jwks()["keys"]))

@@ -18,6 +18,9 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from app.core.bodies import require_form
 from app.core.errors import BadRequest, Forbidden, Hidden, HubError, InternalError, NotFound, Unavailable
 from app.core.exchange import Exchange
+from app.core.limits.limiter import address_key
+from app.core.limits.prices import Price, price_of
+from app.core.outcomes import NONE
 from app.core.security import Access, KeyLimits, Principal, ScopedKind, bearer_token
 from app.domain.auth.bearer import identify
 from app.domain.auth.places import ID_IN_PATH, place_of
@@ -58,13 +61,20 @@ class Gate:
         if parts.schema.problem is not None and access.needs_database:
             raise Unavailable(code=parts.schema.problem.code)
         signed = None
+        exchange = Exchange.of(scope)
         if not access.is_open:
-            exchange = Exchange.of(scope)
             credential = identify(parts.tokens, bearer_token(exchange.headers.get(b"authorization")))
             exchange.credential = credential
             signed = parts.principals.in_memory(credential)
             if signed is None:
                 return self._load_and_pass(credential, access, scope, receive, send)
+            _enter(scope, exchange, signed)
+        price: Price = scope["route_handler"].opt["price"]
+        if price.units:
+            if parts.limits.are_shared:
+                return self._charge_and_pass(price, access, scope, receive, send)
+            whose = _address(parts, exchange) if signed is None else signed.principal.id
+            parts.limits.charge_here(exchange, price, whose)
         if _admit(scope, access, signed):
             return self._look_and_pass(access, scope, receive, send)
         return self.app(scope, receive, send)
@@ -73,7 +83,17 @@ class Gate:
         self, credential: Credential, access: Access, scope: Scope, receive: Receive, send: Send
     ) -> None:
         parts: Parts = scope["litestar_app"].state["parts"]
-        if _admit(scope, access, await parts.principals.of(credential)):
+        _enter(scope, Exchange.of(scope), await parts.principals.of(credential))
+        await self._charge_and_pass(scope["route_handler"].opt["price"], access, scope, receive, send)
+
+    async def _charge_and_pass(self, price: Price, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
+        parts: Parts = scope["litestar_app"].state["parts"]
+        exchange = Exchange.of(scope)
+        if price.units:
+            principal = exchange.principal
+            whose = _address(parts, exchange) if principal is None else principal.id
+            await parts.limits.charge(exchange, price, whose)
+        if _admit(scope, access, exchange.signed):
             await _admit_there(parts, scope, access)
         await self.app(scope, receive, send)
 
@@ -82,14 +102,24 @@ class Gate:
         await self.app(scope, receive, send)
 
 
+def _enter(scope: Scope, exchange: Exchange, signed: Signed) -> None:
+    """From here on it is known who asks."""
+    exchange.signed = signed
+    exchange.principal = scope["user"] = signed.principal
+
+
+def _address(parts: Parts, exchange: Exchange) -> str:
+    """Whose quota a call is taken from where nobody has to say who they are."""
+    return address_key(exchange.client_address(parts.trusted_proxies))
+
+
 def _admit(scope: Scope, access: Access, signed: Signed | None) -> bool:
     """What the route demands. `signed` is who asks, wherever the route is not open to all. True where it hangs on what
     the path names, which has to be looked up (`_admit_there`)."""
     exchange = Exchange.of(scope)
     is_open = False
     if signed is not None:
-        exchange.signed = signed
-        exchange.principal = scope["user"] = principal = signed.principal
+        principal = signed.principal
         if principal.key is not None:
             _admit_key(scope, access, principal.key)
         wanted = None if access.lets_others_in else access.permission
@@ -193,7 +223,7 @@ def _refusal(exchange: Exchange, permission: str, *, is_seen: bool) -> HubError:
 
 
 def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
-    """Every route says who may call it, with permissions that exist.
+    """Every route says who may call it, with permissions that exist, and has its price, which is worked out here.
 
     Raises RuntimeError naming the first that does not.
     """
@@ -205,3 +235,12 @@ def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
             access = handler.opt.get("access")
             if access is None or (access.permission is not None and access.permission not in known):
                 raise RuntimeError(f"{handler} does not declare its access, or names a permission that does not exist")
+            handler.opt["price"] = _price(handler, access)
+
+
+def _price(handler: HTTPRouteHandler, access: Access) -> Price:
+    codes = handler.opt.get("outcomes", NONE).codes
+    try:
+        return price_of(handler.opt, map(str, handler.http_methods), is_open=access.is_open, codes=codes)
+    except ValueError as error:
+        raise RuntimeError(f"{handler} {error}") from None

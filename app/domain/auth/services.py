@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from app.core.across_tenants import tenant_of_session, tenant_of_slug, tenants_of_address
 from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
+from app.core.limits.prices import Price
 from app.core.sealing import KeyRing, SealingError
 from app.core.security import ACCESS_TOKEN_S, Claims, KeyLimits, Principal, Tokens
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -57,8 +58,10 @@ async def register(request: HubRequest, work: UnitOfWork, new: Register) -> User
 async def login(request: HubRequest, given: Login) -> TokenPair:
     """Open a session.
 
-    Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated.
+    Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated. Raises
+    TooManyRequests for too many sign-ins by one name, whether they succeed or not.
     """
+    await _charge_account(request, given)
     tenant_id, user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     stronger = await _stronger_hash(request, user, given.password) if user is not None and fits else None
@@ -72,6 +75,15 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
         await _count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
         _record_login(work, user, outcome="failure")
     raise Unauthenticated(code="invalid_credentials")
+
+
+async def _charge_account(request: HubRequest, given: Login) -> None:
+    limits = request.parts.limits
+    account = limits.account_key(_slug_of(request, given.tenant), email_key(given.email))
+    await limits.charge(request.exchange, ONE_LOGIN, account)
+
+
+ONE_LOGIN = Price(1, "login-account")
 
 
 class Candidate(Struct, frozen=True):

@@ -6,6 +6,7 @@ from litestar import Controller, get, post
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, answer
+from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires, signed_in
@@ -19,7 +20,12 @@ class AuthzController(Controller):
     path = "/authz"
     tags = ["authorization"]
 
-    @post("/check", opt=signed_in() | outcomes("permission_missing"), status_code=200, summary="Check rights")
+    @post(
+        "/check",
+        opt=signed_in() | outcomes("permission_missing") | costs("read"),
+        status_code=200,
+        summary="Check rights",
+    )
     async def check_rights(self, request: HubRequest, data: RequestBody[Checks]) -> Answer[CheckResults]:
         """Whether somebody may do something: up to a hundred questions at once, answered in their order with what each
         right comes from. About oneself anybody may ask; about others who has `authz:check`."""

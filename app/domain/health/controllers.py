@@ -6,6 +6,7 @@ from litestar import get
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unavailable
+from app.core.limits.prices import costs
 from app.core.metrics import CONTENT_TYPE, exposition
 from app.core.migrations import schema_problem
 from app.core.outcomes import outcomes
@@ -21,9 +22,16 @@ from app.domain.requests import HubRequest
 class Health(Output):
     status: Literal["ok", "degraded", "unavailable"]
     detail: str
+    degraded: list[str] = []
+    """What is set and away, and can be done without: `broker`, `stream` (of events, in Redis), `redis` (for limits)."""
 
 
-@get("/health/live", opt=open_to_all(needs_database=False), tags=["health"], summary="Is the process alive")
+@get(
+    "/health/live",
+    opt=open_to_all(needs_database=False) | costs("nothing"),
+    tags=["health"],
+    summary="Is the process alive",
+)
 async def get_live(request: HubRequest) -> Answer[Health]:
     """Checks nothing outside of the process."""
     return answer(request.exchange, Health("ok", "The process answers."))
@@ -31,37 +39,19 @@ async def get_live(request: HubRequest) -> Answer[Health]:
 
 @get(
     "/health/ready",
-    opt=open_to_all(needs_database=False) | outcomes(by_status={503: Health}),
+    opt=open_to_all(needs_database=False) | outcomes(by_status={503: Health}) | costs("nothing"),
     tags=["health"],
     summary="Can the hub serve",
 )
 async def get_ready(request: HubRequest) -> Answer[Health]:
     """200 when the database answers and its tables are this version's, or newer ones without a declared break; 503
-    otherwise. `degraded` where the hub serves, and events wait for a broker or a Redis stream that is away."""
+    otherwise. What is away and can be done without makes it `degraded`, and is named."""
     problem = await _problem(request)
     if problem is None:
-        return answer(request.exchange, await _ready(request))
+        return answer(request.exchange, _ready(await _away(request)))
     unavailable = answer(request.exchange, Health("unavailable", problem), status=503)
     unavailable.wire_headers.append((b"retry-after", b"1"))
     return unavailable
-
-
-async def _ready(request: HubRequest) -> Health:
-    """Anybody may ask: the reasons, which name machines, are for the log and `hub check`."""
-    if not names_of_destinations(request.parts.settings):
-        return Health("ok", "Ready to serve.")
-    try:
-        async with request.parts.reads.connection(KIND, None) as connection:
-            away = await destinations_away(connection, request.parts.settings)
-    except (*AWAY, Unavailable):
-        away = []
-    if not away:
-        return Health("ok", "Ready to serve.")
-    names = " and ".join(_NAMES[name] for name, _ in away)
-    return Health("degraded", f"Ready to serve. Events wait in the outbox: {names} away.")
-
-
-_NAMES = {"broker": "the broker is", "stream": "the Redis stream is"}
 
 
 async def _problem(request: HubRequest) -> str | None:
@@ -70,6 +60,32 @@ async def _problem(request: HubRequest) -> str | None:
     except AWAY:
         return "The database is away."
     return found.sentence if found else None
+
+
+async def _away(request: HubRequest) -> list[str]:
+    """Anybody may ask: the reasons, which name machines, are for the log and `hub check`."""
+    redis = request.parts.redis
+    away = ["redis"] if redis is not None and not await redis.answers() else []
+    if not names_of_destinations(request.parts.settings):
+        return away
+    try:
+        async with request.parts.reads.connection(KIND, None) as connection:
+            return [name for name, _ in await destinations_away(connection, request.parts.settings)] + away
+    except (*AWAY, Unavailable):
+        return away
+
+
+def _ready(away: list[str]) -> Health:
+    if not away:
+        return Health("ok", "Ready to serve.")
+    return Health("degraded", f"Ready to serve. {' '.join(_DONE_WITHOUT[name] for name in away)}", away)
+
+
+_DONE_WITHOUT = {
+    "broker": "The broker is away: events wait in the outbox.",
+    "stream": "The Redis stream is away: events wait in the outbox.",
+    "redis": "Redis is away: each process counts limits for itself.",
+}
 
 
 @get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")

@@ -10,6 +10,7 @@ from app.connectors.contract.objects import PreviewResult
 from app.connectors.contract.steps import TestResult
 from app.core.answers import Answer, accepted, answer
 from app.core.error_codes import Code
+from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
@@ -32,6 +33,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 OF_CONNECTORS: tuple[Code, ...] = ("connectors_busy", "too_many_connector_runs")
 OF_STORED_SECRETS: tuple[Code, ...] = ("secret_unreadable", "secret_unresolved")
+RUN = costs("connector run")
 TESTING_UNSAVED = outcomes("type_unavailable", *OF_CONNECTORS)
 TESTING = outcomes("secret_reentry_required", *OF_STORED_SECRETS, *OF_CONNECTORS)
 PREVIEWING = outcomes(
@@ -51,7 +53,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/test",
-        opt=requires("data-sources:test", on="data_source") | TESTING_UNSAVED,
+        opt=requires("data-sources:test", on="data_source") | TESTING_UNSAVED | RUN,
         status_code=200,
         summary="Test a connection without saving",
     )
@@ -64,7 +66,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/test",
-        opt=requires("data-sources:test", on="data_source") | TESTING,
+        opt=requires("data-sources:test", on="data_source") | TESTING | RUN,
         status_code=200,
         summary="Test a data source",
     )
@@ -90,7 +92,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/discover",
-        opt=requires("data-sources:discover", on="data_source") | outcomes("unsupported"),
+        opt=requires("data-sources:discover", on="data_source") | outcomes("unsupported") | RUN,
         status_code=202,
         summary="Discover a data source",
     )
@@ -124,7 +126,7 @@ class SourceWorkController(Controller):
 
     @post(
         "/{source_id:uuid}/preview",
-        opt=requires("data-sources:preview", on="data_source") | PREVIEWING,
+        opt=requires("data-sources:preview", on="data_source") | PREVIEWING | RUN,
         status_code=200,
         summary="Preview an object",
     )

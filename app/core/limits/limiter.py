@@ -1,0 +1,95 @@
+"""Who has how much left: every request that a quota is taken from comes through here.
+
+Without Redis each process counts for itself. With it the shared windows judge, and each process notes what was admitted
+through it, so that where Redis is away, and the processes go on by themselves, nobody begins anew.
+"""
+
+import hmac
+from collections.abc import Hashable
+from functools import lru_cache
+from hashlib import sha256
+from ipaddress import IPv6Address
+
+from prometheus_client import Counter
+
+from app.core.errors import TooManyRequests
+from app.core.exchange import Exchange
+from app.core.limits.prices import Price
+from app.core.limits.rates import Policy, PolicyName, Rate, Standing
+from app.core.limits.shared_windows import SharedWindows
+from app.core.limits.windows import SlidingWindows
+from app.core.redis_link import RedisAway
+
+MOST_PRINCIPALS = 100_000
+MOST_ADDRESSES = 65_536
+MOST_ACCOUNTS = 65_536
+"""Each at some 400 bytes while it is asked from; 60 notes are another 6 kB."""
+NOWHERE = "unknown"
+"""The address of all whom a proxy names in a way that is none."""
+
+_refused = Counter("hub_limits_refused_total", "Requests over a limit, by whose it is.", ("policy",))
+
+
+class Limits:
+    def __init__(self, rate: Rate, login_rate: Rate, *, key: bytes, shared: SharedWindows | None = None) -> None:
+        """`key` is for digests of what was typed as somebody's address."""
+        policies: tuple[tuple[PolicyName, Rate, int], ...] = (
+            ("principal", rate, MOST_PRINCIPALS),
+            ("address", rate, MOST_ADDRESSES),
+            ("login-address", login_rate, MOST_ADDRESSES),
+            ("login-account", login_rate, MOST_ACCOUNTS),
+        )
+        self._windows = {name: SlidingWindows(Policy(name, of), most_keys=most) for name, of, most in policies}
+        self._key = key
+        self._shared = shared
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether Redis is asked, at this moment."""
+        shared = self._shared
+        return shared is not None and shared.is_up
+
+    def charge_here(self, exchange: Exchange, price: Price, key: Hashable) -> None:
+        """By the count of this process. Raises TooManyRequests."""
+        exchange.standing = standing = self._windows[price.policy].charge(key, price.units)
+        if not standing.is_admitted:
+            raise _refusal(standing)
+
+    async def charge(self, exchange: Exchange, price: Price, key: Hashable) -> None:
+        """By the count of all, where it is shared. Raises TooManyRequests."""
+        units, policy = price
+        here = self._windows[policy]
+        if self._shared is None or not self._shared.is_up:
+            return self.charge_here(exchange, price, key)
+        try:
+            exchange.standing = standing = await self._shared.charge(here.policy, key, units)
+        except RedisAway:
+            return self.charge_here(exchange, price, key)
+        if not standing.is_admitted:
+            raise _refusal(standing)
+        here.note(key, units)
+
+    def account_key(self, tenant: str | None, email_key: str) -> str:
+        """Of a login, by what was typed: the count says nothing about who exists, and Redis holds no addresses (what
+        was typed as one is at times a password)."""
+        return hmac.new(self._key, f"{tenant or ''}\0{email_key}".encode(), sha256).hexdigest()[:32]
+
+
+def _refusal(standing: Standing) -> TooManyRequests:
+    _refused.labels(standing.policy.name).inc()
+    return TooManyRequests(code="rate_limited", retry_after_s=standing.retry_after_s)
+
+
+@lru_cache(4096)
+def address_key(address: str | None) -> str:
+    """Whose quota a call from there is taken from. Of IPv6 whoever has one address has the 2^64 around it; what carries
+    an address of IPv4 is that."""
+    if address is None:
+        return NOWHERE
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return NOWHERE
+    return str(parsed.ipv4_mapped or f"{int(parsed) >> 64:016x}")
