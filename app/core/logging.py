@@ -73,7 +73,7 @@ def configure(form: Format, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    for noisy in ("_granian", "granian", "httpx", "sqlalchemy"):
+    for noisy in ("_granian", "granian", "httpx", "sqlalchemy", "urllib3"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, LEVELS[level]))
 
 

@@ -5,7 +5,9 @@ from contextlib import suppress
 from ipaddress import ip_network
 
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.core import tracing
 from app.core.change_pool import ChangePool
+from app.core.connector_runs import watched_run
 from app.core.database import Sessions, create_engine
 from app.core.egress import EgressPolicy
 from app.core.passwords import PasswordHasher
@@ -37,6 +39,7 @@ class Parts:
         self.trusted_proxies = tuple(ip_network(proxy) for proxy in settings.trusted_proxies)
         self.key_ring = key_ring
         self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
+        tracing.tracer().watch_engine(self.engine)
         self.sessions = Sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.probe = DatabaseProbe(database_url)
@@ -48,7 +51,7 @@ class Parts:
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
-        self.sandbox = ConnectorSandbox()
+        self.sandbox = ConnectorSandbox(watch=watched_run)
         self.egress = EgressPolicy(
             allow=settings.egress_allow,
             deny=settings.egress_deny,

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from app.core.errors import Unavailable
 from app.domain.health import gauges
 from tests.conftest import Hub
 from tests.domain.sources import SOURCES, registered
@@ -26,10 +27,10 @@ async def test_pools_say_how_many_places_are_taken_and_how_many_wait(hub: Hub) -
             await held.enter_async_context(hub.parts.engine.connect())
         await held.enter_async_context(hub.parts.reads.connection(None, None))
         found = await scraped(hub)
-    assert found['hub_database_places{pool="changes",state="taken"}'] == size - 1
-    assert found['hub_database_places{pool="changes",state="all"}'] == size
-    assert found['hub_database_places{pool="reads",state="taken"}'] == 1
-    assert found['hub_database_places{pool="reads",state="waiting"}'] == 0
+    assert found['hub_database_places{pool="changes",role="server",state="taken"}'] == size - 1
+    assert found['hub_database_places{pool="changes",role="server",state="all"}'] == size
+    assert found['hub_database_places{pool="reads",role="server",state="taken"}'] == 1
+    assert found['hub_database_places{pool="reads",role="server",state="waiting"}'] == 0
     assert found["hub_password_checks_waiting"] == 0
     assert found["hub_streams_open"] == 0
     assert "hub_principals_cached" in found
@@ -48,7 +49,21 @@ async def test_jobs_that_wait_are_counted_by_kind_with_the_age_of_the_oldest(hub
 async def test_a_scrape_without_a_database_tells_what_the_process_knows(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gauges, "_JOBS", "SELECT FROM nothing_of_that_name")
+    monkeypatch.setattr(hub.parts.reads, "connection", _none_to_be_had)
     found = await scraped(hub)
     assert "hub_principals_cached" in found
+    assert found["hub_database_up"] == 0
+    assert not [name for name in found if name.startswith("hub_jobs")]
+
+
+def _none_to_be_had(*_: object) -> None:
+    raise Unavailable(code="database_busy")
+
+
+async def test_a_figure_that_cannot_be_had_takes_no_other_along(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    (_, of_jobs), *others = gauges.FIGURES
+    monkeypatch.setattr(gauges, "FIGURES", (("SELECT FROM nothing_of_that_name", of_jobs), *others))
+    found = await scraped(hub)
+    assert found["hub_database_up"] == 1
+    assert "hub_data_sources_failing" in found
     assert not [name for name in found if name.startswith("hub_jobs")]
