@@ -255,6 +255,7 @@ def _note_start(_connection: Any, _cursor: Any, _statement: str, _parameters: An
 
 
 _PLACES: Final = re.compile(r"\b(?:INTO|UPDATE|FROM|JOIN)\s+(?:public\.)?\"?([a-z_]+)", re.IGNORECASE)
+_FIRST_WORD: Final = re.compile(r"\W*([a-z]+)", re.IGNORECASE)
 _FUNCTION: Final = re.compile(r"\bpublic\.([a-z_]+)\(")
 _CHANGE: Final = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 
@@ -263,8 +264,8 @@ _CHANGE: Final = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 def described(statement: str) -> tuple[str, str]:
     """The kind of the statement, and the table of ours that it is about, or the function; empty where it is about
     none. A common table expression is of the kind of what it changes."""
-    words = statement.split(None, 1)
-    operation = re.sub("[^A-Z]", "", words[0].upper()) if words else ""
+    first = _FIRST_WORD.match(statement)
+    operation = first[1].upper() if first else ""
     if operation == "WITH":
         change = _CHANGE.search(statement)
         operation = change[1].upper() if change else "SELECT"

@@ -80,8 +80,8 @@ def tracer() -> Tracer:
 
 
 def traceparent() -> str | None:
-    """Of what the task is in, in the form of W3C Trace Context (level 1, section 3.2): for whoever goes on with it
-    elsewhere, such as the consumer of an event. None where no traces are sent."""
+    """Of what the task is in, in the form of W3C Trace Context (section 3.2): for whoever goes on with it elsewhere,
+    such as the consumer of an event. None where no traces are sent."""
     return _tracer.traceparent()
 
 
