@@ -58,8 +58,8 @@ class MetricsPort:
                 if self._open <= MOST_CONNECTIONS:
                     writer.write(await self._answer_to(reader))
                     await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # a client that sends nothing, or no HTTP
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # a client that sends nothing, or no HTTP; or the end of the port, which waits for none
         except Exception:
             log.exception("a scrape failed")
         finally:
