@@ -116,12 +116,9 @@ def test_lines_for_a_terminal_end_with_their_context() -> None:
     assert line.endswith(b" info    GET /x 200 in 0.2 ms  (request_id=r-1)")
 
 
-_IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 5)]
-
-
 def test_both_kinds_of_lines_carry_every_field_of_the_context() -> None:
     assert set(LogContext.__struct_fields__) <= set(Line.__struct_fields__)
-    filled = LogContext("r-1", *map(UUID, _IDS), "scheduled test", "1f")
+    filled = LogContext("r-1", UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), "scheduled test", "1f")
     assert None not in astuple(filled)
     line = _json_line(RequestLine(1.5, "info", "request", "GET", "/x", 200, 0.25), filled)
     assert line.count(b"\n") == 0

@@ -93,7 +93,7 @@ async def test_a_request_goes_on_with_the_trace_that_it_names(hub: Hub, collecto
 
 @pytest.mark.parametrize("given", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "00-é-1-01"])
 async def test_a_request_without_a_proper_trace_begins_one(hub: Hub, collector: Collector, given: str) -> None:
-    answer = await hub.admin.get(ROLES, headers={"traceparent": given.encode()} if given else {})
+    answer = await hub.admin.get(ROLES, headers=[(b"traceparent", given.encode())] if given else [])
     asked = answer.headers["x-request-id"]
     (request,) = await collector.wait_for(lambda span: span.attributes.get("hub.request_id") == asked)
     assert request.parent_id == ""
