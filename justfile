@@ -25,6 +25,10 @@ test-all *ARGS:
 test-connectors *ARGS:
     CI=true uv run --group dev pytest -m "" tests/connectors {{ARGS}}
 
+# every fault that a hub has to outlive, twenty times each where chance plays a part, and a line for each
+test-faults *ARGS:
+    CI=true FAULT_SEEDS=20 uv run --group dev pytest -m fault --fault-table -n 0 {{ARGS}}
+
 # style; `just lint --fix` mends what it can
 lint *ARGS:
     uv run --group dev ruff check {{ARGS}} .

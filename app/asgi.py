@@ -5,8 +5,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -17,6 +18,7 @@ from app.api.options import complete_options
 from app.api.v1 import ROUTES
 from app.core import tracing
 from app.core.connections import Connections
+from app.core.errors import Unauthenticated
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.logging import RequestLog, configure
@@ -29,6 +31,7 @@ from app.domain.health.gauges import keep_measuring
 from app.domain.models import TABLES
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
+from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work
 from app.runtime import prepare_parts, start_tracing
 from app.settings import Settings, load
@@ -47,9 +50,8 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         await parts.open()
-        going_on = [
-            asyncio.create_task(each) for each in (keep_measuring(parts, "server"), _write_uses_again_and_again(parts))
-        ]
+        work = [keep_measuring(parts, "server"), _write_uses_again_and_again(parts), _end_what_is_suspended(app, parts)]
+        going_on = [asyncio.create_task(each) for each in work]
         try:
             yield
         finally:
@@ -82,6 +84,16 @@ async def _write_uses_again_and_again(parts: Parts) -> None:
         await parts.key_uses.write()
 
 
+async def _end_what_is_suspended(app: Litestar, parts: Parts) -> None:
+    """Requests that are under way; streams see to it themselves."""
+
+    def under_way() -> Mapping[Exchange, UUID]:
+        frame: Frame | None = app.state.get("frame")
+        return {} if frame is None else frame.under_way_by_tenant()
+
+    await stop_suspended(parts, under_way, lambda each: each.end(Unauthenticated(code="session_ended")))
+
+
 def framed(app: Litestar, settings: Settings) -> Frame:
     """What the server serves: the application inside of what holds for every request."""
     log_request = RequestLog(settings.log_format, settings.log_level)
@@ -100,9 +112,9 @@ def framed(app: Litestar, settings: Settings) -> Frame:
         cors_origins=settings.cors_origins,
         base_path=settings.base_path,
     )
-    if not tracer.is_on:
-        return Frame(app, config, observe=observe, close=log_request.flush)
-    return Frame(app, config, observe=observe_traced, close=log_request.flush, begin=tracer.begin_exchange)
+    watched, begin = (observe_traced, tracer.begin_exchange) if tracer.is_on else (observe, Exchange)
+    app.state.frame = frame = Frame(app, config, observe=watched, close=log_request.flush, begin=begin)
+    return frame
 
 
 def serve() -> Frame:

@@ -23,14 +23,14 @@ _TENANT = UUID(os.environ["BENCH_TENANT_ID"])
 _ACTOR = UUID(os.environ["BENCH_ACTOR_ID"])
 
 _ROLE = """
-    SELECT id, name, description, permissions, owner_role_id, is_system,
+    SELECT id, name, description, permissions, owner_role_id, is_system, is_requestable,
            created_at, updated_at, created_by, updated_by, version
     FROM roles
 """
 _SOURCE = """
-    SELECT id, name, description, type, category, config, tags, owner_role_id, is_paused, test_interval_s, status,
-           status_since, last_tested_at, created_at, updated_at, created_by, updated_by, version,
-           secret_states
+    SELECT id, name, description, type, category, config, tags, owner_role_id, data_domain_id, is_paused,
+           test_interval_s, status, status_since, last_tested_at, created_at, updated_at, created_by, updated_by,
+           version, secret_states
     FROM data_sources
 """
 _ROLE_BY_ID = f"{_ROLE} WHERE id = $1"
@@ -39,8 +39,8 @@ _SOURCE_BY_ID = f"{_SOURCE} WHERE id = $1"
 _SOURCE_LIST = f"{_SOURCE} WHERE tenant_id = $2 ORDER BY created_at, id LIMIT $1"
 _INSERT_ROLE = """
     INSERT INTO roles (id, tenant_id, name, name_key, description, permissions, is_system,
-                       created_at, updated_at, created_by, updated_by, version)
-    VALUES ($1, $2, $3, $4, $5, $6, false, $7, $7, $8, $8, 1)
+                       is_requestable, created_at, updated_at, created_by, updated_by, version)
+    VALUES ($1, $2, $3, $4, $5, $6, false, false, $7, $7, $8, $8, 1)
 """
 _INSERT_AUDIT = """
     INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, action, resource_type, resource_id,
@@ -60,6 +60,7 @@ class Role(msgspec.Struct, gc=False):
     permissions: list[str]
     owner_role_id: UUID | None
     is_system: bool
+    is_requestable: bool
     created_at: datetime
     updated_at: datetime
     created_by: UUID | None
@@ -76,6 +77,7 @@ class DataSource(msgspec.Struct, gc=False):
     config: msgspec.Raw
     tags: list[str]
     owner_role_id: UUID | None
+    data_domain_id: UUID | None
     is_paused: bool
     test_interval_s: int | None
     status: str
@@ -145,6 +147,7 @@ async def create_role(data: RequestBody[NewRole]) -> Role:
         data.description,
         data.permissions,
         None,
+        False,
         False,
         now,
         now,

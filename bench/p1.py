@@ -59,6 +59,7 @@ class Role(RoleIn, table=True):
     name_key: str
     owner_role_id: UUID | None = None
     is_system: bool = False
+    is_requestable: bool = False
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True)), default_factory=_now)
     updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True)), default_factory=_now)
     created_by: UUID | None = None
@@ -73,6 +74,7 @@ class RoleOut(SQLModel):
     permissions: list[str]
     owner_role_id: UUID | None
     is_system: bool
+    is_requestable: bool
     created_at: datetime
     updated_at: datetime
     created_by: UUID | None
@@ -102,6 +104,7 @@ class DataSource(SQLModel, table=True):
     config: dict[str, Any] = Field(sa_column=Column(JSONB))
     tags: list[str] = Field(sa_column=Column(ARRAY(Text)))
     owner_role_id: UUID | None = None
+    data_domain_id: UUID | None = None
     is_paused: bool = False
     test_interval_s: int | None = None
     status: str
@@ -145,6 +148,7 @@ class DataSourceOut(SQLModel):
     secrets: dict[str, SecretOut]
     tags: list[str]
     owner_role_id: UUID | None
+    data_domain_id: UUID | None
     is_paused: bool
     test_interval_s: int | None
     status: str

@@ -29,7 +29,7 @@ hypothesis.settings.register_profile("tests", deadline=None, suppress_health_che
 """How long an example takes says how busy the machine is, and nothing of the code."""
 hypothesis.settings.load_profile("tests")
 
-pytest_plugins = ["tests.connectors.fixtures"]
+pytest_plugins = ["tests.connectors.fixtures", "tests.faults.table"]
 
 PLAIN = "not slow and not services and not types"
 PROCESSES = 3

@@ -50,6 +50,7 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             is_new = not is_current or _is_without_users(target)
             imports.join()
             if not is_current:
+                print("Preparing the database ...", flush=True)
                 bring_up_to_date(target)
             refuse_mighty_role(settings, target)
             _read_keys(settings, target)

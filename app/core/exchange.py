@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from app.core.deadlines import Deadline
-from app.core.errors import BadRequest, Unauthenticated
+from app.core.errors import BadRequest, HubError, Unauthenticated
 from app.core.log_context import LogContext
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Exchange:
         "at_end",
         "credential",
         "deadline",
+        "ended_by",
         "headers",
         "method",
         "principal",
@@ -64,6 +65,7 @@ class Exchange:
         self.signed: Any = None  # what is in memory of the principal (app.domain.auth.principals.Signed)
         self.credential: Any = None  # what they came with (app.domain.auth.principals.Credential)
         self.deadline: Deadline | None = None
+        self.ended_by: HubError | None = None
         self.at_end: Callable[[], None] | None = None
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
@@ -138,6 +140,12 @@ class Exchange:
         if self.deadline is not None:
             self.deadline.lift()
         self.at_end = at_end
+
+    def end(self, by: HubError) -> None:
+        """In whatever it is in the middle of: this is the answer. What has begun to answer breaks off."""
+        self.ended_by = by
+        if self.deadline is not None:
+            self.deadline.expire()
 
 
 def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
+from uuid import UUID
 
 from litestar.types import ASGIApp, Receive, Scope
 from msgspec import Struct
@@ -122,6 +123,11 @@ class Frame:
         """The process was told to end: what is not done soon is answered all the same, before it is killed."""
         self._deadlines.shorten(ANSWERED_WITHIN_S)
 
+    def under_way_by_tenant(self) -> dict[Exchange, UUID]:
+        """Of those who are signed in, and have no answer yet."""
+        waiting = (each for each in self._under_way if not each.status)
+        return {each: each.principal.tenant_id for each in waiting if each.principal is not None}
+
     def peers_asking(self) -> set[int]:
         """The ports of the clients whose requests are under way."""
         clients = (exchange.scope.get("client") for exchange in self._under_way)
@@ -136,6 +142,8 @@ class Frame:
                 if not self._origins or not await self._answer_preflight(exchange, reply):
                     await self._app(scope, receive, reply)
         except TimeoutError:
+            if exchange.ended_by is not None:
+                raise exchange.ended_by from None
             if STOPPING.has_begun:
                 raise stopping_error("The hub stops before this could be done. Send it again.") from None
             raise Unavailable(code="deadline_exceeded") from None

@@ -62,6 +62,7 @@ def sign_in(hub: Served, email: str, password: str) -> httpx.Client:
     return httpx.Client(base_url=f"{hub.url}/api/v1", headers=headers, timeout=30)
 
 
+@pytest.mark.fault("FT11")
 def test_a_restored_hub_knows_its_people_its_audit_and_its_secrets(
     lived_in: Served, serve: Serve, other_dir: Path, tmp_path: Path
 ) -> None:

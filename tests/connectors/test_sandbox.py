@@ -111,6 +111,7 @@ async def test_a_discovery_that_breaks_has_given_what_it_had(faulty: ConnectorSa
         assert caught.value.code == code
 
 
+@pytest.mark.fault("RL5")
 async def test_an_endless_discovery_ends_at_its_deadline(faulty: ConnectorSandbox) -> None:
     with pytest.raises(ConnectorError) as caught:
         async for _ in faulty.discover("misbehaving", {"way": "endless"}, {}, POLICY, deadline_s=1.5):

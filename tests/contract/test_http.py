@@ -362,6 +362,7 @@ async def test_errors_come_in_messagepack_too(hub: Hub) -> None:
 # --- bodies: limits and time (RL1, RL2) ---
 
 
+@pytest.mark.fault("RL1")
 async def test_a_body_over_the_limit_is_refused_unread(hub: Hub, exchange: Exchange) -> None:
     token = hub.admin.headers["authorization"].encode()
     headers = [JSON, (b"authorization", token), (b"content-length", str(hub.settings.max_body_bytes + 1).encode())]
@@ -370,6 +371,7 @@ async def test_a_body_over_the_limit_is_refused_unread(hub: Hub, exchange: Excha
     assert msgspec.json.decode(answer.body)["code"] == "too_large"
 
 
+@pytest.mark.fault("RL1")
 async def test_a_body_without_a_length_is_cut_at_the_limit(hub: Hub, exchange: Exchange) -> None:
     async def endless() -> dict[str, Any]:
         return {"type": "http.request", "body": b"x" * 65536, "more_body": True}
@@ -404,6 +406,7 @@ async def test_a_length_that_is_none_is_refused(exchange: Exchange, length: byte
     assert answer.status in (400, 413)
 
 
+@pytest.mark.fault("RL2")
 async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "_BODY_DEADLINES", Deadlines(0.05))
 
@@ -416,6 +419,7 @@ async def test_a_body_that_does_not_come_ends_the_request(exchange: Exchange, mo
     assert msgspec.json.decode(answer.body)["code"] == "body_timeout"
 
 
+@pytest.mark.fault("RL2")
 async def test_a_body_that_trickles_in_ends_the_request(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "_BODY_DEADLINES", Deadlines(0.1))
 

@@ -875,6 +875,7 @@ def kept_full(disk: Path) -> Iterator[None]:
         (disk / "filling").unlink()
 
 
+@pytest.mark.fault("FT8")
 def test_a_server_on_a_full_disk_is_waited_for_until_there_is_room(
     small_disk: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

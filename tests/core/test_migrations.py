@@ -77,6 +77,7 @@ async def database(cluster: EmbeddedPostgres, migrated: str) -> AsyncIterator[Da
     await drop_database(cluster, name)
 
 
+@pytest.mark.fault("FT10")
 async def test_up_down_and_up_again_is_the_same(empty: Database) -> None:
     assert await migrations.current(empty.owner_url) is None
     await migrations.migrate(empty.owner_url)

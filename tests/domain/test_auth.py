@@ -128,6 +128,7 @@ async def test_an_address_of_two_tenants_fails_as_one_of_nobody_does(
 
 
 @pytest.mark.found("A6")
+@pytest.mark.fault("RL4")
 async def test_a_login_that_would_wait_too_long_is_told_so_at_once_whoever_it_names(
     hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,23 @@ async def test_giving_changing_and_ending_show_the_moment_that_they_change(hub: 
     assert lines(found["loses"]) == gain
 
 
+async def test_who_is_in_a_group_is_shown_to_those_alone_who_may_know(hub: Hub, records: Records) -> None:
+    """To give a group something is no right to read its members; how many they are, everybody is told."""
+    member, _ = await somebody(hub, records)
+    group, role = await new_group(hub, records, member), await hub.new_role(permissions=["jobs:read"])
+    giver, client = await somebody(hub, records)
+    writing = await hub.new_role(permissions=["role-assignments:write", "jobs:read"])
+    await give(hub, giver, writing["id"])
+    body = {"subject": {"type": "group", "id": group}, "role_id": role["id"]}
+    dry_run = {"dry_run": "true"}
+    told = (await client.post(ASSIGNMENTS, json=body, params=dry_run)).json()
+    assert told == {"gains": [], "loses": [], "users": 1, "truncated": True}
+    reading = await hub.new_role(permissions=["groups:read"])
+    await give(hub, giver, reading["id"])
+    told = (await client.post(ASSIGNMENTS, json=body, params=dry_run)).json()
+    assert [line["user_id"] for line in told["gains"]] == [member]
+
+
 async def test_what_is_held_above_is_neither_gained_nor_lost(hub: Hub, records: Records) -> None:
     top = await new_domain(records)
     below = await new_domain(records, top)

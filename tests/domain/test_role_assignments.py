@@ -367,6 +367,64 @@ async def test_nobody_gives_changes_or_ends_what_they_lack(hub: Hub, records: Re
     assert (await hub.admin.get(path)).json() == theirs
 
 
+async def test_nobody_gives_for_longer_than_they_hold_themselves(hub: Hub, records: Records) -> None:
+    """AZ5. Whoever could would take the end off what they have been given for a while."""
+    user, client = await somebody(hub, records)
+    friend, _ = await somebody(hub, records)
+    permissions = ["groups:write", "role-assignments:read", "role-assignments:write", "users:read", "users:write"]
+    role = await hub.new_role(permissions=permissions)
+    end = moment(SOON)
+    own = await give(hub, user, role["id"], expires_at=end)
+    group = await new_group(hub, records)
+    given = body_for(user, role["id"], subject={"type": "group", "id": group})
+    assert (await hub.admin.post(ASSIGNMENTS, json=given)).status_code == 201
+    for answer in (
+        await client.patch(f"{ASSIGNMENTS}/{own['id']}", json={"expires_at": None}),
+        await client.patch(f"{ASSIGNMENTS}/{own['id']}", json={"expires_at": moment(2 * SOON)}),
+        await client.post(ASSIGNMENTS, json=body_for(friend, role["id"])),
+        await client.post(ASSIGNMENTS, json=body_for(friend, role["id"], expires_at=moment(2 * SOON))),
+        await client.put(f"/api/v1/users/{friend}/roles/{role['id']}"),
+        await client.put(f"/api/v1/groups/{group}/members/{user}"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "exceeds_own_permissions"), answer.text
+    assert (await client.post(ASSIGNMENTS, json=body_for(friend, role["id"], expires_at=end))).status_code == 201
+    sooner = await client.patch(f"{ASSIGNMENTS}/{own['id']}", json={"expires_at": moment(SOON / 2)})
+    assert sooner.status_code == 200
+
+
+async def test_whoever_holds_it_for_good_by_another_way_gives_it_for_good(hub: Hub, records: Records) -> None:
+    """Of several assignments each counts for as long as it lasts: two short ones after each other are no long one."""
+    user, client = await somebody(hub, records)
+    friend, _ = await somebody(hub, records)
+    permissions = ["role-assignments:write", "groups:write"]
+    short, long = [await hub.new_role(permissions=permissions) for _ in range(2)]
+    await give(hub, user, short["id"], expires_at=moment(SOON))
+    group = await new_group(hub, records, user)
+    given = body_for(user, long["id"], subject={"type": "group", "id": group})
+    assert (await hub.admin.post(ASSIGNMENTS, json=given)).status_code == 201
+    assert (await client.post(ASSIGNMENTS, json=body_for(friend, short["id"]))).status_code == 201
+    assert (await client.put(f"/api/v1/groups/{group}/members/{friend}")).is_success
+
+
+async def test_who_owns_for_a_while_makes_no_owner_for_good(hub: Hub, records: Records) -> None:
+    """The role that owns may have no permissions of its own."""
+    user, client = await somebody(hub, records)
+    friend, _ = await somebody(hub, records)
+    owner = await hub.new_role(permissions=[])
+    await give(hub, user, (await hub.new_role(permissions=["role-assignments:write"]))["id"])
+    source = {"name": uuid4().hex, "type": "rest", "config": {"base_url": "https://a.example"}}
+    made = await hub.admin.post("/api/v1/data-sources", json={**source, "owner_role_id": owner["id"]})
+    assert made.status_code == 201, made.text
+    own = await give(hub, user, owner["id"], expires_at=moment(SOON))
+    for answer in (
+        await client.patch(f"{ASSIGNMENTS}/{own['id']}", json={"expires_at": None}),
+        await client.post(ASSIGNMENTS, json=body_for(friend, owner["id"])),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "exceeds_own_permissions"), answer.text
+    soon = await client.post(ASSIGNMENTS, json=body_for(friend, owner["id"], expires_at=own["expires_at"]))
+    assert soon.status_code == 201
+
+
 async def test_a_right_to_give_is_needed(hub: Hub, records: Records) -> None:
     user, client = await holder_of(hub, records, "role-assignments:read", "users:write", "roles:write")
     role = await hub.new_role()

@@ -639,6 +639,30 @@ async def test_a_role_that_brings_more_now_is_approved_anew(people: People, hub:
     assert await decided(ann, request) == (403, "not_an_approver")
 
 
+@pytest.mark.parametrize("how", ["disabled", "lost the role", "deleted"])
+async def test_with_who_gave_it_an_approval_falls(people: People, hub: Hub, how: str) -> None:
+    """An account that was taken over, say, and closed when that was seen: what it approved counts no more."""
+    one, other = await people.approver_role(), await people.approver_role()
+    ann_id, ann = await people.somebody(one)
+    (_, eve), (_, bob) = await people.somebody(one), await people.somebody(other)
+    _, client = await people.somebody()
+    request = await asked(client, await people.role(one, other))
+    assert await decided(ann, request) == (200, "pending")
+    if how == "disabled":
+        gone = await hub.admin.patch(f"/api/v1/users/{ann_id}", json={"is_active": False})
+    elif how == "deleted":
+        gone = await hub.admin.delete(f"/api/v1/users/{ann_id}")
+    else:
+        gone = await hub.admin.delete(f"/api/v1/users/{ann_id}/roles/{one}")
+    assert gone.is_success, gone.text
+    assert await decided(bob, request) == (200, "pending")
+    assert (await shown(client, request))["awaits"] == [one]
+    assert await permissions_of(client) == []
+    assert await decided(eve, request) == (200, "approved")
+    voided = [entry["is_void"] for entry in await timeline(client, request) if entry["kind"] == "approved"]
+    assert voided == [True, False, False]
+
+
 # --- in somebody's place ---
 
 

@@ -72,6 +72,7 @@ async def test_the_same_config_gives_the_same_rows(hub: Hub) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("RL5")
 async def test_a_slow_source_ends_at_the_deadline(hub: Hub) -> None:
     config = {"delays_ms": {"connect": 60_000}}
     answer = await hub.admin.post(f"{SOURCES}/test", json={"type": "simulated", "config": config, "secrets": {}})

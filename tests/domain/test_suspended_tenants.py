@@ -175,6 +175,21 @@ async def test_a_stream_of_a_job_ends(hub: Hub, other: Hub) -> None:
     assert len(await asyncio.wait_for(stream, 5)) == 1
 
 
+async def test_a_request_that_is_under_way_ends(hub: Hub, other: Hub, records: Records) -> None:
+    """On a worker that learns of it from the database alone; what others have asked goes on."""
+    tenant_id, path = UUID((await path_of(other)).rpartition("/")[2]), "/api/v1/data-sources"
+    owner = await asyncpg.connect(hub.owner_url)
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE data_sources IN ACCESS EXCLUSIVE MODE")
+        theirs, ours = [asyncio.create_task(each.admin.get(path)) for each in (other, hub)]
+        await asyncio.sleep(0.1)
+        await records.run("UPDATE tenants SET is_active = false WHERE id = $1", tenant_id)
+        answer = await theirs
+        assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+    assert (await ours).status_code == 200
+    await owner.close()
+
+
 async def test_what_is_being_written_in_a_tenant_keeps_no_operator_waiting(hub: Hub, other: Hub) -> None:
     """Whoever writes a row holds the key of its tenant."""
     path = await path_of(other)

@@ -212,6 +212,7 @@ async def test_a_hub_starts_without_its_database_and_finds_it_later(hub: Hub, ow
             own_cluster.start()
 
 
+@pytest.mark.fault("RL6")
 async def test_pools_that_are_in_use_are_a_503_and_then_free_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     for places in (hub.parts.change_places, hub.parts.reads.places):
         monkeypatch.setattr(places, "_waits", Deadlines(0.1))
@@ -232,6 +233,7 @@ async def test_many_more_requests_than_connections_are_all_answered(hub: Hub) ->
     assert {answer.status_code for answer in answers} == {200}
 
 
+@pytest.mark.fault("FT3")
 async def test_a_client_that_leaves_frees_its_connection(hub: Hub) -> None:
     """FT3: cut off in the middle of a read or a write, again and again: no place in a pool is lost."""
     for _ in range(10):

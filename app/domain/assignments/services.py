@@ -30,6 +30,7 @@ from app.domain.assignments.schemas import (
     Via,
 )
 from app.domain.auth.places import place_of
+from app.domain.auth.rights import Rights, lasting_rights
 from app.domain.dry_runs.services import Change, before_change
 from app.domain.roles.built_in import admin_role_id, public_role_id
 from app.domain.roles.confirming import confirm_giving
@@ -122,6 +123,8 @@ class AssignmentService:
         now = await self._now()
         begins = max(starts_at or now, now)
         _refuse_end(expires_at, begins, now)
+        if not is_judged:
+            await self._require_held_until(expires_at, role, place)
         await self._before_change(subject.type, subject.id, scope.type, scope.id, at=starts_at and begins)
         await self._make_room(subject, role_id, scope, now, is_replacing=is_replacing)
         given = RoleAssignment(
@@ -142,14 +145,16 @@ class AssignmentService:
 
     async def update(self, assignment_id: UUID, patch: AssignmentPatch) -> AssignmentOut:
         """Another end. Raises Conflict for one that has ended, and where the last admin would have an end; Forbidden
-        where the role brings more than the actor holds there."""
-        assignment = await self._changeable(assignment_id)
+        where the role brings more than the actor holds there, or for longer."""
+        assignment, role, place = await self._changeable(assignment_id)
         before = await self._shown(assignment_id)
         if isinstance(patch.expires_at, UnsetType) or patch.expires_at == assignment.expires_at:
             return before
         _refuse_end(patch.expires_at, assignment.starts_at, await self._now())
         if patch.expires_at is not None:
             await self._keep_an_admin(assignment)
+        if role is not None and _is_later(patch.expires_at, assignment.expires_at):
+            await self._require_held_until(patch.expires_at, role, place)
         either = [moment for moment in (patch.expires_at, assignment.expires_at) if moment is not None]
         await self._before_change_of(assignment, at=min(either))
         self._work.apply(assignment, {"expires_at": patch.expires_at})
@@ -163,7 +168,8 @@ class AssignmentService:
     async def end(self, assignment_id: UUID) -> None:
         """Raises Conflict for one that has ended and for that of the last admin, Forbidden where the role brings more
         than the actor holds there."""
-        await self._put_an_end_to(await self._changeable(assignment_id))
+        assignment, _, _ = await self._changeable(assignment_id)
+        await self._put_an_end_to(assignment)
 
     async def take_back(self, assignment_id: UUID) -> None:
         """`end`, by whoever the caller has judged to have the right to. Raises Conflict alike."""
@@ -225,8 +231,9 @@ class AssignmentService:
         await self._assignments.update(assignment)
         self._work.forget(assignment.subject_type, assignment.subject_id)
 
-    async def _changeable(self, assignment_id: UUID) -> RoleAssignment:
-        """Raises NotFound or Hidden where the actor may not see it, Forbidden where they may not change it."""
+    async def _changeable(self, assignment_id: UUID) -> tuple[RoleAssignment, Role | None, Place | None]:
+        """With its role, unless that is gone, and its place. Raises NotFound or Hidden where the actor may not see it,
+        Forbidden where they may not change it."""
         assignment = await self._assignments.get_one(id=assignment_id, with_for_update=True)
         place = await _place_of(self._work, assignment.scope_type, assignment.scope_id)
         if not may_at(self._work.actor, WRITE, place):
@@ -241,7 +248,7 @@ class AssignmentService:
             await self._require_held(role, place)
         self._work.require_match(assignment.version)
         _refuse_ended(assignment, await self._now())
-        return assignment
+        return assignment, role, place
 
     async def _lock_subject(self, subject: Subject) -> None:
         """So that it is not deleted meanwhile. Raises BadRequest where it is not there."""
@@ -285,8 +292,19 @@ class AssignmentService:
             raise Forbidden(
                 "The role has permissions that you do not hold there yourself.", code="exceeds_own_permissions"
             )
-        if place is None and role.is_owner and not self._work.actor.holds_all(OWNER_BRINGS):
-            await self._require_owned(role)
+        if not await self._could_own(role, place, self._work.actor):
+            sentence = "The role owns what you may not do everything with yourself."
+            raise Forbidden(sentence, code="exceeds_own_permissions")
+
+    async def _require_held_until(self, end: datetime | None, role: Role, place: Place | None) -> None:
+        """Nobody gives for longer than they hold themselves: whoever could would prolong what they have. Raises
+        Forbidden."""
+        lasting = await lasting_rights(self._work.session, self._work.actor, end)
+        if not (lasting.holds_all(role.permissions, place) and await self._could_own(role, place, lasting)):
+            raise Forbidden(
+                "You hold there yourself what the role has, but not for so long: choose an earlier `expires_at`.",
+                code="exceeds_own_permissions",
+            )
 
     async def require_could_give(self, role_id: UUID, place: Place | None) -> None:
         """Raises Forbidden where the role has more than the actor holds there, or owns what they could not own. A role
@@ -296,15 +314,18 @@ class AssignmentService:
         if role is not None:
             await self._require_held(role, place)
 
-    async def _require_owned(self, role: Role) -> None:
-        """Sources of one owner in one domain are one place."""
+    async def _could_own(self, role: Role, place: Place | None, holder: Principal | Rights) -> bool:
+        """Whether whoever holds so much may do all that the role brings as an owner. Sources of one owner in one domain
+        are one place."""
+        if place is not None or not role.is_owner or holder.holds_all(OWNER_BRINGS):
+            return True
         for kind in SCOPES.values():
             columns = [column.label(name) for name, column in kind.place.items() if name != "source_id"]
             is_owned = (kind.model.tenant_id == self._work.tenant_id, kind.model.owner_role_id == role.id)
             for row in await self._work.session.execute(select(*columns).where(*is_owned).distinct()):
-                if not self._work.actor.holds_all(OWNER_BRINGS, Place(**row._mapping)):
-                    sentence = "The role owns what you may not do everything with yourself."
-                    raise Forbidden(sentence, code="exceeds_own_permissions")
+                if not holder.holds_all(OWNER_BRINGS, Place(**row._mapping)):
+                    return False
+        return True
 
     async def _make_room(
         self, subject: Subject, role_id: UUID, scope: Scope, now: datetime, *, is_replacing: bool
@@ -372,6 +393,10 @@ async def _place_of(work: UnitOfWork, scope_type: str, scope_id: UUID | None) ->
     )
     row = (await work.session.execute(found.with_for_update(read=True, key_share=True))).one_or_none()
     return None if row is None else Place(**row._mapping)
+
+
+def _is_later(end: datetime | None, before: datetime | None) -> bool:
+    return before is not None and (end is None or end > before)
 
 
 def _refuse_ended(assignment: RoleAssignment, now: datetime) -> None:

@@ -6,16 +6,18 @@ expires, so that what is held in memory ends at its moment, whatever a worker's 
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, or_, select, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.extent import NOWHERE, Extent
+from app.core.extent import NOWHERE, Extent, Place
+from app.core.security import Principal
 from app.domain.domains.models import DataDomain
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.service_accounts.models import ServiceAccount
@@ -64,13 +66,23 @@ class Rights(Struct, frozen=True):
             for name, extent in other.extents.items()
         )
 
+    def holds_all(self, permissions: Iterable[str], place: Place | None = None) -> bool:
+        """As `Principal.holds_all`."""
+        return all(
+            name in self.permissions or (place is not None and self.extents.get(name, NOWHERE).covers(place))
+            for name in permissions
+        )
+
 
 def held_by(subject: str, *, is_to_come: bool = False) -> ColumnElement[Any]:
     """`Held` as JSON, of the row of the statement's table of that name (`users`, say), in one column; with what was
     given from a later moment on, where that is to count."""
     begun = "" if is_to_come else "WHERE starts_at <= statement_timestamp()"
-    return literal_column(
-        f"""(WITH subject AS (
+    return literal_column(_held(subject, begun), JSON)
+
+
+def _held(subject: str, counted: str) -> str:
+    return f"""(WITH subject AS (
                SELECT {subject}.id AS id
                UNION ALL SELECT group_id FROM group_members WHERE user_id = {subject}.id AND ended_at IS NULL),
              held AS (
@@ -81,7 +93,7 @@ def held_by(subject: str, *, is_to_come: bool = False) -> ColumnElement[Any]:
                SELECT role_id, bool_or(scope_type = 'tenant') AS everywhere,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_domain'), '{{}}') AS domains,
                  coalesce(array_agg(scope_id) FILTER (WHERE scope_type = 'data_source'), '{{}}') AS sources
-               FROM held {begun} GROUP BY role_id)
+               FROM held {counted} GROUP BY role_id)
              SELECT json_build_object(
                'roles', (SELECT coalesce(json_agg(json_build_object('id', role.id, 'permissions', role.permissions,
                    'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)
@@ -90,16 +102,18 @@ def held_by(subject: str, *, is_to_come: bool = False) -> ColumnElement[Any]:
                'groups', (SELECT coalesce(json_agg(id ORDER BY id), '[]') FROM subject WHERE id <> {subject}.id),
                'changes_in_s', (SELECT extract(epoch FROM min(moment) - statement_timestamp())
                  FROM held, LATERAL (VALUES (starts_at), (expires_at)) AS change (moment)
-                 WHERE moment > statement_timestamp())))""",  # noqa: S608 - names of ours
-        JSON,
-    )
+                 WHERE moment > statement_timestamp())))"""  # noqa: S608 - names of ours
 
 
 def read_held(found: Any) -> Held:
     return msgspec.convert(found, Held)
 
 
-_HELD = {model: held_by(model.__tablename__, is_to_come=True) for model in (User, ServiceAccount)}
+_MODELS: Mapping[str, Any] = {"user": User, "service_account": ServiceAccount}
+_HELD = {model: held_by(model.__tablename__, is_to_come=True) for model in _MODELS.values()}
+_LASTS = """WHERE starts_at <= statement_timestamp()
+  AND (expires_at IS NULL OR expires_at >= coalesce(CAST(:until AS timestamptz), 'infinity'))"""
+_LASTING = {model: text(_held(model.__tablename__, _LASTS)) for model in _MODELS.values()}
 _UUIDS = ARRAY(Uuid)
 _OWNED = select(DataDomain.id).where(
     DataDomain.tenant_id == bindparam("tenant_id", type_=Uuid()),
@@ -137,6 +151,13 @@ def rights_of(held: Held, domains: Iterable[Domain]) -> Rights:
     return Rights(everywhere, extents)
 
 
+async def lasting_rights(session: AsyncSession, principal: Principal, until: datetime | None) -> Rights:
+    """What somebody holds from now until then at least, or with None for good, whatever key they came with."""
+    model = _MODELS[principal.type]
+    held_of: Select[Any] = select(_LASTING[model])
+    return await _rights_from(session, held_of, model, principal.id, principal.tenant_id, until=until)
+
+
 async def rights_of_user(session: AsyncSession, user_id: UUID, tenant_id: UUID) -> Rights:
     """As they are in the session's transaction, or will be: what was given from a later moment on counts. None for
     somebody who is not there."""
@@ -149,7 +170,15 @@ async def rights_of_account(session: AsyncSession, account_id: UUID, tenant_id: 
 
 
 async def _rights_of(session: AsyncSession, model: Any, subject_id: UUID, tenant_id: UUID) -> Rights:
-    found = await session.scalar(select(_HELD[model]).where(model.id == subject_id, model.tenant_id == tenant_id))
+    return await _rights_from(session, select(_HELD[model]), model, subject_id, tenant_id)
+
+
+async def _rights_from(
+    session: AsyncSession, held_of: Select[Any], model: Any, subject_id: UUID, tenant_id: UUID, **values: object
+) -> Rights:
+    """`held_of` selects what is held by the row of the model that is its subject."""
+    whose = held_of.select_from(model).where(model.id == subject_id, model.tenant_id == tenant_id)
+    found = await session.scalar(whose, values)
     if found is None:
         return Rights(frozenset(), {})
     held = read_held(found)

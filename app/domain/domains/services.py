@@ -132,7 +132,7 @@ class DataDomainService:
     async def _refuse_lookalike(self, name: str, parent_id: UUID | None, *, but: UUID | None = None) -> None:
         """Raises Conflict for a name that is read as the one of another domain in the same place."""
         others = (DataDomain.id != but, DataDomain.parent_id == parent_id)
-        await refuse_lookalike(self._domains, name, "data domain", *others)
+        await refuse_lookalike(self._work, DataDomainRepository, name, "data domain", *others)
 
     async def _say_changed(self, lineages: list[UUID], owner_before: UUID | None, owner: UUID | None) -> None:
         """To whoever has rights at one of these domains, or by owning: what they reach has changed."""

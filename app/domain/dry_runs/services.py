@@ -94,8 +94,10 @@ class Rehearsal:
 
 
 def _may_see(actor: Principal, change: Change) -> bool:
-    """Whoever changes rights sees whose. To write domains is no right to know who holds what in them: that takes what
-    the list of them takes."""
+    """Whoever changes rights sees whose. To write domains is no right to know who holds what in them, and to give a
+    group something is none to know who is in it: that takes what the lists of them take."""
+    if change.kind == "subject" and change.subject_type == "group":
+        return actor.may("groups:read")
     return change.kind != "data_domain" or actor.may_at("role-assignments:read", Place(domain_id=change.row_id))
 
 

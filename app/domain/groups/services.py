@@ -42,7 +42,7 @@ class GroupService:
 
     async def create(self, new: GroupCreate) -> GroupOut:
         """Nobody is in it yet, and nothing is given to it. Raises Conflict for a taken name."""
-        await refuse_lookalike(self._groups, new.name, "group")
+        await refuse_lookalike(self._work, GroupRepository, new.name, "group")
         group = self._work.add(Group, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(group, GroupOut)
         self._work.audit("group.create", "group", shown.id, after=shown)
@@ -56,7 +56,7 @@ class GroupService:
         before = to_struct(group, GroupOut)
         changes = COLUMNS.columns_of_changes(patch)
         if "name" in changes:
-            await refuse_lookalike(self._groups, changes["name"], "group", Group.id != group_id)
+            await refuse_lookalike(self._work, GroupRepository, changes["name"], "group", Group.id != group_id)
         if not self._work.apply(group, changes):
             return before
         await self._groups.update(group)
@@ -81,9 +81,9 @@ class GroupService:
     async def put_in(self, group_id: UUID, user_id: UUID) -> UserOut:
         """Put a user into a group; who is in it already stays. Returns the user.
 
-        Raises Forbidden where the group may do more than the actor: somebody would rise by it.
+        Raises Forbidden where the group may do more than the actor, or for longer: somebody would rise by it.
         """
-        await self._within_reach(group_id)
+        await self._within_reach(group_id, for_good=True)
         shown = await self._matching_user(user_id)
         if not await self._members.exists(IS_OPEN, group_id=group_id, user_id=user_id):
             await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
@@ -118,9 +118,10 @@ class GroupService:
         self._work.require_match(shown.entity_tag())
         return shown
 
-    async def _within_reach(self, group_id: UUID) -> Group:
+    async def _within_reach(self, group_id: UUID, *, for_good: bool = False) -> Group:
         """Locked, so that nothing is given to the group meanwhile. Raises Forbidden."""
         group = await self._groups.get_one(id=group_id, with_for_update=True)
-        if not await is_within_reach(self._work, self._work.actor, group_id):
-            raise Forbidden("This group may do more than you: you cannot change it.", code="exceeds_own_permissions")
+        if not await is_within_reach(self._work, group_id, for_good=for_good):
+            sentence = "This group may do more than you, or for longer: you cannot change it."
+            raise Forbidden(sentence, code="exceeds_own_permissions")
         return group

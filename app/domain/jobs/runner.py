@@ -146,7 +146,7 @@ class JobRunner:
     async def run_forever(self) -> None:
         """Until cancelled; then unfinished jobs are given back to the queue."""
         self._listener.start()
-        suspending = asyncio.create_task(stop_suspended(self._parts, lambda: self._running))
+        suspending = asyncio.create_task(stop_suspended(self._parts, lambda: self._running, asyncio.Task.cancel))
         try:
             while True:
                 await self._places.acquire()

@@ -5,6 +5,7 @@ and not the one who asks, and has all permissions of the wanted role there; of a
 owning brings. That is said once, in `_eligible`.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -87,6 +88,7 @@ def _of_request(people: str) -> TextClause:
 
 
 _ACTOR_OF_REQUEST, _MEMBERS_FOR_REQUEST = _of_request(ACTOR), _of_request(_MEMBERS)
+_PEOPLE_OF_REQUEST = _of_request("SELECT unnest(CAST(:people AS uuid[])) AS id")
 _APPROVER_ROLES = text(
     "SELECT approver_role_id FROM role_approvers WHERE role_id = :role_id AND tenant_id = :tenant_id ORDER BY 1"
 )
@@ -107,8 +109,20 @@ Abilities = dict[UUID, frozenset[UUID]]
 async def abilities_of_actor(work: UnitOfWork, request: RoleRequest) -> Abilities:
     """The slots that the actor can fill, themselves and in the place of others; none where they may not decide."""
     values = _asked(request) | {"actor_id": work.actor_id, "most": MOST_GIVERS}
+    return await _abilities(work, _ACTOR_OF_REQUEST, request, values)
+
+
+async def abilities_of(work: UnitOfWork, request: RoleRequest, people: Collection[UUID]) -> Abilities:
+    """The slots that these people can fill at this moment."""
+    values = _asked(request) | {"people": list(people), "most": len(people)}
+    return await _abilities(work, _PEOPLE_OF_REQUEST, request, values)
+
+
+async def _abilities(
+    work: UnitOfWork, statement: TextClause, request: RoleRequest, values: dict[str, object]
+) -> Abilities:
     slots, able = frozenset(request.slots), {}
-    for person, role_ids in await work.session.execute(_ACTOR_OF_REQUEST, values):
+    for person, role_ids in await work.session.execute(statement, values):
         if own := slots & frozenset(role_ids):
             able[person] = own
     return able

@@ -15,7 +15,13 @@ from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import IN_FORCE
 from app.domain.assignments.schemas import Scope, Subject, Via
 from app.domain.assignments.services import AssignmentService
-from app.domain.role_requests.deciders import Abilities, abilities_of_actor, choose_slots, require_deciders
+from app.domain.role_requests.deciders import (
+    Abilities,
+    abilities_of,
+    abilities_of_actor,
+    choose_slots,
+    require_deciders,
+)
 from app.domain.role_requests.endings import write_expired
 from app.domain.role_requests.matching import awaited
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
@@ -77,7 +83,7 @@ class RoleRequestService:
         request, able = await self._decidable(request_id)
         timeline = Timeline(self._work, request)
         before = await timeline.shown()
-        approvals = await self._approvals(request_id)
+        approvals = await self._standing_approvals(request)
         person = self._whose_approval(request, able, approvals)
         said = self._in_whose_place(person)
         await timeline.add("approved", text=reason, role_ids=able[person], **said)
@@ -303,8 +309,17 @@ class RoleRequestService:
         if not await self._requests.exists(IS_PENDING, id=request.id):
             raise Conflict(code="request_decided")
 
-    async def _approvals(self, request_id: UUID) -> list[RoleRequestEntry]:
-        return list(await self._entries.get_many(request_id=request_id, kind="approved", is_void=False))
+    async def _standing_approvals(self, request: RoleRequest) -> list[RoleRequestEntry]:
+        """Those of people who could still give them: with the right or the account of who gave it, an approval falls,
+        and its slot is open again."""
+        approvals = await self._entries.get_many(request_id=request.id, kind="approved", is_void=False)
+        able = await abilities_of(self._work, request, {_giver(each) for each in approvals}) if approvals else {}
+        standing = [each for each in approvals if able.get(_giver(each), frozenset()) & set(each.role_ids)]
+        if len(standing) < len(approvals):
+            for fallen in approvals:
+                fallen.is_void = fallen not in standing
+            request.awaits = awaited(request.slots, [set(each.role_ids) for each in standing])
+        return standing
 
     async def _decide(self, timeline: Timeline, status: str, *, assignment_id: UUID | None = None) -> None:
         made = {} if assignment_id is None else {"assignment_id": assignment_id}
@@ -340,6 +355,13 @@ class RoleRequestService:
     async def _now(self) -> datetime:
         now: datetime = (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one()
         return now
+
+
+def _giver(approval: RoleRequestEntry) -> UUID:
+    """By whose right it was given."""
+    giver = approval.on_behalf_of or approval.actor_id
+    assert giver is not None  # the system approves nothing
+    return giver
 
 
 async def visible_request(reads: Reads, principal: Principal, request_id: UUID) -> RoleRequestOut:

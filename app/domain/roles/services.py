@@ -50,7 +50,7 @@ class RoleService:
         """Raises Forbidden for permissions that the actor lacks, Conflict for a taken name."""
         await refuse_unknown(self._work, new.permissions, "permissions")
         self._check_held(new.permissions)
-        await refuse_lookalike(self._roles, new.name, "role")
+        await refuse_lookalike(self._work, RoleRepository, new.name, "role")
         await self.check_reference(new.owner_role_id, "owner_role_id")
         role = self._work.add(Role, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         shown = to_struct(role, RoleOut)
@@ -66,7 +66,7 @@ class RoleService:
             await refuse_unknown(self._work, patch.permissions, "permissions")
             self._check_held(changes["permissions"])
         if "name" in changes:
-            await refuse_lookalike(self._roles, changes["name"], "role", Role.id != role_id)
+            await refuse_lookalike(self._work, RoleRepository, changes["name"], "role", Role.id != role_id)
         await self.check_reference(changes.get("owner_role_id"), "owner_role_id")
         if changes.get("permissions", role.permissions) != role.permissions:
             await confirm_filling(self._work, role_id, set(changes["permissions"]) - set(role.permissions))

@@ -35,7 +35,7 @@ class ServiceAccountService:
 
         Raises Conflict for a name that is taken, or reads like one that is.
         """
-        await refuse_lookalike(self._accounts, new.name, "service account")
+        await refuse_lookalike(self._work, ServiceAccountRepository, new.name, "service account")
         account = self._work.add(ServiceAccount, id=uuid7(), **self._work.stamp(), **COLUMNS.columns_of_new(new))
         self._hold_public(account["id"])
         shown = to_struct(account, ServiceAccountOut)
@@ -48,7 +48,13 @@ class ServiceAccountService:
         before = to_struct(account, ServiceAccountOut)
         changes = COLUMNS.columns_of_changes(patch)
         if "name" in changes:
-            await refuse_lookalike(self._accounts, changes["name"], "service account", ServiceAccount.id != account_id)
+            await refuse_lookalike(
+                self._work,
+                ServiceAccountRepository,
+                changes["name"],
+                "service account",
+                ServiceAccount.id != account_id,
+            )
         if not self._work.apply(account, changes):
             return before
         await self._accounts.update(account)

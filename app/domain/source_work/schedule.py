@@ -64,7 +64,7 @@ class Schedule:
     async def run_forever(self) -> None:
         beside = [
             asyncio.create_task(self._record_forever()),
-            asyncio.create_task(stop_suspended(self._parts, self._running_by_task)),
+            asyncio.create_task(stop_suspended(self._parts, self._running_by_task, asyncio.Task.cancel)),
         ]
         try:
             while True:

@@ -1,11 +1,10 @@
-"""Suspended tenants: what workers do for them ends within a second, and is not begun again before they are resumed."""
+"""Suspended tenants: what goes on for them ends within a second, and is not begun again before they are resumed."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Hashable, Mapping
+from typing import Final, TypeVar
 from uuid import UUID
-from weakref import WeakSet
 
 from app.core.database import DATABASE_ERRORS
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -17,21 +16,33 @@ log = logging.getLogger("hub.tenants")
 LOOK_EVERY_S: Final = 0.5
 
 
-async def stop_suspended(parts: Parts, running: "Callable[[], Mapping[asyncio.Task[None], UUID]]") -> None:
-    """Until cancelled: cancel each task whose tenant is suspended, once, so that it can tidy up undisturbed."""
-    told: WeakSet[asyncio.Task[None]] = WeakSet()
+Work = TypeVar("Work", bound=Hashable)
+
+
+async def stop_suspended(
+    parts: Parts, running: Callable[[], Mapping[Work, UUID]], stop: Callable[[Work], object]
+) -> None:
+    """Until cancelled: stop each piece of work whose tenant is suspended, once, so that it can tidy up undisturbed."""
+    told: set[Work] = set()
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        going_on = {task: tenant_id for task, tenant_id in running().items() if task not in told}
-        if not going_on:
-            continue
-        try:
-            async with parts.sessions(DEFAULT_TENANT_ID) as session:
-                suspended = await suspended_among(session, set(going_on.values()))
-        except DATABASE_ERRORS as error:
-            log.warning("which tenants are suspended is not known: %s", type(error).__name__)
-            continue
-        for task, tenant_id in going_on.items():
-            if tenant_id in suspended:
-                told.add(task)
-                task.cancel()
+        going_on = running()
+        told &= going_on.keys()
+        untold = {work: tenant_id for work, tenant_id in going_on.items() if work not in told}
+        for work in await _suspended(parts, untold):
+            told.add(work)
+            stop(work)
+
+
+async def _suspended(parts: Parts, going_on: Mapping[Work, UUID]) -> list[Work]:
+    """The default tenant is never suspended."""
+    tenant_ids = set(going_on.values()) - {DEFAULT_TENANT_ID}
+    if not tenant_ids:
+        return []
+    try:
+        async with parts.sessions(DEFAULT_TENANT_ID) as session:
+            suspended = await suspended_among(session, tenant_ids)
+    except DATABASE_ERRORS as error:
+        log.warning("which tenants are suspended is not known: %s", type(error).__name__)
+        return []
+    return [work for work, tenant_id in going_on.items() if tenant_id in suspended]

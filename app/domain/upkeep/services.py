@@ -26,6 +26,8 @@ from app.domain.tenants.removal import remove_deleted
 log = logging.getLogger("hub.upkeep")
 
 EVERY_S = 600.0
+DUE_EVERY_S = 15.0
+"""For what people have set a moment for."""
 RETRY_S = 60.0
 """After a failure."""
 IDEMPOTENCY_KEPT = timedelta(hours=24)
@@ -42,6 +44,8 @@ Step = Callable[[Parts, datetime, int], Awaitable[int]]
 class Kind(Struct, frozen=True):
     name: str
     step: Step
+    every_s: float | None = None
+    """`EVERY_S` where nothing is said."""
 
 
 def _removal(table: str, kept: Callable[[Parts], timedelta]) -> Step:
@@ -83,9 +87,9 @@ KINDS = (
     Kind("jobs", _removal("jobs", _history)),
     Kind("outbox_events", _removal("outbox_events", _history)),
     Kind("fingerprints", _fill_in_fingerprints),
-    Kind("expired_role_requests", expire_due),
+    Kind("expired_role_requests", expire_due, DUE_EVERY_S),
     Kind("role_assignments", _end_expired),
-    Kind("due_access_reviews", carry_out_due),
+    Kind("due_access_reviews", carry_out_due, DUE_EVERY_S),
     Kind("deleted_tenants", remove_deleted),
 )
 
@@ -100,7 +104,7 @@ async def keep_up(parts: Parts) -> None:
                 is_done = await _do(parts, kind, rows_at_once[kind.name])
                 fewer = max(rows_at_once[kind.name] // 4, FEWEST_AT_ONCE)
                 rows_at_once[kind.name] = ROWS_AT_ONCE if is_done else fewer
-                due_at[kind.name] = monotonic() + (EVERY_S if is_done else RETRY_S)
+                due_at[kind.name] = monotonic() + ((kind.every_s or EVERY_S) if is_done else RETRY_S)
         await asyncio.sleep(max(min(due_at.values()) - monotonic(), 0.0))
 
 
