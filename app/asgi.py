@@ -16,6 +16,7 @@ from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
 from app.api.options import complete_options
 from app.api.v1 import ROUTES
+from app.core import tracing
 from app.core.connections import Connections
 from app.core.errors import Unauthenticated
 from app.core.exchange import Exchange
@@ -26,20 +27,19 @@ from app.core.migrations import permissions
 from app.core.processes import HANDED_OVER, STARTED_BY, end_with_parent
 from app.core.stopping import STOPPING, hear_signals
 from app.domain.auth.gate import Gate, check_routes
-from app.domain.health.gauges import measure_process
+from app.domain.health.gauges import keep_measuring
 from app.domain.models import TABLES
 from app.domain.parts import Parts
 from app.domain.requests import HubRequest
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work
-from app.runtime import prepare_parts
+from app.runtime import prepare_parts, start_tracing
 from app.settings import Settings, load
 
 GC_THRESHOLDS = (10_000, 20, 50)
 """Allocations before a collection, and how many of a generation make one of the next (Python's own: 700, 10, 10).
 Requests leave no cycles, so that less eager is as good, and cheaper."""
 
-MEASURE_EVERY_S = 2.0
 WRITE_USES_EVERY_S = 2.0
 
 
@@ -50,7 +50,7 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         await parts.open()
-        work = [_measure_again_and_again(parts), _write_uses_again_and_again(parts), _end_what_is_suspended(app, parts)]
+        work = [keep_measuring(parts, "server"), _write_uses_again_and_again(parts), _end_what_is_suspended(app, parts)]
         going_on = [asyncio.create_task(each) for each in work]
         try:
             yield
@@ -59,6 +59,7 @@ def create_app(parts: Parts) -> Litestar:
                 task.cancel()
             await parts.close()
             write_counts()
+            await tracing.tracer().close()
 
     app = Litestar(
         route_handlers=ROUTES,
@@ -75,14 +76,6 @@ def create_app(parts: Parts) -> Litestar:
     complete_options(app)
     check_routes(app, permissions())
     return app
-
-
-async def _measure_again_and_again(parts: Parts) -> None:
-    """A scrape asks one process, which knows of the others only what they have set."""
-    while True:
-        measure_process(parts)
-        write_counts()
-        await asyncio.sleep(MEASURE_EVERY_S)
 
 
 async def _write_uses_again_and_again(parts: Parts) -> None:
@@ -104,9 +97,14 @@ async def _end_what_is_suspended(app: Litestar, parts: Parts) -> None:
 def framed(app: Litestar, settings: Settings) -> Frame:
     """What the server serves: the application inside of what holds for every request."""
     log_request = RequestLog(settings.log_format, settings.log_level)
+    tracer = tracing.tracer()
 
     def observe(exchange: Exchange) -> None:
         log_request(exchange, count_request(exchange))
+
+    def observe_traced(exchange: Exchange) -> None:
+        observe(exchange)
+        tracer.end_exchange(exchange)
 
     config = FrameConfig(
         timeout_s=settings.request_timeout_s,
@@ -114,7 +112,8 @@ def framed(app: Litestar, settings: Settings) -> Frame:
         cors_origins=settings.cors_origins,
         base_path=settings.base_path,
     )
-    app.state.frame = frame = Frame(app, config, observe=observe, close=log_request.flush)
+    watched, begin = (observe_traced, tracer.begin_exchange) if tracer.is_on else (observe, Exchange)
+    app.state.frame = frame = Frame(app, config, observe=watched, close=log_request.flush, begin=begin)
     return frame
 
 
@@ -125,6 +124,7 @@ def serve() -> Frame:
     forget_dead_processes()
     settings = load(tty=sys.stderr.isatty())
     configure(settings.log_format, settings.log_level)
+    start_tracing(settings, role="server")
     parts = prepare_parts(settings, os.environ[HANDED_OVER])
     litestar = create_app(parts)
     app = framed(litestar, settings)

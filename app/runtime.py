@@ -27,6 +27,14 @@ def prepare_parts(settings: Settings, database_url: str) -> "Parts":
     )
 
 
+def start_tracing(settings: Settings, *, role: str) -> None:
+    """Once in each process, before its parts are made; nothing where no collector is named."""
+    if settings.otlp_endpoint is not None:
+        from app.core.telemetry import start_sending  # not above: it comes with an extra, and takes its time
+
+        start_sending(settings.otlp_endpoint, role=role)
+
+
 def is_key_ring_missing(settings: Settings) -> bool:
     """Whether `load_key_ring` would make one."""
     return settings.secret_keys is None and not (settings.data_dir / SECRET_KEYS_FILE).exists()

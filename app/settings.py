@@ -88,6 +88,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Sign-ins from an address, and of an account."""
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: str | None = None
+    """`9100`, or `host:port`: where `/metrics` is answered without a token. Unset: on the API's port alone."""
+    otlp_endpoint: str | None = None
+    """Where traces are sent by OTLP over HTTP, without `/v1/traces`. Unset: there are none."""
     public_url: str | None = None
     """What clients call the hub: the `iss` of its tokens, and by its path where everything is for them. Unset: where
     `hub serve` listens."""
@@ -127,6 +131,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     def base_path(self) -> str:
         """The path of the public URL, under which everything is for clients: empty, or such as `/hub`."""
         return base_path_of(self.url)
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Loopback where the setting is a port only."""
+        if self.metrics_port is None:
+            return None
+        host, _, port = self.metrics_port.rpartition(":")
+        return host.strip("[]") or "127.0.0.1", int(port)
 
     @property
     def slug_by_host(self) -> Mapping[str, str]:
@@ -399,6 +411,21 @@ def _redis(value: str) -> None:
         raise ValueError("needs the package `redis`: install data-fusion-hub[redis]")
 
 
+def _metrics_port(value: str) -> None:
+    host, separator, port = value.rpartition(":")
+    named = re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+", host) if separator else True
+    if not named or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        raise ValueError("a port such as 9100, or an address and a port such as 10.0.0.5:9100, is wanted")
+
+
+def _otlp_endpoint(value: str) -> None:
+    """Without a user and password: those have a variable of OpenTelemetry's own."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("an address such as http://collector:4318 is wanted")
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+        raise ValueError("traces need the extra `otel`: install data-fusion-hub[otel]")
+
+
 _database = _matching(r"postgres(ql)?://\S+", "postgresql://user:password@host:port/database")
 _rate = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a rate such as 600/minute")
 CHECKS: dict[str, Callable[[Any], None]] = {
@@ -427,6 +454,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "cors_origins": _origins,
     "rate_limit": _rate,
     "login_rate_limit": _rate,
+    "metrics_port": _metrics_port,
+    "otlp_endpoint": _otlp_endpoint,
     "public_url": _matching(
         r"https?://[^\s/?#\"'<>]+(/[A-Za-z0-9._~%=+@:,-]+)*/?",
         "an address such as https://hub.example.org or https://example.org/hub",

@@ -2,12 +2,17 @@
 
 import asyncio
 import signal
+from collections.abc import Coroutine
+from socket import socket
+from typing import Any
 
+from app.core import tracing
 from app.core.logging import configure
 from app.domain.assignments.end_of_roles import END_OF_ROLE, end_the_rest
 from app.domain.events.relay import relay_events
 from app.domain.events.sequencing import keep_in_order
 from app.domain.groups import memberships
+from app.domain.health.gauges import answer_scrapes, keep_measuring
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
 from app.domain.seals.anchors import keep_anchored
@@ -18,7 +23,7 @@ from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
 from app.domain.webhooks.dispatching import dispatch_forever
 from app.domain.webhooks.sending import WebhookSender
-from app.runtime import load_sealing_keys, prepare_parts
+from app.runtime import load_sealing_keys, prepare_parts, start_tracing
 from app.settings import Settings
 
 HANDLERS: dict[str, JobHandler] = {
@@ -28,14 +33,16 @@ HANDLERS: dict[str, JobHandler] = {
 }
 
 
-async def run_worker(settings: Settings, database_url: str) -> None:
-    """Until SIGTERM or SIGINT; unfinished jobs go back to the queue."""
+async def run_worker(settings: Settings, database_url: str, metrics: socket | None = None) -> None:
+    """Until SIGTERM or SIGINT; unfinished jobs go back to the queue. `metrics` is the port for them, where the worker
+    answers there itself."""
     assert METADATA.tables
     configure(settings.log_format, settings.log_level)
+    start_tracing(settings, role="worker")
     parts = prepare_parts(settings, database_url)
     parts.sealing_keys = load_sealing_keys(settings)
     await parts.open()
-    work = (
+    work: list[Coroutine[Any, Any, None]] = [
         JobRunner(parts, HANDLERS).run_forever(),
         test_on_schedule(parts),
         keep_up(parts),
@@ -45,7 +52,10 @@ async def run_worker(settings: Settings, database_url: str) -> None:
         relay_events(parts),
         dispatch_forever(parts),
         WebhookSender(parts).run_forever(),
-    )
+        keep_measuring(parts, "worker"),
+    ]
+    if metrics is not None:
+        work.append(answer_scrapes(metrics, database_url, settings))
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -62,3 +72,4 @@ async def run_worker(settings: Settings, database_url: str) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await parts.close()
+        await tracing.tracer().close()

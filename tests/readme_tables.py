@@ -44,6 +44,8 @@ MEANINGS = {
     "login_rate_limit": "sign-ins from an address, and of an account",
     "log_format": "`console` or `json`",
     "log_level": "`debug`, `info`, `warning` or `error`",
+    "metrics_port": "`9100` or `10.0.0.5:9100`: where `/metrics` is answered without a token, on loopback unless an address is given; unset: with a token only",
+    "otlp_endpoint": "where traces are sent by OTLP over HTTP, such as `http://collector:4318`; needs the extra `otel`; unset: there are none",
     "public_url": "what clients call the hub: the `iss` of its tokens, and by its path where everything is for them",
     "request_timeout_s": "seconds until a request is given up with 503",
     "max_body_bytes": "longest request body",

@@ -100,7 +100,7 @@ def test_every_driver_is_an_extra_and_part_of_all() -> None:
         return {name for line in extras[extra] for name in line.partition("[")[2].rstrip("]").split(",")}
 
     assert set(extras) & named("drivers") >= EXTRAS
-    assert named("all") >= {"drivers", "embedded"}
+    assert named("all") >= {"drivers", "embedded", "otel"}
 
 
 def test_compose_runs_commands_that_exist(compose: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ def test_the_image_holds_every_driver_and_neither_a_compiler_nor_an_embedded_dat
     assert all("slim" in argument for name, argument in instructions if name == "FROM")
     assert not any("apt" in argument or "pip" in argument for name, argument in final if name == "RUN")
     (installed,) = [argument for name, argument in instructions if "uv pip install" in argument]
-    assert installed.endswith('[drivers]"')
+    assert installed.endswith('[drivers,otel]"')
 
 
 def test_the_recipes_exist() -> None:

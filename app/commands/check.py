@@ -4,6 +4,7 @@ import asyncio
 import stat
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,16 @@ def _about_settings(settings: Settings) -> Iterator[Finding]:
         if getattr(settings, field) != getattr(unused, field):
             name = variable(field) if field != "identity_providers" else "HUB_OIDC_*, HUB_SAML_*"
             yield Finding("note", name, f"is set, but has no effect yet: {reason}")
+    if settings.metrics_address is not None and not _is_loopback(settings.metrics_address[0]):
+        sentence = f"whoever reaches {settings.metrics_port} reads the metrics without a token"
+        yield Finding("note", variable("metrics_port"), sentence)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 # --- The database ---------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def database(settings: Settings, *, exclusive: bool = False) -> Iterator[Databas
     except embedded.EmbeddedError as error:
         raise CommandFailed(str(error)) from None
     try:
-        running.watch(tell=_tell, lost=give_up)
+        running.watch(tell=_tell, lost=give_up, restarted=_count_restart)
         where = f"embedded PostgreSQL on {running.host}:{running.port}, data in {settings.data_dir}"
         yield Database(running.app_url, running.owner_url, where)
     finally:
@@ -88,6 +88,12 @@ def _take_down(target: Database, *, is_confirmed: bool) -> None:
 def _tell(sentence: str) -> None:
     with suppress(OSError, ValueError):  # whoever read it may be gone, and that is no reason to give up
         print(sentence, file=sys.stderr, flush=True)
+
+
+def _count_restart() -> None:
+    from app.core.metrics import embedded_restarts
+
+    embedded_restarts.inc()
 
 
 def _without_password(url: str) -> str:

@@ -23,6 +23,7 @@ from app.commands.database import (
     is_up_to_date,
     refuse_mighty_role,
 )
+from app.commands.metrics import answering_scrapes, listening_for_metrics
 from app.commands.places import Place, place_of, reached_at, written_down
 from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY
@@ -40,7 +41,8 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
     try:
         with ExitStack() as stack:
             _refuse_taken_port(host, port)
-            stack.enter_context(_shared_metrics(are_several=workers > 1 or with_worker))
+            stack.enter_context(_shared_metrics(are_several=_are_several(settings, workers, with_worker=with_worker)))
+            metrics = listening_for_metrics(settings)
             imports = _import_beside()
             target = stack.enter_context(database(settings, exclusive=True))
             # Asked while the rest is imported: two connections of a second start that nobody has to wait for.
@@ -57,6 +59,8 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             admin = _first_admin(settings, target) if is_new else None
             place = place_of(settings, host, port)
             _hand_over(target, place)
+            if metrics is not None:
+                stack.enter_context(answering_scrapes(metrics, target.app_url, settings))
             stack.enter_context(written_down(settings, place))
             announcement = _Announcement(started, target, settings, place, admin)
             stack.enter_context(_Beside((host, port), announcement, with_worker=with_worker))
@@ -67,6 +71,12 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _are_several(settings: Settings, workers: int, *, with_worker: bool) -> bool:
+    """Processes that have metrics: servers, the worker, and this one where it watches over the embedded database or
+    answers on the port for metrics."""
+    return workers > 1 or with_worker or settings.is_embedded or settings.metrics_port is not None
 
 
 def _interrupt(*_: object) -> None:
@@ -169,9 +179,7 @@ def _hand_over(target: Database, place: Place) -> None:
 
 @contextmanager
 def _shared_metrics(*, are_several: bool) -> Iterator[None]:
-    """Several processes, of which the worker is one, share their metrics through a folder, which the library reads as
-    it is imported. It costs a microsecond for each request.
-    """
+    """Several processes share their metrics through a folder, whose name the library reads as it is imported."""
     folder = tempfile.mkdtemp(prefix="hub-metrics-") if are_several else None
     if folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -1,7 +1,7 @@
 """The database: the base of all tables, the repository, the engine for changes, and what failures mean to a caller."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -216,9 +216,17 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
     """
 
     _goodbyes: ClassVar[set[asyncio.Task[None]]] = set()
+    query_logger: ClassVar[Callable[[Any], None] | None] = None
+    """Told of each statement that is not SQLAlchemy's, where traces are sent; of connections that are made from then
+    on."""
     tenant_id: UUID | None | _Nobody = None
     """That it entered last."""
     _next_tenant_id: UUID | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if Connection.query_logger is not None:
+            self.add_query_logger(Connection.query_logger)
 
     async def enter(self, tenant_id: UUID | None) -> None:
         """A round trip; whoever is in that tenant already need not call this."""

@@ -68,13 +68,22 @@ class FrameConfig(Struct, frozen=True, kw_only=True):
 
 
 Observer = Callable[[Exchange], None]
+Begin = Callable[[Scope], Exchange]
 
 
 class Frame:
     def __init__(
-        self, app: ASGIApp, config: FrameConfig, *, observe: Observer, close: Callable[[], None] = lambda: None
+        self,
+        app: ASGIApp,
+        config: FrameConfig,
+        *,
+        observe: Observer,
+        close: Callable[[], None] = lambda: None,
+        begin: Begin = Exchange,
     ) -> None:
+        """`begin` makes the exchange of a request, and `observe` is told at its end."""
         self._app = app
+        self._begin = begin
         self._config = config
         self._deadlines = Deadlines(config.timeout_s)
         self._observe = observe
@@ -90,7 +99,7 @@ class Frame:
             return
         if self._config.base_path:
             _enter(scope, self._config.base_path)
-        exchange = Exchange(scope)
+        exchange = self._begin(scope)
         scope["hub.exchange"] = exchange
         self._under_way.add(exchange)
         reply = _Reply(exchange, send, self._headers(exchange))

@@ -20,6 +20,10 @@ class LogContext(Struct, frozen=True, omit_defaults=True):
     api_key_id: UUID | None = None
     """The key with which the principal came."""
     job_id: UUID | None = None
+    activity: str | None = None
+    """What goes on by itself, without a request or a job: a scheduled test, a kind of upkeep."""
+    trace_id: str | None = None
+    """Where traces are sent (`tracing.py`)."""
 
 
 Ask = Callable[[], LogContext]

@@ -63,7 +63,7 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         message = " ".join(record.getMessage().splitlines())
-        text = f"{moment} {record.levelname.lower():7} {message}"
+        text = f"{moment} {record.levelname.lower():7} {message}{_whose(current())}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -73,7 +73,7 @@ def configure(form: Format, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    for noisy in ("_granian", "granian", "httpx", "sqlalchemy"):
+    for noisy in ("_granian", "granian", "httpx", "sqlalchemy", "urllib3"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, LEVELS[level]))
 
 
@@ -141,4 +141,11 @@ def _json_line(line: RequestLine, context: LogContext) -> bytes:
 def _console_line(line: RequestLine, context: LogContext) -> bytes:
     moment = datetime.fromtimestamp(line.time, UTC).strftime("%H:%M:%S")
     path = msgspec.json.encode(line.path)[1:-1].decode()
-    return f"{moment} {line.level:7} {line.method} {path} {line.status} in {line.duration_ms:.1f} ms".encode()
+    text = f"{moment} {line.level:7} {line.method} {path} {line.status} in {line.duration_ms:.1f} ms"
+    return f"{text}{_whose(context)}".encode()
+
+
+def _whose(context: LogContext) -> str:
+    """For the end of a line: what is known of the context."""
+    known = [f"{name}={value}" for name, value in asdict(context).items() if value is not None]
+    return f"  ({', '.join(known)})" if known else ""

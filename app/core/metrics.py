@@ -1,4 +1,7 @@
-"""Prometheus metrics: requests by route template and status, and how long they took.
+"""Prometheus metrics: requests by route template and status, and how long they took; and the exposition of all.
+
+Metrics of other things stand beside those things. Values of labels come from lists of the hub's own (routes, kinds,
+codes, types), never from a caller: a series is kept for good.
 
 With several worker processes prometheus_client's multiprocess mode shares them through files in
 PROMETHEUS_MULTIPROC_DIR, which `hub serve` sets before anything is imported.
@@ -12,6 +15,7 @@ from time import perf_counter
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Gauge,
     Histogram,
     Metric,
@@ -104,6 +108,24 @@ class ProcessGauge:
         (self._gauge.labels(*labels) if labels else self._gauge).set(value)
 
 
+class ProcessCounter:
+    """A count that something else keeps for this process; what processes counted that are gone stays in the sum."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        self._counter = Counter(name, help_text, labels)
+        self._seen: dict[tuple[str, ...], float] = {}
+
+    def bring_to(self, value: float, *labels: str) -> None:
+        """The count as it stands now."""
+        self._counter.labels(*labels).inc(max(value - self._seen.get(labels, 0.0), 0.0))
+        self._seen[labels] = value
+
+
+embedded_restarts = Counter(
+    "hub_embedded_database_restarts_total", "Times that the embedded PostgreSQL ended by itself and was started again."
+)
+
+
 class _Gathered(Collector):
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
@@ -113,7 +135,7 @@ class _Gathered(Collector):
 
 
 def forget_dead_processes() -> None:
-    """Gauges of a process that was killed are not added up any more."""
+    """Gauges of a process that was killed, or has ended, are not added up any more."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = int(path.stem.rpartition("_")[2])
@@ -121,6 +143,8 @@ def forget_dead_processes() -> None:
             os.kill(pid, 0)
         except ProcessLookupError:
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass  # somebody else's, and so alive
 
 
 def exposition(gathered: Sequence[Metric] = ()) -> bytes:
@@ -130,5 +154,6 @@ def exposition(gathered: Sequence[Metric] = ()) -> bytes:
     found.register(_Gathered(gathered))
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest() + generate_latest(found)
+    forget_dead_processes()
     multiprocess.MultiProcessCollector(found)  # type: ignore[no-untyped-call]
     return generate_latest(found)

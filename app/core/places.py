@@ -58,6 +58,8 @@ class Places:
         self._refusal = refusal
         self._queues: dict[str | None, deque[_Turn]] = {}
         self._numbers = itertools.count()
+        self.waits = 0
+        """Of all times: who found no place at once, whether they got one later or not."""
 
     @property
     def waiting(self) -> int:
@@ -100,6 +102,7 @@ class Places:
 
     async def wait(self, kind: str | None) -> None:
         """For a place that is not there yet. Raises Unavailable."""
+        self.waits += 1
         if self._longest_queue is not None and len(self._queues.get(kind, ())) >= self._longest_queue:
             raise Unavailable(code=self._refusal)
         turn = _Turn(self._waits, next(self._numbers), self._refusal)

@@ -5,7 +5,9 @@ from contextlib import suppress
 from ipaddress import ip_network
 
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.core import tracing
 from app.core.change_pool import ChangePool
+from app.core.connector_runs import watched_run
 from app.core.database import Sessions, create_engine
 from app.core.egress import EgressPolicy
 from app.core.limits.leases import Leases
@@ -44,6 +46,7 @@ class Parts:
         self.sealing_keys: list[SigningKey] = []
         """Of a worker alone, which is the only one that seals the audit log; the first one seals."""
         self.engine = create_engine(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
+        tracing.tracer().watch_engine(self.engine)
         self.sessions = Sessions(self.engine)
         self.reads = Reads(database_url, pool_size=settings.pool_size, timeout_s=timeout_s)
         self.probe = DatabaseProbe(database_url)
@@ -63,7 +66,7 @@ class Parts:
             shared=SharedWindows(self.redis) if self.redis else None,
         )
         self._runs = Leases(self.redis, "connector-runs") if self.redis else None
-        self.sandbox = ConnectorSandbox(shared=self._runs.place if self._runs else None)
+        self.sandbox = ConnectorSandbox(shared=self._runs.place if self._runs else None, watch=watched_run)
         self.egress = EgressPolicy(
             allow=settings.egress_allow,
             deny=settings.egress_deny,

@@ -32,9 +32,9 @@ audited AS (
     resource_type text, resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb,
     after jsonb)
 ), announced AS (
-  INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data)
+  INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data, traceparent)
   SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
-    id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb)
+    id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb, traceparent text)
 )
 SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 """

@@ -51,6 +51,13 @@ def test_a_redis_that_answers_shares_the_limits(data_dir: Path) -> None:
     assert "shared over Redis, which answers" in ended.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("port", "is_told"), [("9100", False), ("[::1]:9100", False), ("0.0.0.0:9100", True)])
+def test_metrics_that_others_can_read_are_told_of(data_dir: Path, port: str, is_told: bool) -> None:
+    ended = run(data_dir, "check", HUB_METRICS_PORT=port)
+    assert ("note   HUB_METRICS_PORT: whoever reaches" in ended.stdout) == is_told
+
+
 def test_wrong_settings_are_shown_with_exit_code_1(data_dir: Path) -> None:
     ended = run(data_dir, "check", HUB_NONSENSE="1")
     assert ended.returncode == 1

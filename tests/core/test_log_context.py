@@ -11,11 +11,20 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from msgspec.structs import astuple
 
 from app.core.exchange import Exchange
 from app.core.frame import Frame, FrameConfig
 from app.core.log_context import LogContext, bound_to, current
-from app.core.logging import JsonFormatter, Line, RequestLine, RequestLog, _json_line
+from app.core.logging import (
+    ConsoleFormatter,
+    JsonFormatter,
+    Line,
+    RequestLine,
+    RequestLog,
+    _console_line,
+    _json_line,
+)
 from tests.factories import PrincipalFactory
 
 pytestmark = pytest.mark.anyio
@@ -98,9 +107,19 @@ def test_lines_of_a_job_name_it(heard: list[dict[str, Any]]) -> None:
     assert current() == LogContext()
 
 
+def test_lines_for_a_terminal_end_with_their_context() -> None:
+    made = logging.LogRecord("hub", logging.WARNING, "", 1, "it broke", None, None)
+    with bound_to(LogContext(job_id=UUID(int=7), trace_id="1f")):
+        assert ConsoleFormatter().format(made).endswith(f" warning it broke  (job_id={UUID(int=7)}, trace_id=1f)")
+    assert ConsoleFormatter().format(made).endswith(" warning it broke")
+    line = _console_line(RequestLine(1.5, "info", "request", "GET", "/x", 200, 0.25), LogContext("r-1"))
+    assert line.endswith(b" info    GET /x 200 in 0.2 ms  (request_id=r-1)")
+
+
 def test_both_kinds_of_lines_carry_every_field_of_the_context() -> None:
     assert set(LogContext.__struct_fields__) <= set(Line.__struct_fields__)
-    filled = LogContext("r-1", *(UUID(int=number) for number in range(1, len(LogContext.__struct_fields__))))
+    filled = LogContext("r-1", UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), "scheduled test", "1f")
+    assert None not in astuple(filled)
     line = _json_line(RequestLine(1.5, "info", "request", "GET", "/x", 200, 0.25), filled)
     assert line.count(b"\n") == 0
     assert json.loads(line) == json.loads(msgspec.json.encode(filled)) | {

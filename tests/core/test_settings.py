@@ -84,6 +84,24 @@ WRONG = {
     "HUB_EGRESS_DENY": ["10.0.0.0/99", "http://x"],
     "HUB_DATABASE_URL": ["mysql://x:secret@h/db", "sqlite:///x", "h:5432/db"],
     "HUB_PUBLIC_URL": ["hub.example.org", "https://x?y", "https://x#y", "ftp://x"],
+    "HUB_METRICS_PORT": [
+        "0",
+        "65536",
+        "metrics",
+        ":9100",
+        "a b:9100",
+        "http://x:9100",
+        "::1",
+        "10.0.0.5:",
+        "9100/metrics",
+    ],
+    "HUB_OTLP_ENDPOINT": [
+        "collector:4318",
+        "grpc://collector:4317",
+        "http://u:p@collector:4318",
+        "http://x/?y",
+        "http://",
+    ],
     "HUB_RATE_LIMIT": ["0/minute", "5/fortnight", "5", "-5/minute"],
     "HUB_SECRET_KEYS": ["k1", "k1:short", "k1:" + "A" * 44, "k1:====", ",", ":" + "A" * 43 + "="],
     "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
@@ -98,6 +116,27 @@ def test_a_wrong_value_stops_the_start_and_names_itself(name: str, value: str) -
     assert any(name in line or "HUB_ADMIN" in line for line in lines)
     if name.removeprefix("HUB_").lower() in SECRET:
         assert not any(value in line for line in lines if value != ",")
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("9100", ("127.0.0.1", 9100)),
+        ("0.0.0.0:9100", ("0.0.0.0", 9100)),
+        ("metrics.example.org:80", ("metrics.example.org", 80)),
+        ("[::1]:9100", ("::1", 9100)),
+    ],
+)
+def test_the_port_for_metrics_is_on_loopback_unless_an_address_is_given(given: str, address: tuple[str, int]) -> None:
+    assert load({"HUB_METRICS_PORT": given}, env_file=None).metrics_address == address
+    assert load({}, env_file=None).metrics_address is None
+
+
+def test_traces_without_the_extra_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"HUB_OTLP_ENDPOINT": "http://collector:4318"}
+    assert load(given, env_file=None).otlp_endpoint == "http://collector:4318"
+    monkeypatch.setattr("app.settings.find_spec", lambda name: None)
+    assert "install data-fusion-hub[otel]" in problems_of(**given)[0]
 
 
 def test_all_faults_are_named_at_once() -> None:

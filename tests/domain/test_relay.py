@@ -101,7 +101,7 @@ async def positioned(hub: Hub) -> None:
         while True:
             await give_positions(hub.parts)
             async with hub.parts.sessions.begin(None) as session:
-                if await session.scalar(text("SELECT public.age_of_event_without_position()")) == 0:
+                if await session.scalar(text("SELECT waiting FROM public.figures_of_events(1)")) == 0:
                     return
 
 
@@ -403,7 +403,7 @@ async def test_metrics_and_readiness_tell_of_what_waits_and_of_who_is_away(
     await write(records, "measured", 1, 2, 3)
     await records.run("UPDATE outbox_events SET time = now() - interval '50 seconds' WHERE subject = 'measured'")
     waits = await scraped(hub)
-    assert 50 <= waits["hub_events_oldest_without_position_age_seconds"] < 100
+    assert 50 <= waits["hub_events_oldest_without_position_seconds"] < 100
     await positioned(hub)
     notebook = Notebook()
     notebook.is_away = "nobody is at secret.example.org"
@@ -415,7 +415,7 @@ async def test_metrics_and_readiness_tell_of_what_waits_and_of_who_is_away(
         await until(lambda: unpublished_is_zero(records))
     assert away[f"hub_events_unpublished{label}"] == 3
     assert 50 <= away[f"hub_events_oldest_unpublished_age_seconds{label}"] < 100
-    assert away["hub_events_oldest_without_position_age_seconds"] == 0
+    assert away["hub_events_oldest_without_position_seconds"] == 0
     assert away[f"hub_events_destination_away{label}"] == 1
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert "the broker is away" in ready.json()["detail"]

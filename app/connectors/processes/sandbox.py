@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
 
+from msgspec import Struct
+
 from app.connectors import registry
 from app.connectors.contract.failures import EXPLANATIONS, Code, ConnectorError
 from app.connectors.contract.objects import DiscoveredObject, PreviewRequest, PreviewResult
@@ -52,6 +54,19 @@ class SandboxClosed(SandboxError):
     """`close` was called."""
 
 
+class Run(Struct):
+    """One piece of work, for whoever counts them."""
+
+    action: str
+    type: str
+    code: str = "ok"
+    """How it ended: the first failure's code; `busy` or `closed` for one that was not begun, `cancelled` for one that
+    nobody waited for any more."""
+
+
+Watch = Callable[[Run], contextlib.AbstractContextManager[None]]
+
+
 class ConnectorSandbox:
     """One per hub process, made inside its event loop. `close` ends everything it started."""
 
@@ -65,9 +80,12 @@ class ConnectorSandbox:
         max_templates: int = MAX_TEMPLATES,
         packages: tuple[str, ...] = registry.PACKAGES,
         shared: SharedPlaces | None = None,
+        watch: Watch = lambda _: contextlib.nullcontext(),
     ) -> None:
-        """`shared` is asked as well where several processes have one cap for a tenant."""
+        """`shared` is asked as well where several processes have one cap for a tenant. `watch` is entered with each
+        piece of work, and left once it is known how that ended."""
         self._shared = shared
+        self._watch = watch
         self._max_runs = max_runs
         self._max_runs_per_tenant = max_runs_per_tenant
         self._packages = packages
@@ -91,9 +109,15 @@ class ConnectorSandbox:
         tenant: str = "",
     ) -> TestResult:
         """The staged test. What goes wrong at the source is in the result; raises `SandboxError` only."""
+        work = self._work("check", type_name, config, secrets, policy)
+        with self._watched(work) as run:
+            result = await self._check(work, deadline_s, tenant)
+            run.code = next((step.code for step in result.steps if step.status == "failed"), "ok")
+        return result
+
+    async def _check(self, work: frames.Work, deadline_s: float, tenant: str) -> TestResult:
         started = time.perf_counter()
         trail = _Trail()
-        work = self._work("check", type_name, config, secrets, policy)
         try:
             async with asyncio.timeout(deadline_s), self._run(work, tenant) as child:
                 async for frame in child.answers():
@@ -119,14 +143,15 @@ class ConnectorSandbox:
     ) -> PreviewResult:
         """Sample rows. Raises `ConnectorError` for whatever goes wrong, or `SandboxError`."""
         work = self._work("preview", type_name, config, secrets, policy, request)
-        try:
-            async with asyncio.timeout(deadline_s), self._run(work, tenant) as child:
-                async for frame in child.answers():
-                    if isinstance(frame, frames.Previewed):
-                        return frame.result
-        except TimeoutError:
-            raise ConnectorError("timeout", _too_slow(deadline_s)) from None
-        raise ConnectorError("crashed", "The connector ended without an answer.")
+        with self._watched(work):
+            try:
+                async with asyncio.timeout(deadline_s), self._run(work, tenant) as child:
+                    async for frame in child.answers():
+                        if isinstance(frame, frames.Previewed):
+                            return frame.result
+            except TimeoutError:
+                raise ConnectorError("timeout", _too_slow(deadline_s)) from None
+            raise ConnectorError("crashed", "The connector ended without an answer.")
 
     async def discover(
         self,
@@ -148,28 +173,30 @@ class ConnectorSandbox:
         """
         work = self._work("discover", type_name, config, secrets, policy)
         ends = time.monotonic() + deadline_s
-        async with self._run(work, tenant) as child:
-            answers = child.answers()
-            while True:
-                patience = min(idle_s, ends - time.monotonic())
-                try:
-                    async with asyncio.timeout(patience):
-                        frame = await anext(answers, None)
-                except TimeoutError:
-                    raise ConnectorError("timeout", _too_slow(idle_s if patience == idle_s else deadline_s)) from None
-                if isinstance(frame, frames.Discovered):
-                    if frame.stopped_because is not None and on_stopped:
-                        on_stopped(frame.stopped_because)
-                    return
-                if isinstance(frame, frames.Batch):
-                    yield frame.objects
-                elif frame is None:
-                    raise ConnectorError("crashed", "The connector ended without an answer.")
+        with self._watched(work):
+            async with self._run(work, tenant) as child:
+                answers = child.answers()
+                while True:
+                    patience = min(idle_s, ends - time.monotonic())
+                    frame = await _next_frame(answers, patience, idle_s if patience == idle_s else deadline_s)
+                    if isinstance(frame, frames.Discovered):
+                        if frame.stopped_because is not None and on_stopped:
+                            on_stopped(frame.stopped_because)
+                        return
+                    if isinstance(frame, frames.Batch):
+                        yield frame.objects
+                    elif frame is None:
+                        raise ConnectorError("crashed", "The connector ended without an answer.")
 
     async def close(self) -> None:
         """Kills every process and waits until none is left."""
         self._is_closed = True
         await self._children.close()
+
+    @property
+    def running(self) -> int:
+        """Pieces of work under way."""
+        return self._running.total()
 
     @property
     def pids(self) -> frozenset[int]:
@@ -200,6 +227,26 @@ class ConnectorSandbox:
             policy=policy,
             preview=request,
         )
+
+    @contextlib.contextmanager
+    def _watched(self, work: frames.Work) -> Iterator[Run]:
+        """Says how the work ended, as far as that is an exception."""
+        run = Run(work.action, work.type)
+        with self._watch(run):
+            try:
+                yield run
+            except ConnectorError as error:
+                run.code = error.code
+                raise
+            except SandboxError as error:
+                run.code = "busy" if isinstance(error, TooManyConnectorRuns) else "closed"
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                run.code = "cancelled"
+                raise
+            except BaseException:
+                run.code = "crashed"
+                raise
 
     @contextlib.asynccontextmanager
     async def _run(self, work: frames.Work, tenant: str) -> AsyncIterator[Child]:
@@ -237,6 +284,15 @@ class ConnectorSandbox:
             self._running[tenant] -= 1
             if not self._running[tenant]:
                 del self._running[tenant]
+
+
+async def _next_frame(answers: AsyncIterator[frames.Answer], patience_s: float, told_s: float) -> frames.Answer | None:
+    """Raises ConnectorError where it takes longer; `told_s` is the limit that is told of."""
+    try:
+        async with asyncio.timeout(patience_s):
+            return await anext(answers, None)
+    except TimeoutError:
+        raise ConnectorError("timeout", _too_slow(told_s)) from None
 
 
 def _too_slow(deadline_s: float) -> str:

@@ -39,6 +39,7 @@ class EmbeddedPostgres:
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     """The locks of the owner."""
     _owner_pid: int = field(default_factory=os.getpid, repr=False)
+    _when_restarted: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def owner_url(self) -> str:
@@ -58,15 +59,23 @@ class EmbeddedPostgres:
         """The libpq URL of one of the three roles; raises KeyError for any other."""
         return f"postgresql://{role}:{self._passwords[role]}@{self.host}:{self.port}/{database}"
 
-    def watch(self, *, tell: Callable[[str], None], lost: Callable[[EmbeddedError], None]) -> None:
+    def watch(
+        self,
+        *,
+        tell: Callable[[str], None],
+        lost: Callable[[EmbeddedError], None],
+        restarted: Callable[[], None] = lambda: None,
+    ) -> None:
         """From now on the owner starts the server again, on its port, each time it ends by itself; does nothing where
         another process owns it. `tell` gets a sentence about each time, `lost` the reason when it is given up after
-        many times in a row; both are called in a thread."""
+        many times in a row, `restarted` is called once it runs again; all are called in a thread."""
+        self._when_restarted = restarted
         if self._server is not None:
             self._server.watch(restarted=self._restarted, tell=tell, lost=lost)
 
     def _restarted(self, pid: int) -> None:
         self.pid = pid
+        self._when_restarted()
         # Whoever attaches later cannot, until there is room for this line. Who is attached does not notice.
         with suppress(OSError):
             write_record(self.data_dir, pid=pid)

@@ -28,6 +28,7 @@ class WaitingEvent(Struct, frozen=True):
     data: str
     attempts: int
     """That failed until now."""
+    traceparent: str | None = None
 
     @property
     def line(self) -> tuple[UUID, str]:
@@ -42,6 +43,7 @@ class WaitingEvent(Struct, frozen=True):
             subject=self.subject,
             time=self.time,
             data=msgspec.Raw(self.data.encode()),
+            traceparent=self.traceparent or msgspec.UNSET,
         )
         return msgspec.json.encode(event)
 

@@ -1,11 +1,10 @@
 """An event as it leaves the hub: CloudEvents 1.0 in structured JSON, the same whatever way it takes."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -18,4 +17,6 @@ class CloudEvent(Struct, frozen=True, kw_only=True):
     subject: str
     time: datetime
     datacontenttype: Literal["application/json"] = "application/json"
-    data: msgspec.Raw
+    data: Any
+    traceparent: str | UnsetType = UNSET
+    """Of the trace that the change was part of (CloudEvents' extension for distributed tracing)."""

@@ -14,24 +14,18 @@ AWAY_FOR_LONG_S = 10
 """What is back within these is not told of."""
 
 _RELAYS = "SELECT destination, sent, failed, set_aside, away_since IS NOT NULL AS is_away FROM relays"
-_WITHOUT_POSITION = "SELECT public.age_of_event_without_position()"
 _AWAY = """SELECT destination, reason FROM relays
            WHERE destination = ANY ($1::text[]) AND away_since < now() - make_interval(secs => $2)
            ORDER BY destination"""
 
 
-async def of_events(connection: asyncpg.Connection, settings: Settings) -> list[Metric]:
-    """Of the destinations that are set."""
+async def of_destinations(connection: asyncpg.Connection, settings: Settings) -> list[Metric]:
+    """Of those that are set."""
     names = names_of_destinations(settings)
-    age = GaugeMetricFamily(
-        "hub_events_oldest_without_position_age_seconds",
-        "Of the oldest event that waits for an older transaction to end.",
-        await connection.fetchval(_WITHOUT_POSITION),
-    )
     if not names:
-        return [age]
+        return []
     rows = [row for row in await connection.fetch(_RELAYS) if row["destination"] in names]
-    return [age, *_of_relays(rows), *await _of_waiting(connection, names)]
+    return [*_of_relays(rows), *await _of_waiting(connection, names)]
 
 
 def _of_relays(rows: list[Any]) -> list[Metric]:

@@ -23,6 +23,8 @@ class OutboxEvent(Tenanted, Base):
     subject: Mapped[str]
     time: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    traceparent: Mapped[str | None]
+    """The attribute of the extension "distributed tracing" of CloudEvents; where traces are sent."""
     transaction_id: Mapped[int] = mapped_column(TransactionId, server_default=text("pg_current_xact_id()"))
     position: Mapped[int | None] = mapped_column(BigInteger)
     """In the order of commits and without gaps, of its tenant's events; given once no earlier one can come any more

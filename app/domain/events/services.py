@@ -7,6 +7,8 @@ from uuid import UUID
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
+from app.core.tracing import traceparent
+
 SOURCE = "/api/v1"
 TYPE_PREFIX = "org.datafusionhub."
 
@@ -19,8 +21,9 @@ class EventRow(Struct):
     subject: str
     time: datetime
     data: Any
+    traceparent: str | None
 
 
 def event_row(event_type: str, subject: str, data: object, *, tenant_id: UUID, time: datetime) -> EventRow:
     """`event_type` is `<resource>.<what happened>`; `subject` the resource's path below `/api/v1`."""
-    return EventRow(uuid7(), tenant_id, TYPE_PREFIX + event_type, SOURCE, subject, time, data)
+    return EventRow(uuid7(), tenant_id, TYPE_PREFIX + event_type, SOURCE, subject, time, data, traceparent())

@@ -90,7 +90,7 @@ _DONE_WITHOUT = {
 
 @get("/metrics", media_type="text/plain", opt=requires("metrics:read"), tags=["health"], summary="Metrics")
 async def get_metrics(request: HubRequest) -> Answer[str]:
-    """Prometheus text format. Needs the permission `metrics:read`: scrape with a bearer token."""
-    measure_process(request.parts)
-    found = exposition(await measure_database(request.parts))
-    return Answer(200, [(b"content-type", CONTENT_TYPE)], found)
+    """Prometheus text format. Needs the permission `metrics:read`: scrape with the API key of a service account."""
+    of_database = await measure_database(request.parts)
+    measure_process(request.parts, "server")  # after that, which takes a place in a pool itself
+    return Answer(200, [(b"content-type", CONTENT_TYPE)], exposition(of_database))

@@ -21,6 +21,8 @@ class Job(Tenanted, Entity):
     subject_id: Mapped[UUID | None]
     """What the job is about, such as the data source it discovers."""
     arguments: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    traceparent: Mapped[str | None] = mapped_column(default=left_empty)
+    """Of the request that made it, where traces are sent."""
     progress_done: Mapped[int] = mapped_column(default=0)
     progress_total: Mapped[int | None] = mapped_column(default=left_empty)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=left_empty)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from prometheus_client import Histogram
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import Update
@@ -21,8 +22,9 @@ from app.connectors.contract.failures import ConnectorError
 from app.core.across_tenants import locked_rows
 from app.core.database import DATABASE_ERRORS, enter_tenant, explain
 from app.core.errors import HubError
-from app.core.log_context import LogContext, bound_to
+from app.core.log_context import LogContext
 from app.core.notifications import Listener
+from app.core.tracing import background_work, tracer
 from app.domain.audit.schemas import Outcome
 from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobErrorCode
@@ -32,6 +34,13 @@ from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.jobs")
+
+durations = Histogram(
+    "hub_job_duration_seconds",
+    "Time from the first start of a job to its end, by how it ended.",
+    ("kind", "status"),
+    buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0),
+)
 
 LEASE = timedelta(seconds=30)
 RENEWAL_S = 5.0
@@ -53,6 +62,8 @@ class JobRun:
         self.tenant_id: UUID = job.tenant_id
         self.subject_id = job.subject_id
         self.created_by = job.created_by
+        self.kind = job.kind
+        self.started_at = job.started_at
         self.arguments: Mapping[str, object] = job.arguments
         self._lease_id = job.lease_id
         self.is_cancelled = False
@@ -88,6 +99,14 @@ class JobRun:
             outcome: Outcome = "failure" if status == "failed" else "success"
             work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
             work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
+        self._tell(status, now)
+
+    def _tell(self, status: str, ended_at: datetime) -> None:
+        seconds = (ended_at - (self.started_at or ended_at)).total_seconds()
+        durations.labels(self.kind, status).observe(max(seconds, 0.0))
+        tracer().current().note({"hub.job.status": status})
+        if status == "failed":
+            tracer().current().fail("job_failed")
 
     async def _write(self, **values: object) -> bool:
         async with self.parts.sessions.begin(self.tenant_id) as session:
@@ -171,7 +190,9 @@ class JobRunner:
         return job
 
     async def _run(self, job: Job) -> None:
-        with bound_to(LogContext(tenant_id=job.tenant_id, principal_id=job.created_by, job_id=job.id)):
+        context = LogContext(tenant_id=job.tenant_id, principal_id=job.created_by, job_id=job.id)
+        attributes = {"hub.job_id": str(job.id), "hub.tenant_id": str(job.tenant_id)}
+        with background_work(f"job {job.kind}", context, attributes, made_by=job.traceparent):
             await self._carry_out(job)
 
     async def _carry_out(self, job: Job) -> None:

@@ -8,6 +8,7 @@ from app.core.errors import Conflict, Forbidden, Hidden
 from app.core.extent import Place
 from app.core.reads import Reads
 from app.core.security import Principal
+from app.core.tracing import traceparent
 from app.domain.auth.places import place_of
 from app.domain.jobs.models import Job
 from app.domain.jobs.repositories import JobRepository
@@ -30,7 +31,14 @@ class JobService:
     ) -> JobOut:
         """Queued when, and only when, the caller's transaction commits. The caller audits: it knows what for."""
         job = await self._jobs.add(
-            Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})
+            Job(
+                **self._work.stamp(),
+                kind=kind,
+                status="queued",
+                subject_id=subject_id,
+                arguments=arguments or {},
+                traceparent=traceparent(),
+            )
         )
         await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))
         shown = await self._shown(job.id)

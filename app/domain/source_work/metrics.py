@@ -23,8 +23,9 @@ MOST_FAILING = 10_000
 SOURCES = f"SELECT * FROM public.figures_of_sources({MOST_FAILING})"  # noqa: S608 - a number of ours
 
 
-def of_sources(row: Any) -> list[Metric]:
-    """The row that SOURCES finds. It tells of a worker that is gone, too."""
+def of_sources(rows: list[Any]) -> list[Metric]:
+    """The one row that SOURCES finds. It tells of a worker that is gone, too."""
+    (row,) = rows
     due = "How long the scheduled test has been due that has been for longest; 0 where none is."
     failing = f"Data sources whose last saved test failed, at most {MOST_FAILING:,}."
     return [

@@ -14,8 +14,11 @@ from typing import Final
 from uuid import UUID
 
 from app.connectors.processes.sandbox import ConnectorSandbox
+from app.core.connector_runs import watched_run
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import Conflict, HubError
+from app.core.log_context import LogContext
+from app.core.tracing import background_work
 from app.domain.parts import Parts
 from app.domain.source_work import metrics
 from app.domain.source_work.connection_tests import run_test, undialled
@@ -32,6 +35,8 @@ GATHER_S = 0.02
 """After a place got free, so that the others that do at this moment are filled with it."""
 RECORDED_AT_ONCE = 100
 LAST_RECORDS_S = 2.0
+SCHEDULED_TEST: Final = "scheduled test"
+RECORDING: Final = "results of scheduled tests"
 TEMPLATES: Final = 8
 """Types whose drivers are kept imported between tests."""
 
@@ -51,7 +56,7 @@ class Schedule:
         self._places = parts.settings.tests_at_once
         self._host_cap = parts.settings.tests_at_once_per_host
         self._sandbox = ConnectorSandbox(
-            max_runs=self._places, max_runs_per_tenant=self._places, max_templates=TEMPLATES
+            max_runs=self._places, max_runs_per_tenant=self._places, max_templates=TEMPLATES, watch=watched_run
         )
         self._running: dict[asyncio.Task[None], tuple[Lane, DueTest]] = {}
         self._finished: asyncio.Queue[tuple[UUID, FinishedTest]] = asyncio.Queue()
@@ -98,7 +103,7 @@ class Schedule:
         due = await claim_due(self._parts, lane, free, running=self._running_by_host(), host_cap=self._host_cap)
         for test in due:
             metrics.test_lag.observe(max(0.0, test.lag_s))
-            task = asyncio.create_task(self._test(test))
+            task = asyncio.create_task(self._carry_out(test))
             self._running[task] = (lane, test)
             task.add_done_callback(self._running.pop)
         return len(due) == free or self._host_cap in self._running_by_host().values()
@@ -124,6 +129,11 @@ class Schedule:
             await asyncio.sleep(seconds)
 
     # Tests ------------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, due: DueTest) -> None:
+        context = LogContext(tenant_id=due.tenant_id, activity=SCHEDULED_TEST)
+        with background_work(SCHEDULED_TEST, context, {"hub.data_source_id": str(due.source_id)}):
+            await self._test(due)
 
     async def _test(self, due: DueTest) -> None:
         """What goes wrong here is the hub's: the source is tested again soon."""
@@ -163,6 +173,10 @@ class Schedule:
             await self._record(tenant_id, [test for _, test in tests])
 
     async def _record(self, tenant_id: UUID, tests: list[FinishedTest]) -> None:
+        with background_work(RECORDING, LogContext(tenant_id=tenant_id, activity=RECORDING)):
+            await self._write_down(tenant_id, tests)
+
+    async def _write_down(self, tenant_id: UUID, tests: list[FinishedTest]) -> None:
         try:
             async with unit_of_work_of(self._parts, tenant_id=tenant_id) as work:
                 await record_tests(work, tests)

@@ -15,6 +15,8 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from app.core.database import DATABASE_ERRORS
+from app.core.log_context import LogContext
+from app.core.tracing import background_work
 from app.domain.access_reviews.due import carry_out_due
 from app.domain.events.destinations import names_of_destinations
 from app.domain.parts import Parts
@@ -133,6 +135,15 @@ async def remove_due(parts: Parts, now: datetime) -> None:
 
 async def _do(parts: Parts, kind: Kind, most: int) -> bool:
     """Whether the kind is done, for the time being."""
+    activity = f"upkeep of {kind.name}"
+    with background_work(activity, LogContext(activity=activity)) as span:
+        is_done = await _try(parts, kind, most)
+        if not is_done:
+            span.fail("put_off")
+    return is_done
+
+
+async def _try(parts: Parts, kind: Kind, most: int) -> bool:
     try:
         await _finish(parts, kind, datetime.now(UTC), most)
     except DATABASE_ERRORS as error:

@@ -17,8 +17,9 @@ MOST_PENDING = 10_000
 WEBHOOKS = f"SELECT * FROM public.figures_of_webhooks({MOST_PENDING})"  # noqa: S608 - a number of ours
 
 
-def of_webhooks(row: Any) -> list[Metric]:
-    """The row that WEBHOOKS finds. It tells of a worker that is gone, too."""
+def of_webhooks(rows: list[Any]) -> list[Metric]:
+    """The one row that WEBHOOKS finds. It tells of a worker that is gone, too."""
+    (row,) = rows
     states = GaugeMetricFamily("hub_webhooks", "Webhooks by how they get on.", labels=("state",))
     for state in ("active", "failing", "disabled"):
         states.add_metric((state,), row[state])

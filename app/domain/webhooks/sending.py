@@ -63,7 +63,7 @@ class WebhookSender:
 
     async def run_forever(self) -> None:
         """Until cancelled. A database that is away is tried again at the next turn."""
-        suspending = asyncio.create_task(stop_suspended(self._parts, self._running_by_task))
+        suspending = asyncio.create_task(stop_suspended(self._parts, self._running_by_task, asyncio.Task.cancel))
         try:
             while True:
                 are_more_due = await self._fill_places()

@@ -13,6 +13,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from app.domain.events.envelope import CloudEvent
+
 BEGINNING: Final = "whsec_"
 SECRET_BYTES: Final = 32
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
@@ -34,18 +36,10 @@ class Message(Struct):
     data: Any
 
     def body(self) -> bytes:
-        return msgspec.json.encode(
-            {
-                "specversion": "1.0",
-                "id": self.id,
-                "type": self.type,
-                "source": self.source,
-                "subject": self.subject,
-                "time": self.time,
-                "datacontenttype": "application/json",
-                "data": self.data,
-            }
+        event = CloudEvent(
+            id=self.id, source=self.source, type=self.type, subject=self.subject, time=self.time, data=self.data
         )
+        return msgspec.json.encode(event)
 
     def signed(self, body: bytes, live_secrets: Sequence[str], now: datetime) -> dict[str, str]:
         """The headers. The id is the event's however often it is sent; the time is that of this attempt."""

@@ -1,15 +1,15 @@
 """Webhooks: where events are sent to, the secrets that sign them, and what came of each.
 
-Revision ID: 0027
-Revises: 0026
+Revision ID: 0028
+Revises: 0027
 """
 
 from alembic import op
 
 from app.core import schema_changes
 
-revision = "0027"
-down_revision = "0026"
+revision = "0028"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 

@@ -1,15 +1,15 @@
 """Where each event has been published already, and what could not be (decision 0049).
 
-Revision ID: 0026
-Revises: 0025
+Revision ID: 0027
+Revises: 0026
 """
 
 from alembic import op
 
 from app.core import schema_changes
 
-revision = "0026"
-down_revision = "0025"
+revision = "0027"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
@@ -55,7 +55,7 @@ TABLES = (
 # else has thousands of. A subject of which an event waits for its next attempt waits with it. As many as fit into so
 # many bytes, but one in any case.
 COLUMNS_OF_WAITING = """id uuid, tenant_id uuid, slug text, type text, source text, subject text, "time" timestamptz,
-                        data text, attempts integer"""
+                        data text, attempts integer, traceparent text"""
 WAITING = """
     DECLARE
       waiting uuid[] := '{{}}';
@@ -79,7 +79,8 @@ WAITING = """
       FOREACH next IN ARRAY waiting LOOP
         FOR found IN
           SELECT event.id, event.tenant_id, tenants.slug, event.type, event.source, event.subject, event."time",
-                 event.data::text AS data, coalesce(tried.attempts, 0) AS attempts
+                 event.data::text AS data, coalesce(tried.attempts, 0) AS attempts,
+                 event.traceparent
           FROM public.outbox_events AS event JOIN public.tenants ON tenants.id = event.tenant_id
             LEFT JOIN public.event_attempts AS tried
               ON tried.event_id = event.id AND tried.destination = '{destination}'
@@ -96,7 +97,7 @@ WAITING = """
           taken := taken + 1;
           id := found.id; tenant_id := found.tenant_id; slug := found.slug; type := found.type;
           source := found.source; subject := found.subject; "time" := found."time"; data := found.data;
-          attempts := found.attempts;
+          attempts := found.attempts; traceparent := found.traceparent;
           RETURN NEXT;
         END LOOP;
       END LOOP;
@@ -148,11 +149,6 @@ FIGURES = """
       RETURN NEXT;
     END
 """
-WITHOUT_POSITION = """
-    SELECT coalesce((
-      SELECT extract(epoch FROM clock_timestamp() - "time")::float8 FROM public.outbox_events
-      WHERE position IS NULL ORDER BY transaction_id, sequence LIMIT 1), 0)
-"""
 REMOVED = """
     WITH removed AS (
       DELETE FROM public.outbox_events WHERE id = ANY (ARRAY(
@@ -175,7 +171,6 @@ def upgrade() -> None:
     schema_changes.create_indexes(INDEXES)
     for destination in COLUMNS:
         _create_functions(destination)
-    schema_changes.create_owners_function("age_of_event_without_position()", "RETURNS float8 STABLE", WITHOUT_POSITION)
     schema_changes.create_owners_function(
         "remove_outdated_outbox_events(before timestamptz, most integer, unpublished_to text[])",
         "RETURNS integer",
@@ -215,7 +210,6 @@ def downgrade() -> None:
             for destination in COLUMNS
             for name in ("events_waiting_for", "note_published_to", "note_failed_at", "set_aside_for", "figures_of")
         ),
-        "age_of_event_without_position",
         "remove_outdated_outbox_events(timestamptz, integer, text[])",
     )
     schema_changes.drop_indexes(INDEXES)
