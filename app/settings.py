@@ -64,6 +64,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     egress_deny: tuple[str, ...] = ()
     egress_loopback: bool = True
     """Whether data sources may be on this machine: for development, and where everything runs on one machine."""
+    egress_proxy: str | None = None
+    """`http://user:password@host:port`: an HTTP proxy through which all goes out that data sources ask for."""
+    egress_direct: tuple[str, ...] = ()
+    """Hosts and ranges that are dialled all the same; they are judged like any other."""
     files_root: Path = Path(".hub/files")
     secret_env_prefixes: tuple[str, ...] = ()
     """Beginnings of the variables that a data source's secret may refer to; empty: none."""
@@ -136,7 +140,9 @@ def base_path_of(url: str) -> str:
     return urlsplit(url).path.rstrip("/")
 
 
-SECRET = frozenset({"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url"})
+SECRET = frozenset(
+    {"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url", "egress_proxy"}
+)
 """Shown by `hub check` as set or not set, never as a value."""
 
 
@@ -349,6 +355,12 @@ def _egress(values: tuple[str, ...]) -> None:
     EgressPolicy(allow=values)
 
 
+def _egress_proxy(value: str) -> None:
+    from app.core.tunnels import EgressProxy
+
+    EgressProxy.parse(value)
+
+
 def _key_ring(value: str) -> None:
     from app.core.sealing import KeyRing
 
@@ -373,6 +385,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "broker_url": _matching(r"stomps?://\S+", "stomp://user:password@host:61613"),
     "egress_allow": _egress,
     "egress_deny": _egress,
+    "egress_direct": _egress,
+    "egress_proxy": _egress_proxy,
     "secret_env_prefixes": _prefixes,
     "trusted_proxies": _networks,
     "allowed_hosts": _host_names,

@@ -17,6 +17,7 @@ from app.core.sealing import KeyRing
 from app.core.security import Tokens
 from app.core.signing_keys import SigningKey
 from app.core.streams import OpenStreams
+from app.core.tunnels import EgressProxy
 from app.core.watching import WatchedRows
 from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
@@ -53,6 +54,8 @@ class Parts:
             allow=settings.egress_allow,
             deny=settings.egress_deny,
             loopback_allowed=settings.egress_loopback,
+            proxy=EgressProxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
+            direct=settings.egress_direct,
             files_root=str(settings.files_root.absolute()),
         )
 
