@@ -94,6 +94,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     request_days: int = 14
     """Until a role request on which nobody has decided expires."""
     require_if_match: bool = False
+    jobs_at_once: int = 4
+    """Jobs, such as discoveries, that a worker runs at the same time."""
+    jobs_at_once_per_host: int = 2
     tests_at_once: int = 32
     """Scheduled tests that a worker runs at the same time, each in a process of its own."""
     tests_at_once_per_host: int = 4
@@ -402,6 +405,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "max_body_bytes": _within(1024, 1_073_741_824),
     "workers": _within(1, 256),
     "pool_size": _within(1, 200),
+    "jobs_at_once": _within(1, 8),
+    "jobs_at_once_per_host": _within(1, 8),
     "tests_at_once": _within(1, 256),
     "tests_at_once_per_host": _within(1, 256),
     "history_days": _within(1, 3650),

@@ -29,7 +29,8 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     configure(settings.log_format, settings.log_level)
     parts = prepare_parts(settings, database_url)
     await parts.open()
-    work = (JobRunner(parts, HANDLERS).run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
+    runner = JobRunner(parts, HANDLERS, concurrency=settings.jobs_at_once, host_cap=settings.jobs_at_once_per_host)
+    work = (runner.run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

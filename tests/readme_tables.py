@@ -46,6 +46,8 @@ MEANINGS = {
     "max_body_bytes": "longest request body",
     "workers": "server processes of `hub serve`",
     "pool_size": "connections of each of a process' two pools; each process has two more",
+    "jobs_at_once": "jobs (discoveries) that a worker runs at the same time; of one kind, or tenant, three quarters of them",
+    "jobs_at_once_per_host": "of them, those about sources of one host",
     "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
     "tests_at_once_per_host": "of these, tests of one host",
     "history_days": "days for which results of tests, ended jobs and events are kept",

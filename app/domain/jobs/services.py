@@ -18,6 +18,8 @@ CHANNEL = "hub_jobs"
 """Wakes the workers when a job is committed."""
 
 UNFINISHED = ("queued", "running")
+FIRST, AS_ASKED_FOR, ON_SCHEDULE = 10, 0, -10
+"""Priorities: rights that are to end, what somebody waits for, what is merely due."""
 
 
 class JobService:
@@ -26,12 +28,18 @@ class JobService:
         self._jobs = JobRepository(work.session, tenant_id=work.tenant_id)
 
     async def enqueue(
-        self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, object] | None = None
+        self,
+        kind: str,
+        *,
+        subject_id: UUID | None = None,
+        arguments: dict[str, object] | None = None,
+        priority: int = AS_ASKED_FOR,
+        host: str | None = None,
     ) -> JobOut:
         """Queued when, and only when, the caller's transaction commits. The caller audits: it knows what for."""
-        job = await self._jobs.add(
-            Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})
-        )
+        job = Job(**self._work.stamp(), kind=kind, status="queued", subject_id=subject_id, arguments=arguments or {})
+        job.priority, job.host = priority, host
+        job = await self._jobs.add(job)
         await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))
         shown = await self._shown(job.id)
         self._work.announce("job.created", f"jobs/{job.id}", shown)
