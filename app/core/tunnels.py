@@ -21,6 +21,8 @@ TunnelProblem = Literal["unreachable", "timeout", "unauthorized", "refused", "ta
 """The proxy is away, too slow, wants other credentials, does not let us through, does not get through itself, or is no
 HTTP proxy."""
 
+NO_ADDRESS: Final = ""
+"""Of a proxy whose name does not resolve."""
 MAX_HEAD_BYTES: Final = 16_384
 _FORM: Final = "an address such as http://user:password@proxy.example.org:3128 is wanted"
 _VISIBLE_ASCII: Final = range(0x21, 0x7F)
@@ -199,6 +201,8 @@ class TunnellingLoop(asyncio.SelectorEventLoop):
         self._when_failed(None)
 
     async def _tunnelled(self, sock: socket.socket, tunnel: Tunnel, port: int) -> None:
+        if tunnel.proxy_address == NO_ADDRESS:
+            raise TunnelFailed("unreachable")
         try:
             await super().sock_connect(sock, (tunnel.proxy_address, tunnel.proxy.port))
         except OSError:

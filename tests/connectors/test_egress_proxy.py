@@ -224,7 +224,7 @@ async def test_a_proxy_that_is_away_is_told_from_a_server_that_is(
     )
     nameless = msgspec.structs.replace(policy, proxy=proxy.seen(host="proxy.invalid"))
     assert failed(await checked(sandbox, nameless, rest(f"http://{BEHIND}:{shop_api}")))[:2] == (
-        "resolve",
+        "connect",
         "proxy_unreachable",
     )
     assert failed(await checked(sandbox, policy, rest(f"http://{BEHIND}:{closed_port}")))[:2] == (

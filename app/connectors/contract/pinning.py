@@ -17,7 +17,7 @@ from app.core.egress import (
     find_way,
     system_lookup,
 )
-from app.core.tunnels import EgressProxy, Tunnel, TunnelFailed, TunnelProblem
+from app.core.tunnels import NO_ADDRESS, EgressProxy, Tunnel, TunnelFailed, TunnelProblem
 
 
 class Network:
@@ -37,8 +37,7 @@ class Network:
         self._tunnel_failure: TunnelFailed | None = None
 
     async def resolve(self, host: str, port: int, timeout_s: float) -> Pinned:
-        """Raises `ConnectorError` with `invalid_configuration`, `egress_refused`, `name_not_resolved` or
-        `proxy_unreachable`."""
+        """Raises `ConnectorError` with `invalid_configuration`, `egress_refused` or `name_not_resolved`."""
         if known := self._pinned.get(host):
             return known
         way = await self._way(host, port, timeout_s)
@@ -74,13 +73,14 @@ class Network:
         return tuple(addresses)
 
     async def _addresses_of(self, proxy: EgressProxy, timeout_s: float) -> tuple[str, ...]:
-        """The policy has no say in it: the operator named it."""
+        """The policy has no say in it: the operator named it. One that is not found is away, as is seen when somebody
+        connects to it."""
         self._looked_up.append(proxy.host)
         try:
             async with asyncio.timeout(timeout_s):
                 return tuple(await system_lookup(proxy.host, proxy.port))
         except (OSError, UnicodeError):  # TimeoutError is an OSError
-            raise ConnectorError("proxy_unreachable", "The name of the hub's proxy does not resolve.") from None
+            return (NO_ADDRESS,)
         finally:
             self._looked_up.remove(proxy.host)
 
@@ -127,7 +127,7 @@ def error_of_tunnel(failure: TunnelFailed, host: str, port: int) -> ConnectorErr
 
 
 _TUNNELS: Final[dict[TunnelProblem, tuple[Code, str]]] = {
-    "unreachable": ("proxy_unreachable", "The hub's proxy took no connection, or hung up."),
+    "unreachable": ("proxy_unreachable", "The hub's proxy has no address, took no connection, or hung up."),
     "timeout": ("proxy_timeout", "The hub's proxy had no answer of {host}, port {port}, in time."),
     "unauthorized": ("proxy_authentication_failed", "The hub's proxy did not accept the hub's credentials."),
     "refused": ("proxy_refused", "The hub's proxy does not let it through to {host}, port {port} (status {status})."),
