@@ -10,6 +10,7 @@ from app.domain.groups import memberships
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.models import METADATA
 from app.domain.source_work.discovery import discover
+from app.domain.source_work.discovery_schedule import discover_on_schedule
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
@@ -30,7 +31,8 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     parts = prepare_parts(settings, database_url)
     await parts.open()
     runner = JobRunner(parts, HANDLERS, concurrency=settings.jobs_at_once, host_cap=settings.jobs_at_once_per_host)
-    work = (runner.run_forever(), test_on_schedule(parts), keep_up(parts), keep_in_order(parts))
+    schedules = (test_on_schedule(parts), discover_on_schedule(parts))
+    work = (runner.run_forever(), *schedules, keep_up(parts), keep_in_order(parts))
     tasks = {asyncio.create_task(each) for each in work}
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -98,6 +98,8 @@ SHOP: Mapping[str, object] = {
     "status": "passed",
     "is_paused": False,
     "test_interval_s": 3600,
+    "discover_schedule": "0 3 * * *",
+    "discover_time_zone": "Europe/Berlin",
 }
 
 STEPS = [

@@ -1,4 +1,5 @@
-"""Jobs have priorities, are tried again later, and are shared out among tenants, as due tests are (decision 0054).
+"""Jobs have priorities, are tried again later, and are shared out among tenants, as due tests are (decision 0054);
+sources are discovered on a schedule.
 
 Revision ID: 0025
 Revises: 0024
@@ -11,10 +12,12 @@ down_revision = "0024"
 branch_labels = None
 depends_on = None
 
-loses = ("priorities of jobs, and when failed ones are tried again",)
+loses = ("priorities of jobs, and when failed ones are tried again", "when sources are discovered by themselves")
 
 LANES = {"well": "=", "doubtful": "<>"}
 INDEXES = {
+    "data_sources_next_discovery_idx": "data_sources (next_discovery_at)"
+    " WHERE next_discovery_at IS NOT NULL AND NOT is_paused",
     "jobs_waiting_idx": "jobs (tenant_id, priority DESC, created_at) WHERE status = 'queued'",
     **{
         f"data_sources_tenant_id_next_test_{lane}_idx": f"data_sources (tenant_id, next_test_at)"
@@ -79,6 +82,13 @@ FUNCTIONS = {
         ),
     )
 }
+FUNCTIONS["due_discoveries(most integer)"] = (
+    "RETURNS TABLE (id uuid, tenant_id uuid) STABLE",
+    """SELECT source.id, source.tenant_id FROM public.data_sources AS source
+       WHERE source.next_discovery_at <= now() AND NOT source.is_paused
+         AND source.tenant_id <> ALL (ARRAY(SELECT tenants.id FROM public.tenants WHERE NOT is_active))
+       ORDER BY source.next_discovery_at LIMIT most""",
+)
 for name, is_so in LANES.items():
     of_lane = f"next_test_at IS NOT NULL AND NOT is_paused AND status {is_so} 'passed'"
     FUNCTIONS[f"due_in_turn_{name}(full_hosts text[], busy_tenants uuid[], most integer)"] = (
@@ -104,6 +114,12 @@ def upgrade() -> None:
              ADD COLUMN IF NOT EXISTS host text, ADD COLUMN IF NOT EXISTS retries integer NOT NULL DEFAULT 0,
              ADD COLUMN IF NOT EXISTS run_after timestamptz""",
     )
+    schema_changes.in_steps(
+        "data_sources",
+        """ALTER TABLE data_sources ADD COLUMN IF NOT EXISTS discover_schedule text,
+             ADD COLUMN IF NOT EXISTS discover_time_zone text NOT NULL DEFAULT 'UTC',
+             ADD COLUMN IF NOT EXISTS next_discovery_at timestamptz""",
+    )
     schema_changes.create_indexes(INDEXES)
     for signature, (answers, body) in FUNCTIONS.items():
         schema_changes.create_owners_function(signature, answers, body)
@@ -126,4 +142,9 @@ def downgrade() -> None:
         "jobs",
         """ALTER TABLE jobs DROP COLUMN IF EXISTS run_after, DROP COLUMN IF EXISTS retries, DROP COLUMN IF EXISTS host,
              DROP COLUMN IF EXISTS priority""",
+    )
+    schema_changes.in_steps(
+        "data_sources",
+        """ALTER TABLE data_sources DROP COLUMN IF EXISTS next_discovery_at,
+             DROP COLUMN IF EXISTS discover_time_zone, DROP COLUMN IF EXISTS discover_schedule""",
     )
