@@ -23,7 +23,11 @@ def prepare_parts(settings: Settings, database_url: str) -> "Parts":
     from app.domain.parts import Parts  # not above: who only wants the keys need not wait for all of the hub
 
     return Parts(
-        settings, database_url=database_url, key_ring=load_key_ring(settings), signing_keys=load_signing_keys(settings)
+        settings,
+        database_url=database_url,
+        key_ring=load_key_ring(settings),
+        signing_keys=load_signing_keys(settings),
+        signing_keys_file=signing_keys_path(settings),
     )
 
 
@@ -49,6 +53,10 @@ def load_key_ring(settings: Settings) -> KeyRing:
         return KeyRing.parse(path.read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
         raise SettingsError([f"HUB_SECRET_KEYS: {path} cannot be read as a key ring: {error}"]) from None
+
+
+def signing_keys_path(settings: Settings) -> Path:
+    return settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
 
 
 def load_signing_keys(settings: Settings) -> list[SigningKey]:

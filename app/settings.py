@@ -72,6 +72,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     egress_deny: tuple[str, ...] = ()
     egress_loopback: bool = True
     """Whether data sources may be on this machine: for development, and where everything runs on one machine."""
+    egress_proxy: str | None = None
+    """`http://user:password@host:port`: an HTTP proxy through which all goes out that data sources ask for."""
+    egress_direct: tuple[str, ...] = ()
+    """Hosts and ranges that are dialled all the same; they are judged like any other."""
     files_root: Path = Path(".hub/files")
     secret_env_prefixes: tuple[str, ...] = ()
     """Beginnings of the variables that a data source's secret may refer to; empty: none."""
@@ -104,6 +108,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     request_days: int = 14
     """Until a role request on which nobody has decided expires."""
     require_if_match: bool = False
+    jobs_at_once: int = 4
+    """Jobs, such as discoveries, that a worker runs at the same time."""
+    jobs_at_once_per_host: int = 2
     tests_at_once: int = 32
     """Scheduled tests that a worker runs at the same time, each in a process of its own."""
     tests_at_once_per_host: int = 4
@@ -163,7 +170,9 @@ def base_path_of(url: str) -> str:
     return urlsplit(url).path.rstrip("/")
 
 
-SECRET = frozenset({"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url"})
+SECRET = frozenset(
+    {"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url", "egress_proxy"}
+)
 """Shown by `hub check` as set or not set, never as a value."""
 
 
@@ -379,6 +388,12 @@ def _egress(values: tuple[str, ...]) -> None:
     EgressPolicy(allow=values)
 
 
+def _egress_proxy(value: str) -> None:
+    from app.core.tunnels import EgressProxy
+
+    EgressProxy.parse(value)
+
+
 def _key_ring(value: str) -> None:
     from app.core.sealing import KeyRing
 
@@ -447,6 +462,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "events_redis_length": _within(1000, 100_000_000),
     "egress_allow": _egress,
     "egress_deny": _egress,
+    "egress_direct": _egress,
+    "egress_proxy": _egress_proxy,
     "secret_env_prefixes": _prefixes,
     "trusted_proxies": _networks,
     "allowed_hosts": _host_names,
@@ -464,6 +481,8 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "max_body_bytes": _within(1024, 1_073_741_824),
     "workers": _within(1, 256),
     "pool_size": _within(1, 200),
+    "jobs_at_once": _within(1, 8),
+    "jobs_at_once_per_host": _within(1, 8),
     "tests_at_once": _within(1, 256),
     "tests_at_once_per_host": _within(1, 256),
     "history_days": _within(1, 3650),

@@ -18,6 +18,7 @@ from app.domain.models import METADATA
 from app.domain.seals.anchors import keep_anchored
 from app.domain.seals.sealing import keep_sealed
 from app.domain.source_work.discovery import discover
+from app.domain.source_work.discovery_schedule import discover_on_schedule
 from app.domain.source_work.schedule import test_on_schedule
 from app.domain.source_work.services import DISCOVER
 from app.domain.upkeep.services import keep_up
@@ -42,9 +43,11 @@ async def run_worker(settings: Settings, database_url: str, metrics: socket | No
     parts = prepare_parts(settings, database_url)
     parts.sealing_keys = load_sealing_keys(settings)
     await parts.open()
+    runner = JobRunner(parts, HANDLERS, concurrency=settings.jobs_at_once, host_cap=settings.jobs_at_once_per_host)
     work: list[Coroutine[Any, Any, None]] = [
-        JobRunner(parts, HANDLERS).run_forever(),
+        runner.run_forever(),
         test_on_schedule(parts),
+        discover_on_schedule(parts),
         keep_up(parts),
         keep_in_order(parts),
         keep_sealed(parts),

@@ -99,6 +99,8 @@ SHOP: Mapping[str, object] = {
     "status": "passed",
     "is_paused": False,
     "test_interval_s": 3600,
+    "discover_schedule": "0 3 * * *",
+    "discover_time_zone": "Europe/Berlin",
 }
 
 STEPS = [
@@ -308,6 +310,9 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
         "kind": "data_source.discover",
         "status": "running",
         "progress": {"done": 3, "total": 12},
+        "priority": 0,
+        "retries": 0,
+        "run_after": None,
         "finished_at": None,
     },
     "JobError": {"code": "connection_refused", "message": "Nobody listens on that port.", "can_retry": True},

@@ -38,8 +38,8 @@ def check() -> int:
         _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
-    findings += [_about_limits(settings), _about_egress(settings), *_about_folders(settings), _about_connectors()]
-    findings += _about_destinations(settings)
+    findings += [_about_limits(settings), _about_egress(settings), *_about_proxy(settings), *_about_folders(settings)]
+    findings += [_about_connectors(), *_about_destinations(settings)]
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -330,6 +330,42 @@ def _about_egress(settings: Settings) -> Finding:
     reach = ["public addresses", *(["this machine"] if loopback else []), *settings.egress_allow]
     shut = f"; never {', '.join(settings.egress_deny)}" if settings.egress_deny else ""
     return Finding("right", "egress", f"sources may be at {', '.join(reach)}{shut}")
+
+
+PROXY_PATIENCE_S = 5.0
+NOWHERE = "hub-check.invalid"
+"""A name that is never anybody's (RFC 6761, section 6.4): that a proxy does not get there is what is expected."""
+_PROXY_AILMENTS = {
+    "unreachable": "takes no connection, or hangs up",
+    "timeout": f"did not answer within {PROXY_PATIENCE_S:g} s",
+    "unauthorized": "does not accept user and password (407)",
+    "invalid": "is no HTTP proxy",
+}
+
+
+def _about_proxy(settings: Settings) -> Iterator[Finding]:
+    """Asked for a way to nowhere, so that its answer about the credentials is seen and nobody is dialled."""
+    from app.core.tunnels import EgressProxy, TunnelFailed, open_tunnel
+
+    if settings.egress_proxy is None:
+        if settings.egress_direct:
+            yield Finding("note", "egress proxy", "HUB_EGRESS_DIRECT has no effect: there is no HUB_EGRESS_PROXY")
+        return
+    proxy = EgressProxy.parse(settings.egress_proxy)
+    try:
+        asyncio.run(open_tunnel(proxy, NOWHERE, 443, PROXY_PATIENCE_S)).close()
+    except TunnelFailed as failure:
+        is_slow_over_it = failure.status == 504
+        if failure.problem in _PROXY_AILMENTS and not is_slow_over_it:
+            yield Finding("wrong", "egress proxy", f"{proxy.place} {_PROXY_AILMENTS[failure.problem]}")
+            return
+    direct = ", ".join(settings.egress_direct) or "nothing"
+    yield Finding(
+        "right",
+        "egress proxy",
+        f"{proxy.place} answers; {direct} is dialled without it. It looks names up itself: one that leads inward "
+        "there, and nowhere here, is not seen by the egress policy",
+    )
 
 
 def _about_folders(settings: Settings) -> Iterator[Finding]:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 HOW_TO = f"""\
 # Put this in front of the entries that HUB_SECRET_KEYS has already, separated by a comma: the first one seals, all
-# of them open. Give it to every hub and worker, then run `{HUB} keys rotate`.
+# of them open. Give it to every hub and worker, then run `{HUB} keys rotate`. Where there are several, give it to all
+# of them behind the others first, so that none meets what it cannot open.
 {{entry}}
 
-# Access tokens are signed with the first private key of a PEM file; further ones only verify. To make one:
+# Access tokens are signed with the first private key of a PEM file; further ones only verify. The file is read again
+# when it changes. To make one:
 #   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
 # HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
 OLD_KEYS_STAY = (

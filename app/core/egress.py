@@ -33,6 +33,8 @@ from typing import Final, Literal
 import idna
 import msgspec
 
+from app.core.tunnels import EgressProxy
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -130,10 +132,21 @@ class Pinned(msgspec.Struct, frozen=True):
     """In canonical form: lower-case ASCII, no trailing dot, an address in its one usual spelling."""
     addresses: tuple[str, ...]
     """In the order in which they are to be tried; at least one."""
+    by_proxy: bool = False
+    """The addresses are none of the host's, and stand for a way through the proxy (`contract/pinning.py`)."""
+
+
+class ByProxy(msgspec.Struct, frozen=True):
+    """A host that is reached through the proxy, which looks up its name."""
+
+    host: str
+    """In canonical form."""
+    proxy: EgressProxy
 
 
 class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Entries of `allow` and `deny` are CIDRs, addresses, host names, or `*.example.org` for every name below one.
+    """Entries of `allow`, `deny` and `direct` are CIDRs, addresses, host names, or `*.example.org` for every name below
+    one.
 
     `allow` opens private ranges only; what is link-local, metadata, multicast or reserved stays shut. `deny` wins over
     `allow` and over `loopback_allowed`. Raises `ValueError` for an entry that is none of these.
@@ -142,6 +155,9 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     loopback_allowed: bool = False
+    proxy: EgressProxy | None = None
+    """Through which everything goes out, but for what is in `direct`; None: everything is dialled."""
+    direct: tuple[str, ...] = ()
     files_root: str | None = None
     """The one folder that file sources may read, as an absolute path; None: they may read nothing."""
     files_folder: str | None = None
@@ -153,7 +169,7 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     PostgreSQL's system identifier, which its replicas share, and the moment of its start."""
 
     def __post_init__(self) -> None:
-        for entry in (*self.allow, *self.deny):
+        for entry in (*self.allow, *self.deny, *self.direct):
             _rule(entry)
 
     @property
@@ -180,6 +196,22 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             return Decision(True, "")
         return Decision(False, phrase)
 
+    def decide_name(self, host: str) -> Decision:
+        """About a name whose addresses nobody here knows."""
+        if any(_rule(entry).matches_name(host) for entry in self.deny):
+            return Decision(False, "denied by HUB_EGRESS_DENY")
+        if is_this_machine(host) and not self.loopback_allowed:
+            return Decision(False, "a name of this machine (RFC 6761)")
+        return Decision(True, "")
+
+    def is_direct(self, address: str | Address, host: str = "") -> bool:
+        """Whether it is dialled though there is a proxy. It is judged like any other."""
+        dialled = _peel(ip_address(address) if isinstance(address, str) else address)
+        return any(_rule(entry).matches(dialled, host) for entry in self.direct)
+
+    def is_direct_name(self, host: str) -> bool:
+        return any(_rule(entry).matches_name(host) for entry in self.direct)
+
 
 def classify(address: Address) -> tuple[AddressClass, str]:
     """The class of an address, and a phrase that names its range. Tunnels are judged by where they lead."""
@@ -197,12 +229,16 @@ def closed_whole(entry: str) -> tuple[AddressClass, str] | None:
     not reach: `loopback` or `never`. None for all others."""
     rule = _rule(entry)
     if rule.network is None:
-        is_local = rule.name == "localhost" or rule.name.endswith(".localhost")
-        return ("loopback", "a name of this machine (RFC 6761)") if is_local else None
+        return ("loopback", "a name of this machine (RFC 6761)") if is_this_machine(rule.name) else None
     for network, address_class, phrase in _TABLE:
         if network.version == rule.network.version and _is_within(rule.network, network):
             return (address_class, phrase) if address_class in ("loopback", "never") else None
     return None
+
+
+def is_this_machine(name: str) -> bool:
+    """RFC 6761, section 6.3."""
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def _is_within(inner: Network, outer: Network) -> bool:
@@ -248,6 +284,11 @@ class _Rule(msgspec.Struct, frozen=True):
     def matches(self, address: Address, host: str) -> bool:
         if self.network is not None:
             return any(it.version == self.network.version and it in self.network for it in _faces(address))
+        return self.matches_name(host)
+
+    def matches_name(self, host: str) -> bool:
+        if self.network is not None:
+            return False
         return host.endswith("." + self.name) if self.is_suffix else host == self.name
 
 
@@ -386,7 +427,7 @@ async def resolve(
     if not isinstance(canonical, str):
         decision = policy.decide(canonical)
         if not decision.is_allowed:
-            raise EgressRefused(host, f"it is {decision.reason}" if " by " not in decision.reason else decision.reason)
+            raise _refused(host, decision)
         return Pinned(str(canonical), (str(canonical),))
     found = await _look_up(canonical, port, timeout_s, lookup)
     decisions = [(address, policy.decide(address, canonical)) for address in found]
@@ -394,6 +435,53 @@ async def resolve(
     if not allowed:
         raise EgressRefused(host, f"it leads to {decisions[0][1].reason}" if found else "it leads nowhere")
     return Pinned(canonical, allowed[:MAX_ADDRESSES])
+
+
+GLANCE_S: Final = 1.0
+"""For a look at what a name leads to, where the proxy looks it up in the end: a hub behind one may have no DNS that
+answers for names outside."""
+
+
+async def find_way(
+    host: str, port: int, policy: EgressPolicy, timeout_s: float, lookup: Lookup = system_lookup
+) -> Pinned | ByProxy:
+    """As `resolve`, or through the proxy, where there is one that the host is not exempt from.
+
+    An address is judged as ever. A name is judged by itself, and by every address that it has here: none of them can be
+    pinned, so a single one that is refused refuses the name. Of a name that has no address here, and of what it leads
+    to at the proxy, nothing is known. Raises as `resolve` does.
+    """
+    canonical = canonical_host(host)
+    if policy.proxy is None or (isinstance(canonical, str) and policy.is_direct_name(canonical)):
+        return await resolve(host, port, policy, timeout_s, lookup)
+    if not isinstance(canonical, str):
+        pinned = await resolve(host, port, policy, timeout_s, lookup)
+        return pinned if policy.is_direct(canonical) else ByProxy(pinned.host, policy.proxy)
+    return await _way_to_name(canonical, port, policy, policy.proxy, min(timeout_s, GLANCE_S), lookup)
+
+
+async def _way_to_name(
+    name: str, port: int, policy: EgressPolicy, proxy: EgressProxy, timeout_s: float, lookup: Lookup
+) -> Pinned | ByProxy:
+    by_name = policy.decide_name(name)
+    if not by_name.is_allowed:
+        raise _refused(name, by_name)
+    try:
+        found = await _look_up(name, port, timeout_s, lookup)
+    except NameNotResolved:
+        found = []
+    decisions = [(address, policy.decide(address, name)) for address in found]
+    allowed = [address for address, decision in decisions if decision.is_allowed]
+    if direct := tuple(address for address in allowed if policy.is_direct(address, name)):
+        return Pinned(name, direct[:MAX_ADDRESSES])
+    for _, decision in decisions:
+        if not decision.is_allowed:
+            raise EgressRefused(name, f"it leads to {decision.reason}")
+    return ByProxy(name, proxy)
+
+
+def _refused(host: str, decision: Decision) -> EgressRefused:
+    return EgressRefused(host, f"it is {decision.reason}" if " by " not in decision.reason else decision.reason)
 
 
 async def _look_up(host: str, port: int, timeout_s: float, lookup: Lookup) -> list[str]:

@@ -4,6 +4,7 @@ Access tokens are RFC 9068 JWTs under one pinned algorithm per key. A principal 
 names a session, and the session's principal is held in memory and dropped when anything about it changes.
 """
 
+import logging
 import re
 import time
 from collections import OrderedDict
@@ -24,8 +25,13 @@ from app.core.extent import NOWHERE, Extent, Place
 from app.core.listing import Listing
 from app.core.signing_keys import SigningKey
 
+log = logging.getLogger("hub.keys")
+
 ACCESS_TOKEN_S = 900
 LEEWAY_S = 10
+SIGNS_AFTER_S = 3.0
+"""For a key that is new: in that time every process that has the same file knows it, and no token comes to one that
+does not."""
 AUDIENCE = "data-fusion-hub"
 TOKEN_TYPE = "at+jwt"  # noqa: S105
 MAX_TOKEN_BYTES = 4096
@@ -118,6 +124,8 @@ class Tokens:
 
     def __init__(self, keys: list[SigningKey], *, issuer: str, audience: str = AUDIENCE) -> None:
         self._signing = keys[0]
+        self._next: tuple[SigningKey, float] | None = None
+        """Signs from that moment on, as `time.monotonic` counts."""
         self._keys = {key.kid: key for key in keys}
         self._issuer = issuer
         self._audience = audience
@@ -145,8 +153,26 @@ class Tokens:
             "exp": issued + ACCESS_TOKEN_S,
             "scope": "api",
         }
-        key = self._signing
+        key = self._key_to_sign()
         return jwt.encode(claims, key.private, key.algorithm, headers={"typ": TOKEN_TYPE, "kid": key.kid})
+
+    def take(self, keys: list[SigningKey]) -> None:
+        """As they are now: all of them verify at once. The first one signs, if it is new a little later, unless the one
+        that signs now is gone. Tokens of a key that is gone are worth nothing any more."""
+        known, self._keys = self._keys, {key.kid: key for key in keys}
+        if known.keys() - self._keys.keys():
+            self._verified.clear()
+        if keys[0].kid in known or self._signing.kid not in self._keys:
+            self._signing, self._next = keys[0], None
+        else:
+            self._next = keys[0], time.monotonic() + SIGNS_AFTER_S
+        if known.keys() != self._keys.keys():
+            log.info("signing keys: %s", ", ".join(self._keys))
+
+    def _key_to_sign(self) -> SigningKey:
+        if self._next is not None and time.monotonic() >= self._next[1]:
+            self._signing, self._next = self._next[0], None
+        return self._signing
 
     def verify(self, token: bytes) -> Claims:
         """The claims of a token that is genuine, meant for this service and not expired. Raises Unauthenticated."""

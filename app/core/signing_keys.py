@@ -1,8 +1,12 @@
 """The private keys that sign access tokens, as they lie in a PEM file."""
 
+import asyncio
 import base64
+import contextlib
 import hashlib
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+log = logging.getLogger("hub.keys")
+
+LOOK_EVERY_S = 1.0
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
@@ -52,8 +59,12 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
 
     Raises ValueError for a file without keys, or with keys that are neither Ed25519 nor P-256.
     """
+    return _keys_in(path.read_bytes(), path)
+
+
+def _keys_in(content: bytes, path: Path) -> list[SigningKey]:
     try:
-        keys = [load_pem_private_key(block, password=None) for block in pem_blocks(path.read_bytes(), "PRIVATE KEY")]
+        keys = [load_pem_private_key(block, password=None) for block in pem_blocks(content, "PRIVATE KEY")]
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError(f"{path} holds a private key that is damaged, or needs a password") from None
     if not keys:
@@ -64,6 +75,48 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
         ):
             raise ValueError(f"{path} holds a key that is neither Ed25519 nor P-256 (ES256)")
     return [SigningKey(key) for key in keys]  # type: ignore[arg-type]
+
+
+class SigningKeyFile:
+    """The file, looked at once a second: `when_changed` gets the keys that are in it now.
+
+    A file is taken only when two looks in a row have found the same in it: of one that somebody is writing, the keys at
+    the end are missing. One that cannot be read, or has a key that cannot, changes nothing.
+    """
+
+    def __init__(self, path: Path, when_changed: Callable[[list[SigningKey]], None]) -> None:
+        self._path = path
+        self._when_changed = when_changed
+        self._known: bytes | None = None
+        """What was taken, or refused."""
+        self._seen: bytes | None = None
+        """At the last look."""
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._watching = asyncio.create_task(self._watch(), name="signing keys")
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with contextlib.suppress(OSError):  # gone for a moment, or for good: the keys at hand stay
+                self.take(await asyncio.to_thread(self._path.read_bytes))
+
+    def take(self, content: bytes) -> None:
+        """What one look has found."""
+        is_settled, self._seen = content == self._seen, content
+        if content == self._known or not is_settled:
+            return
+        self._known = content
+        try:
+            self._when_changed(_keys_in(content, self._path))
+        except ValueError as error:
+            log.warning("the signing keys stay as they are: %s", error)
 
 
 def generate_signing_key() -> bytes:

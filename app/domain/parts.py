@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from ipaddress import ip_network
+from pathlib import Path
 
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core import tracing
@@ -22,8 +23,9 @@ from app.core.redis_link import RedisLink
 from app.core.schema_state import SchemaWatch
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
-from app.core.signing_keys import SigningKey
+from app.core.signing_keys import SigningKey, SigningKeyFile
 from app.core.streams import OpenStreams
+from app.core.tunnels import EgressProxy
 from app.core.watching import WatchedRows
 from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
@@ -36,8 +38,15 @@ LAST_WRITE_S = 1.0
 
 class Parts:
     def __init__(
-        self, settings: Settings, *, database_url: str, key_ring: KeyRing, signing_keys: list[SigningKey]
+        self,
+        settings: Settings,
+        *,
+        database_url: str,
+        key_ring: KeyRing,
+        signing_keys: list[SigningKey],
+        signing_keys_file: Path | None = None,
     ) -> None:
+        """The file of the signing keys is watched: keys are taken in and out of it while the hub runs."""
         timeout_s = settings.request_timeout_s
         self.settings = settings
         self.database_url = database_url
@@ -55,6 +64,7 @@ class Parts:
         self.streams = OpenStreams()
         self.watched = WatchedRows(self.reads)
         self.tokens = Tokens(signing_keys, issuer=settings.url)
+        self.signing_keys_file = SigningKeyFile(signing_keys_file, self.tokens.take) if signing_keys_file else None
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
@@ -71,6 +81,8 @@ class Parts:
             allow=settings.egress_allow,
             deny=settings.egress_deny,
             loopback_allowed=settings.egress_loopback,
+            proxy=EgressProxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
+            direct=settings.egress_direct,
             files_root=str(settings.files_root.absolute()),
         )
 
@@ -85,11 +97,15 @@ class Parts:
         self.principals.start()
         if self.redis is not None:
             await self.redis.start()
+        if self.signing_keys_file is not None:
+            self.signing_keys_file.start()
         await self.schema.start()
 
     async def close(self) -> None:
         await self.schema.stop()
         await self.principals.stop()
+        if self.signing_keys_file is not None:
+            await self.signing_keys_file.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self.key_uses.write()

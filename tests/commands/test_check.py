@@ -8,6 +8,8 @@ import pytest
 from app.connectors.processes.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
+from tests.connectors.servers import connect_proxy
+from tests.connectors.servers.connect_proxy import ConnectProxy
 from tests.redis_server import redis_server
 
 
@@ -141,3 +143,21 @@ def test_a_broker_and_a_stream_that_are_away_are_wrong(data_dir: Path) -> None:
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["broker", "events stream"])
     assert "127.0.0.1:1 cannot be reached" in ended.stdout
     assert "hunter2" not in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_proxy_is_asked_for_a_way_to_nowhere(data_dir: Path) -> None:
+    with connect_proxy.running(ConnectProxy(username="hub", password="canary")) as proxy:
+        url = f"http://hub:canary@127.0.0.1:{proxy.port}"
+        well = run(data_dir, "check", HUB_EGRESS_PROXY=url, HUB_EGRESS_DIRECT="10.0.0.0/8")
+        refused = run(data_dir, "check", HUB_EGRESS_PROXY=url.replace("canary", "canary2"))
+    away = run(data_dir, "check", HUB_EGRESS_PROXY=url)
+    assert well.returncode == 0, well.stdout
+    assert f"127.0.0.1:{proxy.port} answers; 10.0.0.0/8 is dialled without it" in well.stdout
+    assert proxy.asked == ["hub-check.invalid:443"] * 2
+    assert (refused.returncode, _wrong(refused.stdout)) == (1, ["egress proxy"])
+    assert "(407)" in refused.stdout
+    assert (away.returncode, _wrong(away.stdout)) == (1, ["egress proxy"])
+    assert "canary" not in well.stdout + refused.stdout + away.stdout
+    mistaken = run(data_dir, "check", HUB_EGRESS_PROXY="https://hub:canary@127.0.0.1:1")
+    assert (mistaken.returncode, "canary" in mistaken.stdout) == (1, False)

@@ -42,7 +42,7 @@ def test_generated_keys_are_not_rotated_under_a_running_hub(used_folder: Path, s
 async def test_a_killed_rotation_is_gone_on_with_under_the_key_that_it_made(data_dir: Path, serve: Serve) -> None:
     hub = serve(data_dir)
     _register(hub)
-    await _multiply(data_dir, SECRETS)
+    await multiply(data_dir, SECRETS, KeyRing.parse((data_dir / "secret-keys").read_text()))
     hub.stop()
 
     process = subprocess.Popen(
@@ -136,11 +136,10 @@ def _register(hub: object) -> None:
         assert client.post("/data-sources", json=source).status_code == 201
 
 
-async def _multiply(data_dir: Path, wanted: int) -> None:
+async def multiply(data_dir: Path, wanted: int, ring: KeyRing) -> None:
     """Many secrets of the one source, each sealed to its own name."""
     record = json.loads((data_dir / "postgres.json").read_text())
     url = f"postgresql://hub_owner:{record['passwords']['hub_owner']}@127.0.0.1:{record['port']}/hub"
-    ring = KeyRing.parse((data_dir / "secret-keys").read_text())
     connection = await asyncpg.connect(url)
     try:
         source, tenant = await connection.fetchrow("SELECT id, tenant_id FROM data_sources")

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "domain": {"domain", "connectors", "core", "settings"},
     "api": {"api", "domain", "connectors", "core", "settings"},
 }
-CONNECTORS_USE_OF_CORE = {"errors", "egress"}
+CONNECTORS_USE_OF_CORE = {"errors", "egress", "tunnels"}
 ROLES_OF_FILES = ("controllers", "services", "models", "schemas", "repositories")
 
 

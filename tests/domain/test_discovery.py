@@ -12,6 +12,7 @@ import pytest
 from app.connectors.contract.objects import DiscoveredField, DiscoveredObject
 from app.core.embedded import EmbeddedPostgres
 from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.jobs import runner
 from app.domain.jobs.models import Job
 from app.domain.jobs.runner import JobRun, LeaseLost
 from app.domain.source_work import discovery
@@ -162,7 +163,10 @@ async def test_discover_replays_by_key(hub: Hub) -> None:
 # --- failing ---
 
 
-async def test_a_source_that_fails_fails_the_job_with_advice(hub: Hub, shop: Shop, closed_port: int) -> None:
+async def test_a_source_that_fails_fails_the_job_with_advice(
+    hub: Hub, shop: Shop, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RETRY_AFTER_S", ())
     cases: list[tuple[dict[str, Any], str, bool]] = [
         (shop.config | {"port": closed_port}, "connection_refused", True),
         (NOWHERE, "name_not_resolved", True),

@@ -17,7 +17,8 @@ from app.core import streams
 from app.core import watching as looks
 from app.core.embedded import SUPERUSER, EmbeddedPostgres
 from app.core.errors import Conflict, TooManyRequests
-from app.domain.jobs import controllers, runner
+from app.domain.jobs import runner
+from app.domain.jobs import watching as streamed
 from app.domain.jobs.runner import JobHandler, JobRun
 from tests.conftest import ADMIN_EMAIL, Hub
 from tests.domain.conftest import Records
@@ -228,7 +229,10 @@ async def test_progress_and_result_are_shown(hub: Hub) -> None:
         ),
     ],
 )
-async def test_a_handlers_error_fails_the_job(hub: Hub, error: Exception, wanted: dict[str, Any]) -> None:
+async def test_a_handlers_error_fails_the_job(
+    hub: Hub, error: Exception, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RETRY_AFTER_S", ())
     job_id = await queued(hub)
 
     async def handle(run: JobRun) -> dict[str, Any]:
@@ -404,17 +408,20 @@ async def test_a_worker_outlives_a_database_that_refuses_it(
 
 
 class Watching:
-    """A client of a stream: its scope, what it was sent, and a way to leave."""
+    """A client of a stream: its scope, what it was sent, and a way to leave. Of several ids, with commas between them,
+    it is the stream of all of these jobs."""
 
     def __init__(self, hub: Hub, job_id: str, client: httpx.AsyncClient, method: str = "GET") -> None:
         self.sent: list[Any] = []
         self._left = asyncio.Event()
         self._asked = False
         headers = [(b"host", b"hub.test"), (b"authorization", client.headers["authorization"].encode())]
-        path = f"/api/v1/jobs/{job_id}/events"
+        many = "," in job_id
+        path = "/api/v1/jobs/events" if many else f"/api/v1/jobs/{job_id}/events"
+        query = f"ids={job_id}".encode() if many else b""
         self.scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
+            "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "", "headers": headers,
             "server": ("hub.test", 80), "client": ("127.0.0.1", 5),
         }  # fmt: skip
         self.task = asyncio.create_task(hub.app(self.scope, self._receive, self._send))
@@ -511,7 +518,7 @@ async def test_a_stream_ends_with_the_permission(hub: Hub) -> None:
 async def test_a_stream_ends_with_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     watching = Watching(hub, await queued(hub), hub.admin)
     await watching.first()
-    monkeypatch.setattr(controllers, "time", lambda: datetime.now(UTC).timestamp() + 3600)
+    monkeypatch.setattr(streamed, "time", lambda: datetime.now(UTC).timestamp() + 3600)
     await asyncio.wait_for(watching.task, 5)
     assert watching.is_complete
 
@@ -530,7 +537,7 @@ async def test_a_client_that_leaves_ends_its_stream(hub: Hub) -> None:
 
 async def test_a_quiet_stream_says_that_it_is_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(controllers, "KEEP_ALIVE_S", 0.04)
+    monkeypatch.setattr(streamed, "KEEP_ALIVE_S", 0.04)
     watching = Watching(hub, await queued(hub), hub.admin)
     for _ in range(200):
         if ": still here\n\n" in watching.text:
@@ -572,6 +579,74 @@ async def test_many_quiet_streams_ask_the_database_no_more_than_one_does(
     assert 1 <= len(asked) <= 1 / 0.05 + len(streams)  # a first look may have been begun before the last one came
     assert {UUID(job_id) for job_id in ids} in [set(each) for each in asked if isinstance(each, list)]
     assert all(stream.statuses == ["queued"] for stream in streams)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_stream_tells_of_several_jobs_and_ends_with_the_last(hub: Hub) -> None:
+    ids, handler = sorted([await queued(hub) for _ in range(3)]), Handler()
+    await hub.admin.post(f"/api/v1/jobs/{ids[0]}/cancel")
+    watching = Watching(hub, ",".join(ids), hub.admin)
+    await watching.first()
+    async with working(hub.parts, handler.handlers):
+        await asyncio.wait_for(handler.begun.wait(), 20)
+        await asyncio.sleep(0.3)
+        handler.go_on.set()
+        await asyncio.wait_for(watching.task, 20)
+    told = [json.loads(line[6:]) for line in watching.text.splitlines() if line.startswith("data: ")]
+    of_each = {job_id: [job["status"] for job in told if job["id"] == job_id] for job_id in ids}
+    assert of_each == {ids[0]: ["cancelled"], **{job_id: ["queued", "running", "succeeded"] for job_id in ids[1:]}}
+    assert f"event: job\nid: {ids[1]}:1\ndata: " in watching.text
+    assert watching.is_complete
+
+
+async def test_a_stream_of_jobs_that_have_ended_ends_at_once(hub: Hub) -> None:
+    ids = [await queued(hub) for _ in range(2)]
+    for job_id in ids:
+        await hub.admin.post(f"/api/v1/jobs/{job_id}/cancel")
+    answer = await hub.admin.get(f"/api/v1/jobs/events?ids={','.join(ids)}")
+    assert (answer.status_code, answer.text.count("event: job")) == (200, 2)
+    assert not hub.parts.streams._open
+
+
+async def test_one_job_that_may_not_be_seen_hides_them_all(hub: Hub) -> None:
+    """Alike, whether it is there or not."""
+    own_jobs = await hub.user_with("data-sources:read", "data-sources:discover")
+    path = f"{SOURCES}/{(await registered(hub, type='simulated', config={}))['id']}"
+    own = (await own_jobs.post(f"{path}/discover")).json()["id"]
+    for other in (await queued(hub), str(uuid4())):
+        answer = await own_jobs.get(f"/api/v1/jobs/events?ids={own},{other}")
+        assert answer.status_code == 404, answer.text
+    assert (await hub.admin.get(f"/api/v1/jobs/events?ids={uuid4()}")).status_code == 404
+    assert (await asked_for_streams(own_jobs, own)).status_code == 200
+
+
+async def asked_for_streams(client: httpx.AsyncClient, ids: str) -> httpx.Response:
+    return await client.head(f"/api/v1/jobs/events?ids={ids}")
+
+
+@pytest.mark.parametrize("query", ["", "?ids=", "?ids=x", f"?ids={uuid4()},", "?id=x", "?ids=x&ids=y"])
+async def test_ids_that_are_none_are_refused(hub: Hub, query: str) -> None:
+    answer = await hub.admin.get(f"/api/v1/jobs/events{query}")
+    assert answer.status_code == 400, answer.text
+
+
+async def test_twenty_five_jobs_to_a_stream(hub: Hub) -> None:
+    ids = [str(uuid4()) for _ in range(26)]
+    assert (await hub.admin.get(f"/api/v1/jobs/events?ids={','.join(ids[:25])}")).status_code == 404
+    refused = await hub.admin.get(f"/api/v1/jobs/events?ids={','.join(ids)}")
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, "ids")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_stream_of_several_jobs_ends_with_the_right_to_see_one(hub: Hub) -> None:
+    reader = await hub.user_with("jobs:read")
+    ids = [await queued(hub) for _ in range(2)]
+    watching = Watching(hub, ",".join(ids), reader)
+    await watching.first()
+    user = (await reader.get("/api/v1/auth/me")).json()["user"]["id"]
+    await hub.admin.patch(f"/api/v1/users/{user}", json={"is_active": False})
+    await asyncio.wait_for(watching.task, 20)
+    assert watching.statuses == ["queued", "queued"]
 
 
 # --- A3: streams have limits ---

@@ -28,6 +28,11 @@ Code = Literal[
     "connection_refused",
     "connect_timeout",
     "host_unreachable",
+    "proxy_unreachable",
+    "proxy_timeout",
+    "proxy_authentication_failed",
+    "proxy_refused",
+    "proxy_invalid",
     "connection_lost",
     "protocol_mismatch",
     "tls_unavailable",
@@ -76,6 +81,22 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     "connection_refused": Explanation("network", True, "Check the port, and that the server is running."),
     "connect_timeout": Explanation("network", True, "Check the address and the firewalls between hub and server."),
     "host_unreachable": Explanation("network", True, "Check the route from the hub to the server."),
+    "proxy_unreachable": Explanation(
+        "network", True, "Ask the operator to see whether the proxy of HUB_EGRESS_PROXY is running and can be reached."
+    ),
+    "proxy_timeout": Explanation(
+        "network", True, "Test again; if it stays so, ask the operator what keeps the hub's proxy, or the server busy."
+    ),
+    "proxy_authentication_failed": Explanation(
+        "hub", False, "Ask the operator to correct user and password in HUB_EGRESS_PROXY."
+    ),
+    "proxy_refused": Explanation(
+        "network",
+        False,
+        "Ask whoever runs the proxy to allow CONNECT to this host and port, or the operator to name the host in "
+        "HUB_EGRESS_DIRECT if the hub may go there without the proxy.",
+    ),
+    "proxy_invalid": Explanation("hub", False, "Ask the operator to name an HTTP proxy in HUB_EGRESS_PROXY."),
     "connection_lost": Explanation("server", True, "The server hung up; look into its log, then test again."),
     "protocol_mismatch": Explanation(
         "configuration", False, "Check host and port, or the path: something of another kind is there."

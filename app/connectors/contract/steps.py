@@ -50,11 +50,14 @@ class Steps:
         self,
         on_start: Callable[[StepName], None] | None = None,
         on_end: Callable[[Step], None] | None = None,
+        retold: Callable[[ConnectorError], ConnectorError] = lambda error: error,
     ) -> None:
+        """`retold` is what an error is told as (`Network.retold`)."""
         self.done: list[Step] = []
         self.server: dict[str, str] = {}
         self._on_start = on_start
         self._on_end = on_end
+        self._retold = retold
 
     @contextmanager
     def step(self, name: StepName, passed: str | Callable[[], str]) -> Iterator[None]:
@@ -65,7 +68,8 @@ class Steps:
             self._on_start(name)
         try:
             yield
-        except ConnectorError as error:
+        except ConnectorError as caught:
+            error = self._retold(caught)
             self._end(name, "failed", error.code, error.message, started)
             raise
         except MemoryError:

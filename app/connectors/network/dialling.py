@@ -10,12 +10,19 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import error_of_tunnel
 from app.core.egress import Pinned
+from app.core.tunnels import TunnelFailed
 
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 
 
-async def dial(pinned: Pinned, port: int, timeout_s: float) -> socket.socket:
+class DialledSocket(socket.socket):
+    address: str
+    """The pinned one: what it is connected to is the proxy, where the way leads through one."""
+
+
+async def dial(pinned: Pinned, port: int, timeout_s: float) -> DialledSocket:
     """A connected, non-blocking socket to the first address that answers; all of them together have `timeout_s`."""
     failure = ConnectorError("host_unreachable", f"{pinned.host} has no address to try.")
     try:
@@ -28,15 +35,14 @@ async def dial(pinned: Pinned, port: int, timeout_s: float) -> socket.socket:
                 except OSError as error:
                     failure = unreachable(error, pinned.host, port)
     except TimeoutError:
-        raise ConnectorError(
-            "connect_timeout", f"{pinned.host} did not answer on port {port} within {timeout_s:g} s."
-        ) from None
+        raise not_in_time(pinned, port, timeout_s) from None
     raise failure
 
 
-async def _connect(address: str, port: int) -> socket.socket:
+async def _connect(address: str, port: int) -> DialledSocket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = DialledSocket(family, socket.SOCK_STREAM)
+    sock.address = address
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,8 +53,18 @@ async def _connect(address: str, port: int) -> socket.socket:
     return sock
 
 
+def not_in_time(pinned: Pinned, port: int, timeout_s: float) -> ConnectorError:
+    if pinned.by_proxy:
+        return ConnectorError(
+            "proxy_timeout", f"The hub's proxy opened no way to {pinned.host}, port {port}, within {timeout_s:g} s."
+        )
+    return ConnectorError("connect_timeout", f"{pinned.host} did not answer on port {port} within {timeout_s:g} s.")
+
+
 def unreachable(error: OSError, host: str, port: int) -> ConnectorError:
     """What a failed connect means."""
+    if isinstance(error, TunnelFailed):
+        return error_of_tunnel(error, host, port)
     if isinstance(error, ConnectionRefusedError):
         return ConnectorError("connection_refused", f"{host} refused the connection on port {port}.")
     if isinstance(error, ConnectionResetError | BrokenPipeError):
@@ -86,7 +102,7 @@ async def ask(sock: socket.socket, question: bytes, pinned: Pinned, port: int, t
 
 
 @contextlib.asynccontextmanager
-async def dialled(pinned: Pinned, port: int, timeout_s: float) -> AsyncIterator[socket.socket]:
+async def dialled(pinned: Pinned, port: int, timeout_s: float) -> AsyncIterator[DialledSocket]:
     """A socket as from `dial`, closed at the end."""
     sock = await dial(pinned, port, timeout_s)
     try:

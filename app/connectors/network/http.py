@@ -26,11 +26,12 @@ from app.connectors.contract.config import ConnectTimeoutS, InvalidField, Silenc
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import Steps
-from app.connectors.network.dialling import ask, dialled, hung_up, silent, unreachable
+from app.connectors.network.dialling import ask, dialled, hung_up, not_in_time, silent, unreachable
 from app.connectors.network.recognising import Protocol, met, mismatch, refuse_other, what_answers
 from app.connectors.network.tls import handshake, tls_context, tls_failure
 from app.connectors.network.tls_fields import ClientCertificate, ClientKeySecrets, TlsConfig
 from app.core.egress import EgressRefused, Pinned, canonical_host
+from app.core.tunnels import TunnelFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -358,6 +359,8 @@ class HttpClient:
                 failure = error
             except httpx.HTTPError as error:
                 raise self._explain(error, origin) from error
+        if isinstance(failure, httpx.ConnectTimeout):
+            raise not_in_time(pinned, origin.port, self._connect_timeout_s) from failure
         raise self._explain(failure or OSError(), origin) from failure
 
     async def _pieces(self, answer: httpx.Response, origin: Origin, as_is: bool) -> AsyncGenerator[bytes, None]:
@@ -397,10 +400,6 @@ class HttpClient:
         import httpx
 
         cause = _root_cause(error)
-        if isinstance(error, httpx.ConnectTimeout):
-            return ConnectorError(
-                "connect_timeout", f"{origin.host} did not answer within {self._connect_timeout_s:g} s."
-            )
         if isinstance(error, httpx.TimeoutException):
             return silent(origin.host, origin.port, self._read_timeout_s)
         if isinstance(cause, ssl.SSLError):
@@ -473,7 +472,7 @@ def _written_target(url: str) -> bytes:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    while (deeper := error.__cause__ or error.__context__) is not None:
+    while not isinstance(error, TunnelFailed) and (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error
 

@@ -23,9 +23,11 @@ import msgspec
 from app.connectors import registry
 from app.connectors.contract.base import Connector
 from app.connectors.contract.failures import ConnectorError
+from app.connectors.contract.pinning import Network
 from app.connectors.contract.steps import OUT_OF_MEMORY, Steps, unexpected
 from app.connectors.processes import frames
 from app.connectors.processes.confinement import confine
+from app.core.tunnels import TunnellingLoop
 
 AnySource = Connector[Any, Any]
 Send = Callable[[frames.Answer], None]
@@ -75,6 +77,12 @@ class DialGuard:
     def _judge_connect(self, address: object) -> None:
         if not isinstance(address, tuple):
             raise ConnectorError("egress_refused", "A connector may not use sockets of this machine.")
+        if self.connector is not None and self.connector.network.tunnel_at(str(address[0])):
+            raise ConnectorError(
+                "unsupported",
+                "The driver dials by itself, and goes through no proxy; HUB_EGRESS_DIRECT names hosts that are dialled "
+                "without one.",
+            )
         if self.connector is None or not self.connector.network.is_open_to(str(address[0]), int(address[1])):
             raise ConnectorError(
                 "egress_refused", "The driver tried an address that the egress policy did not give out."
@@ -109,14 +117,22 @@ def _do(work: frames.Work, guard: DialGuard, answers: BinaryIO) -> None:
         _confine(work)
         connector = _connector(work)
         guard.connector = connector
-        asyncio.run(_act(work, connector, send))
-    except ConnectorError as error:
+        with asyncio.Runner(loop_factory=_loop_factory(connector.network)) as runner:
+            runner.run(_act(work, connector, send))
+    except ConnectorError as caught:
+        error = caught if guard.connector is None else guard.connector.network.retold(caught)
         send(frames.Failed(error.code, error.message, error.unknown_columns, error.retry_after_s))
     except MemoryError:
         send(frames.Failed("out_of_memory", OUT_OF_MEMORY))
     except Exception as error:
         _log(error)
         send(frames.Failed("crashed", unexpected(error)))
+
+
+def _loop_factory(network: Network) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if network.policy.proxy is None:
+        return None
+    return lambda: TunnellingLoop(network.tunnel_at, network.note_tunnel)
 
 
 def _confine(work: frames.Work) -> None:
@@ -155,7 +171,11 @@ async def _act(work: frames.Work, connector: AnySource, send: Send) -> None:
 
 async def _check(connector: AnySource, send: Send) -> None:
     started = time.perf_counter()
-    steps = Steps(lambda name: send(frames.StepStarted(name)), lambda step: send(frames.StepEnded(step)))
+    steps = Steps(
+        lambda name: send(frames.StepStarted(name)),
+        lambda step: send(frames.StepEnded(step)),
+        connector.network.retold,
+    )
     try:
         await connector.check(steps)
     except Exception as error:

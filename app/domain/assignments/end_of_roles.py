@@ -8,7 +8,7 @@ from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.models import RoleAssignment
 from app.domain.jobs.rounds import end_in_rounds
 from app.domain.jobs.runner import JobRun
-from app.domain.jobs.services import JobService
+from app.domain.jobs.services import FIRST, JobService
 from app.domain.work import UnitOfWork
 
 END_OF_ROLE: Final = "role.end_assignments"
@@ -19,7 +19,7 @@ AT_ONCE = 2500
 async def end_assignments_of_role(work: UnitOfWork, role_id: UUID) -> None:
     """Of one that is deleted; those that are too many for the request by a job."""
     if await end_assignments(work, RoleAssignment.role_id == role_id, at_most=AT_ONCE) == AT_ONCE:
-        await JobService(work).enqueue(END_OF_ROLE, subject_id=role_id)
+        await JobService(work).enqueue(END_OF_ROLE, subject_id=role_id, priority=FIRST)
 
 
 async def end_the_rest(run: JobRun) -> dict[str, object]:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from app.domain.groups.models import GroupMember
 from app.domain.jobs.rounds import end_in_rounds
 from app.domain.jobs.runner import JobRun
-from app.domain.jobs.services import JobService
+from app.domain.jobs.services import FIRST, JobService
 from app.domain.work import UnitOfWork
 
 IS_OPEN = GroupMember.ended_at.is_(None)
@@ -34,7 +34,7 @@ async def end_memberships(
 async def end_memberships_of_group(work: UnitOfWork, group_id: UUID) -> None:
     """Of one that is deleted, which brings nothing any more; those that are too many for the request by a job."""
     if await end_memberships(work, GroupMember.group_id == group_id, at_most=AT_ONCE) == AT_ONCE:
-        await JobService(work).enqueue(END_OF_GROUP, subject_id=group_id)
+        await JobService(work).enqueue(END_OF_GROUP, subject_id=group_id, priority=FIRST)
 
 
 async def end_the_rest(run: JobRun) -> dict[str, object]:

@@ -1,32 +1,23 @@
 """Jobs: how far they are, and stopping them."""
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator
-from time import time
 from uuid import UUID
 
-import msgspec
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.core import watching
 from app.core.answers import Answer, Stream, Tagged, answer, entity
-from app.core.database import DATABASE_ERRORS
-from app.core.errors import HubError, NotFound
+from app.core.errors import NotFound
 from app.core.listing import Page
 from app.core.outcomes import outcomes
-from app.core.security import Claims, Principal, requires, signed_in
-from app.domain.jobs.repositories import JOB, JOBS, VERSIONS
+from app.core.security import Principal, requires, signed_in
+from app.domain.dry_runs.services import given_parameters
+from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
-from app.domain.jobs.services import UNFINISHED, JobService, place_of_job, require_right_to_see
+from app.domain.jobs.services import JobService, place_of_job, require_right_to_see
+from app.domain.jobs.watching import IDS, changes, ids_in, jobs_to_watch
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
-
-log = logging.getLogger("hub.jobs")
-
-KEEP_ALIVE_S = 15.0
 
 
 class JobController(Controller):
@@ -69,9 +60,27 @@ class JobController(Controller):
         It also ends with the access token, the session and the right to see the job: connect again with a fresh token.
         Twenty may be open at a time.
         """
-        job = await _job(request, request.principal, job_id)
-        request.parts.streams.admit(request.exchange)
-        return Stream([(b"content-type", b"text/event-stream")], _changes(request, job))
+        return await _stream(request, [job_id])
+
+    @get(
+        "/events",
+        opt=signed_in(parameters=IDS) | outcomes("not_found", "too_many_streams"),
+        media_type="text/event-stream",
+        summary="Watch jobs",
+    )
+    async def get_events_of_jobs(self, request: HubRequest) -> Stream[str]:
+        """Several jobs over one stream, such as the discoveries of many sources: each job at once and each time it has
+        changed, until all of them have ended. The event's id is `<job's id>:<version>`.
+
+        For the rest as the stream of one job. All of them have to be there and to be seen.
+        """
+        return await _stream(request, ids_in(given_parameters(request).get("ids", "")))
+
+
+async def _stream(request: HubRequest, ids: list[UUID]) -> Stream[str]:
+    jobs = await jobs_to_watch(request, request.principal, ids)
+    request.parts.streams.admit(request.exchange)
+    return Stream([(b"content-type", b"text/event-stream")], changes(request, jobs))
 
 
 async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOut:
@@ -83,43 +92,3 @@ async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOu
     if job is None:
         raise NotFound
     return job
-
-
-async def _changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
-    """Until the job has ended, or the caller may not see it any more: both end the stream in good order."""
-    yield _event(job)
-    if request.exchange.method == "HEAD":
-        return
-    try:
-        async for part in _later_changes(request, job):
-            yield part
-    except HubError:
-        return
-    except DATABASE_ERRORS as error:
-        log.warning("a stream ends, the database is away: %s", type(error).__name__)
-
-
-async def _later_changes(request: HubRequest, job: JobOut) -> AsyncIterator[bytes]:
-    """Looks at the job and at the caller twice a second. Raises Unauthenticated, NotFound or Hidden."""
-    credential = request.exchange.credential
-    ends_at = credential.exp if isinstance(credential, Claims) else request.exchange.signed.expires_at
-    silent_s = 0.0
-    with request.parts.watched.watched(VERSIONS, request.principal.tenant_id, job.id) as jobs:
-        while job.status in UNFINISHED and time() < ends_at:
-            await asyncio.sleep(watching.LOOK_EVERY_S)
-            signed = await request.parts.principals.of(credential)
-            place = await place_of_job(request.parts.reads, signed.principal, job.subject_id)
-            require_right_to_see(signed.principal, job.created_by, place)
-            silent_s += watching.LOOK_EVERY_S
-            if await jobs.version(job.id) != job.version:
-                seen, job = job, await _job(request, signed.principal, job.id)
-                if job.version != seen.version:
-                    yield _event(job)
-                    silent_s = 0.0
-            if silent_s >= KEEP_ALIVE_S:
-                yield b": still here\n\n"
-                silent_s = 0.0
-
-
-def _event(job: JobOut) -> bytes:
-    return b"event: job\nid: %d\ndata: %s\n\n" % (job.version, msgspec.json.encode(job))

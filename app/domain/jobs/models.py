@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,6 +28,14 @@ class Job(Tenanted, Entity):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=left_empty)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=left_empty)
     attempts: Mapped[int] = mapped_column(default=0)
+    """Since it was last queued: more than one where a worker was lost."""
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0)
+    """What is higher goes first."""
+    host: Mapped[str | None] = mapped_column(default=left_empty)
+    """That is dialled, in one spelling, where it is about a source of one host: few jobs of one host run at once."""
+    retries: Mapped[int] = mapped_column(default=0)
+    run_after: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    """A job that failed, and may succeed later, waits until then."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)

@@ -23,6 +23,12 @@ def _about_sources(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 JOB = JobRepository.selection_by_id(JobOut)
+SHOWN_JOBS = JobRepository.selection(JobOut).where(Job.id == any_(bindparam("ids", type_=ARRAY(Job.id.type))))
+PLACES = select(DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id).where(
+    DataSource.tenant_id == bindparam("tenant_id", type_=DataSource.tenant_id.type),
+    DataSource.id == any_(bindparam("ids", type_=ARRAY(DataSource.id.type))),
+)
+"""Of the sources that jobs are about."""
 VERSIONS = select(Job.id, Job.version).where(
     Job.tenant_id == bindparam("tenant_id", type_=Job.tenant_id.type),
     Job.id == any_(bindparam("ids", type_=ARRAY(Job.id.type))),

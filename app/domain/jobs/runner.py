@@ -3,13 +3,20 @@
 Jobs are claimed with `FOR UPDATE SKIP LOCKED`. A running job holds a lease that its worker renews; where a worker was
 killed the lease runs out and another worker takes the job up. A worker that lost its lease can write nothing more
 (`lease_id`).
+
+Which job is next is decided among tenants first, so that one with ten thousand jobs keeps no other one waiting
+(`next_waiting_job`); of one kind, tenant and host a worker runs only so many at once. A job that failed and may succeed
+later is queued again, and left alone for a while.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prometheus_client import Histogram
@@ -47,6 +54,13 @@ RENEWAL_S = 5.0
 IDLE_POLL_S = 5.0
 """A notification wakes an idle worker; this is for the one that was missed, and for leases that ran out."""
 MAX_ATTEMPTS = 3
+RETRY_AFTER_S: tuple[float, ...] = (5.0, 30.0, 120.0)
+"""After the first failure that may pass, after the second, and so on; then the job has failed."""
+LONGEST_RETRY_S = 3600.0
+"""A server may ask for so much patience; one that asks for more is not waited for."""
+JITTER = 0.25
+OF_ONE_TENANT = 4
+"""As many connectors as the sandbox runs for a tenant."""
 
 
 class LeaseLost(Exception):
@@ -88,11 +102,23 @@ class JobRun:
         values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
         await session.execute(self._update(values), execution_options=_NO_SYNC)
 
+    async def try_again(self, error: Mapping[str, object], wait_s: float) -> None:
+        """Queue the job anew, not to be run before so many seconds have passed. Raises LeaseLost."""
+        run_after = datetime.now(UTC) + timedelta(seconds=wait_s)
+        async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
+            waiting = {"status": "queued", "run_after": run_after, "lease_until": None, "error": dict(error)}
+            statement = self._update(waiting | {"retries": Job.retries + 1, "attempts": 0}).returning(Job.id)
+            if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
+                raise LeaseLost
+            data = {"id": str(self.job_id), "status": "queued", "error": error, "run_after": run_after.isoformat()}
+            work.audit("job.retry", "job", self.job_id, outcome="failure", after=data)
+            work.announce("job.retried", f"jobs/{self.job_id}", data)
+
     async def end(self, status: str, *, result: object = None, error: object = None) -> None:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
-            statement = self._update(values).returning(Job.id)
+            statement = self._update(values | {"run_after": None}).returning(Job.id)
             if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
@@ -126,33 +152,40 @@ class JobRun:
         return Job.id == self.job_id, Job.lease_id == self._lease_id, Job.status == "running"
 
 
+Name = TypeVar("Name", bound=Hashable)
+_NEXT = "next_waiting_job(:moment, :kinds ::text[], :tenants ::uuid[], :hosts ::text[], :busy ::uuid[])"
 _NO_SYNC = {"synchronize_session": False}
 JobHandler = Callable[[JobRun], Awaitable[dict[str, object]]]
 
 
 class JobRunner:
-    """Runs up to `concurrency` jobs at once until it is stopped."""
+    """Runs up to `concurrency` jobs at once until it is stopped; of one kind, or of one tenant, three quarters of
+    that, so that there are places for others, and of one host up to `host_cap`."""
 
-    def __init__(self, parts: Parts, handlers: Mapping[str, JobHandler], *, concurrency: int = 4) -> None:
+    def __init__(
+        self, parts: Parts, handlers: Mapping[str, JobHandler], *, concurrency: int = 4, host_cap: int = 2
+    ) -> None:
         self._parts = parts
         self._handlers = handlers
         self._places = asyncio.Semaphore(concurrency)
+        self._kind_cap = concurrency - concurrency // 4
+        self._tenant_cap = min(self._kind_cap, OF_ONE_TENANT)
+        self._host_cap = host_cap
         self._woken = asyncio.Event()
-        self._running: dict[asyncio.Task[None], UUID] = {}
-        """With the tenant of each job."""
+        self._running: dict[asyncio.Task[None], Job] = {}
         wake = self._woken.set
         self._listener = Listener(parts.database_url, CHANNEL, on_message=lambda _: wake(), on_gap=wake)
 
     async def run_forever(self) -> None:
         """Until cancelled; then unfinished jobs are given back to the queue."""
         self._listener.start()
-        suspending = asyncio.create_task(stop_suspended(self._parts, lambda: self._running, asyncio.Task.cancel))
+        suspending = asyncio.create_task(stop_suspended(self._parts, self._tenants, asyncio.Task.cancel))
         try:
             while True:
                 await self._places.acquire()
                 job = await self._next()
                 task = asyncio.create_task(self._run(job), name=f"job {job.id}")
-                self._running[task] = job.tenant_id
+                self._running[task] = job
                 task.add_done_callback(self._ended)
         finally:
             suspending.cancel()
@@ -161,9 +194,13 @@ class JobRunner:
                 task.cancel()
             await asyncio.gather(suspending, *self._running, return_exceptions=True)
 
+    def _tenants(self) -> dict["asyncio.Task[None]", UUID]:
+        return {task: job.tenant_id for task, job in self._running.items()}
+
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._running[task]
         self._places.release()
+        self._woken.set()  # what waited for a place of its kind, tenant or host may be next
 
     async def _next(self) -> Job:
         while True:
@@ -180,14 +217,24 @@ class JobRunner:
     async def _claim(self) -> Job | None:
         now = datetime.now(UTC)
         async with self._parts.sessions.begin(None) as session:
-            oldest = await locked_rows(session, "next_job(:now)", now=now)
-            if not oldest:
+            following = await locked_rows(session, _NEXT, moment=now, **self._busy())
+            if not following:
                 return None
-            await enter_tenant(session, oldest[0].tenant_id)
-            job = await session.get_one(Job, oldest[0].id)
+            await enter_tenant(session, following[0].tenant_id)
+            job = await session.get_one(Job, following[0].id)
             job.status, job.lease_id, job.lease_until = "running", uuid7(), now + LEASE
             job.started_at, job.updated_at, job.attempts = job.started_at or now, now, job.attempts + 1
         return job
+
+    def _busy(self) -> dict[str, list[Any]]:
+        """What goes on here, and of what no more may."""
+        running = self._running.values()
+        return {
+            "kinds": _full((job.kind for job in running), self._kind_cap),
+            "tenants": _full((job.tenant_id for job in running), self._tenant_cap),
+            "hosts": _full((job.host for job in running if job.host is not None), self._host_cap),
+            "busy": [job.tenant_id for job in running],
+        }
 
     async def _run(self, job: Job) -> None:
         context = LogContext(tenant_id=job.tenant_id, principal_id=job.created_by, job_id=job.id)
@@ -229,9 +276,10 @@ class JobRunner:
         try:
             result = await self._handlers[job.kind](run)
         except ConnectorError as error:
-            await run.end("failed", error=_error(error.code, f"{error.message} {error.advice}", error.can_retry))
+            told = _error(error.code, f"{error.message} {error.advice}", error.can_retry)
+            await self._fail(run, job, told, error.retry_after_s)
         except HubError as error:
-            await run.end("failed", error=_error(error.code, error.detail, error.status in (429, 503)))
+            await self._fail(run, job, _error(error.code, error.detail, error.status in (429, 503)))
         except LeaseLost:
             raise
         except Exception as error:
@@ -241,6 +289,14 @@ class JobRunner:
             await run.end("failed", error=_error("internal_error", "Something went wrong on our side.", False))
         else:
             await run.end("succeeded", result=result)
+
+    async def _fail(self, run: JobRun, job: Job, error: dict[str, object], asked_s: float | None = None) -> None:
+        """For good, or until later; `asked_s` is how long a server asks to be left alone."""
+        wait_s = _wait_s(job.retries, asked_s or 0.0) if error["can_retry"] else None
+        if wait_s is None:
+            await run.end("failed", error=error)
+        else:
+            await run.try_again(error, wait_s)
 
     async def _stop(self, work: "asyncio.Task[None]") -> None:
         work.cancel()
@@ -263,6 +319,17 @@ class JobRunner:
         async with self._parts.sessions.begin(run.tenant_id) as session:
             await run.release(session)
             await session.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def _full(names: Iterable[Name], cap: int) -> list[Name]:
+    return [name for name, count in Counter(names).items() if count >= cap]
+
+
+def _wait_s(retries: int, asked_s: float) -> float | None:
+    """None where it is not tried again."""
+    if retries >= len(RETRY_AFTER_S) or asked_s > LONGEST_RETRY_S:
+        return None
+    return max(asked_s, RETRY_AFTER_S[retries]) * (1 + random.uniform(0, JITTER))  # noqa: S311 - not a secret
 
 
 def _is_away(error: Exception) -> bool:

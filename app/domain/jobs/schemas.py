@@ -39,5 +39,13 @@ class JobOut(EntityOut):
     progress: Progress
     result: dict[str, Any] | None
     error: JobError | None
+    """Of a job that waits: why it failed the last time."""
+    priority: int
+    """What is higher goes first: 0 for what somebody has asked for, more for what ends rights, less for what is due on
+    a schedule."""
+    retries: int
+    """How often it was tried again after a failure that may pass."""
+    run_after: datetime | None
+    """When a job that failed is tried again; null for all others."""
     started_at: datetime | None
     finished_at: datetime | None

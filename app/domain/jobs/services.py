@@ -19,6 +19,8 @@ CHANNEL = "hub_jobs"
 """Wakes the workers when a job is committed."""
 
 UNFINISHED = ("queued", "running")
+FIRST, AS_ASKED_FOR, ON_SCHEDULE = 10, 0, -10
+"""Priorities: rights that are to end, what somebody waits for, what is merely due."""
 
 
 class JobService:
@@ -27,7 +29,13 @@ class JobService:
         self._jobs = JobRepository(work.session, tenant_id=work.tenant_id)
 
     async def enqueue(
-        self, kind: str, *, subject_id: UUID | None = None, arguments: dict[str, object] | None = None
+        self,
+        kind: str,
+        *,
+        subject_id: UUID | None = None,
+        arguments: dict[str, object] | None = None,
+        priority: int = AS_ASKED_FOR,
+        host: str | None = None,
     ) -> JobOut:
         """Queued when, and only when, the caller's transaction commits. The caller audits: it knows what for."""
         job = await self._jobs.add(
@@ -38,6 +46,8 @@ class JobService:
                 subject_id=subject_id,
                 arguments=arguments or {},
                 traceparent=traceparent(),
+                priority=priority,
+                host=host,
             )
         )
         await self._work.session.execute(select(func.pg_notify(CHANNEL, "")))

@@ -3,7 +3,7 @@
 A due source is claimed by moving its next test on (`FOR UPDATE SKIP LOCKED`), so that no two workers test it and a
 worker that is killed costs one test at most. The pause doubles with each test that failed in a row, up to `MAX_BACKOFF`
 intervals and not beyond `MAX_BACKOFF_S`: dead sources are asked less and less often, those that are well at their
-interval.
+interval. Tenants take turns: one with ten thousand due sources gets no more than its share while others have any.
 """
 
 from collections import Counter
@@ -67,9 +67,15 @@ class DueTest(Struct):
 
 
 async def claim_due(
-    parts: Parts, lane: Lane, places: int, *, running: Mapping[str, int], host_cap: int
+    parts: Parts,
+    lane: Lane,
+    places: int,
+    *,
+    running: Mapping[str, int],
+    host_cap: int,
+    busy_tenants: Sequence[UUID] = (),
 ) -> list[DueTest]:
-    """At most so many. `running` are the tests that go on here, by host.
+    """At most so many. `running` are the tests that go on here, by host; `busy_tenants` has the tenant of each.
 
     The secrets are read while the sources are held: one that moves meanwhile would have the new ones sent to the old
     place.
@@ -77,7 +83,8 @@ async def claim_due(
     full = [host for host, count in running.items() if count >= host_cap]
     claimed: list[DueTest] = []
     async with parts.sessions.begin(None) as session:
-        due = await locked_rows(session, f"due_sources_{lane}(:full, :most)", full=full, most=places * CANDIDATES)
+        question = f"due_in_turn_{lane}(:full ::text[], :busy ::uuid[], :most)"
+        due = await locked_rows(session, question, full=full, busy=list(busy_tenants), most=places * CANDIDATES)
         chosen = _in_turn(due, places, running, host_cap)
         lags = {row.id: row.lag_s for row in chosen}
         for tenant_id, source_ids in by_tenant(chosen).items():

@@ -100,7 +100,14 @@ class Schedule:
         free = self._free_places(lane)
         if free <= 0:
             return True
-        due = await claim_due(self._parts, lane, free, running=self._running_by_host(), host_cap=self._host_cap)
+        due = await claim_due(
+            self._parts,
+            lane,
+            free,
+            running=self._running_by_host(),
+            host_cap=self._host_cap,
+            busy_tenants=[test.tenant_id for _, test in self._running.values()],
+        )
         for test in due:
             metrics.test_lag.observe(max(0.0, test.lag_s))
             task = asyncio.create_task(self._carry_out(test))

@@ -92,6 +92,6 @@ class DiscoveryService:
             return running
         if not registry.get(source.type).capabilities.discover:
             raise Conflict("Sources of this type cannot be discovered.", code="unsupported")
-        job = await jobs.enqueue(DISCOVER, subject_id=source_id)
+        job = await jobs.enqueue(DISCOVER, subject_id=source_id, host=source.host)
         self._work.audit("data_source.discover", "data_source", source_id, after={"job_id": str(job.id)})
         return job

@@ -11,6 +11,7 @@ from app.core.lookalikes import plainly_written
 from app.core.rows import Columns, Normaliser, complete
 from app.core.schemas import named
 from app.domain.sources.configs import columns_of_config
+from app.domain.sources.discovery_times import first_discovery
 from app.domain.sources.models import DataSource
 from app.domain.sources.schemas import DataSourceBase, DataSourceOut, DataSourcePatch, NewDataSource, Value
 from app.domain.sources.secrets.states import states_after
@@ -42,6 +43,7 @@ def columns_of_new_source(
     said |= {"id": uuid7(), "type": connector.type, "category": connector.category}
     said["secret_states"] = states_after(work, {}, secrets)
     said["next_test_at"] = first_test(work.now, new.test_interval_s)
+    said["next_discovery_at"] = first_discovery(work.now, new.discover_schedule, new.discover_time_zone)
     return complete(DataSource, said)
 
 

@@ -28,6 +28,11 @@ class DataSource(Tenanted, Entity):
     data_domain_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_domains.id"))
     is_paused: Mapped[bool] = mapped_column(default=False)
     test_interval_s: Mapped[int | None]
+    discover_schedule: Mapped[str | None] = mapped_column(default=left_empty)
+    """Five fields of cron."""
+    discover_time_zone: Mapped[str] = mapped_column(default="UTC")
+    next_discovery_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    """When a worker has the source discovered; set with `discover_schedule`. Outside of `version`."""
     status: Mapped[str] = mapped_column(default="untested")
     """Of the last saved test: untested, passed, failed or unsupported. Outside of `version`."""
     status_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)

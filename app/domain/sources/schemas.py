@@ -21,6 +21,7 @@ from app.core.errors import Fault
 from app.core.faults import KNOWN_NAMES
 from app.core.lookalikes import each_well_named, well_named
 from app.core.schemas import EntityOut, Input, Name, Output, Rule, Text, patch_of
+from app.domain.sources.discovery_times import cron_expression, known_time_zone
 from app.domain.sources.secrets.masks import no_masks
 
 MAX_BULK = 500
@@ -30,6 +31,21 @@ Tags = Annotated[list[Tag], Meta(max_length=50)]
 TestInterval = Annotated[
     int,
     Meta(ge=60, le=31 * 86_400, description="Seconds between the tests that the hub makes by itself.", examples=[3600]),
+]
+DiscoverSchedule = Annotated[
+    str,
+    Meta(
+        min_length=9,
+        max_length=100,
+        pattern=r"^[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}$",
+        description="When the hub discovers the source by itself: five fields of cron (minute, hour, day of the month, "
+        "month, day of the week), in `discover_time_zone`.",
+        examples=["0 3 * * *"],
+    ),
+]
+TimeZone = Annotated[
+    str,
+    Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*$", examples=["Europe/Berlin"]),
 ]
 SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
 MAX_CONFIG_FIELDS = 100
@@ -105,6 +121,12 @@ class DataSourceOut(EntityOut):
     """Nothing is done with the source on a schedule while it is paused."""
     test_interval_s: int | None
     """Seconds between the tests that the hub makes by itself; null: it makes none."""
+    discover_schedule: str | None
+    """When the hub discovers the source by itself, as five fields of cron; null: never."""
+    discover_time_zone: str
+    """Of `discover_schedule`."""
+    next_discovery_at: datetime | None
+    """Not counted in `version`."""
     status: SourceStatus
     """How the last saved test ended. Not counted in `version`."""
     status_since: datetime | None
@@ -129,7 +151,13 @@ class DataSourceSaved(DataSourceOut):
     """Absent where there is nothing to warn of."""
 
 
-RULES: Mapping[str, Rule] = {"name": well_named, "tags": each_well_named, "secrets": no_masks}
+RULES: Mapping[str, Rule] = {
+    "name": well_named,
+    "tags": each_well_named,
+    "secrets": no_masks,
+    "discover_schedule": cron_expression,
+    "discover_time_zone": known_time_zone,
+}
 
 
 class DataSourceBase(Input, kw_only=True):
@@ -142,6 +170,8 @@ class DataSourceBase(Input, kw_only=True):
     data_domain_id: UUID | None = None
     is_paused: bool = False
     test_interval_s: TestInterval | None = None
+    discover_schedule: DiscoverSchedule | None = None
+    discover_time_zone: TimeZone = "UTC"
 
 
 DataSourcePatch: Any = patch_of(

@@ -20,6 +20,7 @@ from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.services import RoleService
 from app.domain.sources import duplicates
 from app.domain.sources.columns import COLUMNS, first_test
+from app.domain.sources.discovery_times import first_discovery
 from app.domain.sources.drafts import draft_of
 from app.domain.sources.models import DataSource
 from app.domain.sources.reach import changed_reach, secrets_to_change
@@ -95,6 +96,7 @@ class DataSourceService:
         await self._judge_place(source, changes)
         is_reconfigured = changes.get("config", source.config) != source.config
         changes |= _tested_soon(self._work.now, source, changes, is_reconfigured=is_reconfigured)
+        changes |= _discovered_next(self._work.now, source, changes)
         return Plan(source, changes, given, is_reconfigured)
 
     async def carry_out(self, plan: Plan) -> CarriedOut:
@@ -174,6 +176,13 @@ def _tested_soon(
     if interval_s == source.test_interval_s and not is_mended:
         return {}
     return {"next_test_at": first_test(now, interval_s), "test_failures": 0}
+
+
+def _discovered_next(now: datetime, source: DataSource, changes: Mapping[str, Any]) -> dict[str, object]:
+    """Where the schedule is another one."""
+    before = source.discover_schedule, source.discover_time_zone
+    after = changes.get("discover_schedule", before[0]), changes.get("discover_time_zone", before[1])
+    return {} if after == before else {"next_discovery_at": first_discovery(now, *after)}
 
 
 def _saved(shown: DataSourceOut, warnings: list[SourceWarning]) -> DataSourceSaved:

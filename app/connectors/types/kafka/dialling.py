@@ -158,7 +158,7 @@ class Dialler:
         config, timeout_s = self._config, self._config.connect_timeout_s
         pinned = await self._network.resolve(server.host, server.port, timeout_s)
         async with dialled(pinned, server.port, timeout_s) as sock:
-            address = sock.getpeername()[0]
+            address = sock.address
         bearer = Bearer(self._bearer or "")
         AbstractTokenProvider.register(Bearer)
         connection = AIOKafkaConnection(

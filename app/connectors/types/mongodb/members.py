@@ -19,7 +19,7 @@ import msgspec
 
 from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.pinning import Network
-from app.connectors.network.dialling import dialled, hung_up, silent
+from app.connectors.network.dialling import DialledSocket, dialled, hung_up, silent
 from app.connectors.network.recognising import OverTls, Protocol, met, mismatch
 from app.connectors.network.tls import tls_context, tls_failure
 from app.connectors.network.tls_fields import TlsMode
@@ -161,7 +161,7 @@ class Members:
             raise ConnectorError("tls_required", message) from None
 
     @asynccontextmanager
-    async def _dialled(self, member: Member) -> AsyncIterator[socket.socket]:
+    async def _dialled(self, member: Member) -> AsyncIterator[DialledSocket]:
         async with dialled(member.pinned, member.port, self._timeout_s) as sock:
             yield sock
 
@@ -174,7 +174,7 @@ class Members:
 
     async def _greet(self, member: Member, context: ssl.SSLContext | None) -> Member:
         async with self._dialled(member) as sock:
-            address = sock.getpeername()[0]
+            address = sock.address
             greeting = await greet(sock, member.pinned, member.port, self._timeout_s, context)
         if greeting.wire_version < _OLDEST_WIRE_VERSION:
             raise ConnectorError("unsupported", f"{member.pinned.host} is older than MongoDB 4.4.")

@@ -89,7 +89,7 @@ class Amqp:
         """The first of the pinned addresses that answers."""
         config = self._config
         async with dialled(await self._pinned(), config.port, config.connect_timeout_s) as sock:
-            return str(sock.getpeername()[0])
+            return sock.address
 
     async def _pinned(self) -> Pinned:
         return await self._network.resolve(self._config.host, self._config.port, self._config.connect_timeout_s)
