@@ -11,6 +11,7 @@ from app.core.answers import Answer, Tagged, answer, created, entity
 from app.core.listing import Page, link_to_next
 from app.core.outcomes import outcomes
 from app.core.security import requires
+from app.core.spreadsheets import csv_line, disarmed
 from app.domain.access_reviews.repositories import ACCESS_REVIEW, ACCESS_REVIEWS, REVIEW_ITEMS, TOTALS
 from app.domain.access_reviews.schemas import (
     STATES,
@@ -23,7 +24,6 @@ from app.domain.access_reviews.schemas import (
 from app.domain.access_reviews.services import AccessReviewService
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
-from app.domain.source_work.tables import csv_line, guarded
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
@@ -169,4 +169,4 @@ def _texts(item: ReviewItemOut) -> list[str | None]:
     for name, value in msgspec.to_builtins(item).items():
         parts = value if isinstance(value, dict) else {"": value}
         row |= {f"{name}_{part}" if part else name: each for part, each in parts.items()}
-    return [None if (value := row.get(name)) is None else guarded("string", str(value)) for name in COLUMNS]
+    return [None if (value := row.get(name)) is None else disarmed(str(value)) for name in COLUMNS]

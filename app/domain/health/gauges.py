@@ -45,7 +45,7 @@ _waits = ProcessCounter(
 )
 _passwords = ProcessGauge("hub_password_checks_waiting", "Calls that wait for a thread of the password pool.")
 _principals = ProcessGauge("hub_principals_cached", "Sessions and API keys whose principals are in memory.")
-_streams = ProcessGauge("hub_streams_open", "Event streams.")
+_streams = ProcessGauge("hub_streams_open", "Streams of events, and exports.")
 _runs = ProcessGauge("hub_connector_runs_under_way", "Pieces of connector work that go on.", ("role",))
 _processes = ProcessGauge("hub_processes", "Processes of the hub that are alive.", ("role",))
 _memory = ProcessGauge("hub_resident_memory_bytes", "Memory of the hub's processes.", ("role",))

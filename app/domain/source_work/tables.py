@@ -9,12 +9,9 @@ from typing import Final
 
 from app.connectors.contract.objects import PortableType, PreviewResult
 from app.core.errors import BadRequest
+from app.core.spreadsheets import csv_line, disarmed
 from app.domain.source_work.column_texts import column_texts
 
-_FORMULA: Final = re.compile(r"'*[=+@\t\r\uff1d\uff0b\uff20\uff0d-]")
-"""What spreadsheets take for the beginning of a formula (OWASP, CSV Injection), full-width forms included; behind
-apostrophes, so that taking one away leads back to the text."""
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _MOMENT: Final = re.compile(r"-infinity|[+-][0-9]{4,}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]+)?")
 _VALUES: Final[dict[PortableType, re.Pattern[str]]] = {
     **dict.fromkeys(("number", "decimal"), re.compile(r"-?Infinity")),
@@ -23,7 +20,6 @@ _VALUES: Final[dict[PortableType, re.Pattern[str]]] = {
     "time": re.compile(r"-[0-9]+:[0-9:.]+"),
 }
 """What a column of the type holds by rights and no spreadsheet runs."""
-_QUOTED: Final = re.compile(r'[",\r\n]')
 
 
 def as_csv(preview: PreviewResult) -> bytes:
@@ -47,23 +43,10 @@ def _cells(preview: PreviewResult) -> list[Sequence[object]]:
 
 
 def guarded(portable: PortableType, text: str | None) -> str | None:
-    if text is None or not _FORMULA.match(text) or _NUMBER.fullmatch(text):
-        return text
     by_rights = _VALUES.get(portable)
-    return text if by_rights is not None and by_rights.fullmatch(text) else "'" + text
-
-
-def csv_line(texts: Sequence[str | None]) -> str:
-    """A line with nothing in it would be none: a null alone is `""`."""
-    return (",".join(map(_quoted, texts)) or '""') + "\r\n"
-
-
-def _quoted(text: str | None) -> str:
-    if text is None:
-        return ""
-    if text and not _QUOTED.search(text):
+    if text is not None and by_rights is not None and by_rights.fullmatch(text):
         return text
-    return '"' + text.replace('"', '""') + '"'
+    return disarmed(text)
 
 
 def as_arrow(preview: PreviewResult) -> bytes:
