@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -21,11 +22,13 @@ from app.connectors.contract.failures import ConnectorError
 from app.core.across_tenants import locked_rows
 from app.core.database import DATABASE_ERRORS, enter_tenant, explain
 from app.core.errors import HubError
+from app.core.event_names import EventName
 from app.core.log_context import LogContext, bound_to
 from app.core.notifications import Listener
 from app.domain.audit.schemas import Outcome
 from app.domain.jobs.models import Job
-from app.domain.jobs.schemas import JobErrorCode
+from app.domain.jobs.repositories import JobRepository
+from app.domain.jobs.schemas import JobErrorCode, JobOut
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
 from app.domain.tenants.suspension import stop_suspended
@@ -38,6 +41,12 @@ RENEWAL_S = 5.0
 IDLE_POLL_S = 5.0
 """A notification wakes an idle worker; this is for the one that was missed, and for leases that ran out."""
 MAX_ATTEMPTS = 3
+End = Literal["cancelled", "failed", "succeeded"]
+ENDS: Mapping[End, EventName] = {
+    "cancelled": "job.cancelled",
+    "failed": "job.failed",
+    "succeeded": "job.succeeded",
+}
 
 
 class LeaseLost(Exception):
@@ -77,7 +86,7 @@ class JobRun:
         values = {"status": "queued", "lease_until": None, "attempts": Job.attempts - 1}
         await session.execute(self._update(values), execution_options=_NO_SYNC)
 
-    async def end(self, status: str, *, result: object = None, error: object = None) -> None:
+    async def end(self, status: End, *, result: object = None, error: object = None) -> None:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
@@ -87,7 +96,9 @@ class JobRun:
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
             outcome: Outcome = "failure" if status == "failed" else "success"
             work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
-            work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
+            jobs = JobRepository(work.session, tenant_id=self.tenant_id)
+            shown = await jobs.read(JobOut, id=self.job_id, tenant_id=self.tenant_id)
+            work.announce(ENDS[status], f"jobs/{self.job_id}", shown)
 
     async def _write(self, **values: object) -> bool:
         async with self.parts.sessions.begin(self.tenant_id) as session:
