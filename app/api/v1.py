@@ -18,6 +18,7 @@ from app.domain.authz.controllers import (
 )
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
+from app.domain.events.controllers import list_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
@@ -55,9 +56,17 @@ API = Router(
         SourceWorkController,
         JobController,
         list_audit_events,
+        list_events,
     ],
 )
 
-OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [get_live, get_ready, get_metrics, get_jwks, openapi_json, *DOCS]
+OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
+    get_live,
+    get_ready,
+    get_metrics,
+    get_jwks,
+    openapi_json,
+    *DOCS,
+]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]

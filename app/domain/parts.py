@@ -21,6 +21,7 @@ from app.core.watching import WatchedRows
 from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
+from app.domain.events.feed import EventFeed
 from app.settings import Settings
 
 LAST_WRITE_S = 1.0
@@ -44,6 +45,7 @@ class Parts:
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
         self.watched = WatchedRows(self.reads)
+        self.events = EventFeed(self.reads, database_url)
         self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)

@@ -21,6 +21,7 @@ from app.core.database import explain
 from app.core.errors import HubError, NotFound
 from app.core.listing import Listing, ListQuery
 from app.core.reads import LONGEST_REMEMBERED, Reads, compiled
+from app.domain.events.sequencing import give_positions
 from app.domain.roles.repositories import ROLE, RoleRepository
 from app.domain.roles.schemas import RoleOut
 from app.domain.tenants.models import DEFAULT_TENANT_ID
@@ -84,6 +85,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
     async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
+    assert await give_positions(hub.parts) > 0
     return {
         "tenant_id": DEFAULT_TENANT_ID,
         "user_id": UUID(me),
