@@ -3,6 +3,7 @@
 from litestar import Router
 from litestar.types import ControllerRouterHandler
 
+from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
 from app.domain.access_reviews.controllers import AccessReviewController
@@ -66,6 +67,7 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_metrics,
     get_jwks,
     openapi_json,
+    asyncapi_json,
     *DOCS,
 ]
 
