@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from app.connectors import registry
+from app.core.event_names import SENTENCES
+from app.domain.event_types import DATA
 from app.settings import NO_EFFECT_YET, Settings, variable
 
 README = Path(__file__).parents[1] / "README.md"
@@ -43,7 +45,7 @@ MEANINGS = {
     "request_timeout_s": "seconds until a request is given up with 503",
     "max_body_bytes": "longest request body",
     "workers": "server processes of `hub serve`",
-    "pool_size": "connections of each of a process' two pools; each process has two more",
+    "pool_size": "connections of each of a process' two pools; each process has two more, and another while events are followed",
     "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
     "tests_at_once_per_host": "of these, tests of one host",
     "history_days": "days for which results of tests, ended jobs and events are kept",
@@ -101,7 +103,14 @@ def example() -> Iterator[str]:
     yield "```"
 
 
-TABLES = {"types": types_table, "settings": settings_table, "example": example}
+def events_table() -> Iterator[str]:
+    yield "| type (behind `org.datafusionhub.`) | when | data |"
+    yield "|---|---|---|"
+    for name, data in DATA.items():
+        yield f"| `{name}` | {SENTENCES[name]} | `{data.__name__}` |"
+
+
+TABLES = {"types": types_table, "settings": settings_table, "events": events_table, "example": example}
 
 
 COUNTED = re.compile(r"\[[a-z-]+ types\]\(#data-source-types\)")
