@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     openapi.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: standard output)")
     openapi.set_defaults(run=_openapi)
 
+    asyncapi = commands.add_parser("asyncapi", help="print the AsyncAPI 3.0 document of the events; needs no database")
+    asyncapi.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: standard output)")
+    asyncapi.set_defaults(run=_asyncapi)
+
     demo = commands.add_parser("demo", help="the main job, end to end, on real data")
     demo.set_defaults(run=_demo)
 
@@ -197,6 +201,12 @@ def _openapi(asked: argparse.Namespace) -> int:
     from app.commands.openapi import write_openapi
 
     return write_openapi(asked.out, base_path_of(load_url()))
+
+
+def _asyncapi(asked: argparse.Namespace) -> int:
+    from app.commands.openapi import write_asyncapi
+
+    return write_asyncapi(asked.out, base_path_of(load_url()))
 
 
 def _demo(asked: argparse.Namespace) -> int:

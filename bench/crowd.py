@@ -19,6 +19,7 @@ _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
     "webhooks", "deliveries",
+    "events",
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ _AT = "('2025-01-01Z'::timestamptz + i * interval '1 second')"
 _CHANGED = "('2026-01-01Z'::timestamptz + (i::bigint * 7919 % 1000003) * interval '1 second')"
 """In another order than that of their creation."""
 _FIRST_NAMES = "(ARRAY['Ada','Grace','Alan','Edsger','Barbara','Donald','Tony','Margaret','Dennis','Ken'])[1 + i % 10]"
+EVENT_TYPE = "'org.datafusionhub.data_source.updated'"
 _WORDS = (
     "(ARRAY['orders','payments','stock','parcels','visits','returns','prices','shops','fares','bills'])[1 + i % 10]"
 )
@@ -262,6 +264,14 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
                                  previous_hash, sealed_at, kid, signature, hash)
         SELECT '{TENANT}', i, i, i, {_id("audit events")}, {_id("audit events")}, 1, repeat('0', 64), repeat('0', 64),
           {_AT}, 'of before', repeat('0', 128), repeat('0', 64)
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data, position, data_source_id,
+                                   data_domain_id)
+        SELECT {_id("events")}, '{TENANT}', {_rare_or("'org.datafusionhub.tenant.created'", EVENT_TYPE)}, '/api/v1',
+          {_rare_or(f"'tenants/{SMALL_ROLE}'", f"'data-sources/{CROWDED_SOURCE}'")}, {_AT} + i * interval '9 seconds',
+          '{{}}', i, {_rare_or("NULL", f"'{CROWDED_SOURCE}'::uuid")}, {in_domain}
         FROM {numbers}
     """
     yield _keys(numbers, user_id)

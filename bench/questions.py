@@ -133,6 +133,12 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "audit events.address": ["192.0.2.1", "2001:db8::7", "198.51.100.9"],
         "audit events.from": ["2025-01-01T00:30:00Z", "2030-01-01T00:00:00Z"],
         "audit events.to": ["2025-01-01T00:30:00Z", "2020-01-01T00:00:00Z"],
+        "events.type": [
+            f"org.datafusionhub.{name}" for name in ("data_source.updated", "tenant.created", "user.deleted")
+        ],
+        "events.subject": [f"data-sources/{CROWDED_SOURCE}", f"tenants/{SMALL_ROLE}", f"roles/{NOBODY}"],
+        "events.from": ["2025-01-01T05:00:00Z", "2030-01-01T00:00:00Z"],
+        "events.to": ["2025-01-01T05:00:00Z", "2020-01-01T00:00:00Z"],
     }
 
 
@@ -170,6 +176,11 @@ def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
         ],
         "objects": [{"kind": "view", "is_active": "false"}, {"q": "no such text", "is_active": "true"}],
         "jobs": [{"kind": "tidy", "status": "failed"}, {"subject_id": str(SMALL_ROLE), "status": "failed"}],
+        "events": [
+            {"type": "org.datafusionhub.tenant.created", "from": "2025-01-01T05:00:00Z"},
+            {"from": "2025-01-01T05:00:00Z", "to": "2025-01-01T06:00:00Z"},
+            {"type": "org.datafusionhub.data_source.updated", "subject": f"data-sources/{CROWDED_SOURCE}"},
+        ],
         "audit events": [
             {"resource_type": "tenant", "resource_id": str(SMALL_ROLE)},
             {"actor_id": str(user_id), "from": "2025-01-01T00:30:00Z", "to": "2025-01-01T00:40:00Z"},

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from app.connectors import registry
+from app.core.event_names import SENTENCES
+from app.domain.event_types import DATA
 from app.settings import NO_EFFECT_YET, Settings, variable
 
 README = Path(__file__).parents[1] / "README.md"
@@ -52,7 +54,7 @@ MEANINGS = {
     "request_timeout_s": "seconds until a request is given up with 503",
     "max_body_bytes": "longest request body",
     "workers": "server processes of `hub serve`",
-    "pool_size": "connections of each of a process' two pools; each process has two more, a worker one for each destination of events",
+    "pool_size": "connections of each of a process' two pools; each process has two more, a server another while events are followed, a worker one for each destination of events",
     "jobs_at_once": "jobs (discoveries) that a worker runs at the same time; of one kind, or tenant, three quarters of them",
     "jobs_at_once_per_host": "of them, those about sources of one host",
     "tests_at_once": "scheduled tests that a worker runs at the same time, each in a process of its own",
@@ -114,7 +116,14 @@ def example() -> Iterator[str]:
     yield "```"
 
 
-TABLES = {"types": types_table, "settings": settings_table, "example": example}
+def events_table() -> Iterator[str]:
+    yield "| type (behind `org.datafusionhub.`) | when | data |"
+    yield "|---|---|---|"
+    for name, data in DATA.items():
+        yield f"| `{name}` | {SENTENCES[name]} | `{data.__name__}` |"
+
+
+TABLES = {"types": types_table, "settings": settings_table, "events": events_table, "example": example}
 
 
 COUNTED = re.compile(r"\[[a-z-]+ types\]\(#data-source-types\)")

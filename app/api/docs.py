@@ -68,6 +68,7 @@ SWAGGER = Page("/docs/swagger", "Swagger UI", ("swagger.js",), ("swagger.css",),
 SCALAR = Page("/docs/scalar", "Scalar", ("scalar.js",), modules=("start-scalar.js",))
 PAGES = (REDOC, SWAGGER, SCALAR)
 DOCUMENT = "/openapi.json"
+DOCUMENT_OF_EVENTS = "/asyncapi.json"
 
 
 class Asset(Struct, frozen=True):
@@ -184,6 +185,7 @@ class Index(Output):
     api: str
     documentation: str
     openapi: str
+    asyncapi: str
     keys: str
     health: str
 
@@ -202,6 +204,7 @@ async def index(request: HubRequest) -> Answer[Index]:
             api=f"{base}/api/v1",
             documentation=base + REDOC.path,
             openapi=base + DOCUMENT,
+            asyncapi=base + DOCUMENT_OF_EVENTS,
             keys=f"{base}/.well-known/jwks.json",
             health=f"{base}/health/ready",
         ),

@@ -6,7 +6,6 @@ starts.
 
 import asyncio
 from functools import lru_cache
-from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -14,8 +13,8 @@ import msgspec
 from litestar import Litestar, get
 from litestar.openapi import OpenAPIConfig
 
+from app.api.served import as_served
 from app.core.answers import Tagged
-from app.core.exchange import JSON
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
 from app.domain.requests import HubRequest
@@ -61,8 +60,8 @@ TAGS = {
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",
     "jobs": "Work that goes on after its request was answered.",
     "webhooks": "Events sent to where one wants them: signed, tried for a day, and switched off where nobody listens.",
+    "events": "What has changed, one CloudEvent for each change: in pages, or as it happens.",
     "audit": "Who did what, when, from where, and how it ended.",
-    "events": "Every change as a CloudEvent, published to a broker.",
     "health": "For probes and for Prometheus.",
 }
 
@@ -92,7 +91,7 @@ def openapi_document(app: Litestar, base_path: str = "") -> Document:
         (route.body_type for route in routes if route.body_type is not None),
         (kind for route in routes for kind in route.answer_types if kind not in (type(None), str, bytes)),
     )
-    examples = Examples(components.schemas, _fits_in(components.schemas))
+    examples = Examples(components.schemas, fits_in(components.schemas))
     operations = Operations(routes, components, examples, permissions())
     components.schemas["ErrorCode"]["description"] = describe_codes()
     paths: dict[str, dict[str, object]] = {}
@@ -127,7 +126,7 @@ def _head(base_path: str) -> dict[str, object]:
     }
 
 
-def _fits_in(schemas: Document) -> Any:
+def fits_in(schemas: Document) -> Any:
     from jsonschema import Draft202012Validator
 
     def fits(value: object, schema: dict[str, object]) -> bool:
@@ -166,6 +165,13 @@ REQUEST_HEADERS: dict[str, object] = {
         "description": "A name for this request, best a new UUID. Sent again under it, with the same body, it gets the "
         "first answer again, for 24 hours.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    "LastEventID": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "For a stream: the `id` of the last event that the client was told. It goes on behind that one; "
+        "`0` is the beginning of what is kept.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
     },
 }
 RESPONSE_HEADERS: dict[str, object] = {
@@ -210,16 +216,11 @@ RESPONSE_HEADERS: dict[str, object] = {
 
 
 @lru_cache(1)
-def _encoded(app: Litestar, base_path: str) -> tuple[bytes, bytes]:
-    body = msgspec.json.encode(openapi_document(app, base_path))
-    return body, b'"%s"' % sha256(body).hexdigest()[:32].encode()
+def _encoded(app: Litestar, base_path: str) -> bytes:
+    return msgspec.json.encode(openapi_document(app, base_path))
 
 
 @get("/openapi.json", opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def openapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
-    body, tag = await asyncio.to_thread(_encoded, request.app, request.exchange.base_path)
-    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
-    if request.exchange.headers.get(b"if-none-match") == tag:
-        return Tagged(304, headers, b"")
-    return Tagged(200, [(b"content-type", JSON.encode()), *headers], body)
+    return as_served(request.exchange, await asyncio.to_thread(_encoded, request.app, request.exchange.base_path))

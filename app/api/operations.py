@@ -25,6 +25,7 @@ from app.core.errors import (
 )
 from app.core.exchange import JSON, MSGPACK
 from app.core.listing import COMMON_PARAMETERS, Listing
+from app.core.server_sent_events import MEDIA_TYPE
 from app.domain.dry_runs.schemas import RightsChange
 from app.domain.dry_runs.services import MEDIA_TYPE as DRY_RUN_TYPE
 
@@ -83,15 +84,17 @@ class Operations:
         if route.access.listing is not None:
             yield from _list_parameters(route.access.listing, streams=route.outcomes.streams)
         yield from (_query_parameter(name, wanted) for name, wanted in route.access.parameters.items())
-        yield from ({"$ref": f"#/components/parameters/{name}"} for name in self._conditional_headers(route))
+        yield from ({"$ref": f"#/components/parameters/{name}"} for name in self._headers_taken(route))
 
-    def _conditional_headers(self, route: Route) -> Iterator[str]:
+    def _headers_taken(self, route: Route) -> Iterator[str]:
         if route.method == "GET" and route.sends_entity_tag:
             yield "IfNoneMatch"
         if self._takes_if_match(route):
             yield "IfMatch"
         if route.is_idempotent:
             yield "IdempotencyKey"
+        if MEDIA_TYPE in route.outcomes.also_as:
+            yield "LastEventID"
 
     def _takes_if_match(self, route: Route) -> bool:
         """A change of something, or of something inside of it, that has an entity tag to hold it against."""
@@ -163,10 +166,10 @@ class Operations:
     def _content(self, route: Route) -> dict[str, object]:
         if route.answer_type in (str, bytes):
             media_type = str(route.handler.media_type)
-            return {media_type: EVENTS if media_type == EVENT_STREAM else _text(media_type)}
+            return {media_type: _other_form(media_type) or _text(media_type)}
         content = self._in_both_forms(self._answer_schema(route))
         for media_type in route.outcomes.also_as:
-            content[media_type] = _text(media_type) if media_type in TEXT_EXAMPLES else {}
+            content[media_type] = _other_form(media_type)
         return content
 
     def _answer_schema(self, route: Route) -> Schema:
@@ -195,8 +198,7 @@ TEXT_EXAMPLES = {
 }
 
 
-EVENT_STREAM = "text/event-stream"
-EVENTS: Schema = {
+STREAM: Schema = {
     "schema": {
         "type": "object",
         "description": "Each event of the stream (HTML standard, section 9.2).",
@@ -209,6 +211,12 @@ EVENTS: Schema = {
     },
     "example": {"event": "job", "id": "3", "data": '{"status":"succeeded"}'},
 }
+
+
+def _other_form(media_type: str) -> Schema:
+    if media_type == MEDIA_TYPE:
+        return STREAM
+    return _text(media_type) if media_type in TEXT_EXAMPLES else {}
 
 
 def _text(media_type: str) -> Schema:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from types import UnionType
-from typing import get_args, get_origin
+from typing import Union, get_args, get_origin
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
@@ -70,7 +70,9 @@ class Route(Struct, frozen=True):
 
     @property
     def _annotation(self) -> object:
-        return self.handler.parsed_return_field.annotation
+        """Of a handler that streams where it is asked to, what it answers otherwise."""
+        annotation = self.handler.parsed_return_field.annotation
+        return get_args(annotation)[0] if get_origin(annotation) in (Union, UnionType) else annotation
 
     @property
     def is_idempotent(self) -> bool:

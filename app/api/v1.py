@@ -3,6 +3,7 @@
 from litestar import Router
 from litestar.types import ControllerRouterHandler
 
+from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
 from app.domain.access_reviews.controllers import AccessReviewController
@@ -18,6 +19,7 @@ from app.domain.authz.controllers import (
 )
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
+from app.domain.events.controllers import list_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
@@ -64,9 +66,18 @@ API = Router(
         list_audit_seals,
         get_audit_seal,
         redeliver_events,
+        list_events,
     ],
 )
 
-OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [get_live, get_ready, get_metrics, get_jwks, openapi_json, *DOCS]
+OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
+    get_live,
+    get_ready,
+    get_metrics,
+    get_jwks,
+    openapi_json,
+    asyncapi_json,
+    *DOCS,
+]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]

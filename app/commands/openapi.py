@@ -1,4 +1,4 @@
-"""`hub openapi`: the OpenAPI document, from the routes alone."""
+"""`hub openapi` and `hub asyncapi`: the documents of the API and of the events, from the code alone."""
 
 import sys
 from pathlib import Path
@@ -7,16 +7,24 @@ import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 
-from app.api.openapi import openapi_document
+from app.api.asyncapi import asyncapi_document
+from app.api.openapi import Document, openapi_document
 from app.api.v1 import ROUTES
 from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
 
 
 def write_openapi(out: Path | None, base_path: str) -> int:
+    return _write(openapi_document(routes_alone(), base_path), out)
+
+
+def write_asyncapi(out: Path | None, base_path: str) -> int:
+    return _write(asyncapi_document(base_path), out)
+
+
+def _write(document: Document, out: Path | None) -> int:
     """Print the document, or write it to a file."""
-    document = msgspec.json.encode(openapi_document(routes_alone(), base_path))
-    text = msgspec.json.format(document, indent=2) + b"\n"
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
     if out is None:
         sys.stdout.buffer.write(text)
         return 0

@@ -1,7 +1,8 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -16,6 +17,9 @@ T = TypeVar("T")
 Headers = list[tuple[bytes, bytes]]
 AnySend = Callable[[Any], Awaitable[None]]
 """Litestar's own type of a message is a union that no dictionary display fits unambiguously."""
+
+TAKEN_WITHIN_S = 30.0
+"""A part of a stream: a client that takes nothing for so long is let go, with the place that it holds."""
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -57,7 +61,7 @@ class Tagged(Encoded[T], Generic[T]):
 class Stream(Response[T], Generic[T]):
     """An answer that goes on: parts are sent as they come, until they end, the client leaves or the hub stops."""
 
-    def __init__(self, headers: Headers, parts: AsyncIterator[bytes]) -> None:
+    def __init__(self, headers: Headers, parts: AsyncGenerator[bytes, None]) -> None:
         self.status_code = 200
         self.wire_headers = headers
         self.parts = parts
@@ -84,8 +88,10 @@ class Stream(Response[T], Generic[T]):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_parts(self, send: AnySend) -> None:
-        async for part in self.parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        async with aclosing(self.parts):  # whoever leaves while something is sent leaves nothing open
+            async for part in self.parts:
+                async with asyncio.timeout(TAKEN_WITHIN_S):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
 async def wait_until_gone(receive: Receive) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial, reduce
 from types import GenericAlias
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
@@ -72,6 +72,12 @@ class Sort(Struct, frozen=True):
     id. For a column that may be null it has `coalesce(column, LEAST_VALUES[type])` in the column's place."""
     never_changes: bool = False
     """Of a row, as long as it is there: the order of some rows can be remembered."""
+    is_filled: bool = False
+    """The list leaves out the rows that have no value."""
+
+    @property
+    def may_be_null(self) -> bool:
+        return not self.is_filled and _may_be_null(self.column)
 
 
 class OrderOfFilter(Struct, frozen=True):
@@ -181,7 +187,7 @@ class Listing:
     def _check_definition(self) -> None:
         """Raises TypeError where a page could not be found by an index, or rows would be lost between two pages."""
         for name, sort in self.sorts.items():
-            if not sort.index or (_may_be_null(sort.column) and sort.column.type.python_type not in LEAST_VALUES):
+            if not sort.index or (sort.may_be_null and sort.column.type.python_type not in LEAST_VALUES):
                 raise TypeError(f"{self.name}: the sort {name} has no index, or nothing can stand for its nulls")
         for name, filter_ in self.filters.items():
             orders = [filter_.order.columns] if filter_.order else []
@@ -345,13 +351,13 @@ class Listing:
         for filter_ in (self.filters[name] for name in sorted(query.filters)):
             if filter_.order is not None:
                 return filter_.order.columns[name], filter_.order.id_column
-        return _without_null(self.sorts[name].column), self._id
+        return _without_null(self.sorts[name]), self._id
 
     def _position_of(self, sort: str) -> int:
         """Where a row has the value that it is sorted by: in a column of its own at the end, if nowhere else."""
-        column = self.sorts[sort.removeprefix("-")].column
-        is_shown = column.key in self._columns and not _may_be_null(column)
-        return self._columns.index(column.key) if is_shown else len(self._columns)
+        order = self.sorts[sort.removeprefix("-")]
+        is_shown = order.column.key in self._columns and not order.may_be_null
+        return self._columns.index(order.column.key) if is_shown else len(self._columns)
 
     def _in_scope(self, query: ListQuery) -> Selection:
         """The rows that the caller may see. Raises TypeError where nobody said where that is."""
@@ -453,7 +459,8 @@ def _invalid_cursor() -> BadRequest:
     return BadRequest(code="invalid_cursor", errors=[fault])
 
 
-_CURSOR_TYPES: dict[type, type] = {str: str, datetime: datetime, int: int, UUID: UUID}
+_BIGINT = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_CURSOR_TYPES: dict[type, Any] = {str: str, datetime: datetime, int: _BIGINT, UUID: UUID}
 
 LEAST_VALUES: dict[type, str] = {str: "''::text", datetime: "'0002-01-01 00:00:00+00'::timestamptz"}
 """What stands for null where a list is sorted: a row of values cannot be compared with one that holds a null, so that a
@@ -469,8 +476,9 @@ def _may_be_null(column: Column) -> bool:
     return bool(columns[0].nullable)
 
 
-def _without_null(column: Column) -> Column:
-    if not _may_be_null(column):
+def _without_null(sort: Sort) -> Column:
+    column: Column = sort.column
+    if not sort.may_be_null:
         return column
     return func.coalesce(column, literal_column(LEAST_VALUES[column.type.python_type], column.type), type_=column.type)
 

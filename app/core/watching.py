@@ -21,13 +21,13 @@ Versions = Mapping[UUID, int]
 class WatchedRows:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
-        self._groups: dict[tuple[Select[tuple[UUID, int]], UUID], Group] = {}
+        self._groups: dict[tuple[Select[tuple[UUID, int]], UUID], WatchedVersions] = {}
 
     @contextmanager
-    def watched(self, versions: Select[tuple[UUID, int]], tenant_id: UUID, row_id: UUID) -> Iterator["Group"]:
+    def watched(self, versions: Select[tuple[UUID, int]], tenant_id: UUID, row_id: UUID) -> Iterator["WatchedVersions"]:
         """The row is among those that are looked at for as long as the block lasts. `versions` selects ids and
         versions of the rows `ids` of `tenant_id`."""
-        group = self._groups.setdefault((versions, tenant_id), Group(self._reads, versions, tenant_id))
+        group = self._groups.setdefault((versions, tenant_id), WatchedVersions(self._reads, versions, tenant_id))
         group.streams[row_id] += 1
         try:
             yield group
@@ -40,7 +40,7 @@ class WatchedRows:
                 del self._groups[versions, tenant_id]
 
 
-class Group:
+class WatchedVersions:
     """The watched rows of one table and tenant."""
 
     def __init__(self, reads: Reads, versions: Select[tuple[UUID, int]], tenant_id: UUID) -> None:

@@ -30,6 +30,7 @@ from app.core.watching import WatchedRows
 from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
+from app.domain.events.feed import EventFeed
 from app.settings import Settings
 
 LAST_WRITE_S = 1.0
@@ -63,6 +64,7 @@ class Parts:
         self.passwords = PasswordHasher()
         self.streams = OpenStreams()
         self.watched = WatchedRows(self.reads)
+        self.events = EventFeed(self.reads, database_url)
         self.tokens = Tokens(signing_keys, issuer=settings.url)
         self.signing_keys_file = SigningKeyFile(signing_keys_file, self.tokens.take) if signing_keys_file else None
         self.principals = Principals(self.reads, database_url)

@@ -34,9 +34,14 @@ audited AS (
     resource_type text, resource_id uuid, outcome text, address text, request_id text, detail text, before jsonb,
     after jsonb)
 ), announced AS (
-  INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data, traceparent)
-  SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
-    id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb, traceparent text)
+  INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data, traceparent, data_source_id,
+                             data_domain_id)
+  SELECT id, tenant_id, type, source, subject, "time", data, traceparent, data_source_id, coalesce(data_domain_id, (
+      SELECT place.data_domain_id FROM data_sources AS place
+      WHERE place.id = row.data_source_id AND place.tenant_id = row.tenant_id))
+  FROM jsonb_to_recordset($2::text::jsonb) AS row (
+    id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb,
+    traceparent text, data_source_id uuid, data_domain_id uuid)
 )
 SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 """

@@ -18,6 +18,7 @@ from app.core.answers import require_match
 from app.core.change_pool import KIND_OF_CHANGE
 from app.core.database import Base, enter_tenant
 from app.core.errors import NotFound
+from app.core.event_names import EventName
 from app.core.exchange import Exchange
 from app.core.rows import complete
 from app.core.security import Principal
@@ -155,9 +156,12 @@ class UnitOfWork:
             )
         )
 
-    def announce(self, event_type: str, subject: str, data: object) -> None:
-        """The event of this change in the outbox; written by `commit`, in this transaction."""
-        self._records.events.append(event_row(event_type, subject, data, tenant_id=self.tenant_id, time=self.now))
+    def announce(self, name: EventName, subject: str, data: object, *, domain_id: UUID | None = None) -> None:
+        """The event of this change in the outbox; written by `commit`, in this transaction. `domain_id` is the data
+        domain in which something was that is gone."""
+        self._records.events.append(
+            event_row(name, subject, data, tenant_id=self.tenant_id, time=self.now, domain_id=domain_id)
+        )
 
     def forget(self, kind: str, row_id: UUID) -> None:
         """Every worker is told, at commit, that principals that hang on this row (session, user, role, tenant) are

@@ -245,7 +245,7 @@ def test_the_root_leads_a_browser_to_the_pages_and_tells_a_program_where_everyth
     browser.open(served.url, READY)
     assert urlsplit(browser.driver.current_url).path == "/docs"
     told = httpx.get(served.url, trust_env=False).json()
-    for name in ("documentation", "openapi", "keys", "health"):
+    for name in ("documentation", "openapi", "asyncapi", "keys", "health"):
         assert httpx.get(served.url + told[name], trust_env=False).status_code == 200, name
 
 

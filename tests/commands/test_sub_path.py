@@ -44,6 +44,7 @@ def test_the_document_says_where_its_paths_begin(proxy: ReverseProxy, client: ht
     told = client.get("/data/hub/").json()
     assert told["documentation"] == "/data/hub/docs"
     assert client.get(told["openapi"]).json() == document
+    assert client.get(told["asyncapi"]).json()["servers"]["hub"]["pathname"] == "/data/hub"
     browsers = client.get("/data/hub", headers={"accept": "text/html"})
     assert (browsers.status_code, browsers.headers["location"]) == (302, "/data/hub/docs")
 

@@ -208,7 +208,8 @@ class World:
         if path.endswith("/preview"):
             body = {"object": self.known["object_id"], "limit": 1}
         form = {"data": body} if path.endswith("/introspect") else {"json": body or None}
-        return await client.request(route.method, path, headers={"accept": accept}, **form)
+        has_end = accept != "text/event-stream" or accept not in route.outcomes.also_as
+        return await client.request(route.method if has_end else "HEAD", path, headers={"accept": accept}, **form)
 
     async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
         """Somebody new, signed in, and the body with what is theirs in place of what it names."""

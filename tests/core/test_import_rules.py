@@ -152,6 +152,7 @@ def _strings_given_to_environ(path: Path) -> Iterator[str]:
 
 KNOW_EACH_OTHER = {
     ("assignments", "roles"), ("auth", "parts"), ("auth", "users"), ("auth", "work"), ("dry_runs", "roles"),
+    ("events", "parts"),
     ("groups", "users"),
     ("role_requests", "roles"), ("roles", "users"),
 }  # fmt: skip

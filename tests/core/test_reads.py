@@ -21,6 +21,7 @@ from app.core.database import explain
 from app.core.errors import HubError, NotFound
 from app.core.listing import Listing, ListQuery
 from app.core.reads import LONGEST_REMEMBERED, Reads, compiled
+from app.domain.events.sequencing import give_positions
 from app.domain.roles.repositories import ROLE, RoleRepository
 from app.domain.roles.schemas import RoleOut
 from app.domain.tenants.models import DEFAULT_TENANT_ID
@@ -86,6 +87,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
     await seal_all(hub)
+    assert await give_positions(hub.parts) > 0
     return {
         "tenant_id": DEFAULT_TENANT_ID,
         "number": 1,

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,12 +16,13 @@ from app.core import streams
 from app.core import watching as looks
 from app.core.embedded import SUPERUSER, EmbeddedPostgres
 from app.core.errors import Conflict, TooManyRequests
+from app.domain import following
 from app.domain.jobs import runner
-from app.domain.jobs import watching as streamed
 from app.domain.jobs.runner import JobHandler, JobRun
 from tests.conftest import ADMIN_EMAIL, Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, ended, registered, until, working
+from tests.domain.streams import Streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -407,57 +407,17 @@ async def test_a_worker_outlives_a_database_that_refuses_it(
 # --- watching ---
 
 
-class Watching:
-    """A client of a stream: its scope, what it was sent, and a way to leave. Of several ids, with commas between them,
-    it is the stream of all of these jobs."""
+class Watching(Streaming):
+    """A client of a job's stream; of several ids, with commas between them, of the stream of all of these jobs."""
 
     def __init__(self, hub: Hub, job_id: str, client: httpx.AsyncClient, method: str = "GET") -> None:
-        self.sent: list[Any] = []
-        self._left = asyncio.Event()
-        self._asked = False
-        headers = [(b"host", b"hub.test"), (b"authorization", client.headers["authorization"].encode())]
         many = "," in job_id
         path = "/api/v1/jobs/events" if many else f"/api/v1/jobs/{job_id}/events"
-        query = f"ids={job_id}".encode() if many else b""
-        self.scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "", "headers": headers,
-            "server": ("hub.test", 80), "client": ("127.0.0.1", 5),
-        }  # fmt: skip
-        self.task = asyncio.create_task(hub.app(self.scope, self._receive, self._send))
-
-    async def _receive(self) -> Any:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    def leave(self) -> None:
-        self._left.set()
-
-    async def first(self) -> None:
-        for _ in range(400):
-            if len(self.sent) >= 2:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError(self.sent)
-
-    @property
-    def text(self) -> str:
-        return b"".join(message.get("body", b"") for message in self.sent).decode()
+        super().__init__(hub, client, path, method=method, query=f"ids={job_id}" if many else "")
 
     @property
     def statuses(self) -> list[str]:
-        lines = [line for line in self.text.splitlines() if line.startswith("data: ")]
-        return [json.loads(line[6:])["status"] for line in lines]
-
-    @property
-    def is_complete(self) -> bool:
-        return bool(self.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False})
+        return [job["status"] for job in self.data]
 
 
 @pytest.fixture
@@ -518,7 +478,7 @@ async def test_a_stream_ends_with_the_permission(hub: Hub) -> None:
 async def test_a_stream_ends_with_the_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     watching = Watching(hub, await queued(hub), hub.admin)
     await watching.first()
-    monkeypatch.setattr(streamed, "time", lambda: datetime.now(UTC).timestamp() + 3600)
+    monkeypatch.setattr(following, "time", lambda: datetime.now(UTC).timestamp() + 3600)
     await asyncio.wait_for(watching.task, 5)
     assert watching.is_complete
 
@@ -537,7 +497,7 @@ async def test_a_client_that_leaves_ends_its_stream(hub: Hub) -> None:
 
 async def test_a_quiet_stream_says_that_it_is_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(streamed, "KEEP_ALIVE_S", 0.04)
+    monkeypatch.setattr(following, "KEEP_ALIVE_S", 0.04)
     watching = Watching(hub, await queued(hub), hub.admin)
     for _ in range(200):
         if ": still here\n\n" in watching.text:
@@ -592,7 +552,7 @@ async def test_one_stream_tells_of_several_jobs_and_ends_with_the_last(hub: Hub)
         await asyncio.sleep(0.3)
         handler.go_on.set()
         await asyncio.wait_for(watching.task, 20)
-    told = [json.loads(line[6:]) for line in watching.text.splitlines() if line.startswith("data: ")]
+    told = watching.data
     of_each = {job_id: [job["status"] for job in told if job["id"] == job_id] for job_id in ids}
     assert of_each == {ids[0]: ["cancelled"], **{job_id: ["queued", "running", "succeeded"] for job_id in ids[1:]}}
     assert f"event: job\nid: {ids[1]}:1\ndata: " in watching.text

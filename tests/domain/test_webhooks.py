@@ -1,6 +1,5 @@
 """Webhooks as requests see them: who may make one, what is shown of it, and where it may lead."""
 
-import ast
 import base64
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,10 +10,8 @@ from msgspec import structs
 
 from app.domain.resealing import count_unopened, reseal, secrets_by_key
 from app.domain.webhooks import services
-from app.domain.webhooks.event_types import known_event_types
 from app.domain.webhooks.signing import BEGINNING
 from tests.conftest import PASSWORD, Hub
-from tests.core.imports import ROOT
 from tests.domain.conftest import Records
 from tests.receivers import answers, receiving
 
@@ -250,28 +247,6 @@ async def test_in_a_domain_one_sends_again_what_is_its_own(hub: Hub, records: Re
         retried["next_attempt_at"],
     )
     assert retried["next_attempt_at"] is not None
-
-
-def announced() -> tuple[set[str], set[str]]:
-    """The types that the code announces, and the beginnings of those that it puts together."""
-    whole, begun = set[str](), set[str]()
-    for path in ROOT.rglob("domain/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "announce":
-                given = node.args[0]
-                if isinstance(given, ast.Constant):
-                    whole.add(str(given.value))
-                elif isinstance(given, ast.JoinedStr) and isinstance(given.values[0], ast.Constant):
-                    begun.add(str(given.values[0].value))
-    return whole, begun
-
-
-def test_every_type_that_is_announced_can_be_asked_for() -> None:
-    whole, begun = announced()
-    known = known_event_types()
-    assert len(whole) > 25
-    assert whole - known == set()
-    assert not [beginning for beginning in begun if not any(name.startswith(beginning) for name in known)]
 
 
 # --- the test button ---

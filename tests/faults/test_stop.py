@@ -145,6 +145,20 @@ def test_a_stream_of_a_jobs_events_ends_in_good_order(hub: Served) -> None:
             pass
 
 
+def test_streams_of_all_events_end_in_good_order(hub: Served) -> None:
+    client = signed_in(hub)
+    opened: list[Iterator[bytes]] = []
+    with ExitStack() as stack:
+        for _ in range(3):
+            asked = client.stream("GET", "/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "0"})
+            opened.append(stack.enter_context(asked).iter_bytes())
+            assert next(opened[-1]).startswith(b"id: 0")
+        assert_ends(hub)
+        for parts in opened:
+            for _ in parts:  # raises where the stream is cut off
+                pass
+
+
 def test_what_is_being_worked_on_gets_its_answer(hub: Served) -> None:
     client = signed_in(hub)
     source = simulated(client, "slow", delays_ms={"connect": 3_000})

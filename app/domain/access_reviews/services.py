@@ -7,6 +7,7 @@ from sqlalchemy import func, select, text, update
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.event_names import EventName
 from app.core.extent import Place
 from app.core.schemas import single_spaced
 from app.domain.access_reviews.lines import permissions_of_lines, write_lines
@@ -213,6 +214,6 @@ class AccessReviewService:
     async def _shown_item(self, item_id: UUID) -> ReviewItemOut:
         return await self._items.read(ReviewItemOut, id=item_id, tenant_id=self._work.tenant_id)
 
-    def _record(self, action: str, event: str, shown: AccessReviewOut) -> None:
+    def _record(self, action: str, event: EventName, shown: AccessReviewOut) -> None:
         self._work.audit(action, "access_review", shown.id, after=shown)
         self._work.announce(event, f"access-reviews/{shown.id}", shown)

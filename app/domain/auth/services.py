@@ -378,7 +378,7 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
     await work.session.execute(update(User).where(User.id == user.id).values(changed), execution_options=_NO_SYNC)
     await end_sessions(work, user.id, keep=principal.own_session_id)
     work.audit("auth.change_password", "user", user.id)
-    work.announce("user.updated", f"users/{user.id}", {"id": str(user.id)})
+    work.announce("user.password_changed", f"users/{user.id}", {"id": str(user.id)})
 
 
 async def introspect(request: HubRequest, token: str) -> Answer[Introspection]:

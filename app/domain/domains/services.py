@@ -88,7 +88,9 @@ class DataDomainService:
         await self._domains.delete(domain_id)
         await self._say_changed(domain.lineage, domain.owner_role_id, None)
         self._work.audit("data_domain.delete", "data_domain", domain_id, before=before)
-        self._work.announce("data_domain.deleted", f"data-domains/{domain_id}", {"id": str(domain_id)})
+        self._work.announce(
+            "data_domain.deleted", f"data-domains/{domain_id}", {"id": str(domain_id)}, domain_id=before.parent_id
+        )
 
     async def _judge(self, domain: DataDomain, changes: dict[str, Any]) -> None:
         """Whether the changes may be made; a move gets its lineage."""

@@ -1,7 +1,7 @@
 """The outbox: every change as a CloudEvent, written with the change and published afterwards."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, text
@@ -9,6 +9,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Base, Tenanted, TransactionId
+
+POSITIONS_CHANNEL: Final = "hub_positions"
+"""Notified, with the tenant's id, when events of it have got their positions."""
 
 
 class OutboxEvent(Tenanted, Base):
@@ -29,6 +32,10 @@ class OutboxEvent(Tenanted, Base):
     position: Mapped[int | None] = mapped_column(BigInteger)
     """In the order of commits and without gaps, of its tenant's events; given once no earlier one can come any more
     (`sequencing`)."""
+    data_source_id: Mapped[UUID | None]
+    """Which data source the event is about, or a job or test of it."""
+    data_domain_id: Mapped[UUID | None]
+    """In which data domain that one was then, or which domain the event is about. Whoever has rights there sees it."""
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When the broker confirmed it; again null while it is to be published again."""
     set_aside_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

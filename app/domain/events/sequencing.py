@@ -7,17 +7,15 @@ open, and from then on nothing can come in front of it (decision 0046).
 
 import asyncio
 import logging
-from typing import Final
 
 from sqlalchemy import text
 
 from app.core.database import DATABASE_ERRORS
+from app.domain.events.models import POSITIONS_CHANNEL as POSITIONS_CHANNEL
 from app.domain.parts import Parts
 
 log = logging.getLogger("hub.events")
 
-POSITIONS_CHANNEL: Final = "hub_positions"
-"""Notified, with the tenant's id, when events of it have got their positions."""
 AT_ONCE = 1000
 EVERY_S = 0.25
 _GIVE = text("SELECT public.give_positions_to_events(:most)")

@@ -6,6 +6,7 @@ from sqlalchemy import func
 from uuid_utils.compat import uuid7
 
 from app.core.errors import Forbidden, NotFound
+from app.core.event_names import EventName
 from app.core.rows import Normaliser
 from app.core.schemas import named, to_struct
 from app.domain.assignments.endings import end_assignments
@@ -107,7 +108,7 @@ class GroupService:
         self._work.audit("group.remove_member", "group", group_id, before={"user_id": str(user_id)})
         self._say_of_member("group.member_removed", group_id, user_id)
 
-    def _say_of_member(self, event: str, group_id: UUID, user_id: UUID) -> None:
+    def _say_of_member(self, event: EventName, group_id: UUID, user_id: UUID) -> None:
         self._work.forget("user", user_id)
         self._work.announce(event, f"groups/{group_id}", {"id": str(group_id), "user_id": str(user_id)})
 

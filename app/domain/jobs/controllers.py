@@ -11,11 +11,13 @@ from app.core.errors import NotFound
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import Principal, requires, signed_in
+from app.core.server_sent_events import MEDIA_TYPE
 from app.domain.dry_runs.services import given_parameters
+from app.domain.following import follow
 from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService, place_of_job, require_right_to_see
-from app.domain.jobs.watching import IDS, changes, ids_in, jobs_to_watch
+from app.domain.jobs.watching import IDS, ids_in, jobs_to_watch, watched
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
@@ -34,7 +36,7 @@ class JobController(Controller):
     @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
     async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Tagged[JobOut]:
         """One's own job, or with `jobs:read` anybody's."""
-        return entity(request.exchange, await _job(request, request.principal, job_id))
+        return entity(request.exchange, await _job(request.parts.reads, request.principal, job_id))
 
     @post(
         "/{job_id:uuid}/cancel",
@@ -51,7 +53,7 @@ class JobController(Controller):
     @get(
         "/{job_id:uuid}/events",
         opt=signed_in() | outcomes("too_many_streams"),
-        media_type="text/event-stream",
+        media_type=MEDIA_TYPE,
         summary="Watch a job",
     )
     async def get_job_events(self, request: HubRequest, job_id: FromPath[UUID]) -> Stream[str]:
@@ -65,7 +67,7 @@ class JobController(Controller):
     @get(
         "/events",
         opt=signed_in(parameters=IDS) | outcomes("not_found", "too_many_streams"),
-        media_type="text/event-stream",
+        media_type=MEDIA_TYPE,
         summary="Watch jobs",
     )
     async def get_events_of_jobs(self, request: HubRequest) -> Stream[str]:
@@ -78,9 +80,7 @@ class JobController(Controller):
 
 
 async def _stream(request: HubRequest, ids: list[UUID]) -> Stream[str]:
-    jobs = await jobs_to_watch(request, request.principal, ids)
-    request.parts.streams.admit(request.exchange)
-    return Stream([(b"content-type", b"text/event-stream")], changes(request, jobs))
+    return follow(request, watched(request, await jobs_to_watch(request, request.principal, ids)))
 
 
 async def _job(request: HubRequest, principal: Principal, job_id: UUID) -> JobOut:

@@ -16,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from prometheus_client import Histogram
@@ -29,16 +29,18 @@ from app.connectors.contract.failures import ConnectorError
 from app.core.across_tenants import locked_rows
 from app.core.database import DATABASE_ERRORS, enter_tenant, explain
 from app.core.errors import HubError
+from app.core.event_names import EventName
 from app.core.log_context import LogContext
 from app.core.notifications import Listener
 from app.core.tracing import background_work, tracer
 from app.domain.audit.schemas import Outcome
 from app.domain.jobs.models import Job
-from app.domain.jobs.schemas import JobErrorCode
+from app.domain.jobs.repositories import JobRepository
+from app.domain.jobs.schemas import JobErrorCode, JobOut
 from app.domain.jobs.services import CHANNEL
 from app.domain.parts import Parts
 from app.domain.tenants.suspension import stop_suspended
-from app.domain.work import unit_of_work_of
+from app.domain.work import UnitOfWork, unit_of_work_of
 
 log = logging.getLogger("hub.jobs")
 
@@ -61,6 +63,12 @@ LONGEST_RETRY_S = 3600.0
 JITTER = 0.25
 OF_ONE_TENANT = 4
 """As many connectors as the sandbox runs for a tenant."""
+End = Literal["cancelled", "failed", "succeeded"]
+ENDS: Mapping[End, EventName] = {
+    "cancelled": "job.cancelled",
+    "failed": "job.failed",
+    "succeeded": "job.succeeded",
+}
 
 
 class LeaseLost(Exception):
@@ -112,9 +120,9 @@ class JobRun:
                 raise LeaseLost
             data = {"id": str(self.job_id), "status": "queued", "error": error, "run_after": run_after.isoformat()}
             work.audit("job.retry", "job", self.job_id, outcome="failure", after=data)
-            work.announce("job.retried", f"jobs/{self.job_id}", data)
+            work.announce("job.retried", f"jobs/{self.job_id}", await self._shown(work))
 
-    async def end(self, status: str, *, result: object = None, error: object = None) -> None:
+    async def end(self, status: End, *, result: object = None, error: object = None) -> None:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
@@ -124,10 +132,14 @@ class JobRun:
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
             outcome: Outcome = "failure" if status == "failed" else "success"
             work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
-            work.announce(f"job.{status}", f"jobs/{self.job_id}", data)
+            work.announce(ENDS[status], f"jobs/{self.job_id}", await self._shown(work))
         self._tell(status, now)
 
-    def _tell(self, status: str, ended_at: datetime) -> None:
+    async def _shown(self, work: UnitOfWork) -> JobOut:
+        jobs = JobRepository(work.session, tenant_id=self.tenant_id)
+        return await jobs.read(JobOut, id=self.job_id, tenant_id=self.tenant_id)
+
+    def _tell(self, status: End, ended_at: datetime) -> None:
         seconds = (ended_at - (self.started_at or ended_at)).total_seconds()
         durations.labels(self.kind, status).observe(max(seconds, 0.0))
         tracer().current().note({"hub.job.status": status})

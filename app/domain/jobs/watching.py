@@ -1,28 +1,22 @@
 """Jobs as a stream of server-sent events: one, or several at once, each time one has changed, until all have ended."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from time import time
+from contextlib import ExitStack, asynccontextmanager
 from uuid import UUID
 
 import msgspec
 
-from app.core import watching
-from app.core.database import DATABASE_ERRORS
-from app.core.errors import BadRequest, Fault, HubError, NotFound
+from app.core.errors import BadRequest, Fault, NotFound
 from app.core.extent import Place
-from app.core.security import Claims, Principal
-from app.core.watching import Group
+from app.core.security import Principal
+from app.core.server_sent_events import STILL_HERE, told
+from app.core.watching import WatchedVersions
 from app.domain.jobs.repositories import PLACES, SHOWN_JOBS, VERSIONS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import UNFINISHED, require_right_to_see
 from app.domain.requests import HubRequest
 
-log = logging.getLogger("hub.jobs")
-
-KEEP_ALIVE_S = 15.0
 MAX_WATCHED = 25
 """By one stream; so many ids fit into a query parameter."""
 IDS: Mapping[str, Mapping[str, object]] = {
@@ -74,61 +68,59 @@ async def _require_right_to_see_all(request: HubRequest, principal: Principal, j
         require_right_to_see(principal, job.created_by, place)
 
 
-async def changes(request: HubRequest, jobs: Sequence[JobOut]) -> AsyncIterator[bytes]:
-    """Until all have ended, or the caller may not see one any more: both end the stream in good order."""
-    for job in jobs:
-        yield event_of(job, is_one_of_many=len(jobs) > 1)
-    if request.exchange.method == "HEAD":
-        return
-    try:
-        async for part in _later_changes(request, jobs):
-            yield part
-    except HubError:
-        return
-    except DATABASE_ERRORS as error:
-        log.warning("a stream ends, the database is away: %s", type(error).__name__)
+class JobNews:
+    """Each of the jobs when it has changed."""
+
+    def __init__(self, request: HubRequest, jobs: Sequence[JobOut], looks: Mapping[UUID, WatchedVersions]) -> None:
+        self._request = request
+        self._looks = looks
+        self._jobs = jobs
+        self._waiting = {job.id: job for job in jobs if job.status in UNFINISHED}
+
+    def first(self) -> bytes:
+        return b"".join(map(self._told, self._jobs))
+
+    @property
+    def is_over(self) -> bool:
+        return not self._waiting
+
+    async def wait(self, within_s: float) -> None:
+        await asyncio.sleep(within_s)
+
+    async def next(self, principal: Principal) -> bytes:
+        """Raises NotFound or Hidden."""
+        await _require_right_to_see_all(self._request, principal, list(self._waiting.values()))
+        waiting = list(self._waiting.values())
+        other = [job.id for job in waiting if await self._looks[job.id].version(job.id) != job.version]
+        if not other:
+            return b""
+        found = await jobs_to_watch(self._request, principal, other)
+        changed = [job for job in found if job.version != self._waiting[job.id].version]
+        for job in changed:
+            self._note(job)
+        return b"".join(map(self._told, changed))
+
+    def mark(self) -> bytes:
+        return STILL_HERE
+
+    def _note(self, job: JobOut) -> None:
+        """What has ended is waited for no longer."""
+        if job.status in UNFINISHED:
+            self._waiting[job.id] = job
+        else:
+            del self._waiting[job.id]
+
+    def _told(self, job: JobOut) -> bytes:
+        event_id = f"{job.id}:{job.version}" if len(self._jobs) > 1 else job.version
+        return told("job", event_id, msgspec.json.encode(job))
 
 
-async def _later_changes(request: HubRequest, jobs: Sequence[JobOut]) -> AsyncIterator[bytes]:
-    """Looks at the jobs and at the caller twice a second. Raises Unauthenticated, NotFound or Hidden."""
-    credential = request.exchange.credential
-    ends_at = credential.exp if isinstance(credential, Claims) else request.exchange.signed.expires_at
-    silent_s = 0.0
-    waiting = {job.id: job for job in jobs if job.status in UNFINISHED}
+@asynccontextmanager
+async def watched(request: HubRequest, jobs: Sequence[JobOut]) -> AsyncIterator[JobNews]:
+    """Their news, until all of them have ended."""
+    tenant_id = request.principal.tenant_id
     with ExitStack() as stack:
         looks = {
-            job_id: stack.enter_context(request.parts.watched.watched(VERSIONS, request.principal.tenant_id, job_id))
-            for job_id in waiting
+            job.id: stack.enter_context(request.parts.watched.watched(VERSIONS, tenant_id, job.id)) for job in jobs
         }
-        while waiting and time() < ends_at:
-            await asyncio.sleep(watching.LOOK_EVERY_S)
-            signed = await request.parts.principals.of(credential)
-            await _require_right_to_see_all(request, signed.principal, list(waiting.values()))
-            silent_s += watching.LOOK_EVERY_S
-            for job in await _changed(request, signed.principal, waiting, looks):
-                yield event_of(job, is_one_of_many=len(jobs) > 1)
-                silent_s = 0.0
-            if silent_s >= KEEP_ALIVE_S:
-                yield b": still here\n\n"
-                silent_s = 0.0
-
-
-async def _changed(
-    request: HubRequest, principal: Principal, waiting: dict[UUID, JobOut], looks: Mapping[UUID, Group]
-) -> list[JobOut]:
-    """Those that are not any more what they were; the ones that have ended wait no longer."""
-    other = [job.id for job in list(waiting.values()) if await looks[job.id].version(job.id) != job.version]
-    if not other:
-        return []
-    found = await jobs_to_watch(request, principal, other)
-    changed = [job for job in found if job.version != waiting[job.id].version]
-    waiting |= {job.id: job for job in changed}
-    for job in changed:
-        if job.status not in UNFINISHED:
-            del waiting[job.id]
-    return changed
-
-
-def event_of(job: JobOut, *, is_one_of_many: bool) -> bytes:
-    event_id = f"{job.id}:{job.version}" if is_one_of_many else str(job.version)
-    return b"event: job\nid: %s\ndata: %s\n\n" % (event_id.encode(), msgspec.json.encode(job))
+        yield JobNews(request, jobs, looks)

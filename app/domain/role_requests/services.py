@@ -90,7 +90,7 @@ class RoleRequestService:
         awaits = awaited(request.slots, [*(set(approval.role_ids) for approval in approvals), able[person]])
         if awaits:
             await timeline.change(awaits=awaits)
-            return await timeline.record("approved", event="approval_given", before=before, **said)
+            return await timeline.record("approved", event="role_request.approval_given", before=before, **said)
         given = await self._give(request)
         await self._decide(timeline, "approved", assignment_id=given)
         return await timeline.record("approved", before=before, **said)

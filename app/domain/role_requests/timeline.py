@@ -6,6 +6,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from app.core.event_names import EventName
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.role_requests.repositories import RoleRequestRepository
 from app.domain.role_requests.schemas import EntryKind, RoleRequestOut
@@ -20,6 +21,16 @@ ACTIONS: dict[EntryKind, str] = {
     "revoked": "revoke",
     "restarted": "restart",
     "commented": "comment",
+}
+EVENTS: dict[EntryKind, EventName] = {
+    "created": "role_request.created",
+    "approved": "role_request.approved",
+    "denied": "role_request.denied",
+    "cancelled": "role_request.cancelled",
+    "expired": "role_request.expired",
+    "revoked": "role_request.revoked",
+    "restarted": "role_request.restarted",
+    "commented": "role_request.commented",
 }
 
 
@@ -58,13 +69,13 @@ class Timeline:
         await self._requests.update(self._request)
 
     async def record(
-        self, kind: EntryKind, *, event: str | None = None, before: RoleRequestOut | None = None, **said: Any
+        self, kind: EntryKind, *, event: EventName | None = None, before: RoleRequestOut | None = None, **said: Any
     ) -> RoleRequestOut:
         """The audit row and the event of what has been done; how the request is shown now."""
         shown = await self.shown()
         after = {"request": shown, **said} if said else shown
         self._work.audit(f"role_request.{ACTIONS[kind]}", "role_request", shown.id, before=before, after=after)
-        self._work.announce(f"role_request.{event or kind}", f"role-requests/{shown.id}", shown)
+        self._work.announce(event or EVENTS[kind], f"role-requests/{shown.id}", shown)
         return shown
 
     async def shown(self) -> RoleRequestOut:

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, NotFound
+from app.core.event_names import EventName
 from app.core.reads import Reads
 from app.core.schemas import to_struct
 from app.domain.roles.built_in import admin_role_id
@@ -32,6 +33,11 @@ MOST = 1000
 MAX_CHARACTERS = 100
 _WORD = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
 NAME = re.compile(rf"{_WORD}(?:\.{_WORD})+:{_WORD}")
+EVENTS: dict[str, EventName] = {
+    "register": "permission.registered",
+    "update": "permission.updated",
+    "delete": "permission.deleted",
+}
 
 
 class PermissionService:
@@ -98,10 +104,9 @@ class PermissionService:
         self._work.announce("role.updated", f"roles/{admin.id}", to_struct(admin, RoleOut))
 
     def _record(self, verb: str, row_id: UUID, name: str, **shown: Any) -> None:
-        done = {"register": "registered", "update": "updated", "delete": "deleted"}[verb]
         self._work.forget("permissions", known_set_id(self._work.tenant_id))
         self._work.audit(f"permission.{verb}", "permission", row_id, **shown)
-        self._work.announce(f"permission.{done}", f"permissions/{name}", shown.get("after", {"name": name}))
+        self._work.announce(EVENTS[verb], f"permissions/{name}", shown.get("after", {"name": name}))
 
 
 async def find_permission(reads: Reads, name: str, tenant_id: UUID) -> tuple[int, PermissionOut]:

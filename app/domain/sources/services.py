@@ -137,7 +137,12 @@ class DataSourceService:
         await cancel_requests(self._work, RoleRequest.scope_id == source_id, because="The data source was deleted.")
         await self._sources.delete(source_id)
         self._work.audit("data_source.delete", "data_source", source_id, before=before)
-        self._work.announce("data_source.deleted", f"data-sources/{source_id}", {"id": str(source_id)})
+        self._work.announce(
+            "data_source.deleted",
+            f"data-sources/{source_id}",
+            {"id": str(source_id)},
+            domain_id=before.data_domain_id,
+        )
 
     async def _end_what_was_given_for(self, source_id: UUID) -> None:
         given = RoleAssignment.scope_id == source_id

@@ -10,6 +10,7 @@ from sqlalchemy.sql.selectable import ForUpdateArg
 from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, Fault, Forbidden, Hidden
+from app.core.event_names import EventName
 from app.core.migrations import built_in_roles
 from app.core.rows import Normaliser
 from app.core.schemas import single_spaced, to_struct
@@ -109,7 +110,7 @@ class TenantService:
         self._work.audit("tenant.delete", "tenant", tenant_id, before=before)
         self._work.announce("tenant.deleted", f"tenants/{tenant_id}", {"id": str(tenant_id)})
 
-    async def _apply(self, tenant: Tenant, changes: dict[str, object], action: str, event: str) -> TenantOut:
+    async def _apply(self, tenant: Tenant, changes: dict[str, object], action: str, event: EventName) -> TenantOut:
         before = to_struct(tenant, TenantOut)
         if not self._work.apply(tenant, changes):
             return before

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.egress import EgressPolicy, canonical_host
 from app.core.errors import BadRequest, Conflict, Fault, Forbidden
+from app.core.event_names import EventName
 from app.core.extent import Place
 from app.core.outbound import is_of_this_machine, target_of
 from app.core.rows import Normaliser
@@ -70,7 +71,7 @@ class WebhookService:
         await self._webhooks.add(webhook)
         secret = await give_secret(self._work, webhook.id)
         shown = shown_webhook(webhook)
-        self._record("create", "created", webhook, after=shown)
+        self._record("create", "webhook.created", webhook, after=shown)
         return WebhookCreated(**asdict(shown), secret=secret)
 
     async def update(self, webhook_id: UUID, patch: Any) -> WebhookOut:
@@ -84,7 +85,7 @@ class WebhookService:
         await self._begin_anew(webhook, before)
         await self._webhooks.update(webhook)
         after = shown_webhook(webhook)
-        self._record("update", "updated", webhook, before=before, after=after)
+        self._record("update", "webhook.updated", webhook, before=before, after=after)
         return after
 
     async def delete(self, webhook_id: UUID) -> None:
@@ -104,7 +105,7 @@ class WebhookService:
         secret = await give_secret(self._work, webhook_id)
         webhook.lease_id = webhook.lease_until = None  # who sends at this moment does not know the new one
         await self._webhooks.update(webhook)
-        self._record("rotate_secret", "secret_rotated", webhook)
+        self._record("rotate_secret", "webhook.secret_rotated", webhook)
         return SecretRotated(secret, expires_at)
 
     async def _judge(self, webhook: Webhook, changes: Mapping[str, Any]) -> None:
@@ -158,9 +159,9 @@ class WebhookService:
     def _waiting(self, webhook_id: UUID) -> tuple[Any, ...]:
         return _waiting(self._work, webhook_id)
 
-    def _record(self, verb: str, done: str, webhook: Webhook, **shown: Any) -> None:
+    def _record(self, verb: str, event: EventName, webhook: Webhook, **shown: Any) -> None:
         self._work.audit(f"webhook.{verb}", "webhook", webhook.id, **shown)
-        self._work.announce(f"webhook.{done}", f"webhooks/{webhook.id}", event_of(webhook))
+        self._work.announce(event, f"webhooks/{webhook.id}", event_of(webhook))
 
 
 class DeliveryService:
