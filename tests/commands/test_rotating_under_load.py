@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from app.domain.sources.secrets.resealing import BATCH
 
 from app.core.sealing import KeyRing
 from app.core.signing_keys import generate_signing_key, read_signing_keys
+from app.domain.resealing import BATCH
 from tests.commands.hubs import Serve, Served, environment, run
 from tests.commands.test_keys import multiply
 

@@ -91,7 +91,7 @@ def test_series_and_labels_are_found_in_expressions() -> None:
 async def declared(hub: Hub) -> dict[str, set[str]]:
     """Every series that a scrape may hold, with its labels."""
     async with hub.parts.reads.connection(None, None) as connection:
-        found: list[Metric] = [*gauges.about_this_hub(is_up=True), *await gauges.figures(connection)]
+        found: list[Metric] = [*gauges.about_this_hub(is_up=True), *await gauges.figures(connection, hub.settings)]
     labels_of: dict[str, set[str]] = {}
     for metric in found:
         labels_of |= _series(metric.name, metric.type, getattr(metric, "_labelnames", ()))

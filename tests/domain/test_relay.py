@@ -425,7 +425,7 @@ async def test_metrics_and_readiness_tell_of_what_waits_and_of_who_is_away(
     assert after[f"hub_events_destination_away{label}"] == 0
     assert not [name for name in after if 'destination="stream"' in name], "it is not set"
     assert (await hub.client().get("/health/ready")).json()["status"] == "ok"
-    assert health._NAMES.keys() == {"broker", "stream"}
+    assert health._DONE_WITHOUT.keys() == {"broker", "stream", "redis"}
 
 
 async def test_an_event_that_waits_for_its_broker_outlives_the_history(hub: Hub, records: Records) -> None:

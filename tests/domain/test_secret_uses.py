@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from app.domain.sources.secrets.resealing import reseal
 
 from app.core.embedded import EmbeddedPostgres
 from app.core.sealing import KeyRing
 from app.domain.records import Records as Written
+from app.domain.resealing import reseal
 from app.domain.source_work import schedule
 from app.domain.source_work.due import claim_due
 from app.domain.sources.models import DataSource
@@ -353,7 +353,7 @@ async def until_tested(hub: Hub, path: str) -> None:
 
 OPENERS = {
     "app.domain.sources.secrets.uses": "for connector work, on record",
-    "app.domain.sources.secrets.resealing": "`hub keys rotate` seals what it opens and hands it to nobody",
+    "app.domain.resealing": "`hub keys rotate` seals what it opens and hands it to nobody",
     "app.domain.sources.secrets.sealed": "a start and `hub check` hold a key against what it sealed, and forget it",
     "app.domain.idempotency.services": "the hub's own answers, no secret of a source's",
 }
@@ -385,7 +385,7 @@ def test_nobody_else_reads_the_sealed_column() -> None:
             for node in ast.walk(tree)
         )
     }
-    assert readers == {"app.domain.sources.secrets.uses", "app.domain.sources.secrets.resealing"}
+    assert readers == {"app.domain.sources.secrets.uses", "app.domain.resealing"}
 
 
 def test_nobody_else_reads_what_is_referred_to() -> None:

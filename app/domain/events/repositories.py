@@ -7,10 +7,11 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, literal_column, sel
 from sqlalchemy.orm import aliased
 
 from app.core.database import Repository
+from app.core.event_names import TYPE_PREFIX
 from app.core.extent import Scoped
 from app.core.listing import Column, Filter, Listing, Sort, choice_filter, parse_time, text_filter
 from app.core.reads import written
-from app.domain.event_types import TYPE_PREFIX, TYPES
+from app.domain.event_types import TYPES
 from app.domain.events.models import OutboxEnd, OutboxEvent
 from app.domain.events.schemas import EventOut
 

@@ -36,7 +36,7 @@ class JobController(Controller):
     @get("/{job_id:uuid}", opt=signed_in(), summary="Get a job")
     async def get_job(self, request: HubRequest, job_id: FromPath[UUID]) -> Tagged[JobOut]:
         """One's own job, or with `jobs:read` anybody's."""
-        return entity(request.exchange, await _job(request.parts.reads, request.principal, job_id))
+        return entity(request.exchange, await _job(request, request.principal, job_id))
 
     @post(
         "/{job_id:uuid}/cancel",

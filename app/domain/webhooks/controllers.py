@@ -79,7 +79,7 @@ class WebhookController(Controller):
 
     @post(
         "/{webhook_id:uuid}/test",
-        opt=WRITING | outcomes("secret_unreadable", "too_many_requests"),
+        opt=WRITING | outcomes("secret_unreadable"),
         status_code=200,
         summary="Test a webhook",
     )
