@@ -135,6 +135,7 @@ async def test_what_is_more_urgent_goes_first(hub: Hub, records: Records) -> Non
     assert noting.ran == [*wanted[4:], *wanted[2:4], *wanted[:2]]
 
 
+@pytest.mark.slow
 async def test_a_tenant_with_thousands_of_due_tests_keeps_no_other_one_waiting(
     hub: Hub, other: Hub, records: Records
 ) -> None:
@@ -237,6 +238,18 @@ async def test_while_it_waits_it_says_why_and_can_be_cancelled(hub: Hub, records
         assert 599 < await records.one(wait_s, job_id) < 760
         cancelled = await hub.admin.post(f"/api/v1/jobs/{job_id}/cancel")
     assert cancelled.json()["status"] == "cancelled"
+
+
+async def test_a_job_that_somebody_has_cancelled_is_not_tried_again(hub: Hub, records: Records) -> None:
+    (job_id,) = await queue(records, await tenant_of(hub), 1)
+
+    async def cancelled_then_failing(run: JobRun) -> dict[str, object]:
+        assert (await hub.admin.post(f"/api/v1/jobs/{run.job_id}/cancel")).status_code == 200
+        raise AWAY
+
+    async with running(hub, {KIND: cancelled_then_failing}):
+        job = await until(hub.admin, str(job_id), "cancelled")
+    assert (job["retries"], job["error"]) == (0, None)
 
 
 @pytest.mark.usefixtures("soon")

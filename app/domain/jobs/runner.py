@@ -203,7 +203,7 @@ class JobRunner:
                 return None
             await enter_tenant(session, following[0].tenant_id)
             job = await session.get_one(Job, following[0].id)
-            job.status, job.lease_id, job.lease_until = "running", uuid7(), now + LEASE
+            job.status, job.lease_id, job.lease_until, job.run_after = "running", uuid7(), now + LEASE, None
             job.started_at, job.updated_at, job.attempts = job.started_at or now, now, job.attempts + 1
         return job
 
@@ -274,6 +274,8 @@ class JobRunner:
         wait_s = _wait_s(job.retries, asked_s or 0.0) if error["can_retry"] else None
         if wait_s is None:
             await run.end("failed", error=error)
+        elif await run.renew():  # somebody wants the job to end, and has not been heard yet
+            await run.end("cancelled")
         else:
             await run.try_again(error, wait_s)
 
