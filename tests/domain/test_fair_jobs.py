@@ -240,6 +240,22 @@ async def test_while_it_waits_it_says_why_and_can_be_cancelled(hub: Hub, records
     assert cancelled.json()["status"] == "cancelled"
 
 
+async def test_what_nobody_waits_for_is_tried_more_patiently(hub: Hub, records: Records) -> None:
+    (asked, due) = [(await queue(records, await tenant_of(hub), 1, priority=p))[0] for p in (AS_ASKED_FOR, ON_SCHEDULE)]
+    async with running(hub, {KIND: Failing(AWAY, AWAY)}):
+        async with asyncio.timeout(20):
+            while (
+                await records.one(
+                    "SELECT count(*) FROM jobs WHERE run_after IS NOT NULL AND id = ANY($1)", [asked, due]
+                )
+                < 2
+            ):
+                await asyncio.sleep(0.02)
+    waits = "SELECT extract(epoch FROM run_after - updated_at)::float8 FROM jobs WHERE id = $1"
+    assert 1.5 < await records.one(waits, asked) < 3
+    assert 9 < await records.one(waits, due) < 13
+
+
 async def test_a_job_that_somebody_has_cancelled_is_not_tried_again(hub: Hub, records: Records) -> None:
     (job_id,) = await queue(records, await tenant_of(hub), 1)
 
