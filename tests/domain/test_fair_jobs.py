@@ -135,6 +135,7 @@ async def test_what_is_more_urgent_goes_first(hub: Hub, records: Records) -> Non
     assert noting.ran == [*wanted[4:], *wanted[2:4], *wanted[:2]]
 
 
+@pytest.mark.slow
 async def test_a_tenant_with_thousands_of_due_tests_keeps_no_other_one_waiting(
     hub: Hub, other: Hub, records: Records
 ) -> None:
@@ -237,6 +238,34 @@ async def test_while_it_waits_it_says_why_and_can_be_cancelled(hub: Hub, records
         assert 599 < await records.one(wait_s, job_id) < 760
         cancelled = await hub.admin.post(f"/api/v1/jobs/{job_id}/cancel")
     assert cancelled.json()["status"] == "cancelled"
+
+
+async def test_what_nobody_waits_for_is_tried_more_patiently(hub: Hub, records: Records) -> None:
+    (asked, due) = [(await queue(records, await tenant_of(hub), 1, priority=p))[0] for p in (AS_ASKED_FOR, ON_SCHEDULE)]
+    async with running(hub, {KIND: Failing(AWAY, AWAY)}):
+        async with asyncio.timeout(20):
+            while (
+                await records.one(
+                    "SELECT count(*) FROM jobs WHERE run_after IS NOT NULL AND id = ANY($1)", [asked, due]
+                )
+                < 2
+            ):
+                await asyncio.sleep(0.02)
+    waits = "SELECT extract(epoch FROM run_after - updated_at)::float8 FROM jobs WHERE id = $1"
+    assert 1.5 < await records.one(waits, asked) < 3
+    assert 9 < await records.one(waits, due) < 13
+
+
+async def test_a_job_that_somebody_has_cancelled_is_not_tried_again(hub: Hub, records: Records) -> None:
+    (job_id,) = await queue(records, await tenant_of(hub), 1)
+
+    async def cancelled_then_failing(run: JobRun) -> dict[str, object]:
+        assert (await hub.admin.post(f"/api/v1/jobs/{run.job_id}/cancel")).status_code == 200
+        raise AWAY
+
+    async with running(hub, {KIND: cancelled_then_failing}):
+        job = await until(hub.admin, str(job_id), "cancelled")
+    assert (job["retries"], job["error"]) == (0, None)
 
 
 @pytest.mark.usefixtures("soon")

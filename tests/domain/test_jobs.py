@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -584,7 +585,25 @@ async def asked_for_streams(client: httpx.AsyncClient, ids: str) -> httpx.Respon
     return await client.head(f"/api/v1/jobs/events?ids={ids}")
 
 
-@pytest.mark.parametrize("query", ["", "?ids=", "?ids=x", "?ids=01900000-0000-7000-8000-000000000001,", "?id=x", "?ids=x&ids=y"])
+@pytest.mark.usefixtures("quick")
+async def test_without_ids_ones_own_jobs_are_watched(hub: Hub) -> None:
+    someone = await hub.user_with("data-sources:read", "data-sources:discover")
+    assert (await someone.get("/api/v1/jobs/events")).text == ""
+    path = f"{SOURCES}/{(await registered(hub, type='simulated', config={}))['id']}"
+    own = (await someone.post(f"{path}/discover")).json()["id"]
+    await queued(hub)
+    asked = asyncio.create_task(someone.get("/api/v1/jobs/events"))
+    await asyncio.sleep(0.2)
+    async with working(hub.parts):
+        text = (await asyncio.wait_for(asked, 20)).text
+    told = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert {job["id"] for job in told} == {own}
+    assert told[-1]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "query", ["?ids=", "?ids=x", "?ids=01900000-0000-7000-8000-000000000001,", "?id=x", "?ids=x&ids=y"]
+)
 async def test_ids_that_are_none_are_refused(hub: Hub, query: str) -> None:
     answer = await hub.admin.get(f"/api/v1/jobs/events{query}")
     assert answer.status_code == 400, answer.text

@@ -17,7 +17,7 @@ from app.domain.following import follow
 from app.domain.jobs.repositories import JOB, JOBS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import JobService, place_of_job, require_right_to_see
-from app.domain.jobs.watching import IDS, ids_in, jobs_to_watch, watched
+from app.domain.jobs.watching import IDS, ids_to_watch, jobs_to_watch, watched
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
@@ -74,9 +74,10 @@ class JobController(Controller):
         """Several jobs over one stream, such as the discoveries of many sources: each job at once and each time it has
         changed, until all of them have ended. The event's id is `<job's id>:<version>`.
 
-        For the rest as the stream of one job. All of them have to be there and to be seen.
+        Without `ids`: the newest of one's own that have not ended. Those that are named have all to be there and
+        to be seen. For the rest as the stream of one job.
         """
-        return await _stream(request, ids_in(given_parameters(request).get("ids", "")))
+        return await _stream(request, await ids_to_watch(request, given_parameters(request).get("ids")))
 
 
 async def _stream(request: HubRequest, ids: list[UUID]) -> Stream[str]:

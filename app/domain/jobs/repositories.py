@@ -1,6 +1,6 @@
 """Which rows make jobs on the wire, and which lists of jobs there are."""
 
-from sqlalchemy import ColumnElement, any_, bindparam, select
+from sqlalchemy import ColumnElement, Integer, Text, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.database import Repository, json_object
@@ -24,6 +24,16 @@ def _about_sources(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 JOB = JobRepository.selection_by_id(JobOut)
 SHOWN_JOBS = JobRepository.selection(JobOut).where(Job.id == any_(bindparam("ids", type_=ARRAY(Job.id.type))))
+OWN_UNFINISHED = (
+    select(Job.id)
+    .where(
+        Job.tenant_id == bindparam("tenant_id", type_=Job.tenant_id.type),
+        Job.created_by == bindparam("principal_id", type_=Job.id.type),
+        Job.status == any_(bindparam("unfinished", type_=ARRAY(Text))),
+    )
+    .order_by(Job.created_at.desc())
+    .limit(bindparam("most", type_=Integer))
+)
 PLACES = select(DataSource.id, DataSource.data_domain_id, DataSource.owner_role_id).where(
     DataSource.tenant_id == bindparam("tenant_id", type_=DataSource.tenant_id.type),
     DataSource.id == any_(bindparam("ids", type_=ARRAY(DataSource.id.type))),

@@ -37,7 +37,7 @@ from app.domain.audit.schemas import Outcome
 from app.domain.jobs.models import Job
 from app.domain.jobs.repositories import JobRepository
 from app.domain.jobs.schemas import JobErrorCode, JobOut
-from app.domain.jobs.services import CHANNEL
+from app.domain.jobs.services import AS_ASKED_FOR, CHANNEL
 from app.domain.parts import Parts
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import UnitOfWork, unit_of_work_of
@@ -56,8 +56,11 @@ RENEWAL_S = 5.0
 IDLE_POLL_S = 5.0
 """A notification wakes an idle worker; this is for the one that was missed, and for leases that ran out."""
 MAX_ATTEMPTS = 3
-RETRY_AFTER_S: tuple[float, ...] = (5.0, 30.0, 120.0)
-"""After the first failure that may pass, after the second, and so on; then the job has failed."""
+RETRY_AFTER_S: tuple[float, ...] = (2.0, 10.0)
+"""After the first failure that may pass, after the second, and so on; then the job has failed, which somebody who has
+asked for it learns soon."""
+PATIENT_RETRY_AFTER_S: tuple[float, ...] = (10.0, 60.0, 300.0, 1800.0)
+"""For what nobody waits for."""
 LONGEST_RETRY_S = 3600.0
 """A server may ask for so much patience; one that asks for more is not waited for."""
 JITTER = 0.25
@@ -234,7 +237,7 @@ class JobRunner:
                 return None
             await enter_tenant(session, following[0].tenant_id)
             job = await session.get_one(Job, following[0].id)
-            job.status, job.lease_id, job.lease_until = "running", uuid7(), now + LEASE
+            job.status, job.lease_id, job.lease_until, job.run_after = "running", uuid7(), now + LEASE, None
             job.started_at, job.updated_at, job.attempts = job.started_at or now, now, job.attempts + 1
         return job
 
@@ -304,11 +307,14 @@ class JobRunner:
 
     async def _fail(self, run: JobRun, job: Job, error: dict[str, object], asked_s: float | None = None) -> None:
         """For good, or until later; `asked_s` is how long a server asks to be left alone."""
-        wait_s = _wait_s(job.retries, asked_s or 0.0) if error["can_retry"] else None
+        wait_s = _wait_s(job, asked_s or 0.0) if error["can_retry"] else None
         if wait_s is None:
             await run.end("failed", error=error)
+        elif await run.renew():  # somebody wants the job to end, and has not been heard yet
+            await run.end("cancelled")
         else:
             await run.try_again(error, wait_s)
+            asyncio.get_running_loop().call_later(wait_s, self._woken.set)
 
     async def _stop(self, work: "asyncio.Task[None]") -> None:
         work.cancel()
@@ -337,11 +343,12 @@ def _full(names: Iterable[Name], cap: int) -> list[Name]:
     return [name for name, count in Counter(names).items() if count >= cap]
 
 
-def _wait_s(retries: int, asked_s: float) -> float | None:
+def _wait_s(job: Job, asked_s: float) -> float | None:
     """None where it is not tried again."""
-    if retries >= len(RETRY_AFTER_S) or asked_s > LONGEST_RETRY_S:
+    waits = RETRY_AFTER_S if job.priority == AS_ASKED_FOR else PATIENT_RETRY_AFTER_S
+    if job.retries >= len(waits) or asked_s > LONGEST_RETRY_S:
         return None
-    return max(asked_s, RETRY_AFTER_S[retries]) * (1 + random.uniform(0, JITTER))  # noqa: S311 - not a secret
+    return max(asked_s, waits[job.retries]) * (1 + random.uniform(0, JITTER))  # noqa: S311 - not a secret
 
 
 def _is_away(error: Exception) -> bool:

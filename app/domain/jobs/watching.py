@@ -12,7 +12,7 @@ from app.core.extent import Place
 from app.core.security import Principal
 from app.core.server_sent_events import STILL_HERE, told
 from app.core.watching import WatchedVersions
-from app.domain.jobs.repositories import PLACES, SHOWN_JOBS, VERSIONS
+from app.domain.jobs.repositories import OWN_UNFINISHED, PLACES, SHOWN_JOBS, VERSIONS
 from app.domain.jobs.schemas import JobOut
 from app.domain.jobs.services import UNFINISHED, require_right_to_see
 from app.domain.requests import HubRequest
@@ -23,14 +23,23 @@ IDS: Mapping[str, Mapping[str, object]] = {
     "ids": {
         "type": "string",
         "pattern": r"^[0-9a-fA-F-]{36}(,[0-9a-fA-F-]{36})*$",
-        "description": f"The jobs to watch, {MAX_WATCHED} at most, separated by commas. Needed.",
+        "description": f"The jobs to watch, {MAX_WATCHED} at most, separated by commas. "
+        "Without: the newest of one's own that have not ended.",
         "example": "0198e0a2-7c1e-7b51-9a3f-2f6f0e7d1c01",
     }
 }
 
 
-def ids_in(text: str) -> list[UUID]:
-    """Raises BadRequest."""
+async def ids_to_watch(request: HubRequest, given: str | None) -> list[UUID]:
+    """Without any: the newest of the caller's own jobs that have not ended. Raises BadRequest."""
+    if given is not None:
+        return _ids_in(given)
+    own = {"tenant_id": request.principal.tenant_id, "principal_id": request.principal.id}
+    values = own | {"unfinished": list(UNFINISHED), "most": MAX_WATCHED}
+    return [row[0] for row in await request.parts.reads.rows(OWN_UNFINISHED, values)]
+
+
+def _ids_in(text: str) -> list[UUID]:
     try:
         ids = list(dict.fromkeys(UUID(part) for part in text.split(",")))
     except ValueError:
