@@ -247,12 +247,13 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     """
     yield f"""
         INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, api_key_id, action, resource_type, resource_id,
-                                  outcome)
+                                  outcome, request_id, address)
         SELECT {_id("audit events")}, '{TENANT}', {_AT},
           {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{user_id}'::uuid END")},
           {_rare_or(f"'{SMALL_ROLE}'::uuid", f"CASE WHEN i % 2 = 0 THEN '{CROWDED_SOURCE}'::uuid END")},
           {_rare_or("'tenant.create'", "'data_source.test'")}, {_rare_or("'tenant'", "'data_source'")},
-          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'::uuid")}, {_rare_or("'refused'", "'success'")}
+          {_rare_or(f"'{SMALL_ROLE}'::uuid", f"'{CROWDED_SOURCE}'::uuid")}, {_rare_or("'refused'", "'success'")},
+          {_rare_or("'one-request'", "substr(md5('a' || i), 1, 12)")}, {_rare_or("'2001:db8::7'", "'192.0.2.1'")}
         FROM {numbers}
     """
     yield _keys(numbers, user_id)

@@ -126,6 +126,8 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "audit events.resource_type": ["data_source", "tenant", "nothing"],
         "audit events.resource_id": [str(CROWDED_SOURCE), str(SMALL_ROLE), str(NOBODY)],
         "audit events.outcome": ["success", "refused", "failure"],
+        "audit events.request_id": ["one-request", "710addad9a95", "no-such-request"],
+        "audit events.address": ["192.0.2.1", "2001:db8::7", "198.51.100.9"],
         "audit events.from": ["2025-01-01T00:30:00Z", "2030-01-01T00:00:00Z"],
         "audit events.to": ["2025-01-01T00:30:00Z", "2020-01-01T00:00:00Z"],
     }
@@ -169,5 +171,7 @@ def together(user_id: UUID) -> dict[str, list[dict[str, str]]]:
             {"resource_type": "tenant", "resource_id": str(SMALL_ROLE)},
             {"actor_id": str(user_id), "from": "2025-01-01T00:30:00Z", "to": "2025-01-01T00:40:00Z"},
             {"outcome": "refused", "from": "2025-01-01T00:00:00Z"},
+            {"address": "2001:db8::7", "action": "tenant.create"},
+            {"address": "192.0.2.1", "request_id": "710addad9a95"},
         ],
     }

@@ -23,6 +23,8 @@ READY_WITHIN_S = 60
 class Served:
     url: str
     log: Path
+    pid: int
+    """Of the process that was started; the server's own are its children."""
 
     def sign_in(self) -> str:
         """An access token of the admin."""
@@ -45,7 +47,7 @@ def serving(**variables: str) -> Iterator[Served]:
         command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        served = Served(f"http://127.0.0.1:{port}", log)
+        served = Served(f"http://127.0.0.1:{port}", log, process.pid)
         _wait_until_ready(served, process)
         yield served
     finally:

@@ -81,7 +81,7 @@ class Operations:
             example = PATH_PARAMETERS.get(name, PATH_PARAMETERS["user_id"] if kind is not str else "example")
             yield {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
         if route.access.listing is not None:
-            yield from _list_parameters(route.access.listing)
+            yield from _list_parameters(route.access.listing, streams=route.outcomes.streams)
         yield from (_query_parameter(name, wanted) for name, wanted in route.access.parameters.items())
         yield from ({"$ref": f"#/components/parameters/{name}"} for name in self._conditional_headers(route))
 
@@ -179,6 +179,13 @@ class Operations:
         return self._examples.media_type(schema)
 
 
+PARAMETERS_OF_STREAMS: dict[str, dict[str, object]] = {
+    "limit": {
+        "description": "Rows of a page. In the other media types the list comes whole: rows in all, any number of them,"
+        " and every row where it is left out."
+    },
+    "count": {"description": "Ask for `total`; a page has it, and a whole list no place for it."},
+}
 DRY_RUN_REASON = "With `dry_run`: what would come of it."
 TEXT_EXAMPLES = {
     "text/csv": "id,total\r\n1,19.90\r\n",
@@ -219,10 +226,10 @@ HEADER_NAMES = {
 }
 
 
-def _list_parameters(listing: Listing) -> Iterator[dict[str, object]]:
+def _list_parameters(listing: Listing, *, streams: bool) -> Iterator[dict[str, object]]:
     sorts = [name for sort in listing.sorts for name in (sort, f"-{sort}")]
     for name, schema in COMMON_PARAMETERS.items():
-        yield _query_parameter(name, schema)
+        yield _query_parameter(name, schema | (PARAMETERS_OF_STREAMS.get(name, {}) if streams else {}))
     yield _query_parameter(
         "sort", {"type": "string", "enum": sorts, "default": listing.default_sort, "description": "`-` is descending."}
     )

@@ -69,7 +69,7 @@ class Stream(Response[T], Generic[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.wire_headers})
         sending = asyncio.create_task(self._send_parts(send))
-        leaving = asyncio.create_task(_wait_until_gone(receive))
+        leaving = asyncio.create_task(wait_until_gone(receive))
         stopping = asyncio.create_task(STOPPING.wait())
         tasks = (sending, leaving, stopping)
         try:
@@ -88,7 +88,7 @@ class Stream(Response[T], Generic[T]):
             await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

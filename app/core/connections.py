@@ -18,7 +18,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
@@ -51,7 +51,7 @@ _LOOK_EVERY_S = 1.0
 _LOOK_AT_LEAST_EVERY_S = 2.0
 _LOOKING_SHARE = 0.1
 """Of the time that goes into looking: 10 microseconds for each connection, off the event loop."""
-_OPEN_FILES = "/proc/self/fd"
+_OPEN_FILES = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -103,7 +103,7 @@ class Connections:
         """Called inside of the event loop, when the server has its address. Goes on until the process ends."""
         if sys.platform != "linux":
             return
-        self._ports = frozenset(_port(found) for found in _sockets() if _peer(found) is None)
+        self._ports = frozenset(_port(found) for _, found in open_sockets() if _peer(found) is None)
         self._watching = asyncio.create_task(self._watch(), name="quiet connections")
         loop = asyncio.get_running_loop()
 
@@ -126,7 +126,7 @@ class Connections:
         share = len(os.listdir(_OPEN_FILES)) / self._limit
         for found in self._quiet(asking):
             with suppress(OSError):  # the server closes some of them in this moment
-                if not _facts(found).is_kept(share):
+                if not facts_of(found).is_kept(share):
                     found.shutdown(socket.SHUT_RDWR)  # for the server this is a client who left
 
     def _close_silent(self) -> None:
@@ -136,7 +136,7 @@ class Connections:
                     found.shutdown(socket.SHUT_RD)
 
     def _quiet(self, asking: Collection[int]) -> Iterator[socket.socket]:
-        for found in _sockets():
+        for _, found in open_sockets():
             with suppress(OSError):
                 if _port(found) in self._ports and _peer(found) not in {None, *asking}:
                     yield found
@@ -156,22 +156,29 @@ def _peer(found: socket.socket) -> int | None:
     return port
 
 
-def _sockets() -> Iterator[socket.socket]:
-    """Each under a descriptor of our own, closed when the next one is asked for."""
+def open_sockets() -> Iterator[tuple[int, socket.socket]]:
+    """Of the internet, with their numbers among the open files of the process; each for as long as it is looked at."""
     for name in os.listdir(_OPEN_FILES):
-        with suppress(OSError):
-            descriptor = os.dup(int(name))
-            try:
-                found = socket.socket(fileno=descriptor)
-            except OSError:
-                os.close(descriptor)
-                continue
-            with found:
-                if found.family in _INTERNET and found.type == socket.SOCK_STREAM:
-                    yield found
+        with suppress(OSError), socket_at(int(name)) as found:
+            if found.family in _INTERNET and found.type == socket.SOCK_STREAM:
+                yield int(name), found
 
 
-def _facts(connection: socket.socket) -> Quiet:
+@contextmanager
+def socket_at(number: int) -> Iterator[socket.socket]:
+    """An open file as a socket, under a descriptor of our own: its owner may close theirs meanwhile. Raises OSError
+    where it is none."""
+    descriptor = os.dup(number)
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    with found:
+        yield found
+
+
+def facts_of(connection: socket.socket) -> Quiet:
     """From Linux' `struct tcp_info` (tcp(7)): milliseconds at 44, 64-bit counts at 120."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
     (since_ms,) = struct.unpack_from("=I", info, 44)

@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -173,7 +173,9 @@ class Listing:
         self._statements: dict[Any, Any] = {}
         self._columns = selection.selected_columns.keys()
         self.sort_position = lru_cache(64)(self._position_of)
-        self.parse = lru_cache(1024)(self._parse)
+        self.parse = lru_cache(1024)(partial(self._parse, plain=_PLAIN, limit=DEFAULT_LIMIT))
+        self.parse_whole = lru_cache(128)(partial(self._parse, plain=_PLAIN_OF_ALL, limit=EVERYTHING))
+        """For an answer that is the whole list, or the first `limit` rows of it (`Reads.pages`)."""
         self._check_definition()
 
     def _check_definition(self) -> None:
@@ -257,6 +259,10 @@ class Listing:
             self._statements[shape] = select(func.count()).select_from(inner.subquery())
         found: Selection = self._statements[shape]
         return found
+
+    def query_behind(self, query: ListQuery, cursor: str) -> ListQuery:
+        """For the page that the cursor of this one leads to."""
+        return structs.replace(query, after=self._after(cursor, query.sort, query.filters))
 
     def parameters(self, query: ListQuery) -> dict[str, object]:
         """The values for `statement(query)`; one row more than the limit tells whether there is a next page."""
@@ -381,24 +387,24 @@ class Listing:
             for name, filter_, value in self._given(query)
         )
 
-    def _parse(self, query_string: bytes) -> ListQuery:
+    def _parse(self, query_string: bytes, *, plain: Mapping[str, Callable[[str], object]], limit: int) -> ListQuery:
         """Raises BadRequest naming every parameter at fault."""
         given = parse_parameters(query_string)
         faults: list[Fault] = []
-        values: Parsed = {"sort": given.get("sort", self.default_sort)}
+        values: Parsed = {"sort": given.get("sort", self.default_sort), "limit": limit}
         filters: dict[str, object] = {}
         for place, (name, text) in enumerate(given.items(), 1):
             try:
                 if name in self.filters:
                     filters[name] = self.filters[name].parse(text)
-                elif name in ("limit", "count"):
-                    values[name] = _PLAIN[name](text)
+                elif name in plain:
+                    values[name] = plain[name](text)
                 elif name == "sort":
                     self._check_sort(text)
                 elif name != "cursor":
                     raise ValueError("is not a parameter of this list")
             except ValueError as error:
-                shown = name if name in self.filters or name in _PLAIN or name == "sort" else shown_name(name, place)
+                shown = name if name in self.filters or name in plain or name == "sort" else shown_name(name, place)
                 faults.append(Fault(shown, "invalid_parameter", str(error)))
         if not faults and "cursor" in given:
             values["after"] = self._after(given["cursor"], values["sort"], filters)
@@ -494,7 +500,7 @@ def parse_parameters(query_string: bytes) -> dict[str, str]:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
+    if not (_is_whole_number(text, digits=4) and 1 <= int(text) <= MAX_LIMIT):
         raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
     return int(text)
 
@@ -505,7 +511,24 @@ def _count(text: str) -> bool:
     return True
 
 
+def _limit_of_all(text: str) -> int:
+    if not (_is_whole_number(text, digits=18) and int(text) >= 1):
+        raise ValueError("must be a whole number from 1 on")
+    return int(text)
+
+
+def _no_count(_: str) -> bool:
+    raise ValueError("has no place where the whole list is sent")
+
+
+def _is_whole_number(text: str, *, digits: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= digits
+
+
 _PLAIN: dict[str, Callable[[str], object]] = {"limit": _limit, "count": _count}
+_PLAIN_OF_ALL: dict[str, Callable[[str], object]] = {"limit": _limit_of_all, "count": _no_count}
+EVERYTHING = 10**18
+"""More rows than there are."""
 
 
 def text_filter(column: Column, *, index: str, description: str = "", name_key: bool = False) -> Filter:

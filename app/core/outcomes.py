@@ -16,6 +16,8 @@ class Outcomes(Struct, frozen=True, kw_only=True):
     codes: tuple[Code, ...] = ()
     also_as: tuple[str, ...] = ()
     """Media types that `Accept` may ask for instead of JSON and MessagePack."""
+    streams: bool = False
+    """In those a list comes whole, not page by page (`app.core.exports`)."""
     by_status: Mapping[int, Any] = {}
     """The type of the body where another status than the usual one has another body."""
     to_others: Any = None
@@ -27,10 +29,15 @@ class Outcomes(Struct, frozen=True, kw_only=True):
 
 
 def outcomes(
-    *codes: Code, also_as: tuple[str, ...] = (), by_status: Mapping[int, Any] | None = None, to_others: Any = None
+    *codes: Code,
+    also_as: tuple[str, ...] = (),
+    streams: bool = False,
+    by_status: Mapping[int, Any] | None = None,
+    to_others: Any = None,
 ) -> dict[str, Outcomes]:
     """For `opt`, beside `requires` and its siblings: `opt=requires("roles:write") | outcomes("name_taken")`."""
-    return {"outcomes": Outcomes(codes=codes, also_as=also_as, by_status=by_status or {}, to_others=to_others)}
+    made = Outcomes(codes=codes, also_as=also_as, streams=streams, by_status=by_status or {}, to_others=to_others)
+    return {"outcomes": made}
 
 
 NONE = Outcomes()

@@ -8,7 +8,7 @@ test runs every resource through both.
 
 import contextlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import CompoundSelect, Join, Select, Table
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -32,7 +33,7 @@ from app.core.database import (
 from app.core.deadlines import Deadlines
 from app.core.errors import NotFound, Unavailable
 from app.core.extent import Extent
-from app.core.listing import Listing, ListQuery, Page
+from app.core.listing import MAX_LIMIT, Listing, ListQuery, Page
 from app.core.places import Places
 from app.core.read_pool import ReadPool
 
@@ -199,6 +200,20 @@ class Reads:
             async with self._searches.place(listing.name):
                 return await self._page(listing, query, struct, values)
         return await self._page(listing, query, struct, values)
+
+    async def pages(
+        self, listing: Listing, query: ListQuery, struct: type[S], **values: object
+    ) -> AsyncGenerator[Page[S], None]:
+        """The whole list from where the query begins, or as many rows of it as the query's `limit` (`parse_whole`), in
+        pages. Each is read by a statement of its own when it is asked for: nothing is held between two of them."""
+        left = query.limit
+        while True:
+            page = await self.page(listing, replace(query, limit=min(left, MAX_LIMIT)), struct, **values)
+            yield page
+            left -= len(page.items)
+            if page.next_cursor is None or left == 0:
+                return
+            query = listing.query_behind(query, page.next_cursor)
 
     async def _page(self, listing: Listing, query: ListQuery, struct: type[S], values: Mapping[str, object]) -> Page[S]:
         bound = {**values, **listing.parameters(query)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.core import connections
-from app.core.connections import Connections, Quiet, _facts, connection_limit
+from app.core.connections import Connections, Quiet, connection_limit, facts_of
 
 pytestmark = pytest.mark.found("L2", "A3")
 
@@ -75,18 +75,18 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_what_the_kernel_says_of_a_connection(pair: tuple[socket.socket, socket.socket]) -> None:
     client, served = pair
-    new = _facts(served)
+    new = facts_of(served)
     assert (new.received, new.taken, new.untaken) == (0, 0, 0)
     time.sleep(0.3)
-    assert _facts(served).since_s >= 0.25
+    assert facts_of(served).since_s >= 0.25
     client.sendall(b"GET / HT")
     time.sleep(0.05)
-    asked = _facts(served)
+    asked = facts_of(served)
     assert (asked.received, asked.taken) == (8, 0)
     assert asked.since_s >= 0.25, "what comes slowly does not make it wait anew"
     served.sendall(b"answer")
     time.sleep(0.05)
-    answered = _facts(served)
+    answered = facts_of(served)
     assert (answered.received, answered.taken, answered.untaken) == (8, 6, 0)
     assert answered.since_s < 0.25
 
@@ -97,7 +97,7 @@ def test_an_answer_that_nobody_takes_is_seen(pair: tuple[socket.socket, socket.s
     with pytest.raises(BlockingIOError):
         while True:
             served.send(b"x" * 65536)
-    assert _facts(served).untaken > 0
+    assert facts_of(served).untaken > 0
 
 
 def test_only_quiet_connections_of_the_servers_own_port_are_closed(

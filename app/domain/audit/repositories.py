@@ -37,6 +37,16 @@ AUDIT_EVENTS = Listing(
         "outcome": choice_filter(
             AuditEvent.outcome, ("success", "failure", "refused"), index="audit_events_outcome_{sort}_idx"
         ),
+        "request_id": text_filter(
+            AuditEvent.request_id,
+            index="audit_events_request_id_{sort}_idx",
+            description="As in the `X-Request-ID` of an answer.",
+        ),
+        "address": text_filter(
+            AuditEvent.address,
+            index="audit_events_address_{sort}_idx",
+            description="From where it was asked for, as it is on record.",
+        ),
         "from": time_filter(AuditEvent.occurred_at, bound="from", description="At this moment or later."),
         "to": time_filter(AuditEvent.occurred_at, bound="to", description="Before this moment."),
     },

@@ -17,7 +17,7 @@ class AuditEventOut(Output):
     actor_id: UUID | None
     actor_name: str | None
     """The actor's email address at that time, or the name of the service account; `system` for what `hub restore`
-    wrote."""
+    wrote, and for secrets that a scheduled test opened."""
     api_key_id: UUID | None
     """The API key with which the actor came; null for a session."""
     action: str

@@ -20,7 +20,7 @@ MOST_JOBS = 10_000
 _places = ProcessGauge("hub_database_places", "Places of a pool of database connections.", ("pool", "state"))
 _passwords = ProcessGauge("hub_password_checks_waiting", "Calls that wait for a thread of the password pool.")
 _principals = ProcessGauge("hub_principals_cached", "Sessions and API keys whose principals are in memory.")
-_streams = ProcessGauge("hub_streams_open", "Event streams.")
+_streams = ProcessGauge("hub_streams_open", "Streams of events, and exports.")
 
 _JOBS = f"SELECT * FROM public.unfinished_jobs({MOST_JOBS})"  # noqa: S608 - a number of ours
 _UPKEEP = "SELECT kind, rows_done, failures, extract(epoch FROM last_success_at)::float8 FROM upkeep"
