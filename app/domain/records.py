@@ -6,9 +6,11 @@ but new rows needs no BEGIN and COMMIT around it either.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from itertools import zip_longest
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -96,20 +98,32 @@ class Records:
     async def write_in(self, session: AsyncSession) -> None:
         """Inside of the session's transaction, as the last that it does: what is on record of another tenant is written
         in that one."""
-        connection = (await (await session.connection()).get_raw_connection()).driver_connection
-        assert connection is not None
-        if not connection.is_in_transaction():
-            await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
-        try:
+        async with _driver_of(session) as connection:
+            if not connection.is_in_transaction():
+                await session.execute(text("SELECT"))  # the adapter begins a transaction with its first statement
             for tenant_id, theirs in self._by_tenant(session.info["tenant_id"]):
                 if tenant_id != session.info["tenant_id"]:
                     await connection.enter_in_transaction(tenant_id)
                 for part in theirs._parts():
                     await part.write(connection)
-        except (asyncio.CancelledError, TimeoutError):
-            # SQLAlchemy knows nothing of this statement, and its rollback would wait until that one is answered.
-            await session.invalidate()
-            raise
+
+    async def write_here(self, session: AsyncSession) -> None:
+        """In the middle of the session's transaction, and all in the tenant in which that is at this moment."""
+        async with _driver_of(session) as connection:
+            for part in self._parts():
+                await part.write(connection)
+
+
+@asynccontextmanager
+async def _driver_of(session: AsyncSession) -> AsyncIterator[Any]:
+    connection = (await (await session.connection()).get_raw_connection()).driver_connection
+    assert connection is not None
+    try:
+        yield connection
+    except (asyncio.CancelledError, TimeoutError):
+        # SQLAlchemy knows nothing of these statements, and its rollback would wait until the last one is answered.
+        await session.invalidate()
+        raise
 
 
 @cache

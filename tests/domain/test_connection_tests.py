@@ -120,7 +120,8 @@ async def test_a_test_goes_into_the_history_and_counts_no_version(hub: Hub, shop
     (kept,) = (await hub.admin.get(f"{path}/tests")).json()["items"]
     assert {name: kept[name] for name in result.json()} == result.json()
     assert (kept["created_at"], kept["created_by"]) == (after["last_tested_at"], after["created_by"])
-    (row,) = await records.audit(result)
+    use, row = await records.audit(result)
+    assert (use["action"], use["detail"]) == ("secret.use", "test: password v1")
     assert (row["action"], str(row["resource_id"])) == ("data_source.test", after["id"])
     assert row["after"] == {"status": "passed", "test_id": kept["id"]}
 

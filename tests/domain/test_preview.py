@@ -154,7 +154,8 @@ async def test_a_source_that_fails_is_a_409_that_says_why(hub: Hub, shop: Shop, 
 
 async def test_a_preview_is_on_record(hub: Hub, path: str, records: Records) -> None:
     answer = await preview(hub, path, {"object": "public.orders", "limit": 1})
-    (row,) = await records.audit(answer)
+    use, row = sorted(await records.audit(answer), key=lambda each: str(each["action"]), reverse=True)
+    assert (use["action"], use["detail"]) == ("secret.use", "preview: password v1")
     assert (row["action"], row["after"]) == ("data_source.preview", {"object": "public.orders"})
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import fields as fields_of
 from app.connectors import registry
 from app.connectors.contract.identity import destination
 from app.connectors.contract.steps import Steps, TestResult
-from app.domain.sources.secrets import stored as stored_secrets
+from app.domain.sources.secrets.uses import use_of_stored
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
@@ -160,7 +160,8 @@ async def test_a_change_is_tested_with_the_stored_secrets_and_saves_nothing(hub:
     assert (answer.status_code, answer.json()["status"]) == (200, "failed")
     assert (await hub.admin.get(path)).json() == made
     assert (await hub.admin.get(f"{path}/tests")).json()["items"] == []
-    (row,) = await records.audit(answer)
+    use, row = await records.audit(answer)
+    assert (use["action"], use["detail"]) == ("secret.use", "test: password v1")
     assert (row["action"], str(row["resource_id"])) == ("data_source.test_unsaved", made["id"])
 
 
@@ -194,7 +195,7 @@ async def test_a_secret_that_is_given_with_a_move_never_goes_to_the_place_before
     made = await registered(hub, type="simulated", config={"host": "before.invalid"}, secrets={"password": "of before"})
     path = f"{SOURCES}/{made['id']}"
     moves: list[asyncio.Task[httpx.Response]] = []
-    reading, used = stored_secrets.open_secrets, []
+    reading, used = use_of_stored, []
 
     async def reading_while_it_moves(*args: Any, **options: Any) -> Any:
         if not moves:
@@ -207,7 +208,7 @@ async def test_a_secret_that_is_given_with_a_move_never_goes_to_the_place_before
         used.append((config["host"], secrets["password"]))
         return Steps().result(0.0)
 
-    monkeypatch.setattr(stored_secrets, "open_secrets", reading_while_it_moves)
+    monkeypatch.setattr("app.domain.sources.reach.use_of_stored", reading_while_it_moves)
     monkeypatch.setattr(hub.parts.sandbox, "check", noting)
     assert (await hub.admin.post(f"{path}/test")).status_code == 200
     assert (await moves[0]).status_code == 200

@@ -35,13 +35,13 @@ def values_to_test(
 async def run_test(
     parts: Parts, tenant_id: UUID, reach: Reach, *, sandbox: ConnectorSandbox | None = None
 ) -> TestResult:
-    """The staged test, in a process of its own, within ten seconds. Raises for a cap only: a failure is a result.
-    `sandbox` is one with caps of its own, where it is not to be the one of all requests.
+    """The staged test, in a process of its own, within ten seconds. Raises for a cap, and Unopened: any other failure
+    is a result. `sandbox` is one with caps of its own, where it is not to be the one of all requests.
     """
     if not is_offered(parts.settings, reach.type):
         return _ended_at_once("unsupported", "This is a rehearsal, which only a hub in development plays.")
     try:
-        secrets = await references.resolved(parts.settings, reach.type, reach.secrets)
+        secrets = await reach.secrets.read(parts, reach.type)
         check = (sandbox or parts.sandbox).check
         result = await check(
             reach.type, reach.config, secrets, await policy_of(parts, tenant_id), tenant=str(tenant_id)

@@ -19,11 +19,12 @@ from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import Conflict
 from app.domain.jobs.runner import JobRun
 from app.domain.source_work.catalogued_names import MAX_FIELDS, catalogued
-from app.domain.source_work.connections import connection_of
+from app.domain.source_work.connections import actor_of_job, connection_of
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets
 from app.domain.source_work.failures import as_refusal
 from app.domain.source_work.models import SourceObject
 from app.domain.source_work.own_database import policy_of
+from app.domain.sources.reach import Reach
 from app.domain.work import unit_of_work_of
 
 
@@ -51,13 +52,14 @@ async def discover(run: JobRun) -> dict[str, object]:
     stopped early, nobody knows which ones those are."""
     assert run.subject_id is not None
     started = datetime.now(UTC)
-    source, secrets = await _connection(run)
+    source_id = run.subject_id
+    reach, secrets = await _connection(run)
     total = 0
     stops: list[str] = []
     policy = await policy_of(run.parts, run.tenant_id)
     batches = run.parts.sandbox.discover(
-        source.type,
-        source.config,
+        reach.type,
+        reach.config,
         secrets,
         policy,
         tenant=str(run.tenant_id),
@@ -66,20 +68,22 @@ async def discover(run: JobRun) -> dict[str, object]:
     try:
         async with contextlib.aclosing(batches) as found:  # type: ignore[type-var]
             async for batch in found:
-                await _store(run, source.id, without_secrets(Found(batch), secrets).objects, started)
+                await _store(run, source_id, without_secrets(Found(batch), secrets).objects, started)
                 total += len(batch)
                 await run.report(total)
     except SandboxError as error:
         raise as_refusal(error) from None
     except ConnectorError as error:
         raise failure_without_secrets(error, secrets) from None
-    return await _finish(run, source.id, started, total, without_secrets(stops[0], secrets) if stops else None)
+    return await _finish(run, source_id, started, total, without_secrets(stops[0], secrets) if stops else None)
 
 
-async def _connection(run: JobRun) -> Any:
+async def _connection(run: JobRun) -> tuple[Reach, dict[str, str]]:
     assert run.subject_id is not None
     async with unit_of_work_of(run.parts, tenant_id=run.tenant_id) as work:
-        return await connection_of(work, run.subject_id)
+        who = await actor_of_job(work.session, run.created_by)
+        reach = await connection_of(work, run.subject_id, "discovery", on_behalf_of=who)
+    return reach, await reach.secrets.read(run.parts, reach.type)
 
 
 async def _store(run: JobRun, source_id: UUID, batch: list[DiscoveredObject], started: datetime) -> None:

@@ -18,12 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.across_tenants import by_tenant, locked_rows
 from app.core.database import enter_tenant
-from app.core.errors import Conflict
+from app.domain.auth.principals import CHANNEL
 from app.domain.parts import Parts
+from app.domain.records import Records
 from app.domain.source_work.history import JITTER
 from app.domain.sources.models import DataSourceSecret
 from app.domain.sources.reach import Reach
-from app.domain.sources.secrets.stored import Stored, opened
+from app.domain.sources.secrets.uses import KEPT, SecretUse, row_of_schedule
 
 MAX_BACKOFF = 16
 MAX_BACKOFF_S = 3600
@@ -40,15 +41,9 @@ _PAUSE = f"""least(test_interval_s * least(power(2, least(test_failures, 16)), {
 _CLAIM = text(
     f"""UPDATE data_sources SET next_test_at =
           now() + make_interval(secs => {_PAUSE} * (1 - {JITTER} + random() * 2 * {JITTER}))
-        WHERE id = ANY(:ids) RETURNING id, tenant_id, type, config, host"""  # noqa: S608 - all is ours
+        WHERE id = ANY(:ids) RETURNING id, type, config, host"""  # noqa: S608 - all is ours
 ).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
-_SECRETS = select(
-    DataSourceSecret.data_source_id,
-    DataSourceSecret.name,
-    DataSourceSecret.sealed,
-    DataSourceSecret.reference,
-    DataSourceSecret.version,
-).order_by(DataSourceSecret.data_source_id)
+_SECRETS = select(*KEPT).order_by(DataSourceSecret.data_source_id, DataSourceSecret.name)
 _PUT_OFF = text(
     """UPDATE data_sources SET next_test_at = now() + make_interval(secs => 5 + random() * 10)
        WHERE id = :id AND next_test_at IS NOT NULL"""
@@ -62,8 +57,7 @@ class DueTest(Struct):
     tenant_id: UUID
     host: str | None
     lag_s: float
-    reach: Reach | Conflict
-    """Or why its secrets cannot be opened."""
+    reach: Reach
 
 
 async def claim_due(
@@ -72,7 +66,7 @@ async def claim_due(
     """At most so many. `running` are the tests that go on here, by host.
 
     The secrets are read while the sources are held: one that moves meanwhile would have the new ones sent to the old
-    place.
+    place. What will be opened of them is on record with the claims.
     """
     full = [host for host, count in running.items() if count >= host_cap]
     claimed: list[DueTest] = []
@@ -82,7 +76,11 @@ async def claim_due(
         lags = {row.id: row.lag_s for row in chosen}
         for tenant_id, source_ids in by_tenant(chosen).items():
             await enter_tenant(session, tenant_id)
-            claimed += await _claim(parts, session, source_ids, lags)
+            some = await _claim(session, tenant_id, source_ids, lags)
+            await _record(parts, session, some)
+            claimed += some
+    for test in claimed:
+        test.reach.secrets.note_record()
     return sorted(claimed, key=lambda each: -each.lag_s)
 
 
@@ -100,22 +98,25 @@ def _in_turn(due: Sequence[Any], places: int, running: Mapping[str, int], host_c
 
 
 async def _claim(
-    parts: Parts, session: AsyncSession, source_ids: list[UUID], lags: Mapping[UUID, float]
+    session: AsyncSession, tenant_id: UUID, source_ids: list[UUID], lags: Mapping[UUID, float]
 ) -> list[DueTest]:
     """Of the tenant in which the session is."""
     rows = (await session.execute(_CLAIM, {"ids": source_ids})).all()
     found = await session.execute(_SECRETS.where(DataSourceSecret.data_source_id.in_(source_ids)))
-    secrets = {source_id: list(each) for source_id, each in groupby(found.all(), lambda row: row.data_source_id)}
-    return [_due(parts, row, lags[row.id], secrets.get(row.id, [])) for row in rows]
+    kept = {source_id: list(each) for source_id, each in groupby(found.all(), lambda row: row.data_source_id)}
+    uses = {row.id: SecretUse("scheduled test", tenant_id, row.id, kept.get(row.id, []), {}) for row in rows}
+    return [
+        DueTest(row.id, tenant_id, row.host, lags[row.id], Reach(row.type, row.config, uses[row.id])) for row in rows
+    ]
 
 
-def _due(parts: Parts, row: Any, lag_s: float, secrets: list[Any]) -> DueTest:
-    try:
-        kept: Stored = opened(parts.key_ring, row.tenant_id, row.id, secrets)
-        reach: Reach | Conflict = Reach(row.type, row.config, kept.values, kept.versions)
-    except Conflict as error:
-        reach = error
-    return DueTest(row.id, row.tenant_id, row.host, lag_s, reach)
+async def _record(parts: Parts, session: AsyncSession, claimed: Sequence[DueTest]) -> None:
+    """One statement for those of a tenant."""
+    records = Records(CHANNEL)
+    rows = (row_of_schedule(parts.key_ring, test.reach.secrets) for test in claimed)
+    records.audits = [row for row in rows if row is not None]
+    if records:
+        await records.write_here(session)
 
 
 async def put_off(parts: Parts, due: DueTest) -> None:

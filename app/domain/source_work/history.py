@@ -77,7 +77,7 @@ class Transition(Struct):
 
 
 def finished_test(source_id: UUID, reach: Reach, result: TestResult) -> FinishedTest:
-    return FinishedTest(source_id, result, reach.secret_versions, host_of_stored(reach.type, reach.config))
+    return FinishedTest(source_id, result, reach.secrets.versions, host_of_stored(reach.type, reach.config))
 
 
 async def record_tests(work: UnitOfWork, finished: Sequence[FinishedTest]) -> list[UUID]:

@@ -1,7 +1,6 @@
 """Previews: sample rows of one object."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -18,7 +17,7 @@ from app.domain.source_work.failures import as_error, as_refusal
 from app.domain.source_work.models import SourceObject
 from app.domain.source_work.own_database import policy_of
 from app.domain.source_work.schemas import PreviewAsk
-from app.domain.sources.models import DataSource
+from app.domain.sources.reach import Reach
 from app.domain.work import UnitOfWork
 
 MAX_LOOKED_AT = 200
@@ -95,20 +94,21 @@ def _ambiguous(candidates: Sequence[tuple[str, ...]]) -> BadRequest:
 
 
 async def run_preview(
-    parts: Parts, source: DataSource, secrets: Mapping[str, Any], path: tuple[str, ...], ask: PreviewAsk
+    parts: Parts, reach: Reach, secrets: Mapping[str, str], path: tuple[str, ...], ask: PreviewAsk
 ) -> PreviewResult:
-    """Raises NotFound for an object that the source does not have, BadRequest for columns that the object has not,
-    and what `as_error` says for other failures."""
+    """`secrets` are those of the reach, as they were read. Raises NotFound for an object that the source does not have,
+    BadRequest for columns that the object has not, and what `as_error` says for other failures."""
     columns = tuple(map(name_at_source, ask.columns)) if ask.columns else None
+    tenant_id = reach.secrets.tenant_id
     request = PreviewRequest(path=tuple(map(name_at_source, path)), columns=columns, limit=ask.limit)
     try:
         found = await parts.sandbox.preview(
-            source.type,
-            source.config,
+            reach.type,
+            reach.config,
             secrets,
-            await policy_of(parts, source.tenant_id),
+            await policy_of(parts, tenant_id),
             request,
-            tenant=str(source.tenant_id),
+            tenant=str(tenant_id),
         )
         return without_secrets(preview_with_catalogued_names(found), secrets)
     except SandboxError as error:

@@ -15,12 +15,13 @@ from uuid import UUID
 
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.database import DATABASE_ERRORS
-from app.core.errors import Conflict, HubError
+from app.core.errors import HubError
 from app.domain.parts import Parts
 from app.domain.source_work import metrics
 from app.domain.source_work.connection_tests import run_test, undialled
 from app.domain.source_work.due import DueTest, Lane, claim_due, put_off
 from app.domain.source_work.history import FinishedTest, finished_test, record_tests
+from app.domain.sources.secrets.uses import Unopened
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.work import unit_of_work_of
 
@@ -136,9 +137,10 @@ class Schedule:
             log.exception("the test of data source %s failed", due.source_id)
 
     async def _tested(self, due: DueTest) -> FinishedTest:
-        if isinstance(due.reach, Conflict):  # a secret that no key opens: the source must not go on to look well
-            return FinishedTest(due.source_id, undialled(due.reach.detail), {}, due.host)
-        result = await run_test(self._parts, due.tenant_id, due.reach, sandbox=self._sandbox)
+        try:
+            result = await run_test(self._parts, due.tenant_id, due.reach, sandbox=self._sandbox)
+        except Unopened as error:  # no key opens a secret: the source must not go on to look well
+            return FinishedTest(due.source_id, undialled(error.detail), {}, due.host)
         return finished_test(due.source_id, due.reach, result)
 
     async def _put_off(self, due: DueTest) -> None:

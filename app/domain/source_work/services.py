@@ -19,6 +19,7 @@ from app.domain.sources.configs import plain
 from app.domain.sources.reach import Reach
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import NewDataSource, type_of
+from app.domain.sources.secrets.uses import use_of_given
 from app.domain.sources.services import WRITE
 from app.domain.sources.types import require_offered
 from app.domain.work import UnitOfWork, work_of_its_own
@@ -40,7 +41,8 @@ class SourceWorkService:
         connector = registry.get(type_of(given))
         require_offered(self._parts.settings, connector.type)
         secrets = values_to_test(self._parts, self._request.principal, connector, given)
-        reach = Reach(connector.type, plain(given.config), secrets)
+        async with work_of_its_own(self._request) as work:
+            reach = Reach(connector.type, plain(given.config), use_of_given(work, secrets, "test"))
         result = await run_test(self._parts, self._request.principal.tenant_id, reach)
         async with work_of_its_own(self._request) as work:
             after = {"type": connector.type} | summary_of(result)
@@ -68,15 +70,16 @@ class SourceWorkService:
     async def preview(self, source_id: UUID, ask: PreviewAsk) -> PreviewResult:
         """Raises NotFound for an object that the source does not have, Conflict where the source cannot be read."""
         async with work_of_its_own(self._request) as work:
-            source, secrets = await connection_of(work, source_id)
+            reach = await connection_of(work, source_id, "preview")
             path, *alike = await paths_of(work, source_id, ask.object)
             work.audit("data_source.preview", "data_source", source_id, after={"object": ask.object})
+        secrets = await reach.secrets.read(self._parts, reach.type)
         try:
-            return await run_preview(self._parts, source, secrets, path, ask)
+            return await run_preview(self._parts, reach, secrets, path, ask)
         except NotFound:
             if not alike:
                 raise
-        return await run_preview(self._parts, source, secrets, only_one(alike), ask)
+        return await run_preview(self._parts, reach, secrets, only_one(alike), ask)
 
 
 class DiscoveryService:

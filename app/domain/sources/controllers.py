@@ -44,7 +44,6 @@ CHANGING = outcomes(
     "exceeds_own_permissions",
     "name_taken",
     "secret_reentry_required",
-    "secret_unreadable",
     "secret_unresolved",
 )
 

@@ -10,9 +10,9 @@ from app.core.bodies import convert
 from app.domain.sources.configs import as_read_today, columns_of_config, merge_patch
 from app.domain.sources.models import DataSource
 from app.domain.sources.schemas import Value, Values
-from app.domain.sources.secrets import stored
 from app.domain.sources.secrets.destinations import require_reentry
 from app.domain.sources.secrets.given import check_together
+from app.domain.sources.secrets.uses import Actor, Purpose, SecretUse, use_of_stored
 from app.domain.work import UnitOfWork
 
 
@@ -21,34 +21,31 @@ class Reach(Struct):
 
     type: str
     config: Mapping[str, Any]
-    secrets: Mapping[str, Value]
-    secret_versions: Mapping[str, int] = {}
-    """Of the stored ones among them."""
+    secrets: SecretUse
 
 
-class ChangedReach(Reach):
-    columns: Mapping[str, Any] = {}
-    """Of the row, should the change be saved."""
+async def stored_reach(
+    work: UnitOfWork, source: DataSource, purpose: Purpose, *, on_behalf_of: Actor | None = None
+) -> Reach:
+    """The secrets can be opened once the work is committed."""
+    return Reach(source.type, source.config, await use_of_stored(work, source, purpose, on_behalf_of=on_behalf_of))
 
 
-async def stored_reach(work: UnitOfWork, source: DataSource) -> Reach:
-    """Raises Conflict where a stored secret cannot be opened."""
-    kept = await stored.open_secrets(work, source)
-    return Reach(source.type, source.config, kept.values, kept.versions)
+async def changed_reach(work: UnitOfWork, source: DataSource, patch: Mapping[str, object], given: Values) -> Reach:
+    """As `stored_reach`, of a change that is tested before it is saved. Raises as `changed_columns`."""
+    columns = changed_columns(source, patch, given)
+    return Reach(source.type, columns["config"], await use_of_stored(work, source, "test", given=given))
 
 
-async def changed_reach(
-    work: UnitOfWork, source: DataSource, patch: Mapping[str, object], given: Values
-) -> ChangedReach:
-    """Config and secrets after a merge patch, held against the type and against where the secrets may go."""
+def changed_columns(source: DataSource, patch: Mapping[str, object], given: Values) -> Mapping[str, Any]:
+    """Of the row, after a merge patch: config and secrets held against the type and against where the secrets may go.
+    What is stored was judged when it was given, and is not opened for this."""
     connector = registry.get(source.type)
     config = convert(merge_patch(source.config, patch), connector.config_type, path="config")
     columns, before = columns_of_config(connector, config), as_read_today(connector, source.config)
     require_reentry(connector, before, columns["config"], source.secret_states, given)
-    kept = await stored.open_secrets(work, source, but=given)
-    values = kept.values | {name: value for name, value in given.items() if value is not None}
-    check_together(connector, config, values)
-    return ChangedReach(source.type, columns["config"], values, kept.versions, columns)
+    check_together(connector, config, given, closed=source.secret_states.keys() - given.keys())
+    return columns
 
 
 def secrets_to_change(source: DataSource, changes: Mapping[str, Any]) -> dict[str, Value | None]:

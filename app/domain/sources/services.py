@@ -22,7 +22,7 @@ from app.domain.sources import duplicates
 from app.domain.sources.columns import COLUMNS, first_test
 from app.domain.sources.drafts import draft_of
 from app.domain.sources.models import DataSource
-from app.domain.sources.reach import changed_reach, secrets_to_change
+from app.domain.sources.reach import changed_columns, secrets_to_change
 from app.domain.sources.repositories import DataSourceRepository
 from app.domain.sources.schemas import (
     DataSourceOut,
@@ -89,7 +89,7 @@ class DataSourceService:
         named = changes_of(patch)
         changes, given = COLUMNS.columns_of_changes(patch), secrets_to_change(source, named)
         if "config" in named or given:
-            changes |= (await changed_reach(self._work, source, named.get("config", {}), given)).columns
+            changes |= changed_columns(source, named.get("config", {}), given)
         if given:
             changes["secret_states"] = states_after(self._work, source.secret_states, given)
         await self._judge_place(source, changes)

@@ -1,24 +1,17 @@
-"""Secrets of data sources in their table: sealed when given, opened for connector work."""
+"""Secrets of data sources on their way into their table: sealed when given. The way out is `uses`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import Row, bindparam, delete, select, text
+from sqlalchemy import bindparam, delete, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.core.errors import Conflict, Fault
-from app.core.sealing import KeyRing, SealingError
 from app.domain.sources.models import DataSource, DataSourceSecret
 from app.domain.sources.schemas import SecretReference, Value, Values
 from app.domain.sources.secrets.sealed import sealed_field
 from app.domain.work import UnitOfWork
-
-LOST = (
-    "A stored secret cannot be opened: the key that it was sealed with is gone. Give it again, or bring back the key."
-)
 
 
 class NewSecret(Struct):
@@ -72,47 +65,3 @@ async def store_secrets(work: UnitOfWork, rows: Sequence[NewSecret]) -> None:
     """In one statement, of however many sources they are."""
     if rows:
         await work.session.execute(STORE, {"rows": rows})
-
-
-class Stored(Struct):
-    """The secrets of a source at one moment."""
-
-    values: dict[str, Value]
-    versions: dict[str, int]
-
-
-async def open_secrets(work: UnitOfWork, source: DataSource, *, but: Iterable[str] = ()) -> Stored:
-    """The values, for connector work and nothing else. Raises Conflict naming those that no key of the ring opens."""
-    rows = await work.session.execute(
-        select(
-            DataSourceSecret.name, DataSourceSecret.sealed, DataSourceSecret.reference, DataSourceSecret.version
-        ).where(DataSourceSecret.data_source_id == source.id, DataSourceSecret.name.not_in(list(but)))
-    )
-    return opened(work.parts.key_ring, source.tenant_id, source.id, rows.all())
-
-
-def opened(ring: KeyRing, tenant_id: UUID, source_id: UUID, rows: Sequence[Row[Any]]) -> Stored:
-    """The secrets of one source, of which all rows are given. Raises Conflict as `open_secrets` does."""
-    values: dict[str, Value] = {}
-    lost = []
-    for row in rows:
-        if (value := _value_of(ring, tenant_id, source_id, row)) is None:
-            lost.append(row.name)
-        else:
-            values[row.name] = value
-    if lost:
-        faults = [
-            Fault(f"secrets.{name}", "secret_unreadable", "give it again: it cannot be opened") for name in sorted(lost)
-        ]
-        raise Conflict(LOST, code="secret_unreadable", errors=faults)
-    return Stored(values, {row.name: row.version for row in rows})
-
-
-def _value_of(ring: KeyRing, tenant_id: UUID, source_id: UUID, row: Row[Any]) -> Value | None:
-    """None where no key of the ring opens it, or it belongs elsewhere."""
-    if row.reference is not None:
-        return SecretReference(ref=row.reference)
-    try:
-        return ring.open(row.sealed, tenant_id=tenant_id, row_id=source_id, field=sealed_field(row.name)).decode()
-    except SealingError:
-        return None

@@ -1,0 +1,58 @@
+"""AU1: every route that changes something leaves exactly one row for each change, and one that only reads leaves none.
+
+Routes are found, not named: a new one is held to this from its first commit. What is refused has its row in
+`test_policy_table.py`, likewise for every operation.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.contract.test_declared_answers import ROUTES, World
+from tests.contract.test_declared_answers import world as world
+from tests.domain.conftest import Records
+from tests.domain.conftest import records as records
+
+pytestmark = pytest.mark.anyio
+
+READING = ("GET", "HEAD")
+ONLY_ASKS = {
+    "POST /api/v1/auth/introspect": "what a token is worth",
+    "POST /api/v1/authz/check": "what somebody may do",
+}
+"""By its method a write, by what it does a read."""
+CHANGES_NOTHING = {
+    "POST /api/v1/tenants/{tenant_id}/resume": "it was not suspended",
+    "POST /api/v1/users/{user_id}/unlock": "they were not locked out",
+    "PUT /api/v1/roles/{role_id}/approver-roles": "it had none, and is told to have none",
+}
+"""As it is called in this walk."""
+SEVERAL: Mapping[str, tuple[str, ...]] = {
+    "POST /api/v1/access-reviews/{review_id}/close": ("access_review.close", "access_review.finish"),
+    "POST /api/v1/access-reviews/{review_id}/items/{item_id}/end": ("access_review.end", "role_assignment.end"),
+    "POST /api/v1/role-requests/{request_id}/approve": ("role_assignment.create", "role_request.approve"),
+    "POST /api/v1/role-requests/{request_id}/revoke": ("role_assignment.end", "role_request.revoke"),
+}
+"""Where one request changes several things: the rows, sorted."""
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+async def test_a_route_leaves_a_row_for_each_change_and_none_for_a_look(
+    world: World, records: Records, name: str
+) -> None:
+    answer = await world.call(ROUTES[name], "application/json")
+    assert answer.is_success, f"{answer.status_code} {answer.text[:300]}"
+    rows = await records.audit(answer)
+    actions = tuple(sorted(row["action"] for row in rows))
+    if name.split()[0] in READING or name in ONLY_ASKS or name in CHANGES_NOTHING:
+        assert actions == ()
+    elif name in SEVERAL:
+        assert actions == SEVERAL[name]
+    else:
+        assert len(actions) == 1, actions
+    assert {row["outcome"] for row in rows} <= {"success", "failure"}
+    assert all(row["actor_id"] is not None and row["tenant_id"] is not None for row in rows)
+
+
+def test_the_exceptions_are_routes() -> None:
+    assert set(ONLY_ASKS) | set(CHANGES_NOTHING) | set(SEVERAL) <= set(ROUTES)
