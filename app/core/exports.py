@@ -18,12 +18,15 @@ from app.core.database import explain
 from app.core.errors import HubError, InternalError
 from app.core.exchange import Exchange
 from app.core.outflow import Outflow, Untaken, outflow_of
-from app.core.stopping import ANSWERED_WITHIN_S, STOPPING
+from app.core.stopping import KILLED_AFTER_S, STOPPING
 
 T = TypeVar("T")
 Chunks = AsyncGenerator[bytes, None]
 
 log = logging.getLogger("hub.exports")
+
+SENT_WITHIN_S = KILLED_AFTER_S / 2
+"""From SIGTERM on: what takes longer is broken off, so that the process ends by itself."""
 
 
 class Export(Answer[T], Generic[T]):
@@ -82,9 +85,8 @@ async def _send_parts(parts: Chunks, send: AnySend, outflow: Outflow | None) -> 
 
 
 async def _wait_for_last_moment() -> None:
-    """Until the process, told to end, has to have answered."""
     await STOPPING.wait()
-    await asyncio.sleep(ANSWERED_WITHIN_S)
+    await asyncio.sleep(SENT_WITHIN_S)
 
 
 async def _break_off(outflow: Outflow | None, leaving: "asyncio.Task[None]", why: BaseException) -> None:

@@ -114,7 +114,7 @@ async def test_a_process_that_ends_finishes_what_it_can_and_breaks_off_the_rest(
 ) -> None:
     stopping = Stopping()
     monkeypatch.setattr(exports, "STOPPING", stopping)
-    monkeypatch.setattr(exports, "ANSWERED_WITHIN_S", 0.3)
+    monkeypatch.setattr(exports, "SENT_WITHIN_S", 0.3)
     quick, slow, ended = Client(), Client(), asyncio.Event()
 
     async def soon_done() -> AsyncGenerator[bytes, None]:
