@@ -171,7 +171,7 @@ REQUEST_HEADERS: dict[str, object] = {
         "in": "header",
         "description": "For a stream: the `id` of the last event that the client was told. It goes on behind that one; "
         "`0` is the beginning of what is kept.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        "schema": {"type": "string"},
     },
 }
 RESPONSE_HEADERS: dict[str, object] = {
