@@ -1,6 +1,7 @@
 """The sliding window in a process: never more than the quota in any window, at the same cost whoever asks."""
 
 import random
+import subprocess
 import sys
 import time
 from collections import deque
@@ -237,3 +238,9 @@ def test_a_route_that_runs_a_connector_cannot_forget_its_price() -> None:
     with pytest.raises(ValueError, match="runs a connector"):
         price_of({}, ["POST"], is_open=False, codes=["connectors_busy"])
     assert price_of({"costs": "connector run"}, ["POST"], is_open=False, codes=["connectors_busy"]).units == 10
+
+
+def test_who_sets_no_redis_does_not_import_its_client() -> None:
+    code = "import sys, app.asgi, app.worker; print([name for name in sys.modules if name.split('.')[0] == 'redis'])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

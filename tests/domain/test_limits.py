@@ -243,6 +243,14 @@ async def test_logins_to_one_account_from_many_addresses_are_limited(limited: Hu
     assert (await sign_in(via(limited, "192.0.2.99"), email)).status_code == 429
 
 
+async def test_an_admitted_login_does_not_tell_how_often_others_have_tried_that_account(limited: Hub) -> None:
+    """Or its owner: that would tell that there is one."""
+    await sign_in(via(limited, "192.0.2.1"))
+    answers = [await sign_in(via(limited, "192.0.2.2"), name, "wrong") for name in (ADMIN_EMAIL, "no@example.org")]
+    assert [parsed(answer.headers["ratelimit"])[0] for answer in answers] == ["login-address"] * 2
+    assert [left(answer) for answer in answers] == [4, 3]
+
+
 async def test_successful_logins_count_too(limited: Hub) -> None:
     user = (await limited.new_user(password=PASSWORD))["email"]
     statuses = [(await sign_in(via(limited, "192.0.2.1"), user)).status_code for _ in range(6)]
@@ -253,7 +261,7 @@ async def test_registering_is_taken_from_what_an_address_has_for_sign_ins(limite
     client = via(limited, "192.0.2.1")
     body = {"email": "new@example.org", "password": PASSWORD, "first_name": "N", "last_name": "N"}
     assert (await client.post("/api/v1/auth/register", json=body)).status_code == 201
-    assert left(await sign_in(client, "new@example.org")) == 4  # of the account
+    assert left(await sign_in(client, "new@example.org")) == 3
     statuses = [(await sign_in(client, f"u{number}@example.org")).status_code for number in range(4)]
     assert statuses == [401] * 3 + [429]
 
@@ -295,8 +303,8 @@ async def test_another_429_has_the_fields_and_a_retry_after_of_its_own(
     monkeypatch.setattr(limited.parts.passwords, "verify", busy)
     answer = await sign_in(via(limited, "192.0.2.1"), "u@example.org")
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "login_busy", "3")
-    assert parsed(answer.headers["ratelimit"]) == ("login-account", {"r": 4})
-    assert parsed(answer.headers["ratelimit-policy"]) == ("login-account", {"q": 5, "w": 3600})
+    assert parsed(answer.headers["ratelimit"]) == ("login-address", {"r": 4})
+    assert parsed(answer.headers["ratelimit-policy"]) == ("login-address", {"q": 5, "w": 3600})
 
 
 async def test_what_is_refused_is_a_metric_with_few_labels(limited: Hub) -> None:

@@ -78,9 +78,13 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
 
 
 async def _charge_account(request: HubRequest, given: Login) -> None:
-    limits = request.parts.limits
+    """What is left of it is shown to nobody who is admitted: it would tell when its owner has signed in, and so that
+    there is one."""
+    limits, exchange = request.parts.limits, request.exchange
     account = limits.account_key(_slug_of(request, given.tenant), email_key(given.email))
-    await limits.charge(request.exchange, ONE_LOGIN, account)
+    of_address = exchange.standing
+    await limits.charge(exchange, ONE_LOGIN, account)
+    exchange.standing = of_address
 
 
 ONE_LOGIN = Price(1, "login-account")
