@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -124,13 +125,14 @@ async def relaying(hub: Hub, destination: Any) -> AsyncIterator[None]:
             await task
 
 
-async def until(holds: Callable[[], Any], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            found = holds()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.01)
+async def until(holds: Callable[[], Any], timeout_s: float = 20) -> None:
+    ends = monotonic() + timeout_s
+    while True:
+        found = holds()
+        if await found if asyncio.iscoroutine(found) else found:
+            return
+        assert monotonic() < ends, "it does not come to that"
+        await asyncio.sleep(0.01)
 
 
 async def unpublished(records: Records) -> int:
