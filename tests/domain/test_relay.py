@@ -323,6 +323,21 @@ async def test_a_destination_that_refuses_everything_sets_nothing_aside(hub: Hub
     assert await records.one("SELECT count(*) FROM relays WHERE away_since IS NOT NULL") == 0
 
 
+async def test_a_connection_that_ends_after_all_was_confirmed_is_opened_again(hub: Hub, records: Records) -> None:
+    class Curt(Notebook):
+        async def publish(self, events: Sequence[WaitingEvent]) -> list[Confirmation]:
+            answers = await super().publish(events)
+            self.is_connected = False
+            return answers
+
+    await write(records, "curt", 1, 2, 3)
+    await positioned(hub)
+    notebook = Curt()
+    async with relaying(hub, notebook):
+        await until(lambda: notebook.numbers("curt") == [1, 2, 3])
+        await until(lambda: unpublished_is_zero(records))
+
+
 async def test_what_can_never_be_sent_is_set_aside_at_once(hub: Hub, records: Records) -> None:
     notebook = Notebook()
     notebook.fails = lambda event: Confirmation("unsendable", "no topic") if number_of(event) == 1 else None
