@@ -131,7 +131,7 @@ class Subscriber:
         elif isinstance(frame, stompman.MessageFrame):
             self.arrived.append(msgspec.json.decode(frame.body))
             self.headers.append(dict(frame.headers))
-            ack: Any = {"id": frame.headers["ack"], "subscription": "1"}  # type: ignore[typeddict-item]
+            ack: Any = {"id": frame.headers["ack"], "subscription": "1"}
             writer.write(stompman.dump_frame(stompman.AckFrame(headers=ack)))
 
 
