@@ -22,7 +22,7 @@ from app.core.publishing import TAKEN, Confirmation, DestinationAway
 CONNECT_TIMEOUT_S = 5.0
 RECEIPT_TIMEOUT_S = 15.0
 """Without any receipt, while some are waited for."""
-UNCONFIRMED = 100
+UNCONFIRMED = 20
 """So many are on their way at most: with more a broker is slower, not faster."""
 HEARTBEAT_MS = 10_000
 SILENCE_TOLERATED = 2.5

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -124,13 +125,14 @@ async def relaying(hub: Hub, destination: Any) -> AsyncIterator[None]:
             await task
 
 
-async def until(holds: Callable[[], Any], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            found = holds()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.01)
+async def until(holds: Callable[[], Any], timeout_s: float = 20) -> None:
+    ends = monotonic() + timeout_s
+    while True:
+        found = holds()
+        if await found if asyncio.iscoroutine(found) else found:
+            return
+        assert monotonic() < ends, "it does not come to that"
+        await asyncio.sleep(0.01)
 
 
 async def unpublished(records: Records) -> int:
@@ -319,6 +321,21 @@ async def test_a_destination_that_refuses_everything_sets_nothing_aside(hub: Hub
         await until(lambda: unpublished_is_zero(records))
     assert [notebook.numbers(subject) for subject in ("a", "b", "c")] == [[1, 2, 3]] * 3
     assert await records.one("SELECT count(*) FROM relays WHERE away_since IS NOT NULL") == 0
+
+
+async def test_a_connection_that_ends_after_all_was_confirmed_is_opened_again(hub: Hub, records: Records) -> None:
+    class Curt(Notebook):
+        async def publish(self, events: Sequence[WaitingEvent]) -> list[Confirmation]:
+            answers = await super().publish(events)
+            self.is_connected = False
+            return answers
+
+    await write(records, "curt", 1, 2, 3)
+    await positioned(hub)
+    notebook = Curt()
+    async with relaying(hub, notebook):
+        await until(lambda: notebook.numbers("curt") == [1, 2, 3])
+        await until(lambda: unpublished_is_zero(records))
 
 
 async def test_what_can_never_be_sent_is_set_aside_at_once(hub: Hub, records: Records) -> None:

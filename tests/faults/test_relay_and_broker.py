@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -94,6 +95,7 @@ class Subscriber:
         self.arrived: list[dict[str, Any]] = []
         self.headers: list[dict[str, Any]] = []
         self.is_there = asyncio.Event()
+        self.sign_ins = 0
 
     async def listen(self) -> None:
         while True:
@@ -110,15 +112,22 @@ class Subscriber:
             where = {"id": "1", "destination": "/topic/hub.default.org.>", "ack": "client", "receipt": "there"}
             subscribe: Any = where | {"activemq.subscriptionName": self._name, "activemq.prefetchSize": "500"}
             writer.write(stompman.dump_frame(stompman.SubscribeFrame(headers=subscribe)))
-            while chunk := await reader.read(65_536):
-                for frame in list(parser.parse_frames_from_chunk(chunk)):
-                    self._take_in(frame, writer)
+            signed_in = asyncio.timeout(10)
+            async with signed_in:
+                while chunk := await reader.read(65_536):
+                    for frame in list(parser.parse_frames_from_chunk(chunk)):
+                        self._take_in(frame, writer)
+                        if isinstance(frame, stompman.ReceiptFrame):
+                            signed_in.reschedule(None)
         finally:
             writer.transport.abort()
 
     def _take_in(self, frame: object, writer: asyncio.StreamWriter) -> None:
         if isinstance(frame, stompman.ReceiptFrame):
             self.is_there.set()
+            self.sign_ins += 1
+        elif isinstance(frame, stompman.ErrorFrame):
+            raise EOFError(frame.headers.get("message"))
         elif isinstance(frame, stompman.MessageFrame):
             self.arrived.append(msgspec.json.decode(frame.body))
             self.headers.append(dict(frame.headers))
@@ -172,9 +181,12 @@ class Ledger:
         print(f"written {self.written}, acknowledged {self.written}, arrived {len(arrived)}, lost 0")
 
     async def arrives(self, subscriber: Subscriber, timeout_s: float = 120) -> None:
-        async with asyncio.timeout(timeout_s):
-            while self.lost(subscriber.arrived):
-                await asyncio.sleep(0.05)
+        ends = monotonic() + timeout_s
+        while lost := self.lost(subscriber.arrived):
+            noted = await self._owner.fetchval("SELECT count(*) FROM outbox_events WHERE published_at IS NULL")
+            told = f"written {self.written}, arrived {len(subscriber.arrived)}, lost {lost}, unpublished {noted}"
+            assert monotonic() < ends, f"{told}, signed in {subscriber.sign_ins} times"
+            await asyncio.sleep(0.05)
 
 
 async def none_waits(owner: "asyncpg.Connection[Any]", timeout_s: float = 60) -> None:

@@ -16,11 +16,13 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.publishing import DestinationAway
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.events import relay
+from app.domain.events.destinations import WaitingEvent
 from app.domain.events.relay import relay_events
 from app.domain.events.sequencing import keep_in_order
 from app.domain.events.stream import RedisStream
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.starting import free_port, private_folder, program, unprivileged, wait_for_port
+from tests.domain.test_relay import waiting
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -143,7 +145,7 @@ async def test_the_stream_is_cut_off(hub: Hub, server: Redis, owner: "asyncpg.Co
     short = RedisStream(msgspec.structs.replace(hub.settings, events_redis_length=1000))
     await short.connect()
     row = await owner.fetchrow("SELECT * FROM public.events_waiting_for_broker($1, 1, 1)", relay.NOBODY)
-    event = relay.WaitingEvent(*row)
+    event = WaitingEvent(*row)
     for _ in range(30):
         answers = await short.publish([event] * 100)
         assert {answer.outcome for answer in answers} == {"taken"}
@@ -157,16 +159,10 @@ async def test_a_stream_that_is_none_and_a_wrong_password_say_so(hub: Hub, serve
         client.set("text", "x")
     wrong = RedisStream(msgspec.structs.replace(hub.settings, events_redis_stream="text"))
     await wrong.connect()
-    (answer,) = await wrong.publish([_event()])
+    (answer,) = await wrong.publish([waiting("x", 1)])
     await wrong.close()
     assert (answer.outcome, answer.reason.split()[0]) == ("refused", "WRONGTYPE")
     stranger = RedisStream(msgspec.structs.replace(hub.settings, redis_url=server.url.replace(PASSWORD, "other")))
     with pytest.raises(DestinationAway, match="check user and password in HUB_REDIS_URL") as caught:
         await stranger.connect()
     assert "other" not in str(caught.value)
-
-
-def _event() -> relay.WaitingEvent:
-    from tests.domain.test_relay import waiting
-
-    return waiting("x", 1)

@@ -212,7 +212,8 @@ class Relay:
             answers = await self._destination.publish(sendable)
             held_up = self._judge(sendable, answers, published)
             if not self._destination.is_connected or len(held_up) == len(sendable):
-                published.interruption = next(answer.reason for answer in reversed(answers) if answer.reason)
+                reasons = [answer.reason for answer in answers if answer.outcome in ("refused", "unknown")]
+                published.interruption = reasons[-1] if reasons else "the connection is over"
                 break
             blocked.update(event.line for event in held_up)
         return published

@@ -1,5 +1,6 @@
 """Whether the process lives, whether it can serve, and its metrics."""
 
+import asyncio
 from typing import Literal
 
 from litestar import get
@@ -17,6 +18,9 @@ from app.domain.events.destinations import names_of_destinations
 from app.domain.events.figures import destinations_away
 from app.domain.health.gauges import KIND, measure_database, measure_process
 from app.domain.requests import HubRequest
+
+LOOK_S = 0.5
+"""For what a hub that is ready says beside that."""
 
 
 class Health(Output):
@@ -69,9 +73,9 @@ async def _away(request: HubRequest) -> list[str]:
     if not names_of_destinations(request.parts.settings):
         return away
     try:
-        async with request.parts.reads.connection(KIND, None) as connection:
+        async with asyncio.timeout(LOOK_S), request.parts.reads.connection(KIND, None) as connection:
             return [name for name, _ in await destinations_away(connection, request.parts.settings)] + away
-    except (*AWAY, Unavailable):
+    except (*AWAY, Unavailable):  # a crowd in front of the pool is no reason to wait, nor to say more than is known
         return away
 
 

@@ -165,10 +165,11 @@ def upgrade() -> None:
         schema_changes.in_steps(
             "outbox_events", f"ALTER TABLE outbox_events ADD COLUMN IF NOT EXISTS {column} timestamptz"
         )
+    schema_changes.create_indexes(INDEXES)
+    # From here on all or nothing.
     for statement in TABLES:
         op.execute(statement)
     schema_changes.wall_off("event_attempts")
-    schema_changes.create_indexes(INDEXES)
     for destination in COLUMNS:
         _create_functions(destination)
     schema_changes.create_owners_function(
