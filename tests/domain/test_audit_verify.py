@@ -296,7 +296,7 @@ def names_in(log: Log) -> dict[str, str]:
         "new": "01900000-0000-7000-8000-0000000000ee",
         "default": str(DEFAULT_TENANT_ID),
         "other": str(OTHER),
-        "strange_key": pem_of(strange.public),  # type: ignore[arg-type]
+        "strange_key": pem_of(strange.public),
     }
 
 

@@ -55,7 +55,7 @@ _IS_THERE = written(
 async def leaf_of(reads: Reads, tenant_id: UUID, event_id: UUID) -> tuple[int, bytes, int, int, int, str] | None:
     """Position, hash and seal of a row, the seal's positions and its root; None for what is not sealed."""
     found = await reads.rows(_LEAF, {"tenant_id": tenant_id, "event_id": event_id})
-    return tuple(found[0]) if found else None  # type: ignore[return-value]
+    return tuple(found[0]) if found else None
 
 
 async def hashes_between(reads: Reads, tenant_id: UUID, first_position: int, last_position: int) -> bytes:
