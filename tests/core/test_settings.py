@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.core.sealing import KeyRing
-from app.runtime import load_key_ring, load_signing_keys
+from app.runtime import load_key_ring, load_sealing_keys, load_signing_keys
 from app.settings import SECRET, Settings, SettingsError, base_path_of, load, load_url, variable
 
 
@@ -87,6 +87,9 @@ WRONG = {
     "HUB_RATE_LIMIT": ["0/minute", "5/fortnight", "5", "-5/minute"],
     "HUB_SECRET_KEYS": ["k1", "k1:short", "k1:" + "A" * 44, "k1:====", ",", ":" + "A" * 43 + "="],
     "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
+    "HUB_SEALING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
+    "HUB_AUDIT_DAYS": ["-1", "1", "29", "36501", "90 days"],
+    "HUB_AUDIT_ANCHOR": ["gs://bucket", "s3://", "s3:///prefix", "https://s3.example.org/bucket"],
     "HUB_ADMIN_EMAIL": ["nobody", "a b@c"],
     "HUB_ADMIN_PASSWORD": ["without an address of theirs"],
 }
@@ -258,3 +261,20 @@ def test_a_folder_for_sources_in_or_around_the_embedded_database_stops_the_start
 
 def test_a_folder_beside_the_hubs_own_files_is_taken() -> None:
     load({"HUB_DATA_DIR": "/srv/hub", "HUB_FILES_ROOT": "/srv/hub/files"}, env_file=None)
+
+
+def test_a_key_to_seal_with_is_of_ed25519_and_given_in_production(tmp_path: Path) -> None:
+    """Whoever only serves needs none: the settings alone do not ask for it."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = tmp_path / "p256.pem"
+    pem = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key.write_bytes(pem)
+    with pytest.raises(SettingsError, match="is not of Ed25519"):
+        load_sealing_keys(load({"HUB_SEALING_KEYS_FILE": str(key)}, env_file=None))
+    given = {"HUB_SECRET_KEYS": KeyRing.generate().encode().decode(), "HUB_SIGNING_KEYS_FILE": str(key)}
+    with pytest.raises(SettingsError, match="HUB_SEALING_KEYS_FILE: is needed in production"):
+        load_sealing_keys(load({"HUB_ENV": "production", **given}, env_file=None))
+    made = load({"HUB_DATA_DIR": str(tmp_path)}, env_file=None)
+    assert load_sealing_keys(made)[0].kid == load_sealing_keys(made)[0].kid != load_signing_keys(made)[0].kid
