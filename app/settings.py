@@ -450,6 +450,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "signing_keys_file": _existing_file,
     "sealing_keys_file": _existing_file,
     "audit_days": _audit_days,
+    "audit_anchor": _matching(r"s3://[a-z0-9][a-z0-9.-]+(/.*)?|(?!\w+://).+", "a folder, or s3://bucket/prefix"),
     "admin_email": _matching(r"[^@\s]+@[^@\s]+", "an email address"),
     "password_min_length": _within(8, 128),
     "redis_url": _redis,

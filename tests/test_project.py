@@ -165,7 +165,7 @@ def test_the_image_holds_every_driver_and_neither_a_compiler_nor_an_embedded_dat
     assert all("slim" in argument for name, argument in instructions if name == "FROM")
     assert not any("apt" in argument or "pip" in argument for name, argument in final if name == "RUN")
     (installed,) = [argument for name, argument in instructions if "uv pip install" in argument]
-    assert installed.endswith('[drivers,otel]"')
+    assert installed.endswith('[drivers,anchor,otel]"')
 
 
 def test_the_recipes_exist() -> None:

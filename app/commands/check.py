@@ -292,7 +292,7 @@ def _anchor(settings: Settings) -> Iterator[Finding]:
     from app.domain.seals.anchors import AnchorUnavailable, open_anchor
 
     try:
-        next(open_anchor(settings.audit_anchor).names(""), None)
+        open_anchor(settings.audit_anchor).folders()
     except AnchorUnavailable as error:
         yield Finding("wrong", "audit anchor", f"HUB_AUDIT_ANCHOR: {error}")
     else:

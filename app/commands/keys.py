@@ -27,7 +27,10 @@ HOW_TO = f"""\
 # Access tokens are signed with the first private key of a PEM file; further ones only verify. The file is read again
 # when it changes. To make one:
 #   (umask 077; openssl genpkey -algorithm ed25519 -out signing-keys.pem)
-# HUB_SIGNING_KEYS_FILE=signing-keys.pem"""
+# HUB_SIGNING_KEYS_FILE=signing-keys.pem
+
+# Workers seal the audit log with a key of its own, made in the same way:
+# HUB_SEALING_KEYS_FILE=sealing-keys.pem"""
 OLD_KEYS_STAY = (
     "Keep the older keys for now: sessions that were last refreshed under them end with them. "
     f"`{HUB} keys list` says when each may go."

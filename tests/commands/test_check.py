@@ -128,6 +128,18 @@ def test_a_folder_for_secrets_that_is_not_there_is_wrong(data_dir: Path, tmp_pat
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["secret files"])
 
 
+def test_it_says_who_seals_and_where_seals_are_copied(data_dir: Path, tmp_path: Path) -> None:
+    said = run(data_dir, "check").stdout
+    assert "note   sealing keys: would be created at the first start" in said
+    assert "note   audit anchor: HUB_AUDIT_ANCHOR is not set" in said
+    assert (
+        f"right  audit anchor: seals are copied to {tmp_path}"
+        in run(data_dir, "check", HUB_AUDIT_ANCHOR=str(tmp_path)).stdout
+    )
+    away = run(data_dir, "check", HUB_AUDIT_ANCHOR=str(tmp_path / "nowhere"))
+    assert (away.returncode, _wrong(away.stdout)) == (1, ["audit anchor"])
+
+
 def test_it_says_whether_the_kernel_closes_off_connectors(data_dir: Path) -> None:
     said = "right  connectors: closed off" if version() else "note   connectors: this kernel has no Landlock"
     assert said in run(data_dir, "check").stdout

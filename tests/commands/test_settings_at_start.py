@@ -83,6 +83,25 @@ def test_production_does_not_start_with_a_role_that_no_policy_holds(
     assert "HUB_OWNER_DATABASE_URL" in ended.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_in_production_nobody_seals_with_a_key_that_was_not_given(
+    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, command: str
+) -> None:
+    name = asyncio.run(create_database(cluster))
+    asyncio.run(migrations.migrate(cluster.url("hub_owner", name)))
+    keys = tmp_path / "signing-keys.pem"
+    keys.write_bytes(generate_signing_key())
+    ended = run(
+        data_dir,
+        command,
+        HUB_DATABASE_URL=cluster.url("hub_app", name),
+        HUB_SECRET_KEYS=KeyRing.generate().encode().decode(),
+        HUB_SIGNING_KEYS_FILE=str(keys),
+    )
+    assert (ended.returncode, ended.stderr) == (2, "HUB_SEALING_KEYS_FILE: is needed in production\n")
+
+
 @pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")])
 def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, arguments: tuple[str, str]) -> None:
     ended = run(data_dir, "serve", *arguments)
@@ -97,6 +116,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Pat
     [
         ("secret-keys", b"k1:canary", "HUB_SECRET_KEYS"),
         ("secret-keys", b"\xff\xfe", "HUB_SECRET_KEYS"),
+        ("sealing-keys.pem", b"canary", "HUB_SEALING_KEYS_FILE"),
         (
             "signing-keys.pem",
             b"-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n",

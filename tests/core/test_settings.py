@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.core.sealing import KeyRing
-from app.runtime import load_key_ring, load_signing_keys
+from app.runtime import load_key_ring, load_sealing_keys, load_signing_keys
 from app.settings import SECRET, Settings, SettingsError, base_path_of, load, load_url, variable
 
 
@@ -105,6 +105,9 @@ WRONG = {
     "HUB_RATE_LIMIT": ["0/minute", "5/fortnight", "5", "-5/minute"],
     "HUB_SECRET_KEYS": ["k1", "k1:short", "k1:" + "A" * 44, "k1:====", ",", ":" + "A" * 43 + "="],
     "HUB_SIGNING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
+    "HUB_SEALING_KEYS_FILE": ["/nowhere/at/all", "/tmp"],
+    "HUB_AUDIT_DAYS": ["-1", "1", "29", "36501", "90 days"],
+    "HUB_AUDIT_ANCHOR": ["gs://bucket", "s3://", "s3:///prefix", "https://s3.example.org/bucket"],
     "HUB_ADMIN_EMAIL": ["nobody", "a b@c"],
     "HUB_ADMIN_PASSWORD": ["without an address of theirs"],
 }
@@ -316,3 +319,20 @@ def test_where_events_go_is_looked_at_before_the_start(given: dict[str, str], pr
     with pytest.raises(SettingsError) as caught:
         load(given, env_file=None)
     assert [line[: len(problem)] for line in caught.value.problems] == [problem]
+
+
+def test_a_key_to_seal_with_is_of_ed25519_and_given_in_production(tmp_path: Path) -> None:
+    """Whoever only serves needs none: the settings alone do not ask for it."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = tmp_path / "p256.pem"
+    pem = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key.write_bytes(pem)
+    with pytest.raises(SettingsError, match="is not of Ed25519"):
+        load_sealing_keys(load({"HUB_SEALING_KEYS_FILE": str(key)}, env_file=None))
+    given = {"HUB_SECRET_KEYS": KeyRing.generate().encode().decode(), "HUB_SIGNING_KEYS_FILE": str(key)}
+    with pytest.raises(SettingsError, match="HUB_SEALING_KEYS_FILE: is needed in production"):
+        load_sealing_keys(load({"HUB_ENV": "production", **given}, env_file=None))
+    made = load({"HUB_DATA_DIR": str(tmp_path)}, env_file=None)
+    assert load_sealing_keys(made)[0].kid == load_sealing_keys(made)[0].kid != load_signing_keys(made)[0].kid

@@ -35,4 +35,4 @@ class AuditEvent(Tenanted, Base):
     before: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     after: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     chain_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """Set when the chain is sealed over this row."""
+    """Never set: rows are not written to again, and seals have tables of their own (decision 0047)."""

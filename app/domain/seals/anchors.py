@@ -7,6 +7,7 @@ that was sealed anew from some seal on leaves its own files beside those that we
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,7 @@ EVERY_S: Final = 1.0
 RETRY_S: Final = 30.0
 NUMBER_DIGITS: Final = 12
 HASH_DIGITS: Final = 16
+TENANT: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WHERE = text("SELECT last_ordinal FROM audit_anchors WHERE place = :place")
 _NEXT = text("SELECT * FROM public.audit_seals_after(:last, :most)")
 _NOTE = text(
@@ -50,7 +52,10 @@ class Anchor(Protocol):
         """Nothing where it is there already. Raises AnchorUnavailable."""
 
     def names(self, folder: str) -> Iterator[str]:
-        """Of the files in a folder, and below it. Raises AnchorUnavailable."""
+        """Of the files in a folder. Raises AnchorUnavailable."""
+
+    def folders(self) -> list[str]:
+        """At the top. Raises AnchorUnavailable."""
 
 
 def name_of(seal: Seal) -> str:
@@ -90,10 +95,17 @@ class Folder:
     def names(self, folder: str) -> Iterator[str]:
         try:
             self._require_root()
-            found = sorted((self._root / folder).rglob("[!.]*.json"))
+            found = [path.name for path in (self._root / folder).glob("[!.]*.json")]
         except OSError as error:
             raise AnchorUnavailable(f"{self._root}: {error.strerror}") from None
-        yield from (str(path.relative_to(self._root)) for path in found)
+        yield from (f"{folder}/{name}" for name in found)
+
+    def folders(self) -> list[str]:
+        try:
+            self._require_root()
+            return [path.name for path in self._root.iterdir() if path.is_dir()]
+        except OSError as error:
+            raise AnchorUnavailable(f"{self._root}: {error.strerror}") from None
 
     def _require_root(self) -> None:
         """A folder that is not mounted is not made in the place where it would be."""
@@ -131,8 +143,17 @@ class Bucket:
         from obstore.exceptions import BaseError
 
         try:
-            for batch in obstore.list(self._store, folder or None):
+            for batch in obstore.list(self._store, folder):
                 yield from (entry["path"] for entry in batch)
+        except BaseError as error:
+            raise AnchorUnavailable(f"{self._url}: {_first_line(error)}") from None
+
+    def folders(self) -> list[str]:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            return list(obstore.list_with_delimiter(self._store)["common_prefixes"])
         except BaseError as error:
             raise AnchorUnavailable(f"{self._url}: {_first_line(error)}") from None
 
@@ -212,4 +233,5 @@ class Anchored:
         return self._hashes.get(number, set())
 
     def tenants(self) -> set[UUID]:
-        return {UUID(name.partition("/")[0]) for name in self._anchor.names("")}
+        """Whatever else lies there is passed over."""
+        return {UUID(name) for name in self._anchor.folders() if TENANT.fullmatch(name)}
