@@ -237,6 +237,17 @@ async def test_for_a_day_both_secrets_sign(hub: Hub, records: Records, post: Pos
     ]
 
 
+async def test_a_secret_that_has_expired_is_kept_no_longer(hub: Hub, post: Post, records: Records) -> None:
+    webhook = await made(hub.admin)
+    await hub.admin.post(f"{WEBHOOKS}/{webhook['id']}/rotate-secret")
+    count = "SELECT count(*) FROM webhook_secrets WHERE webhook_id = $1"
+    await remove_due(hub.parts, datetime.now(UTC))
+    assert await records.one(count, UUID(webhook["id"])) == 2
+    await records.run("UPDATE webhook_secrets SET expires_at = now() WHERE expires_at IS NOT NULL")
+    await remove_due(hub.parts, datetime.now(UTC))
+    assert await records.one(count, UUID(webhook["id"])) == 1
+
+
 def verified_by(received: Received, secrets: list[str]) -> list[bool]:
     found = []
     for secret in secrets:
@@ -442,6 +453,13 @@ async def test_days_without_a_success_switch_it_off(hub: Hub, records: Records, 
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.work()
+        long_ago = "UPDATE webhooks SET failing_since = now() - interval '9 days', last_failure_at = now() - interval '25 hours'"
+        await records.run(long_ago)
+        await post.let_time_pass(webhook)
+        await post.work()
+        state = await post.state(webhook)
+        assert state["is_active"], "nobody knows how it was in between"
+        assert datetime.now(UTC) - state["failing_since"] < timedelta(hours=1)
         await records.run("UPDATE webhooks SET failing_since = now() - interval '2 days 23 hours'")
         await post.let_time_pass(webhook)
         await post.work()
