@@ -42,6 +42,7 @@ from tests.receivers import Received, Receiver, answers, hangs_up, keeps_silent,
 pytestmark = pytest.mark.anyio
 
 SHORT = Limits(connect_s=1.0, total_s=0.5)
+"""For what never answers."""
 ROLES = ["role.created", "role.updated", "role.deleted"]
 
 
@@ -60,7 +61,7 @@ class Post:
             pass
 
     def sender(self, **given: Any) -> WebhookSender:
-        return WebhookSender(self.hub.parts, **{"limits": SHORT, "authorities": trusting_the_tests(), **given})
+        return WebhookSender(self.hub.parts, **{"authorities": trusting_the_tests(), **given})
 
     async def send(self, **given: Any) -> None:
         sender = self.sender(**given)
@@ -278,7 +279,7 @@ async def test_what_is_not_taken_is_sent_again_under_the_same_id(
     async with receiving(answering) as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work()
+        await post.work(limits=SHORT if failure == "timeout" else Limits())
         (waits,) = await post.deliveries(webhook)
         await post.work()
         assert len(receiver.received) == 1, "not before its time"
@@ -301,7 +302,7 @@ async def test_a_certificate_for_another_host_is_sent_nothing(hub: Hub, post: Po
     async with receiving(host="localhost", certificate_for="hooks.example.org") as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work(limits=Limits())
+        await post.work()
     (delivery,) = await post.deliveries(webhook)
     assert (delivery["status"], delivery["failure"]) == ("pending", "certificate_invalid")
     assert not receiver.received
@@ -311,7 +312,7 @@ async def test_the_right_certificate_is_sent_everything(hub: Hub, post: Post) ->
     async with receiving(host="localhost", certificate_for="localhost") as receiver:
         await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work(limits=Limits())
+        await post.work()
     assert types_in(receiver) == ["role.created"]
 
 
@@ -532,7 +533,7 @@ async def test_a_worker_that_is_killed_between_send_and_note_sends_again_with_th
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
-        killed = asyncio.create_task(post.send(limits=Limits()))
+        killed = asyncio.create_task(post.send())
         await asyncio.wait_for(arrived.wait(), 10)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(endpoints.Held, "put_back", nothing)  # a killed worker puts nothing back
@@ -567,7 +568,7 @@ async def test_a_worker_that_ends_puts_back_what_it_had(hub: Hub, post: Post) ->
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
-        working = asyncio.create_task(post.sender(limits=Limits()).run_forever())
+        working = asyncio.create_task(post.sender().run_forever())
         await asyncio.wait_for(arrived.wait(), 10)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
@@ -608,7 +609,7 @@ async def test_nothing_is_sent_once_it_is_switched_off_or_leads_elsewhere(hub: H
         for number in range(5):
             await hub.admin.patch(f"/api/v1/roles/{role['id']}", json={"description": str(number)})
         await post.dispatch()
-        sending = asyncio.create_task(post.send(limits=Limits()))
+        sending = asyncio.create_task(post.send())
         await asyncio.wait_for(going_on.wait(), 10)
         off = await hub.admin.patch(f"{WEBHOOKS}/{webhook['id']}", json={"is_active": False})
         assert off.status_code == 200
@@ -725,7 +726,7 @@ async def silent_beside(
 @asynccontextmanager
 async def working(post: Post) -> AsyncIterator[None]:
     """A worker that sends, with the time-outs of a real one."""
-    task = asyncio.create_task(post.sender(limits=Limits()).run_forever())
+    task = asyncio.create_task(post.sender().run_forever())
     try:
         async with asyncio.timeout(120):
             yield
