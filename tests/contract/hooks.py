@@ -46,6 +46,7 @@ BEYOND_SCHEMA = {
     "unknown_service_account": "whether a service account exists is a matter of history",
     "unknown_group": "whether a group exists is a matter of history",
     "unknown_source": "whether a data source exists is a matter of history",
+    "unknown_event_type": "the list of types of events grows with the hub",
     "unknown_domain": "whether a data domain exists is a matter of history",
     "unknown_role": "whether a role exists is a matter of history",
     "masked_secret": "a text that is shown in place of secrets",
@@ -83,6 +84,7 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
         or _is_pointed(fault)
         or _is_of_a_pair(fault)
         or _is_of_a_connector(fault, case)
+        or _is_of_a_url(fault)
         for fault in faults
     )
 
@@ -123,6 +125,11 @@ def _is_of_a_connector(fault: dict[str, str], case: Any) -> bool:
     below = path.partition(".")[0] in ("config", "secrets")
     is_change = case.method == "PATCH" or case.path.endswith("/{source_id}/test")
     return below and (is_change or fault["code"] == "invalid")
+
+
+def _is_of_a_url(fault: dict[str, str]) -> bool:
+    """Of a webhook: that it names a host, and one to which the hub may go."""
+    return fault["path"] == "url" and fault["code"] in ("invalid", "not_allowed")
 
 
 class Session:
@@ -180,7 +187,12 @@ def _source_with_contents() -> dict[str, str]:
     return {"source_id": source, "object_id": found["id"], "job_id": job}
 
 
-KNOWN = _source_with_contents()
+def _webhook() -> dict[str, str]:
+    told = {"url": "https://no-such-name.invalid/", "is_active": False}
+    return {"webhook_id": ADMIN.call("POST", "/api/v1/webhooks", json=told)["id"]}
+
+
+KNOWN = _source_with_contents() | _webhook()
 
 
 def _caller(which: str) -> Session:

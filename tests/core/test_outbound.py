@@ -26,11 +26,13 @@ pytestmark = pytest.mark.anyio
 
 OPEN = EgressPolicy(loopback_allowed=True)
 SHUT = EgressPolicy()
+USUAL = Limits()
 SHORT = Limits(connect_s=1.0, total_s=0.5)
+"""For what never answers."""
 
 
 async def posted(
-    url: str, policy: EgressPolicy = OPEN, body: bytes = b"{}", limits: Limits = SHORT, **given: Any
+    url: str, policy: EgressPolicy = OPEN, body: bytes = b"{}", limits: Limits = USUAL, **given: Any
 ) -> Reply:
     destination = Destination(url, policy, limits=limits, **given)
     try:
@@ -71,7 +73,8 @@ async def test_what_is_taken_is_told_with_its_status() -> None:
 )
 async def test_every_answer_has_an_end(answering: Answering, status: int | None, failure: PostFailure | None) -> None:
     async with receiving(answering) as receiver:
-        reply = await asyncio.wait_for(posted(receiver.url), 5)
+        limits = SHORT if failure == "timeout" else USUAL
+        reply = await asyncio.wait_for(posted(receiver.url, limits=limits), 20)
     assert (reply.status, reply.failure) == (status, failure)
 
 
@@ -83,7 +86,7 @@ async def test_a_head_of_informational_answers_without_end_is_given_up() -> None
             await asyncio.sleep(0.01)
 
     async with receiving(informs) as receiver:
-        assert (await asyncio.wait_for(posted(receiver.url), 5)).failure == "timeout"
+        assert (await asyncio.wait_for(posted(receiver.url, limits=SHORT), 5)).failure == "timeout"
 
 
 async def test_a_body_that_trickles_is_not_waited_for() -> None:
@@ -144,7 +147,7 @@ async def test_nothing_listens() -> None:
 
 async def test_a_certificate_is_held_against_the_name() -> None:
     async with receiving(host="localhost", certificate_for="localhost") as receiver:
-        reply = await posted(receiver.url, limits=Limits(), authorities=trusting_the_tests())
+        reply = await posted(receiver.url, authorities=trusting_the_tests())
     assert (reply.status, reply.failure) == (204, None)
     assert receiver.received[0].headers["host"] == f"localhost:{receiver.port}"
 
@@ -155,14 +158,14 @@ async def test_a_certificate_is_held_against_the_name() -> None:
 )
 async def test_a_certificate_for_another_host_is_refused(host: str, certificate_for: str) -> None:
     async with receiving(host=host, certificate_for=certificate_for) as receiver:
-        reply = await posted(receiver.url, limits=Limits(), authorities=trusting_the_tests())
+        reply = await posted(receiver.url, authorities=trusting_the_tests())
     assert (reply.status, reply.failure) == (None, "certificate_invalid")
     assert not receiver.received
 
 
 async def test_a_certificate_of_nobody_known_is_refused() -> None:
     async with receiving(host="localhost", certificate_for="localhost") as receiver:
-        assert (await posted(receiver.url, limits=Limits())).failure == "certificate_invalid"
+        assert (await posted(receiver.url)).failure == "certificate_invalid"
     assert not receiver.received
 
 
@@ -231,7 +234,7 @@ async def test_a_name_that_changes_between_check_and_dial_leads_nowhere_else(res
         resolver(["203.0.113.9", "127.0.0.1"])  # a documentation address, which is refused at once
         refused = await posted(f"https://rebound.example.org:{receiver.port}/hook", SHUT)
         resolver(["127.0.0.1", "10.9.9.9"])
-        destination = Destination(f"http://rebound.example.org:{receiver.port}/hook", OPEN, limits=SHORT)
+        destination = Destination(f"http://rebound.example.org:{receiver.port}/hook", OPEN)
         taken = [await destination.post({}, b"{}") for _ in range(3)]
         await destination.close()
     assert refused.failure == "egress_refused"

@@ -29,6 +29,9 @@ FILLED = {
         "service_accounts",
         "tenant_settings",
         "users",
+        "webhook_deliveries",
+        "webhook_secrets",
+        "webhooks",
     ),
 }
 """Tables that `live` leaves rows in."""
@@ -64,6 +67,8 @@ async def live(hub: Hub, records: Records) -> UUID:
     await records.run(MEMBER, uuid4(), tenant_id, group_id, UUID(me["user"]["id"]))
     await hub.admin.post("/api/v1/service-accounts", json={"name": "robot"})
     await hub.admin.post("/api/v1/api-keys", json={"name": "of a robot"})
+    webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
+    assert (await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")).status_code == 200
     body = {"name": uuid4().hex}
     await hub.admin.post("/api/v1/roles", json=body, headers={"Idempotency-Key": uuid4().hex})
     return tenant_id

@@ -42,6 +42,7 @@ from tests.receivers import Received, Receiver, answers, hangs_up, keeps_silent,
 pytestmark = pytest.mark.anyio
 
 SHORT = Limits(connect_s=1.0, total_s=0.5)
+"""For what never answers."""
 ROLES = ["role.created", "role.updated", "role.deleted"]
 
 
@@ -60,7 +61,7 @@ class Post:
             pass
 
     def sender(self, **given: Any) -> WebhookSender:
-        return WebhookSender(self.hub.parts, **{"limits": SHORT, "authorities": trusting_the_tests(), **given})
+        return WebhookSender(self.hub.parts, **{"authorities": trusting_the_tests(), **given})
 
     async def send(self, **given: Any) -> None:
         sender = self.sender(**given)
@@ -237,6 +238,17 @@ async def test_for_a_day_both_secrets_sign(hub: Hub, records: Records, post: Pos
     ]
 
 
+async def test_a_secret_that_has_expired_is_kept_no_longer(hub: Hub, post: Post, records: Records) -> None:
+    webhook = await made(hub.admin)
+    await hub.admin.post(f"{WEBHOOKS}/{webhook['id']}/rotate-secret")
+    count = "SELECT count(*) FROM webhook_secrets WHERE webhook_id = $1"
+    await remove_due(hub.parts, datetime.now(UTC))
+    assert await records.one(count, UUID(webhook["id"])) == 2
+    await records.run("UPDATE webhook_secrets SET expires_at = now() WHERE expires_at IS NOT NULL")
+    await remove_due(hub.parts, datetime.now(UTC))
+    assert await records.one(count, UUID(webhook["id"])) == 1
+
+
 def verified_by(received: Received, secrets: list[str]) -> list[bool]:
     found = []
     for secret in secrets:
@@ -267,7 +279,7 @@ async def test_what_is_not_taken_is_sent_again_under_the_same_id(
     async with receiving(answering) as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work()
+        await post.work(limits=SHORT if failure == "timeout" else Limits())
         (waits,) = await post.deliveries(webhook)
         await post.work()
         assert len(receiver.received) == 1, "not before its time"
@@ -290,7 +302,7 @@ async def test_a_certificate_for_another_host_is_sent_nothing(hub: Hub, post: Po
     async with receiving(host="localhost", certificate_for="hooks.example.org") as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work(limits=Limits())
+        await post.work()
     (delivery,) = await post.deliveries(webhook)
     assert (delivery["status"], delivery["failure"]) == ("pending", "certificate_invalid")
     assert not receiver.received
@@ -300,7 +312,7 @@ async def test_the_right_certificate_is_sent_everything(hub: Hub, post: Post) ->
     async with receiving(host="localhost", certificate_for="localhost") as receiver:
         await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
-        await post.work(limits=Limits())
+        await post.work()
     assert types_in(receiver) == ["role.created"]
 
 
@@ -442,6 +454,13 @@ async def test_days_without_a_success_switch_it_off(hub: Hub, records: Records, 
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.work()
+        long_ago = "UPDATE webhooks SET failing_since = now() - interval '9 days', last_failure_at = now() - interval '25 hours'"
+        await records.run(long_ago)
+        await post.let_time_pass(webhook)
+        await post.work()
+        state = await post.state(webhook)
+        assert state["is_active"], "nobody knows how it was in between"
+        assert datetime.now(UTC) - state["failing_since"] < timedelta(hours=1)
         await records.run("UPDATE webhooks SET failing_since = now() - interval '2 days 23 hours'")
         await post.let_time_pass(webhook)
         await post.work()
@@ -514,7 +533,7 @@ async def test_a_worker_that_is_killed_between_send_and_note_sends_again_with_th
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
-        killed = asyncio.create_task(post.send(limits=Limits()))
+        killed = asyncio.create_task(post.send())
         await asyncio.wait_for(arrived.wait(), 10)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(endpoints.Held, "put_back", nothing)  # a killed worker puts nothing back
@@ -549,7 +568,7 @@ async def test_a_worker_that_ends_puts_back_what_it_had(hub: Hub, post: Post) ->
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
-        working = asyncio.create_task(post.sender(limits=Limits()).run_forever())
+        working = asyncio.create_task(post.sender().run_forever())
         await asyncio.wait_for(arrived.wait(), 10)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
@@ -590,7 +609,7 @@ async def test_nothing_is_sent_once_it_is_switched_off_or_leads_elsewhere(hub: H
         for number in range(5):
             await hub.admin.patch(f"/api/v1/roles/{role['id']}", json={"description": str(number)})
         await post.dispatch()
-        sending = asyncio.create_task(post.send(limits=Limits()))
+        sending = asyncio.create_task(post.send())
         await asyncio.wait_for(going_on.wait(), 10)
         off = await hub.admin.patch(f"{WEBHOOKS}/{webhook['id']}", json={"is_active": False})
         assert off.status_code == 200
@@ -707,7 +726,7 @@ async def silent_beside(
 @asynccontextmanager
 async def working(post: Post) -> AsyncIterator[None]:
     """A worker that sends, with the time-outs of a real one."""
-    task = asyncio.create_task(post.sender(limits=Limits()).run_forever())
+    task = asyncio.create_task(post.sender().run_forever())
     try:
         async with asyncio.timeout(120):
             yield

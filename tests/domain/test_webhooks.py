@@ -1,5 +1,6 @@
 """Webhooks as requests see them: who may make one, what is shown of it, and where it may lead."""
 
+import asyncio
 import base64
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,11 +10,11 @@ import pytest
 from msgspec import structs
 
 from app.domain.resealing import count_unopened, reseal, secrets_by_key
-from app.domain.webhooks import services
+from app.domain.webhooks import services, testing
 from app.domain.webhooks.signing import BEGINNING
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.receivers import answers, receiving
+from tests.receivers import Received, answers, receiving, takes
 
 pytestmark = pytest.mark.anyio
 
@@ -284,6 +285,27 @@ async def test_a_test_goes_only_where_the_hub_may_go(hub: Hub) -> None:
     webhook = await made(hub.admin, url="https://no-such-name.invalid/hook")
     tested = await hub.admin.post(f"{WEBHOOKS}/{webhook['id']}/test")
     assert tested.json()["failure"] == "name_not_resolved"
+
+
+async def test_a_tenant_tests_a_few_at_once(hub: Hub) -> None:
+    released = asyncio.Event()
+
+    async def waits(received: Received, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        await takes(received, writer)
+
+    async with receiving(waits) as receiver:
+        path = f"{WEBHOOKS}/{(await made(hub.admin, url=receiver.url))['id']}/test"
+        going_on = [asyncio.create_task(hub.admin.post(path)) for _ in range(testing.AT_ONCE)]
+        while len(receiver.received) < testing.AT_ONCE:
+            await asyncio.sleep(0.02)
+        refused = await hub.admin.post(path)
+        released.set()
+        ended = await asyncio.gather(*going_on)
+        again = await hub.admin.post(path)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert "retry-after" in refused.headers
+    assert {answer.json()["status"] for answer in (*ended, again)} == {"delivered"}
 
 
 # --- keys ---

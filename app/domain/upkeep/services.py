@@ -104,6 +104,7 @@ KINDS = (
     Kind("jobs", _removal("jobs", _history)),
     Kind("outbox_events", _remove_events),
     Kind("webhook_deliveries", _removal("webhook_deliveries", _history)),
+    Kind("webhook_secrets", _removal("webhook_secrets", lambda _: timedelta(0))),
     Kind("fingerprints", _fill_in_fingerprints),
     Kind("expired_role_requests", expire_due, DUE_EVERY_S),
     Kind("role_assignments", _end_expired),

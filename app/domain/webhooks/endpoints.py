@@ -21,6 +21,7 @@ from app.core.database import enter_tenant
 from app.core.outbound import Reply
 from app.domain.parts import Parts
 from app.domain.webhooks.models import WebhookSecret
+from app.domain.webhooks.retries import QUIET
 from app.domain.webhooks.secrets import opened
 from app.domain.webhooks.signing import Message
 
@@ -32,7 +33,7 @@ CANDIDATES: Final = 8
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _CLAIM = text(
     f"""UPDATE webhooks SET lease_id = :lease_id, lease_until = now() + interval '{LEASE_S} seconds'
-        WHERE id = ANY (:ids) RETURNING id, tenant_id, url, failures, failing_since"""  # noqa: S608 - a number of ours
+        WHERE id = ANY (:ids) RETURNING id, tenant_id, url, failures, failing_since, last_failure_at"""  # noqa: S608 - a number of ours
 ).bindparams(_IDS)
 _SECRETS = (
     select(WebhookSecret.webhook_id, WebhookSecret.id, WebhookSecret.tenant_id, WebhookSecret.sealed)
@@ -73,6 +74,7 @@ _NOTE_FAILED = text(
 _LOCK = text("SELECT true FROM webhooks WHERE id = :id AND lease_id = :lease_id FOR UPDATE")
 _RELEASE = text(
     """UPDATE webhooks SET lease_id = NULL, lease_until = NULL, failures = :failures, failing_since = :failing_since,
+         last_failure_at = :last_failure_at,
          paused_until = :paused_until, last_success_at = coalesce(:succeeded_at, last_success_at),
          dispatch_at = least(dispatch_at, now()),
          due_at = (SELECT greatest(min(next_attempt_at), CAST(:paused_until AS timestamptz))
@@ -91,6 +93,7 @@ class Endpoint(Struct):
     url: str
     failures: int
     failing_since: datetime | None
+    last_failure_at: datetime | None
     lease_id: UUID
     secrets: list[str]
     """The newest first; empty where no key of the ring opens any."""
@@ -108,17 +111,21 @@ class DueDelivery(Struct):
 
 
 class Course(Struct):
-    """How an endpoint has got on."""
+    """How an endpoint has got on. Where nothing was tried for a day nobody knows how it was meanwhile: days of failure
+    are counted anew."""
 
     failures: int
     failing_since: datetime | None
+    last_failure_at: datetime | None
     succeeded_at: datetime | None = None
 
     def note(self, reply: Reply, now: datetime) -> None:
         if reply.failure is None:
             self.failures, self.failing_since, self.succeeded_at = 0, None, now
         else:
-            self.failures, self.failing_since = self.failures + 1, self.failing_since or now
+            is_going_on = self.last_failure_at is not None and now - self.last_failure_at < QUIET
+            self.failing_since = self.failing_since if self.failing_since and is_going_on else now
+            self.failures, self.last_failure_at = self.failures + 1, now
 
 
 async def claim_due(parts: Parts, *, is_well: bool, places: int, running: Counter[UUID], cap: int) -> list[Endpoint]:
@@ -154,10 +161,7 @@ async def _claim(parts: Parts, session: AsyncSession, webhook_ids: list[UUID]) -
     secrets = {
         webhook_id: opened(parts.key_ring, each) for webhook_id, each in groupby(found, lambda row: row.webhook_id)
     }
-    return [
-        Endpoint(row.id, row.tenant_id, row.url, row.failures, row.failing_since, lease_id, secrets.get(row.id, []))
-        for row in rows
-    ]
+    return [Endpoint(**row._mapping, lease_id=lease_id, secrets=secrets.get(row.id, [])) for row in rows]
 
 
 class Held:
@@ -200,6 +204,7 @@ class Held:
             "id": self._endpoint.id,
             "failures": course.failures,
             "failing_since": course.failing_since,
+            "last_failure_at": course.last_failure_at,
             "succeeded_at": course.succeeded_at,
             "paused_until": paused_until,
         }

@@ -42,6 +42,7 @@ class Webhook(Tenanted, Entity):
     failures: Mapped[int] = mapped_column(default=0)
     """Attempts that failed, one after the other."""
     failing_since: Mapped[datetime | None] = mapped_column(Moment, default=left_empty)
+    last_failure_at: Mapped[datetime | None] = mapped_column(Moment, default=left_empty)
     last_success_at: Mapped[datetime | None] = mapped_column(Moment, default=left_empty)
 
 

@@ -18,6 +18,8 @@ SHORTEST_PAUSE_S: Final = 15.0
 LONGEST_PAUSE_S: Final = 900.0
 DISABLED_AFTER: Final = timedelta(days=3)
 """Without a success in between."""
+QUIET: Final = timedelta(days=1)
+"""Without an attempt."""
 
 
 def next_attempt(attempts: int, now: datetime, expires_at: datetime) -> datetime | None:

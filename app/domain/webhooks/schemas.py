@@ -13,7 +13,7 @@ from app.core.schemas import EntityOut, Input, Output, Rule, Text, patch_of
 from app.domain.webhooks.event_types import known_types
 
 EventType = Annotated[str, Meta(min_length=1, max_length=100, examples=["data_source.status_changed"])]
-EventTypes = Annotated[list[EventType], Meta(max_length=100)]
+EventTypes = Annotated[list[EventType], Meta(max_length=100, extra_json_schema={"uniqueItems": True})]
 Url = Annotated[
     str,
     Meta(

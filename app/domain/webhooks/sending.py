@@ -10,10 +10,10 @@ import contextlib
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from app.core.database import DATABASE_ERRORS
@@ -28,7 +28,7 @@ from app.domain.webhooks.retries import CIRCUIT_AT, DISABLED_AFTER, next_attempt
 
 log = logging.getLogger("hub.webhooks")
 
-POLL_S: Final = 0.5
+POLL_S: Final = 1.0
 """Between two looks where no endpoint is due."""
 GATHER_S: Final = 0.02
 PLACES: Final = 128
@@ -174,7 +174,7 @@ class Turn:
         self._held = held
         self._destination = destination
         self._places = asyncio.Semaphore(side_by_side)
-        self._course = Course(endpoint.failures, endpoint.failing_since)
+        self._course = Course(endpoint.failures, endpoint.failing_since, endpoint.last_failure_at)
         self._is_held = True
         self._is_gone = False
 
@@ -185,7 +185,7 @@ class Turn:
             if is_probe and due:
                 await self._send(due[0])
             else:
-                await asyncio.gather(*map(self._send_in_order, _by_subject(due)))
+                await _all_of(map(self._send_in_order, _by_subject(due)))
             if not due or not self._goes_on or self._course.failures:  # it has lost its place among those that are well
                 break
         await self._conclude()
@@ -206,8 +206,8 @@ class Turn:
         if delivery.message is None:
             await self._held.note(delivery, Reply(None, None, 0.0), "event_gone", None)
             return
-        self._is_held = await self._held.renew()
-        if not self._is_held:
+        if not await self._held.renew():
+            self._is_held = False
             return
         now = datetime.now(UTC)
         body = delivery.message.body()
@@ -238,6 +238,14 @@ class Turn:
             await disable(self._parts, endpoint.tenant_id, endpoint.id, endpoint.lease_id, "failing")
         else:
             await self._held.release(self._course, pause_of_circuit(self._course.failures, now))
+
+
+async def _all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """To the end of each, also where one fails: none goes on once nobody waits for it. Raises what the first one
+    raised."""
+    for ended in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 def _by_subject(deliveries: Iterable[DueDelivery]) -> list[list[DueDelivery]]:

@@ -36,6 +36,7 @@ TABLES = {
         lease_until timestamptz,
         failures integer NOT NULL DEFAULT 0,
         failing_since timestamptz,
+        last_failure_at timestamptz,
         last_success_at timestamptz,
         created_at timestamptz NOT NULL,
         updated_at timestamptz NOT NULL,
@@ -151,10 +152,12 @@ def upgrade() -> None:
     for signature, (answers, body) in FUNCTIONS.items():
         schema_changes.create_owners_function(signature, answers, body)
     schema_changes.make_removable("webhook_deliveries", "created_at")
+    schema_changes.make_removable("webhook_secrets", "expires_at")
 
 
 def downgrade() -> None:
     names = [signature.partition("(")[0] for signature in FUNCTIONS]
-    schema_changes.drop_owners_functions(*names, "remove_outdated_webhook_deliveries")
+    removals = ("remove_outdated_webhook_deliveries", "remove_outdated_webhook_secrets")
+    schema_changes.drop_owners_functions(*names, *removals)
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
