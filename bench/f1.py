@@ -29,7 +29,8 @@ _ROLE = """
 """
 _SOURCE = """
     SELECT id, name, description, type, category, config, tags, owner_role_id, data_domain_id, is_paused,
-           test_interval_s, status, status_since, last_tested_at, created_at, updated_at, created_by, updated_by,
+           test_interval_s, discover_schedule, discover_time_zone, next_discovery_at, status, status_since, last_tested_at,
+           created_at, updated_at, created_by, updated_by,
            version, secret_states
     FROM data_sources
 """
@@ -80,6 +81,9 @@ class DataSource(msgspec.Struct, gc=False):
     data_domain_id: UUID | None
     is_paused: bool
     test_interval_s: int | None
+    discover_schedule: str | None
+    discover_time_zone: str
+    next_discovery_at: datetime | None
     status: str
     status_since: datetime | None
     last_tested_at: datetime | None

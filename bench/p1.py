@@ -107,6 +107,9 @@ class DataSource(SQLModel, table=True):
     data_domain_id: UUID | None = None
     is_paused: bool = False
     test_interval_s: int | None = None
+    discover_schedule: str | None = None
+    discover_time_zone: str = "UTC"
+    next_discovery_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
     status: str
     status_since: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
     last_tested_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
@@ -151,6 +154,9 @@ class DataSourceOut(SQLModel):
     data_domain_id: UUID | None
     is_paused: bool
     test_interval_s: int | None
+    discover_schedule: str | None
+    discover_time_zone: str
+    next_discovery_at: datetime | None
     status: str
     status_since: datetime | None
     last_tested_at: datetime | None

@@ -152,7 +152,7 @@ def test_a_broker_and_a_stream_that_are_away_are_wrong(data_dir: Path) -> None:
         "HUB_EVENTS_REDIS_STREAM": "hub:events",
     }
     ended = run(data_dir, "check", **given)
-    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["broker", "events stream"])
+    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["limits", "broker", "events stream"])
     assert "127.0.0.1:1 cannot be reached" in ended.stdout
     assert "hunter2" not in ended.stdout
 

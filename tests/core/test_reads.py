@@ -86,6 +86,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
     async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
+        await connection.execute("UPDATE jobs SET created_by = $1", UUID(me))
     await seal_all(hub)
     assert await give_positions(hub.parts) > 0
     return {
@@ -94,6 +95,9 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
         "actor_id": UUID(me),
+        "principal_id": UUID(me),
+        "unfinished": ["queued", "running"],
+        "most": 10,
         "review_id": await a_review_of(hub),
         "request_id": await a_request_of(hub, UUID(me)),
         "name": "reports.dashboards:read",

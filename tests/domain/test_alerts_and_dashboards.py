@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec import structs
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
@@ -88,10 +89,18 @@ def test_series_and_labels_are_found_in_expressions() -> None:
 # --- what there is ---
 
 
+@pytest.fixture(autouse=True)
+def everything_is_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That has metrics of its own."""
+    settings = structs.replace(hub.settings, broker_url="stomp://nobody", events_redis_stream="events")
+    monkeypatch.setattr(hub.parts, "settings", settings)
+
+
 async def declared(hub: Hub) -> dict[str, set[str]]:
     """Every series that a scrape may hold, with its labels."""
     async with hub.parts.reads.connection(None, None) as connection:
-        found: list[Metric] = [*gauges.about_this_hub(is_up=True), *await gauges.figures(connection, hub.settings)]
+        figures = await gauges.figures(connection, hub.parts.settings)
+        found: list[Metric] = [*gauges.about_this_hub(is_up=True), *figures]
     labels_of: dict[str, set[str]] = {}
     for metric in found:
         labels_of |= _series(metric.name, metric.type, getattr(metric, "_labelnames", ()))

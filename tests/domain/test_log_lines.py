@@ -28,23 +28,34 @@ pytestmark = pytest.mark.anyio
 ON_BEHALF = {
     "api/errors.py": "request",
     "connectors/processes/children.py": "request, job or scheduled test",
+    "core/exports.py": "request",
     "core/frame.py": "request",
-    "domain/jobs/controllers.py": "request",
+    "domain/following.py": "request",
     "domain/jobs/runner.py": "job",
     "domain/source_work/history.py": "request or scheduled test",
     "domain/source_work/schedule.py": "scheduled test",
     "domain/upkeep/services.py": "upkeep",
+    "domain/webhooks/disabling.py": "delivery to a webhook",
+    "domain/webhooks/sending.py": "delivery to a webhook",
 }
 """Files that log, and on whose behalf: each is held to it below."""
 ON_NOBODYS = {
     "core/connections.py",
     "core/metrics_port.py",
     "core/notifications.py",
+    "core/redis_link.py",
     "core/schema_state.py",
+    "core/security.py",
+    "core/signing_keys.py",
     "core/telemetry.py",
     "domain/api_keys/uses.py",
+    "domain/events/relay.py",
     "domain/events/sequencing.py",
+    "domain/seals/anchors.py",
+    "domain/seals/sealing.py",
+    "domain/source_work/discovery_schedule.py",
     "domain/tenants/suspension.py",
+    "domain/webhooks/dispatching.py",
 }
 """Loops of the process itself."""
 

@@ -435,7 +435,7 @@ async def test_metrics_and_readiness_tell_of_what_waits_and_of_who_is_away(
     assert away["hub_events_oldest_without_position_seconds"] == 0
     assert away[f"hub_events_destination_away{label}"] == 1
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-    assert "the broker is away" in ready.json()["detail"]
+    assert "The broker is away" in ready.json()["detail"]
     assert "secret" not in ready.text
     after = await scraped(hub)
     assert after[f"hub_events_sent_total{label}"] == before[f"hub_events_sent_total{label}"] + 3

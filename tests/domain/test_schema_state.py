@@ -47,7 +47,7 @@ def operations() -> list[tuple[str, str]]:
     """Every operation of the document, with an id where its path wants one."""
     paths = document()["paths"]
     found = [
-        (method.upper(), path.replace("{type_name}", "postgresql"))
+        (method.upper(), path.replace("{type_name}", "postgresql").replace("{number}", "1"))
         for path, methods in paths.items()
         for method in methods
         if method in ("get", "post", "put", "patch", "delete")

@@ -303,7 +303,7 @@ async def test_a_tenant_tests_a_few_at_once(hub: Hub) -> None:
         released.set()
         ended = await asyncio.gather(*going_on)
         again = await hub.admin.post(path)
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert "retry-after" in refused.headers
     assert {answer.json()["status"] for answer in (*ended, again)} == {"delivered"}
 
