@@ -29,9 +29,8 @@ _ROLE = """
 """
 _SOURCE = """
     SELECT id, name, description, type, category, config, tags, owner_role_id, data_domain_id, is_paused,
-           test_interval_s, discover_schedule, discover_time_zone, next_discovery_at, status, status_since, last_tested_at,
-           created_at, updated_at, created_by, updated_by,
-           version, secret_states
+           test_interval_s, discover_schedule, discover_time_zone, next_discovery_at, status, status_since,
+           last_tested_at, created_at, updated_at, created_by, updated_by, version, secret_states
     FROM data_sources
 """
 _ROLE_BY_ID = f"{_ROLE} WHERE id = $1"

@@ -89,11 +89,12 @@ def test_series_and_labels_are_found_in_expressions() -> None:
 # --- what there is ---
 
 
-@pytest.fixture(autouse=True)
-def everything_is_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That has metrics of its own."""
+@pytest.fixture
+async def full(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """With all that is set that has metrics of its own."""
     settings = structs.replace(hub.settings, broker_url="stomp://nobody", events_redis_stream="events")
     monkeypatch.setattr(hub.parts, "settings", settings)
+    return hub
 
 
 async def declared(hub: Hub) -> dict[str, set[str]]:
@@ -114,12 +115,12 @@ def _series(name: str, kind: str, labels: Any) -> dict[str, set[str]]:
     return {name + suffix: {*labels, *(("le",) if suffix == "_bucket" else ())} for suffix in SUFFIXES.get(kind, ())}
 
 
-async def test_every_metric_that_is_named_is_on_the_metrics_page_with_its_labels(hub: Hub) -> None:
-    text = (await hub.admin.get("/metrics")).text
+async def test_every_metric_that_is_named_is_on_the_metrics_page_with_its_labels(full: Hub) -> None:
+    text = (await full.admin.get("/metrics")).text
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     scraped = {name + suffix for name, kind in types.items() for suffix in SUFFIXES.get(kind, ())}
     scraped |= {name for name, kind in types.items() if kind == "counter"}
-    known = await declared(hub) | OF_PROMETHEUS
+    known = await declared(full) | OF_PROMETHEUS
     for expression in expressions():
         named = selected(expression)
         assert named, expression
@@ -225,9 +226,9 @@ def _lie_apart(places: list[dict[str, int]]) -> None:
         taken |= cells
 
 
-async def test_the_dashboards_show_every_metric_of_the_hub(hub: Hub) -> None:
+async def test_the_dashboards_show_every_metric_of_the_hub(full: Hub) -> None:
     """One that nobody sees is one that nobody needs. A histogram is shown by one of its series."""
     shown = {name for expression in expressions() for name, _ in selected(expression)}
-    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in await declared(hub) if name.startswith("hub_")}
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in await declared(full) if name.startswith("hub_")}
     families = {name for name in families if not name.startswith("hub_tests_")}
     assert families - {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown} == set()
