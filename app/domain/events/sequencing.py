@@ -5,12 +5,11 @@ remembered the last one that they saw would miss it. So an event has no position
 open, and from then on nothing can come in front of it (decision 0046).
 """
 
-import asyncio
 import logging
 
 from sqlalchemy import text
 
-from app.core.database import DATABASE_ERRORS
+from app.core.turns import keep_doing
 from app.domain.events.models import POSITIONS_CHANNEL as POSITIONS_CHANNEL
 from app.domain.parts import Parts
 
@@ -30,15 +29,10 @@ async def give_positions(parts: Parts, most: int = AT_ONCE) -> int:
 
 async def keep_in_order(parts: Parts) -> None:
     """Until cancelled."""
-    is_away = False
-    while True:
-        given = 0
-        try:
-            given = await give_positions(parts)
-            is_away = False
-        except DATABASE_ERRORS as error:
-            if not is_away:
-                log.warning("events get no positions for now: %s", type(error).__name__)
-            is_away = True
-        if given < AT_ONCE:
-            await asyncio.sleep(EVERY_S)
+    await keep_doing(
+        lambda: give_positions(parts),
+        full=AT_ONCE,
+        every_s=EVERY_S,
+        log=log,
+        put_off="events get no positions for now",
+    )

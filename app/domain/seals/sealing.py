@@ -4,7 +4,6 @@ Rows, watermark, leaves, seals and their events are one transaction: a sealer th
 nothing. One worker seals at a time (decision 0047).
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import text
 
-from app.core.database import DATABASE_ERRORS
 from app.core.signing_keys import SigningKey
+from app.core.turns import keep_doing
 from app.domain.events.services import event_row
 from app.domain.parts import Parts
 from app.domain.seals.merkle import root_of, split
@@ -36,18 +35,13 @@ _NOTE_KEY = text(
 
 async def keep_sealed(parts: Parts) -> None:
     """Until cancelled."""
-    is_away = False
-    while True:
-        sealed = 0
-        try:
-            sealed = await seal_rows(parts)
-            is_away = False
-        except DATABASE_ERRORS as error:
-            if not is_away:
-                log.warning("the audit log is not sealed for now: %s", type(error).__name__)
-            is_away = True
-        if sealed < AT_ONCE:
-            await asyncio.sleep(EVERY_S)
+    await keep_doing(
+        lambda: seal_rows(parts),
+        full=AT_ONCE,
+        every_s=EVERY_S,
+        log=log,
+        put_off="the audit log is not sealed for now",
+    )
 
 
 async def seal_rows(parts: Parts, most: int = AT_ONCE, *, now: datetime | None = None) -> int:

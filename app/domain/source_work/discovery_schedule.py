@@ -5,7 +5,6 @@ there, or while the source was paused, are made up for once. A discovery that is
 would have begun.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +14,7 @@ from sqlalchemy import func, select, update
 
 from app.connectors import registry
 from app.core.across_tenants import by_tenant, locked_rows
-from app.core.database import DATABASE_ERRORS
+from app.core.turns import keep_doing
 from app.domain.jobs.services import ON_SCHEDULE, JobService
 from app.domain.parts import Parts
 from app.domain.source_work.services import DISCOVER
@@ -31,14 +30,14 @@ _NO_SYNC = {"synchronize_session": False}
 
 
 async def discover_on_schedule(parts: Parts) -> None:
-    """Until cancelled. A database that is away is tried again at the next turn."""
-    while True:
-        try:
-            while await enqueue_due(parts) == AT_ONCE:
-                pass
-        except DATABASE_ERRORS as error:
-            log.warning("scheduled discoveries are put off: %s", type(error).__name__)
-        await asyncio.sleep(POLL_S)
+    """Until cancelled."""
+    await keep_doing(
+        lambda: enqueue_due(parts),
+        full=AT_ONCE,
+        every_s=POLL_S,
+        log=log,
+        put_off="scheduled discoveries are put off",
+    )
 
 
 async def enqueue_due(parts: Parts) -> int:

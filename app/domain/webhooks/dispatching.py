@@ -5,7 +5,6 @@ Deliveries and position are written in one transaction, while the webhook's row 
 (`FOR UPDATE SKIP LOCKED`). For an endpoint that takes nothing only so many wait; the rest waits in the outbox.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -18,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import by_tenant, locked_rows
-from app.core.database import DATABASE_ERRORS, enter_tenant
+from app.core.database import enter_tenant
 from app.core.rows import insertion, values_of_row
+from app.core.turns import keep_doing
 from app.domain.parts import Parts
 from app.domain.webhooks.event_types import full_name, short_name
 from app.domain.webhooks.models import WebhookDelivery
@@ -145,15 +145,10 @@ def _rows(tenant_id: UUID, webhook_id: UUID, events: Iterable[Any]) -> Iterable[
 
 async def dispatch_forever(parts: Parts) -> None:
     """Until cancelled."""
-    is_away = False
-    while True:
-        found = 0
-        try:
-            found = await make_deliveries(parts)
-            is_away = False
-        except DATABASE_ERRORS as error:
-            if not is_away:
-                log.warning("no deliveries are made for now: %s", type(error).__name__)
-            is_away = True
-        if not found:
-            await asyncio.sleep(EVERY_S)
+    await keep_doing(
+        lambda: make_deliveries(parts),
+        full=1,
+        every_s=EVERY_S,
+        log=log,
+        put_off="no deliveries are made for now",
+    )
