@@ -23,6 +23,7 @@ from bench import (
     growth,
     load,
     page,
+    record,
     rights,
     scheduler,
     seeding,
@@ -78,6 +79,7 @@ PARTS: Mapping[str, Part] = {
     "scheduler": lambda bench, given: scheduler.measure(bench, given.tests),
     "bodies": lambda bench, _: Findings(bounds=list(bodies.cost(bench.pace.rounds))),
     "rights": lambda bench, given: rights.measure(bench, rights.Crowd(*given.crowd)),
+    "record": lambda bench, given: record.measure(bench, given.records),
     "growth": lambda bench, given: growth.measure(bench, given.rows),
 }
 """By the names of `page.TITLES`."""
@@ -155,6 +157,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--crowd", type=int, nargs=3, default=rights.CROWD, help="roles, data sources and holders of one role"
     )
+    parser.add_argument("--records", type=int, default=record.ROWS, help="of the audit log, and events")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--out", help="the page to write instead of bench/RESULTS.md")
     given = parser.parse_args()
@@ -164,7 +167,7 @@ def _arguments() -> argparse.Namespace:
     given.rounds, given.seconds = given.rounds or usual[0], given.seconds or usual[1]
     if given.quick:
         given.rounds, given.seconds, given.memory_requests, given.tables, given.tests = 1, 1.0, 5_000, 500, 100
-        given.crowd = (100, 2_000, 500)
+        given.crowd, given.records = (100, 2_000, 500), 2_000
         given.sessions, given.rows = (100, 1_000), (1_000, 3_000)
     return given
 

@@ -20,6 +20,7 @@ TITLES: Mapping[str, str] = {
     "scheduler": "Scheduler",
     "bodies": "Bodies",
     "rights": "Rights",
+    "record": "On record",
     "growth": "Growth",
 }
 """By part, in the order of the page."""

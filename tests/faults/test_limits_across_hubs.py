@@ -17,7 +17,13 @@ from tests.conftest import ADMIN_EMAIL, PASSWORD
 from tests.postgres import create_database, drop_database
 from tests.redis_server import RedisServer, redis_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.services, pytest.mark.found("RL3")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.services,
+    pytest.mark.found("RL3"),
+    pytest.mark.fault("RL3"),
+]
 
 ME = "/api/v1/auth/me"
 QUOTA = 500

@@ -24,7 +24,7 @@ from app.core.metrics import exposition
 from tests.conftest import PASSWORD, Hub, parts_of_hub, running_hub
 from tests.redis_server import RedisServer, redis_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.found("FT5")]
+pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.found("FT5"), pytest.mark.fault("FT5")]
 
 ME = "/api/v1/auth/me"
 QUOTA = 40

@@ -29,7 +29,7 @@ from app.domain.events.sequencing import keep_in_order
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.activemq import MOST_BYTES, PASSWORD, USER, ActiveMq, activemq
 
-pytestmark = [pytest.mark.anyio, pytest.mark.services]
+pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.fault("FT4")]
 
 TYPE = "org.datafusionhub.thing.changed"
 WRITE = """INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data)
