@@ -13,6 +13,7 @@ from argon2 import PasswordHasher as Argon2
 
 from app.asgi import create_app, framed
 from app.domain.auth.services import refresh_token_of
+from app.domain.jobs import runner
 from tests.conftest import PASSWORD, Hub, parts_of_hub
 
 WEAK = Argon2(time_cost=1, memory_cost=1024)
@@ -49,6 +50,12 @@ class Records:
 
 def _decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
+
+
+@pytest.fixture(autouse=True)
+def failed_jobs_are_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A discovery that fails for something that may pass would take a quarter of a minute."""
+    monkeypatch.setattr(runner, "RETRY_AFTER_S", (0.05, 0.05))
 
 
 async def new_user(hub: Hub, records: Records, **columns: Any) -> str:

@@ -240,7 +240,10 @@ async def test_while_it_waits_it_says_why_and_can_be_cancelled(hub: Hub, records
     assert cancelled.json()["status"] == "cancelled"
 
 
-async def test_what_nobody_waits_for_is_tried_more_patiently(hub: Hub, records: Records) -> None:
+async def test_what_nobody_waits_for_is_tried_more_patiently(
+    hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RETRY_AFTER_S", (2.0, 10.0))
     (asked, due) = [(await queue(records, await tenant_of(hub), 1, priority=p))[0] for p in (AS_ASKED_FOR, ON_SCHEDULE)]
     async with running(hub, {KIND: Failing(AWAY, AWAY)}):
         async with asyncio.timeout(20):
