@@ -23,6 +23,8 @@ from tests.domain.seals import UNSEALED, seal_all
 
 pytestmark = pytest.mark.anyio
 
+AS_SEALED = "UPDATE audit_seals SET written_at = sealed_at"
+"""As if they had been written when they say."""
 ROW = """INSERT INTO audit_events (id, tenant_id, occurred_at, action, resource_type, outcome)
          VALUES ($1, $2, now(), 'x.do', 'x', 'success')"""
 NOW = datetime.now(UTC)
@@ -51,6 +53,7 @@ async def sealed_at(hub: Hub, records: Records, days_ago: int, rows: int, tenant
         await records.run(ROW, row_id if number == 0 else uuid4(), tenant_id)
     while await records.one(UNSEALED):
         await seal_rows(hub.parts, now=NOW - timedelta(days=days_ago))
+    await records.run(AS_SEALED)
     return row_id
 
 
@@ -68,6 +71,7 @@ async def aged(hub: Hub, records: Records) -> dict[str, Any]:
     """A log that began 100 days ago."""
     while await records.one(UNSEALED):
         await seal_rows(hub.parts, now=NOW - timedelta(days=100))
+    await records.run(AS_SEALED)
     return {
         "old": await sealed_at(hub, records, 90, 3),
         "older": await sealed_at(hub, records, 70, 4),
@@ -119,6 +123,7 @@ async def test_every_tenant_is_meant_and_a_deleted_one_too(hub: Hub, records: Re
     tenant_id = await records.one("SELECT id FROM tenants WHERE slug = 'acme'")
     while await records.one(UNSEALED):
         await seal_rows(hub.parts, now=NOW - timedelta(days=100))
+    await records.run(AS_SEALED)
     assert (await hub.admin.delete(f"/api/v1/tenants/{tenant_id}")).status_code == 204
     young = await sealed_at(hub, records, 1, 2, tenant_id)
     assert await drop_old_rows(hub.parts, NOW, 1000) > 0

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given
@@ -333,13 +334,36 @@ async def test_the_application_role_can_alter_nothing(hub: Hub, records: Records
     await app.close()
 
 
-async def test_a_seal_that_is_there_is_not_written_over(hub: Hub, records: Records) -> None:
+FORGED = {
+    "the one that is there": {},
+    "before the first one": {"number": -1, "first_position": 1, "last_position": 999_999_999, "count": 999_999_999},
+    "none": {"number": 0},
+    "far ahead": {"number": 2**63 - 1},
+    "the next one, over no rows": {"number": 2, "first_position": 2, "last_position": 2},
+    "the next one, over rows of others": {"number": 2, "first_position": 1, "last_position": 1},
+    "of a time that cannot be shown": {"number": 2, "sealed_at": "294000-01-01T00:00:00Z"},
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+async def test_a_seal_follows_from_the_one_before_it_or_is_refused(
+    hub: Hub, records: Records, forged: dict[str, object]
+) -> None:
+    """Whatever the application's role says: with one that covers everything it could drop the log, with one that is far
+    ahead nobody would seal any more."""
     await write(records._connection)
     await seal_all(hub)
     app = await asyncpg.connect(hub.url)
-    again = await records.one(
+    there = await records.one(
         "SELECT to_jsonb(seal) FROM audit_seals AS seal WHERE tenant_id = $1 AND number = 1", DEFAULT_TENANT_ID
     )
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await app.execute("SELECT write_audit_seals(jsonb_build_array($1::jsonb), '[]')", again)
+    said = msgspec.json.encode({**msgspec.json.decode(there), "event_id": str(uuid4()), **forged}).decode()
+    rows = await records.one("SELECT count(*) FROM audit_events")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="follows from the one before"):
+        await app.execute("SELECT write_audit_seals(jsonb_build_array($1::text::jsonb))", said)
+    with pytest.raises(asyncpg.PostgresError):
+        await app.execute(
+            "SELECT drop_audit_rows($1, $2, gen_random_uuid(), 'x', 'y')", DEFAULT_TENANT_ID, forged.get("number", 1)
+        )
+    assert await records.one("SELECT count(*) FROM audit_events") == rows
     await app.close()

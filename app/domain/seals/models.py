@@ -12,6 +12,7 @@ from sqlalchemy import (
     Identity,
     LargeBinary,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,6 +42,8 @@ class AuditSeal(Tenanted, Base):
     kid: Mapped[str]
     signature: Mapped[str]
     hash: Mapped[str]
+    written_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
+    """By the database, whatever the seal says: before its rows are old enough by this, nobody drops them."""
 
 
 class AuditLeaf(Tenanted, Base):

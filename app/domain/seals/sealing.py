@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import to_builtins
 from sqlalchemy import text
+from uuid_utils.compat import uuid7
 
 from app.core.signing_keys import SigningKey
 from app.core.turns import keep_doing
-from app.domain.events.services import event_row
 from app.domain.parts import Parts
 from app.domain.seals.merkle import root_of, split
-from app.domain.seals.schemas import AuditSealOut
 from app.domain.seals.signing import NO_SEAL, Seal, public_pems, sign
 
 log = logging.getLogger("hub.seals")
@@ -26,7 +26,7 @@ AT_ONCE: Final = 1024
 """Rows. A proof reads the hashes of all rows of its seal, and hashes them: a millisecond's work."""
 EVERY_S: Final = 0.5
 _TAKE = text("SELECT * FROM public.take_audit_rows(:most)")
-_WRITE = text("SELECT public.write_audit_seals(:seals, :events)")
+_WRITE = text("SELECT public.write_audit_seals(:seals)")
 _NOTE_KEY = text(
     """INSERT INTO sealing_keys (kid, public_key, first_used_at) VALUES (:kid, :public_key, now())
        ON CONFLICT (kid) DO NOTHING"""
@@ -55,7 +55,7 @@ async def seal_rows(parts: Parts, most: int = AT_ONCE, *, now: datetime | None =
         seals = [_seal_of(found, current, sealed_at) for found in ranges]
         for kid, pem in public_pems(parts.sealing_keys).items():
             await session.execute(_NOTE_KEY, {"kid": kid, "public_key": pem})
-        await session.execute(_WRITE, {"seals": _json(seals), "events": _json([_event_of(seal) for seal in seals])})
+        await session.execute(_WRITE, {"seals": _json([_with_event(seal) for seal in seals])})
     return sum(seal.count for seal in seals)
 
 
@@ -76,15 +76,9 @@ def _seal_of(found: Any, key: SigningKey, sealed_at: datetime) -> Seal:
     return sign(unsigned, key)
 
 
-def _event_of(seal: Seal) -> object:
-    return event_row(
-        "audit.sealed", f"audit-seals/{seal.number}", shown(seal), tenant_id=seal.tenant_id, time=seal.sealed_at
-    )
-
-
-def shown(seal: Seal) -> AuditSealOut:
-    names = AuditSealOut.__struct_fields__
-    return AuditSealOut(*(getattr(seal, "last_id" if name == "id" else name) for name in names))
+def _with_event(seal: Seal) -> dict[str, object]:
+    """The event `audit.sealed` is made of the seal where that is written, but for its id."""
+    return {**to_builtins(seal), "event_id": uuid7()}
 
 
 def _json(items: Sequence[object]) -> str:

@@ -34,6 +34,7 @@ SEALS = """
       kid text NOT NULL,
       signature text NOT NULL,
       hash text NOT NULL,
+      written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       PRIMARY KEY (tenant_id, number)
     )"""
 LEAVES = """
@@ -117,19 +118,39 @@ TAKEN = f"""
       GROUP BY taken.tenant_id, chains.number, chains.position, chains.hash;
     END
 """  # noqa: S608 - of nothing but what stands here
-# The event of each seal goes with it; no audit row does, or sealing would never end.
+# It believes nothing of what it is told: a seal follows from the one before it and covers the leaves that are there for
+# it. Its event goes with it, made of the seal; no audit row does, or sealing would never end.
 WRITTEN = """
     BEGIN
+      IF EXISTS (
+        SELECT FROM jsonb_to_recordset(seals) AS seal (
+          tenant_id uuid, number bigint, first_position bigint, last_position bigint, count bigint, previous_hash text,
+          sealed_at timestamptz)
+        LEFT JOIN LATERAL (
+          SELECT before.number, before.last_position, before.hash FROM public.audit_seals AS before
+          WHERE before.tenant_id = seal.tenant_id ORDER BY before.number DESC LIMIT 1) AS last ON true
+        WHERE (seal.number = coalesce(last.number, 0) + 1
+           AND seal.first_position = coalesce(last.last_position, 0) + 1
+           AND seal.count = seal.last_position - seal.first_position + 1
+           AND seal.previous_hash = coalesce(last.hash, repeat('0', 64))
+           AND seal.sealed_at BETWEEN '2020-01-01' AND now() + interval '1 hour'
+           AND seal.count = (
+             SELECT count(*) FROM public.audit_leaves AS leaf
+             WHERE leaf.tenant_id = seal.tenant_id AND leaf.seal_number = seal.number
+               AND leaf.position BETWEEN seal.first_position AND seal.last_position)) IS NOT TRUE
+      ) THEN
+        RAISE insufficient_privilege USING MESSAGE = 'a seal follows from the one before it, and covers its rows';
+      END IF;
       INSERT INTO public.audit_seals (tenant_id, number, first_position, last_position, first_id, last_id, count, root,
                                       previous_hash, sealed_at, kid, signature, hash)
       SELECT * FROM jsonb_to_recordset(seals) AS seal (
         tenant_id uuid, number bigint, first_position bigint, last_position bigint, first_id uuid, last_id uuid,
         count bigint, root text, previous_hash text, sealed_at timestamptz, kid text, signature text, hash text);
       INSERT INTO public.outbox_events (id, tenant_id, type, source, subject, "time", data)
-      SELECT event.id, event.tenant_id, 'org.datafusionhub.audit.sealed', event.source, event.subject, event."time",
-        event.data
-      FROM jsonb_to_recordset(events) AS event (
-        id uuid, tenant_id uuid, source text, subject text, "time" timestamptz, data jsonb);
+      SELECT (seal ->> 'event_id')::uuid, (seal ->> 'tenant_id')::uuid, 'org.datafusionhub.audit.sealed', '/api/v1',
+        'audit-seals/' || (seal ->> 'number'), (seal ->> 'sealed_at')::timestamptz,
+        seal - 'tenant_id' - 'event_id' - 'kind' || jsonb_build_object('id', seal -> 'last_id')
+      FROM jsonb_array_elements(seals) AS seal;
     END
 """
 # From the beginning of one chain, as many whole seals as are old enough; one at least, of however many rows.
@@ -162,13 +183,12 @@ DROPPED = f"""
       WHERE seal.tenant_id = tenant AND seal.number = last_seal;
       IF EXISTS (SELECT FROM public.audit_seals AS seal
                  WHERE seal.tenant_id = tenant AND seal.number <= last_seal
-                   AND seal.number >= (SELECT min(leaf.seal_number) FROM public.audit_leaves AS leaf
-                                       WHERE leaf.tenant_id = tenant AND leaf.position <= through)
-                   AND seal.sealed_at > now() - interval '{YOUNGEST}') THEN
+                   AND seal.written_at > now() - interval '{YOUNGEST}') THEN
         RAISE insufficient_privilege USING MESSAGE = 'rows of the audit log are kept for {YOUNGEST} at least';
       END IF;
       WITH leaves AS (
-        DELETE FROM public.audit_leaves AS leaf WHERE leaf.tenant_id = tenant AND leaf.position <= through
+        DELETE FROM public.audit_leaves AS leaf
+        WHERE leaf.tenant_id = tenant AND leaf.position <= through AND leaf.seal_number <= last_seal
         RETURNING leaf.event_id
       ), events AS (
         DELETE FROM public.audit_events AS event USING leaves
@@ -189,7 +209,7 @@ FUNCTIONS = {
         TAKEN,
         "SET plan_cache_mode = force_custom_plan",
     ),
-    "write_audit_seals(seals jsonb, events jsonb)": ("RETURNS void", WRITTEN, ""),
+    "write_audit_seals(seals jsonb)": ("RETURNS void", WRITTEN, ""),
     "audit_sealed_until()": (
         "RETURNS TABLE (transaction_id xid8, sequence bigint, event_id uuid) STABLE ROWS 1",
         "SELECT transaction_id, sequence, event_id FROM public.audit_watermark",
