@@ -6,7 +6,8 @@ Start-up time is part of the product, so nothing is imported here before it is k
 import argparse
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.core.invocation import HUB
@@ -150,9 +151,10 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = datetime.min
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"a time with its zone is wanted, as 2030-01-31T18:00:00Z, not {text!r}")
-    return moment
+    with suppress(OverflowError):
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    raise argparse.ArgumentTypeError(f"a time with its zone is wanted, as 2030-01-31T18:00:00Z, not {text!r}")
 
 
 def _settings() -> Settings:

@@ -132,7 +132,7 @@ def _tell(verdict: "Verdict", *, is_pinned: bool, is_anchored: bool) -> None:
     from app.domain.seals.verifying import not_excluded
 
     for sentence in verdict.wrong:
-        print(f"WRONG  {sentence}", file=sys.stderr)
+        print(f"WRONG  {_printable(sentence)}", file=sys.stderr)
     found = "Nothing else is wrong with" if verdict.wrong else "Nothing is wrong with"
     print(f"{found} {verdict.rows} rows under {verdict.seals} seals, of {verdict.chains} tenants.")
     if verdict.unsealed:
@@ -144,3 +144,8 @@ def _tell(verdict: "Verdict", *, is_pinned: bool, is_anchored: bool) -> None:
     print("What this does not exclude:")
     for sentence in not_excluded(is_pinned=is_pinned, is_anchored=is_anchored):
         print(f"- {sentence};")
+
+
+def _printable(sentence: str) -> str:
+    """It may hold what somebody wrote into a file for whoever reads this at a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in sentence)

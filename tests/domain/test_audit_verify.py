@@ -19,6 +19,7 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.signing_keys import generate_signing_key, read_signing_keys
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.seals.anchors import Anchored, AnchorUnavailable, Folder, anchor_seals, open_anchor
+from app.domain.seals.canonical import COLUMNS
 from app.domain.seals.merkle import leaf_hash, root_of
 from app.domain.seals.reading import items_in_database, items_in_file, write_items
 from app.domain.seals.sealing import seal_rows
@@ -480,6 +481,41 @@ async def test_a_file_that_was_written_anew_by_another_program_says_the_same(exp
 async def test_what_is_no_export_is_named(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_text('{"kind": "audit-log"}\n')
+    with pytest.raises(ValueError, match="line 1 is none of an export"):
+        list(items_in_file(file))
+
+
+HOSTILE = (
+    lambda line: {**line, "sealed_at": "0001-01-01T00:00:00+14:00"} if line["kind"] == "seal" else line,
+    lambda line: {**line, "hash": "zz"} if line["kind"] == "seal" else line,
+    lambda line: {**line, "leaf_hash": "zz"} if line["kind"] == "row" else line,
+    lambda line: {**line, "row": "[" * 5000} if line["kind"] == "row" else line,
+)
+
+
+@pytest.mark.parametrize("alter", HOSTILE)
+async def test_whatever_a_file_holds_it_is_wrong_and_nothing_breaks(exported: Path, alter: Any) -> None:
+    lines = [alter(msgspec.json.decode(line)) for line in exported.read_bytes().splitlines()]
+    assert verdict_of([msgspec.json.encode(line) + b"\n" for line in lines], exported).wrong
+
+
+async def test_a_drop_that_names_nothing_is_no_drop(exported: Path) -> None:
+    """All rows gone, and one that says so in a list."""
+    lines = [msgspec.json.decode(line) for line in exported.read_bytes().splitlines()]
+    rows = [line for line in lines if line["kind"] == "row" and line["position"] is not None]
+    last = {"kind": "row", "id": rows[-1]["id"], "position": None, "leaf_hash": None, "seal_number": None}
+    row = [*rows[-1]["row"]]
+    row[2] = "9" * 15  # later than all that are sealed
+    row[COLUMNS.index("action")], row[COLUMNS.index("after")] = "audit.drop", "[1]"
+    lines.insert(lines.index(rows[-1]) + 1, {**last, "row": row})
+    lines = [line for line in lines if line not in rows]
+    verdict = verdict_of([msgspec.json.encode(line) + b"\n" for line in lines], exported)
+    assert any("no signed row of the log says" in sentence for sentence in verdict.wrong), verdict.wrong
+
+
+async def test_a_line_nested_without_end_is_none_of_an_export(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text('{"kind": ' + "[" * 100_000)
     with pytest.raises(ValueError, match="line 1 is none of an export"):
         list(items_in_file(file))
 

@@ -98,7 +98,7 @@ async def test_the_birth_is_on_the_operators_record_and_the_admins_on_the_new_te
     [
         *(
             ({"slug": slug}, "slug")
-            for slug in ("", "A", "acme.org", "-a", "a-", "a_b", "a" * 64, "аcme", "a b", "xn--a")
+            for slug in ("", "A", "acme.org", "-a", "a-", "a_b", "a" * 64, "аcme", "a b", "a\n", "xn--a")
         ),
         ({"name": "\u200b"}, "name"),
         ({"name": "Аcme sales"}, "name"),

@@ -36,7 +36,7 @@ from app.domain.webhooks.signing import new_secret
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, registered
-from tests.domain.test_webhooks import WEBHOOKS, made, new_domain
+from tests.domain.test_webhooks import SEE_AND_WRITE, WEBHOOKS, made, new_domain, scoped_user
 from tests.receivers import Received, Receiver, answers, hangs_up, keeps_silent, receiving, takes, trusting_the_tests
 
 pytestmark = pytest.mark.anyio
@@ -618,6 +618,51 @@ async def test_nothing_is_sent_once_it_is_switched_off_or_leads_elsewhere(hub: H
     found = await post.deliveries(webhook)
     assert [each["status"] for each in found] == ["delivered", *["failed"] * 5]
     assert {each["failure"] for each in found[1:]} == {"webhook_disabled"}
+
+
+async def test_what_a_webhook_was_for_before_is_given_to_nobody(hub: Hub, post: Post) -> None:
+    """Whoever may see one domain moves a webhook of the whole tenant there."""
+    here = await new_domain(hub)
+    somebody = await scoped_user(hub, here, *SEE_AND_WRITE)
+    await post.dispatch()
+    async with receiving(answers(500)) as receiver:
+        webhook = await made(hub.admin, url=receiver.url)
+        await hub.new_role()
+        await post.work()
+        (waiting,) = [each for each in await post.deliveries(webhook) if each["event_type"] == "role.created"]
+        moved = await hub.admin.patch(f"{WEBHOOKS}/{webhook['id']}", json={"data_domain_id": here})
+        assert moved.status_code == 200
+        assert await post.deliveries(webhook) == []
+        assert (await somebody.get(f"{WEBHOOKS}/{webhook['id']}/deliveries")).json()["items"] == []
+        assert (await somebody.post(f"/api/v1/deliveries/{waiting['id']}/retry")).status_code == 404
+
+
+async def test_of_other_types_what_waits_is_sent_no_more(hub: Hub, post: Post) -> None:
+    await post.dispatch()
+    async with receiving(answers(500)) as receiver:
+        webhook = await made(hub.admin, url=receiver.url)
+        await hub.new_role()
+        await post.work()
+        narrowed = await hub.admin.patch(f"{WEBHOOKS}/{webhook['id']}", json={"event_types": ["user.created"]})
+        assert narrowed.status_code == 200
+        assert {each["status"] for each in await post.deliveries(webhook)} == {"failed"}
+
+
+async def test_only_whoever_may_see_an_event_sends_it_again(hub: Hub, post: Post, records: Records) -> None:
+    """A delivery of an event that happened elsewhere, for whatever reason it is there."""
+    here = await new_domain(hub)
+    somebody = await scoped_user(hub, here, *SEE_AND_WRITE)
+    webhook = await made(hub.admin, data_domain_id=here)
+    await hub.new_role()
+    delivery_id = await records.one(
+        """INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at,
+                                           expires_at)
+           SELECT gen_random_uuid(), tenant_id, $1, id, 'role.created', subject, 'failed', now(), now()
+           FROM outbox_events WHERE type LIKE '%.role.created' LIMIT 1 RETURNING id""",
+        UUID(webhook["id"]),
+    )
+    refused = await somebody.post(f"/api/v1/deliveries/{delivery_id}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
 
 
 async def test_a_suspended_tenant_is_sent_nothing(hub: Hub, post: Post, records: Records) -> None:

@@ -236,8 +236,9 @@ async def test_in_a_domain_one_sends_again_what_is_its_own(hub: Hub, records: Re
             """INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at,
                                                expires_at)
                SELECT gen_random_uuid(), tenant_id, $1, id, 'user.created', subject, 'failed', now(), now()
-               FROM outbox_events LIMIT 1 RETURNING id""",
+               FROM outbox_events WHERE data_domain_id = $2 LIMIT 1 RETURNING id""",
             UUID(webhook["id"]),
+            UUID(each),
         )
         answers_by_domain[each] = await client.post(f"/api/v1/deliveries/{delivery_id}/retry")
     assert [answer.status_code for answer in answers_by_domain.values()] == [200, 404]

@@ -17,7 +17,7 @@ class Redelivery(Input, rename={"begins_at": "from", "ends_at": "to"}):
     ends_at: Moment
     """Events of before this moment."""
     type: EventType | None = None
-    """Of this type alone."""
+    """Of this type alone; `user.created` is the same as `org.datafusionhub.user.created`."""
 
 
 class RedeliveryOut(Output):

@@ -6,6 +6,7 @@ from typing import Any, Final, cast
 from sqlalchemy import CursorResult, text
 
 from app.core.errors import BadRequest
+from app.core.event_names import TYPE_PREFIX
 from app.domain.redelivery.schemas import Redelivery, RedeliveryOut
 from app.domain.work import UnitOfWork
 
@@ -17,7 +18,7 @@ _AGAIN = text(
     """WITH chosen AS (
          SELECT id FROM outbox_events
          WHERE tenant_id = :tenant_id AND "time" >= :begins_at AND "time" < :ends_at
-           AND (CAST(:type AS text) IS NULL OR type = :type)
+           AND (CAST(:type AS text) IS NULL OR type IN (:type, :full_type))
            AND (published_at < :asked_at OR streamed_at < :asked_at OR set_aside_at < :asked_at
                 OR stream_set_aside_at < :asked_at)
          LIMIT :most FOR UPDATE
@@ -34,6 +35,7 @@ async def publish_again(work: UnitOfWork, wish: Redelivery, asked_at: datetime, 
         "begins_at": wish.begins_at,
         "ends_at": wish.ends_at,
         "type": wish.type,
+        "full_type": TYPE_PREFIX + (wish.type or ""),
         "asked_at": asked_at,
         "most": most,
     }

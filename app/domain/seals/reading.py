@@ -109,5 +109,5 @@ def _items_of(lines: Iterable[bytes]) -> Iterator[Item]:
     for number, line in enumerate(lines, 1):
         try:
             yield _ITEMS.decode(line)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError, OverflowError):  # the last of a time beyond the year 9999 in UTC
             raise ValueError(f"line {number} is none of an export") from None

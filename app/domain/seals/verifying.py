@@ -152,8 +152,14 @@ class Verifier:
         try:
             do(self._chain)
         except Wrong as wrong:
-            self.verdict.wrong.append(f"Tenant {self._chain.tenant_id}: {wrong}")
-            self._is_broken = True
+            self._break(str(wrong))
+        except (ValueError, OverflowError, RecursionError):  # of hex, numbers, times or JSON in a file of anybody's
+            self._break("something here cannot be read.")
+
+    def _break(self, why: str) -> None:
+        assert self._chain is not None
+        self.verdict.wrong.append(f"Tenant {self._chain.tenant_id}: {why}")
+        self._is_broken = True
 
     def _judge_whole(self, *, is_file: bool) -> None:
         verdict, beginning = self.verdict, self._beginning
@@ -324,7 +330,7 @@ class _Chain:
         if texts[COLUMNS.index("action")] != "audit.drop" or self._through is None:
             return
         after = msgspec.json.decode(texts[COLUMNS.index("after")] or "{}")
-        if after.get("last_seal") == self._through.number:
+        if isinstance(after, dict) and after.get("last_seal") == self._through.number:
             self._drops[self._through.number] = (str(after.get("kid")), str(after.get("signature")))
 
     def _require_drops(self) -> None:

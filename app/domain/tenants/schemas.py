@@ -27,6 +27,8 @@ KeyDays = Annotated[int, Meta(ge=1, le=3650)]
 
 def plainly_spelt(slug: str, path: str) -> Iterator[Fault]:
     """Rule: no label that is shown in other letters than it is written in (RFC 5890 section 2.3.1)."""
+    if slug.endswith("\n"):  # which the pattern lets pass: in Python `$` matches in front of it
+        yield Fault(path, "not_allowed", "must not end with a line feed")
     if slug[2:4] == "--":
         yield Fault(path, "not_allowed", "must not have dashes in third and fourth place")
 

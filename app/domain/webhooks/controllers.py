@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
+from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
@@ -68,7 +69,8 @@ class WebhookController(Controller):
     async def update_webhook(
         self, request: HubRequest, work: Work, webhook_id: FromPath[UUID], data: RequestBody[WebhookPatch]
     ) -> Tagged[WebhookOut]:
-        """JSON Merge Patch (RFC 7396). Switched on again, it is sent what happens from then on."""
+        """JSON Merge Patch (RFC 7396). Switched on again, it is sent what happens from then on. Of other types or of
+        another domain, what still waits is not sent; in another domain earlier deliveries are no longer shown."""
         return entity(request.exchange, await WebhookService(work).update(webhook_id, data), changed=True)
 
     @delete("/{webhook_id:uuid}", opt=WRITING, summary="Delete a webhook")
@@ -79,7 +81,7 @@ class WebhookController(Controller):
 
     @post(
         "/{webhook_id:uuid}/test",
-        opt=WRITING | outcomes("secret_unreadable"),
+        opt=WRITING | outcomes("secret_unreadable") | costs("connector run"),
         status_code=200,
         summary="Test a webhook",
     )
@@ -113,12 +115,13 @@ class DeliveryController(Controller):
 
     @post(
         "/{delivery_id:uuid}/retry",
-        opt=requires(WRITE, on="delivery") | outcomes("event_gone", "webhook_inactive"),
+        opt=requires(WRITE, on="delivery") | outcomes("event_gone", "webhook_inactive", "permission_missing"),
         status_code=200,
         summary="Retry a delivery",
     )
     async def retry_delivery(self, request: HubRequest, work: Work, delivery_id: FromPath[UUID]) -> Answer[DeliveryOut]:
-        """It is sent again at once, whatever became of it, under the same `webhook-id`, and tried for another day."""
+        """It is sent again at once, whatever became of it, under the same `webhook-id`, and tried for another day. For
+        somebody who may see the event."""
         return answer(request.exchange, await DeliveryService(work).retry(delivery_id))
 
 

@@ -83,6 +83,7 @@ class WebhookService:
         if not self._work.apply(webhook, changes):
             return before
         await self._begin_anew(webhook, before)
+        await self._forget_what_it_was_for(webhook, before)
         await self._webhooks.update(webhook)
         after = shown_webhook(webhook)
         self._record("update", "webhook.updated", webhook, before=before, after=after)
@@ -93,7 +94,7 @@ class WebhookService:
         webhook = await self._locked(webhook_id)
         self._work.require_match(webhook.version)
         before = shown_webhook(webhook)
-        await self._work.session.execute(delete(WebhookDelivery).where(*self._waiting(webhook_id)))
+        await self._work.session.execute(delete(WebhookDelivery).where(*_waiting(self._work, webhook_id)))
         await self._webhooks.delete(webhook_id)
         self._work.audit("webhook.delete", "webhook", webhook_id, before=before)
         self._work.announce("webhook.deleted", f"webhooks/{webhook_id}", {"id": str(webhook_id)})
@@ -133,6 +134,17 @@ class WebhookService:
         if not before.is_active:
             webhook.position = await self._last_position()
 
+    async def _forget_what_it_was_for(self, webhook: Webhook, before: WebhookOut) -> None:
+        """Where it is for other events from now on. In another domain others see its deliveries, who may see nothing of
+        what happened in the one before."""
+        if webhook.data_domain_id != before.data_domain_id:
+            await self._work.session.execute(delete(WebhookDelivery).where(*_deliveries_of(self._work, webhook.id)))
+        elif set(webhook.event_types) != set(before.event_types):
+            await give_up_waiting(self._work, webhook.id)
+        else:
+            return
+        webhook.lease_id = webhook.lease_until = None  # who sends at this moment sends what it was for
+
     async def _require_sight(self, domain_id: UUID | None) -> None:
         """Raises Forbidden and BadRequest where the actor may not write there, or see what happens there."""
         await require_room(self._work, WRITE, domain_id, DOMAIN)
@@ -156,9 +168,6 @@ class WebhookService:
         require_right(self._work, webhook)
         return webhook
 
-    def _waiting(self, webhook_id: UUID) -> tuple[Any, ...]:
-        return _waiting(self._work, webhook_id)
-
     def _record(self, verb: str, event: EventName, webhook: Webhook, **shown: Any) -> None:
         self._work.audit(f"webhook.{verb}", "webhook", webhook.id, **shown)
         self._work.announce(event, f"webhooks/{webhook.id}", event_of(webhook))
@@ -173,7 +182,8 @@ class DeliveryService:
     async def retry(self, delivery_id: UUID) -> DeliveryOut:
         """It is sent again at once, whatever became of it, under the same id, and tried for another day.
 
-        Raises NotFound, or Conflict for a webhook that is switched off and for an event that is not kept any more.
+        Raises NotFound, Conflict for a webhook that is switched off and for an event that is not kept any more, and
+        Forbidden where the actor may not see the event.
         """
         found = await self._deliveries.get_one(id=delivery_id)
         webhook = await self._webhooks.get_one(id=found.webhook_id, with_for_update=True)
@@ -193,20 +203,24 @@ class DeliveryService:
 
     async def _require_event(self, delivery: WebhookDelivery) -> None:
         is_it = (OutboxEvent.id == delivery.event_id, OutboxEvent.tenant_id == self._work.tenant_id)
-        if await self._work.session.scalar(select(OutboxEvent.id).where(*is_it)) is None:
+        happened = select(OutboxEvent.data_source_id, OutboxEvent.data_domain_id).where(*is_it)
+        row = (await self._work.session.execute(happened)).one_or_none()
+        if row is None:
             raise Conflict(code="event_gone")
+        if not self._work.actor.may_at(SEEING, Place(source_id=row.data_source_id, domain_id=row.data_domain_id)):
+            raise Forbidden(f"This needs the permission `{SEEING}`.", code="permission_missing")
 
 
 def _named(delivery: WebhookDelivery) -> dict[str, object]:
     return {"webhook_id": str(delivery.webhook_id), "event_id": str(delivery.event_id)}
 
 
+def _deliveries_of(work: UnitOfWork, webhook_id: UUID) -> tuple[Any, ...]:
+    return (WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.tenant_id == work.tenant_id)
+
+
 def _waiting(work: UnitOfWork, webhook_id: UUID) -> tuple[Any, ...]:
-    return (
-        WebhookDelivery.webhook_id == webhook_id,
-        WebhookDelivery.tenant_id == work.tenant_id,
-        WebhookDelivery.status == "pending",
-    )
+    return (*_deliveries_of(work, webhook_id), WebhookDelivery.status == "pending")
 
 
 async def give_up_waiting(work: UnitOfWork, webhook_id: UUID) -> None:
