@@ -31,7 +31,7 @@ from app.domain.dry_runs.services import MEDIA_TYPE as DRY_RUN_TYPE
 
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
 PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
-REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; the job goes on.", 204: "Done; there is nothing to show."}
+REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; it goes on.", 204: "Done; there is nothing to show."}
 
 
 class Operations:
@@ -154,12 +154,13 @@ class Operations:
         """MessagePack is named among the answers, where a generated client takes what it knows; among the forms of a
         body it would be one that the client cannot write (`x-also-as`).
         """
+        links = self._links.of(route)
         names = ["ETag"] if route.sends_entity_tag else []
-        names += ["Location"] if status in (201, 202) else []
+        names += ["Location"] if status == 201 or (status == 202 and links) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
         names += ["RateLimit", "RateLimitPolicy"] if route.price.units else []
         answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
-        if links := self._links.of(route):
+        if links:
             answer["links"] = links
         return answer if status == 204 else answer | {"content": self._content(route)}
 

@@ -51,6 +51,8 @@ BEYOND_SCHEMA = {
     "unknown_role": "whether a role exists is a matter of history",
     "masked_secret": "a text that is shown in place of secrets",
     "reference_not_allowed": "which variables and files may be referred to is the operator's choice",
+    "invalid_schedule": "whether five fields of cron ever come to pass is the calendar's to say",
+    "unknown_time_zone": "the list of time zones is IANA's, and grows",
     "secret_reentry_required": "whether stored secrets would go elsewhere is a matter of history",
 }
 """Codes with which a request that fits the document may be refused, and why the document cannot say so."""

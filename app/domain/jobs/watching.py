@@ -19,10 +19,11 @@ from app.domain.requests import HubRequest
 
 MAX_WATCHED = 25
 """By one stream; so many ids fit into a query parameter."""
+_ID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 IDS: Mapping[str, Mapping[str, object]] = {
     "ids": {
         "type": "string",
-        "pattern": r"^[0-9a-fA-F-]{36}(,[0-9a-fA-F-]{36})*$",
+        "pattern": f"^{_ID}(,{_ID}){{0,{MAX_WATCHED - 1}}}$",
         "description": f"The jobs to watch, {MAX_WATCHED} at most, separated by commas. "
         "Without: the newest of one's own that have not ended.",
         "example": "0198e0a2-7c1e-7b51-9a3f-2f6f0e7d1c01",
