@@ -144,8 +144,8 @@ async def test_nothing_is_lost_while_redis_is_killed_and_the_broker_is_away(
 async def test_the_stream_is_cut_off(hub: Hub, server: Redis, owner: "asyncpg.Connection[Any]") -> None:
     short = RedisStream(msgspec.structs.replace(hub.settings, events_redis_length=1000))
     await short.connect()
-    row = await owner.fetchrow("SELECT * FROM public.events_waiting_for_broker($1, 1, 1)", relay.NOBODY)
-    event = WaitingEvent(*row)
+    tenant_id, event_id = await owner.fetchrow("SELECT * FROM public.events_waiting_for_broker($1, 1, 1)", relay.NOBODY)
+    event = WaitingEvent(*await owner.fetchrow(relay.WAITING, tenant_id, [event_id], "broker"))
     for _ in range(30):
         answers = await short.publish([event] * 100)
         assert {answer.outcome for answer in answers} == {"taken"}

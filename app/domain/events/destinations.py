@@ -16,7 +16,7 @@ DestinationName = Literal["broker", "stream"]
 
 
 class WaitingEvent(Struct, frozen=True):
-    """As `events_waiting_for_...` answers."""
+    """An event as it is published."""
 
     id: UUID
     tenant_id: UUID

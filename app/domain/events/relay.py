@@ -13,6 +13,8 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from random import uniform
 from typing import Any
 from uuid import UUID
@@ -22,6 +24,7 @@ from msgspec import Struct
 
 from app.core.database import CONNECT_TIMEOUT_S, DATABASE_ERRORS, server_settings
 from app.core.publishing import Confirmation, DestinationAway
+from app.core.tenancy import TENANT_SETTING
 from app.domain.events.destinations import Destination, WaitingEvent
 from app.domain.events.publishers import destinations_of
 from app.domain.events.sequencing import POSITIONS_CHANNEL
@@ -189,16 +192,22 @@ class Relay:
         return True
 
     async def _waiting(self, connection: Any) -> list[WaitingEvent]:
-        """In an order in which each subject's own is kept."""
+        """In an order in which each subject's own is kept. Which ones is asked across the tenants, and what they say in
+        one tenant after the other."""
         rows = await connection.fetch(
-            f"SELECT * FROM public.events_waiting_for_{self._name}($1, $2, $3)",  # noqa: S608 - one of two names
+            f"SELECT tenant_id, id FROM public.events_waiting_for_{self._name}($1, $2, $3)",  # noqa: S608 - one of two
             self._served,
             AT_ONCE,
             BYTES_AT_ONCE,
         )
-        if rows:
-            self._served = rows[-1]["tenant_id"]
-        return [WaitingEvent(*row) for row in rows]
+        events: list[WaitingEvent] = []
+        for tenant_id, found in groupby(rows, itemgetter("tenant_id")):
+            self._served = tenant_id
+            async with connection.transaction(readonly=True):
+                await connection.execute(_ENTER, str(tenant_id))
+                read = await connection.fetch(WAITING, tenant_id, [row["id"] for row in found], self._name)
+            events += [WaitingEvent(*row) for row in read]
+        return events
 
     # --- publishing ---
 
@@ -324,6 +333,14 @@ def waves_of(events: Sequence[WaitingEvent], suspects: Mapping[UUID, int]) -> It
     yield from ([event] for event in sorted(alone, key=lambda event: suspects[event.id]))
 
 
+_ENTER = f"SELECT set_config('{TENANT_SETTING}', $1, true)"
+WAITING = """
+    SELECT event.id, event.tenant_id, tenants.slug, event.type, event.source, event.subject, event."time",
+           event.data::text, coalesce(tried.attempts, 0), event.traceparent
+    FROM outbox_events AS event JOIN tenants ON tenants.id = event.tenant_id
+      LEFT JOIN event_attempts AS tried ON tried.event_id = event.id AND tried.destination = $3
+    WHERE event.tenant_id = $1 AND event.id = ANY ($2) ORDER BY event.position"""
+"""The columns of `WaitingEvent`."""
 _LOCK = "SELECT pg_try_advisory_lock(hashtext($1))"
 _AWAY = "UPDATE relays SET away_since = coalesce(away_since, now()), reason = $2 WHERE destination = $1"
 _BACK = "UPDATE relays SET away_since = NULL, reason = NULL WHERE destination = $1"
