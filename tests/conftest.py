@@ -1,6 +1,7 @@
 """One PostgreSQL cluster for the whole run, one fresh migrated database for each module, and clients of a running hub."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ from tests.serving import NO_LIMIT
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 """How long an example takes says how busy the machine is, and nothing of the code."""
 hypothesis.settings.load_profile("tests")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts what it leaves in the background: all that the tests start would inherit it, and ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.connectors.fixtures", "tests.faults.table"]
 

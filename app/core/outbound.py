@@ -2,7 +2,8 @@
 with the certificate checked against the name, no redirect followed, and little of the answer read.
 
 A name is looked up once for each `Destination`, and what is dialled is what was found and judged then: a name that
-leads elsewhere a moment later leads nobody there (decision 0011). Nothing of the environment counts, proxies included.
+leads elsewhere a moment later leads nobody there (decision 0011). Where everything goes out through a proxy, so does
+this, and the proxy looks the name up. Nothing of the environment counts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from app.core.egress import (
+    ByProxy,
     EgressPolicy,
     EgressRefused,
     Lookup,
@@ -30,7 +32,7 @@ from app.core.egress import (
     Pinned,
     canonical_host,
     classify,
-    resolve,
+    find_way,
     system_lookup,
 )
 
@@ -45,6 +47,7 @@ PostFailure = Literal[
     "connect_timeout",
     "connection_refused",
     "host_unreachable",
+    "proxy_refused",
     "connection_lost",
     "certificate_invalid",
     "tls_failed",
@@ -174,8 +177,8 @@ class Destination:
         self._limits = limits
         self._authorities = authorities
         self._lookup = lookup
-        self._pinning = asyncio.Lock()
-        self._pinned: Pinned | None = None
+        self._finding = asyncio.Lock()
+        self._way: Pinned | ByProxy | None = None
         self._transport: httpx.AsyncHTTPTransport | None = None
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -215,38 +218,39 @@ class Destination:
         except (ValueError, httpx.InvalidURL):
             raise _Failed("invalid_url") from None
         failure: PostFailure = "host_unreachable"
-        for address in (await self._approved(target)).addresses:
+        way = await self._approved(target)
+        for address in way.addresses if isinstance(way, Pinned) else (target.host,):
             request = self._request(target, named, address, headers, body)
             try:
-                return await self._open_transport(target).handle_async_request(request)
+                return await self._open_transport(target, way).handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = _failure_of_error(error)
             except httpx.HTTPError as error:
                 raise _Failed(_failure_of_error(error)) from error
         raise _Failed(failure)
 
-    async def _approved(self, target: Target) -> Pinned:
+    async def _approved(self, target: Target) -> Pinned | ByProxy:
         """Raises _Failed."""
-        async with self._pinning:
-            if self._pinned is None:
-                self._pinned = await self._looked_up(target)
-        return self._pinned
+        async with self._finding:
+            if self._way is None:
+                self._way = await self._looked_up(target)
+        return self._way
 
-    async def _looked_up(self, target: Target) -> Pinned:
+    async def _looked_up(self, target: Target) -> Pinned | ByProxy:
         try:
-            pinned = await resolve(target.host, target.port, self._policy, self._limits.connect_s, self._lookup)
+            way = await find_way(target.host, target.port, self._policy, self._limits.connect_s, self._lookup)
         except NameNotResolved:
             raise _Failed("name_not_resolved") from None
         except EgressRefused:
             raise _Failed("egress_refused") from None
-        if not target.is_encrypted and not all(is_of_this_machine(address) for address in pinned.addresses):
+        if not target.is_encrypted and not _stays_on_this_machine(way):
             raise _Failed("insecure_url")
-        return pinned
+        return way
 
     def _request(
         self, target: Target, named: httpx.URL, address: str, headers: Mapping[str, str], body: bytes
     ) -> httpx.Request:
-        """To the address; `Host`, SNI and the check of the certificate keep the name."""
+        """To the address, or by the proxy to the name; `Host`, SNI and the check of the certificate keep the name."""
         import httpx
 
         timeout = httpx.Timeout(self._limits.total_s, connect=self._limits.connect_s)
@@ -258,7 +262,7 @@ class Destination:
             extensions={"sni_hostname": target.host, "timeout": timeout.as_dict()},
         )
 
-    def _open_transport(self, target: Target) -> httpx.AsyncHTTPTransport:
+    def _open_transport(self, target: Target, way: Pinned | ByProxy) -> httpx.AsyncHTTPTransport:
         import httpx
 
         if self._transport is None:
@@ -266,12 +270,25 @@ class Destination:
             trusted = self._authorities or trusted_authorities()
             context = trusted if target.is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             connections = httpx.Limits(max_connections=self._limits.connections)
-            self._transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=connections)
+            proxy = _proxy_of(way) if isinstance(way, ByProxy) else None
+            self._transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=connections, proxy=proxy)
         return self._transport
 
 
 def is_of_this_machine(address: str) -> bool:
     return classify(ip_address(address))[0] == "loopback"
+
+
+def _stays_on_this_machine(way: Pinned | ByProxy) -> bool:
+    return isinstance(way, Pinned) and all(is_of_this_machine(address) for address in way.addresses)
+
+
+def _proxy_of(way: ByProxy) -> httpx.Proxy:
+    import httpx
+
+    proxy = way.proxy
+    is_known = bool(proxy.username or proxy.password)
+    return httpx.Proxy(f"http://{proxy.place}", auth=(proxy.username, proxy.password) if is_known else None)
 
 
 async def _pass_over(answer: httpx.Response) -> None:
@@ -299,6 +316,8 @@ def _failure_of_error(error: httpx.HTTPError) -> PostFailure:
     import httpx
 
     cause = _root_cause(error)
+    if isinstance(error, httpx.ProxyError):
+        return "proxy_refused"
     if isinstance(error, httpx.ConnectTimeout):
         return "connect_timeout"
     if isinstance(error, httpx.TimeoutException):

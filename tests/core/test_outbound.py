@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from app.core.egress import EgressPolicy
 from app.core.outbound import MAX_BODY_BYTES, Destination, Limits, PostFailure, Reply, target_of
+from tests.connectors.servers import connect_proxy
+from tests.connectors.servers.connect_proxy import ConnectProxy
 from tests.receivers import (
     Answering,
     answers,
@@ -276,3 +279,43 @@ def test_a_target_has_one_spelling() -> None:
     target = target_of("https://HOOKS.Example.org.:8443/a?b=c#d")
     assert (target.is_encrypted, target.host, target.port) == (True, "hooks.example.org", 8443)
     assert target_of("https://0x7f.1/").host == "127.0.0.1"
+
+
+# --- through the proxy ---
+
+BEHIND = "hooks.behind.example"
+"""A name that the proxy alone knows."""
+
+
+async def test_where_everything_goes_by_a_proxy_so_does_this() -> None:
+    async with (
+        connect_proxy.serving(ConnectProxy(names={BEHIND: "127.0.0.1"})) as proxy,
+        receiving(host=BEHIND, certificate_for=BEHIND) as receiver,
+    ):
+        policy = structs.replace(OPEN, proxy=proxy.seen())
+        reply = await posted(receiver.url, policy, authorities=trusting_the_tests())
+        refused = await posted(receiver.url, structs.replace(OPEN, proxy=proxy.seen(password="another")))
+        unencrypted = await posted(receiver.url.replace("https", "http"), policy)
+    assert (reply.status, reply.failure) == (204, None)
+    assert set(proxy.asked) == {f"{BEHIND}:{receiver.port}"}
+    assert receiver.received[0].headers["host"] == f"{BEHIND}:{receiver.port}"
+    assert (refused.failure, unencrypted.failure) == ("proxy_refused", "insecure_url")
+    assert len(receiver.received) == 1
+
+
+async def test_by_a_proxy_the_certificate_is_checked_against_the_name() -> None:
+    async with (
+        connect_proxy.serving(ConnectProxy(names={BEHIND: "127.0.0.1"})) as proxy,
+        receiving(host=BEHIND, certificate_for="localhost") as receiver,
+    ):
+        policy = structs.replace(OPEN, proxy=proxy.seen())
+        reply = await posted(receiver.url, policy, authorities=trusting_the_tests())
+    assert (reply.failure, receiver.received) == ("certificate_invalid", [])
+
+
+async def test_what_is_dialled_without_the_proxy_is() -> None:
+    async with connect_proxy.serving(ConnectProxy()) as proxy, receiving() as receiver:
+        direct = structs.replace(OPEN, proxy=proxy.seen(), direct=("127.0.0.0/8",))
+        assert (await posted(receiver.url, direct)).status == 204
+        assert (await posted(receiver.url, structs.replace(SHUT, proxy=proxy.seen()))).failure == "egress_refused"
+    assert proxy.asked == []
