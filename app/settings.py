@@ -73,7 +73,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     egress_loopback: bool = True
     """Whether data sources may be on this machine: for development, and where everything runs on one machine."""
     egress_proxy: str | None = None
-    """`http://user:password@host:port`: an HTTP proxy through which all goes out that data sources ask for."""
+    """`http://user:password@host:port`: an HTTP proxy through which all goes out to data sources and webhooks."""
     egress_direct: tuple[str, ...] = ()
     """Hosts and ranges that are dialled all the same; they are judged like any other."""
     files_root: Path = Path(".hub/files")

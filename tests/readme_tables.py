@@ -35,7 +35,7 @@ MEANINGS = {
     "egress_allow": "private addresses that data sources and webhooks may have: CIDR ranges, host names, `*.example.org`",
     "egress_deny": "addresses that are never dialled; wins over every allowance",
     "egress_loopback": "whether data sources and webhooks may be on this machine; for development, and for all on one machine",
-    "egress_proxy": "`http://user:password@host:port`, an HTTP proxy through which everything goes out to data sources",
+    "egress_proxy": "`http://user:password@host:port`, an HTTP proxy through which everything goes out to data sources and webhooks",
     "egress_direct": "what is dialled without that proxy: CIDR ranges, host names, `*.example.org`",
     "files_root": "folder that file sources may read; other tenants than `default`: the folder of their slug in it",
     "secret_env_prefixes": "beginnings of variables that secrets may refer to (`env:SHOP_PASSWORD`); empty: none",
