@@ -26,7 +26,7 @@ from app.commands.database import (
 from app.commands.metrics import answering_scrapes, listening_for_metrics
 from app.commands.places import Place, place_of, reached_at, written_down
 from app.core.connections import KEEP_ALIVE_S, connection_limit
-from app.core.processes import HANDED_OVER, STARTED_BY
+from app.core.processes import HANDED_OVER, STARTED_BY, fork_between_imports
 from app.core.stopping import KILLED_AFTER_S
 from app.settings import Settings, variable
 
@@ -115,6 +115,8 @@ def _import_beside() -> threading.Thread:
 
 
 def _import_server() -> None:
+    import encodings.idna  # noqa: F401 - by whoever looks a name up
+
     import granian  # noqa: F401
 
     import app.asgi
@@ -194,6 +196,7 @@ def _run_server(host: str, port: int, workers: int) -> None:
     """Returns when the server has stopped."""
     # A worker that is told to end while it still imports must end, and not raise what only we know how to catch.
     os.register_at_fork(after_in_child=_take_no_interrupts)
+    fork_between_imports()
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
     from granian.log import LogLevels

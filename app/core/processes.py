@@ -1,11 +1,13 @@
 """Processes that belong together: what they hand over, and that none outlives the one that started it."""
 
 import ctypes
+import importlib._bootstrap
 import os
 import signal
 import sys
 import threading
 import time
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 HANDED_OVER = "DATA_FUSION_HUB_DATABASE_URL"
@@ -31,6 +33,31 @@ def end_with_parent() -> None:
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=_outlive_no_parent, args=(parent,), name="parent", daemon=True).start()
+
+
+IMPORTED_WITHIN_S = 5.0
+"""What takes longer to import is not waited for."""
+
+
+def fork_between_imports() -> None:
+    """From here on a fork of this process waits for what its other threads import.
+
+    The lock of a module that a thread is just importing would be copied as it is, and in the child nobody lets go of
+    it: whoever imports that module there, or looks a name up with it, waits without end.
+    """
+    os.register_at_fork(before=_await_imports)
+
+
+def _await_imports() -> None:
+    deadline = time.monotonic() + IMPORTED_WITHIN_S
+    while _are_others_importing() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _are_others_importing() -> bool:
+    bootstrap: Any = importlib._bootstrap
+    locks = [known() for known in list(bootstrap._module_locks.values())]
+    return any(lock is not None and lock.owner not in (None, threading.get_ident()) for lock in locks)
 
 
 def _outlive_no_parent(parent: int) -> None:

@@ -37,3 +37,33 @@ def test_an_orphan_ends_even_where_its_stop_hangs(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(10)
     assert survivors(child) == {}
+
+
+FORKS_BESIDE_AN_IMPORT = """
+import os, signal, sys, threading, time
+from app.core.processes import fork_between_imports
+
+if sys.argv[1] == "waits":
+    fork_between_imports()
+sys.path.insert(0, sys.argv[2])
+threading.Thread(target=__import__, args=("imported_slowly",), daemon=True).start()
+while not os.path.exists(os.path.join(sys.argv[2], "begun")):
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    signal.alarm(5)
+    import imported_slowly
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(("how", "ending"), [("waits", 0), ("at once", -signal.SIGALRM)])
+def test_a_fork_beside_an_import_leaves_no_locked_module(tmp_path: Path, how: str, ending: int) -> None:
+    """Without waiting the child would wait for the module without end: what was seen of a server that looked a name up
+    while the thread that asks whether it answers looked up its first."""
+    begun = f"open({str(tmp_path / 'begun')!r}, 'w').close()"
+    (tmp_path / "imported_slowly.py").write_text(f"import time\n{begun}\ntime.sleep(1)\n")
+    command = [sys.executable, "-c", FORKS_BESIDE_AN_IMPORT, how, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == ending
