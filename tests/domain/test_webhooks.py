@@ -74,7 +74,9 @@ async def test_a_webhook_shows_its_secret_once(hub: Hub, records: Records) -> No
         assert found == 0, table
 
 
-async def test_what_is_done_is_on_record_and_events_hold_no_path_of_the_url(hub: Hub, records: Records) -> None:
+async def test_what_is_done_is_on_record_and_events_and_rows_hold_no_path_of_the_url(
+    hub: Hub, records: Records
+) -> None:
     _, events = await records.mark()
     created = await hub.admin.post(WEBHOOKS, json={"url": URL})
     path = f"{WEBHOOKS}/{created.json()['id']}"
@@ -82,7 +84,10 @@ async def test_what_is_done_is_on_record_and_events_hold_no_path_of_the_url(hub:
     rotated = await hub.admin.post(f"{path}/rotate-secret")
     deleted = await hub.admin.delete(path)
     assert [answer.status_code for answer in (created, changed, rotated, deleted)] == [201, 200, 200, 204]
-    actions = [[row["action"] for row in await records.audit(each)] for each in (created, changed, rotated, deleted)]
+    rows = [await records.audit(each) for each in (created, changed, rotated, deleted)]
+    assert "only-for-us" not in str(rows)
+    assert "https://hooks.example.org/sha256:" in str(rows[0])
+    actions = [[row["action"] for row in each] for each in rows]
     assert actions == [["webhook.create"], ["webhook.update"], ["webhook.rotate_secret"], ["webhook.delete"]]
     told = await records.events(events)
     names = [event["type"].removeprefix("org.datafusionhub.") for event in told]

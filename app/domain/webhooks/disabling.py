@@ -7,7 +7,7 @@ from uuid import UUID
 from app.domain.parts import Parts
 from app.domain.webhooks import metrics
 from app.domain.webhooks.repositories import WebhookRepository
-from app.domain.webhooks.services import event_of, give_up_waiting, shown_webhook
+from app.domain.webhooks.services import event_of, give_up_waiting, noted, shown_webhook
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.webhooks")
@@ -27,7 +27,7 @@ async def disable(parts: Parts, tenant_id: UUID, webhook_id: UUID, lease_id: UUI
         webhook.due_at = webhook.lease_id = webhook.lease_until = None
         await webhooks.update(webhook)
         await give_up_waiting(work, webhook_id)
-        work.audit("webhook.disable", "webhook", webhook_id, before=before, after=shown_webhook(webhook))
+        work.audit("webhook.disable", "webhook", webhook_id, before=noted(before), after=noted(shown_webhook(webhook)))
         work.announce("webhook.disabled", f"webhooks/{webhook_id}", event_of(webhook))
         work.once_committed(lambda: _tell(tenant_id, webhook_id, because))
 

@@ -1,10 +1,11 @@
 """The rules about webhooks: who may have events sent where, and how many there may be."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from sqlalchemy import delete, select, text, update
 from uuid_utils.compat import uuid7
 
@@ -71,7 +72,7 @@ class WebhookService:
         await self._webhooks.add(webhook)
         secret = await give_secret(self._work, webhook.id)
         shown = shown_webhook(webhook)
-        self._record("create", "webhook.created", webhook, after=shown)
+        self._record("create", "webhook.created", webhook, after=noted(shown))
         return WebhookCreated(**asdict(shown), secret=secret)
 
     async def update(self, webhook_id: UUID, patch: Any) -> WebhookOut:
@@ -86,7 +87,7 @@ class WebhookService:
         await self._forget_what_it_was_for(webhook, before)
         await self._webhooks.update(webhook)
         after = shown_webhook(webhook)
-        self._record("update", "webhook.updated", webhook, before=before, after=after)
+        self._record("update", "webhook.updated", webhook, before=noted(before), after=noted(after))
         return after
 
     async def delete(self, webhook_id: UUID) -> None:
@@ -96,7 +97,7 @@ class WebhookService:
         before = shown_webhook(webhook)
         await self._work.session.execute(delete(WebhookDelivery).where(*_waiting(self._work, webhook_id)))
         await self._webhooks.delete(webhook_id)
-        self._work.audit("webhook.delete", "webhook", webhook_id, before=before)
+        self._work.audit("webhook.delete", "webhook", webhook_id, before=noted(before))
         self._work.announce("webhook.deleted", f"webhooks/{webhook_id}", {"id": str(webhook_id)})
 
     async def rotate_secret(self, webhook_id: UUID) -> SecretRotated:
@@ -240,6 +241,14 @@ def require_right(work: UnitOfWork, webhook: Webhook) -> None:
 
 def shown_webhook(webhook: Webhook) -> WebhookOut:
     return WebhookRepository.shown(webhook, WebhookOut)
+
+
+def noted(shown: WebhookOut) -> WebhookOut:
+    """As the audit log has it, which others read than the webhook: of the URL's path, which holds tokens, the beginning
+    of its hash (SHA-256), by which a change is seen."""
+    target = target_of(shown.url)
+    digest = sha256(target.path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return replace(shown, url=replace(target, path=f"/sha256:{digest}").url(target.host))
 
 
 def event_of(webhook: Webhook) -> WebhookEvent:
