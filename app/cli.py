@@ -4,6 +4,7 @@ Start-up time is part of the product, so nothing is imported here before it is k
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Exit code 0 when all is well, 1 when the command found something wrong, 2 when it was asked wrongly."""
     asked = _parser().parse_args(arguments)
     try:
-        sys.exit(asked.run(asked))
+        code = asked.run(asked)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:  # whoever reads has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is said at the end
+        sys.exit(1)
     except SettingsError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         sys.exit(2)
