@@ -25,7 +25,7 @@ from app.core.slices import in_parts
 from app.domain.audit.services import AuditRow
 from app.domain.events.services import EventRow
 
-RECORDS = """
+_RECORDS = """
 audited AS (
   INSERT INTO audit_events (id, tenant_id, occurred_at, actor_id, actor_name, api_key_id, action, resource_type,
                             resource_id, outcome, address, request_id, detail, before, after)
@@ -36,15 +36,16 @@ audited AS (
 ), announced AS (
   INSERT INTO outbox_events (id, tenant_id, type, source, subject, "time", data, traceparent, data_source_id,
                              data_domain_id)
-  SELECT id, tenant_id, type, source, subject, "time", data, traceparent, data_source_id, coalesce(data_domain_id, (
-      SELECT place.data_domain_id FROM data_sources AS place
-      WHERE place.id = row.data_source_id AND place.tenant_id = row.tenant_id))
+  SELECT id, tenant_id, type, source, subject, "time", data, traceparent, data_source_id, {domain}
   FROM jsonb_to_recordset($2::text::jsonb) AS row (
     id uuid, tenant_id uuid, type text, source text, subject text, "time" timestamptz, data jsonb,
     traceparent text, data_source_id uuid, data_domain_id uuid)
 )
 SELECT pg_notify($3, payload) FROM unnest($4::text[]) AS payload
 """
+_LOOKED_UP = """coalesce(data_domain_id, (
+      SELECT place.data_domain_id FROM data_sources AS place
+      WHERE place.id = row.data_source_id AND place.tenant_id = row.tenant_id))"""
 
 
 class NewRow(Struct):
@@ -69,11 +70,10 @@ class Records:
     async def write(self, connection: asyncpg.Connection) -> None:
         """On a connection of asyncpg's. Raises its errors, and then nothing of the transaction may be kept."""
         arguments = [_json(self.audits), _json(self.events), self._channel, self.notifications]
-        if self.added is None:
-            await connection.execute(f"WITH {RECORDS}", *arguments)
-        else:
-            new = _json([in_json(self.added.columns)])
-            await connection.execute(_with_insert(self.added.model), *arguments, new)
+        if self.added is not None:
+            arguments.append(_json([in_json(self.added.columns)]))
+        looks_up = any(event.data_source_id and event.data_domain_id is None for event in self.events)
+        await connection.execute(_statement(self.added and self.added.model, looks_up=looks_up), *arguments)
 
     def _by_tenant(self, first: UUID) -> Iterator[tuple[UUID, "Records"]]:
         """What is no row of a tenant's log or outbox goes with the first one."""
@@ -132,8 +132,11 @@ async def _driver_of(session: AsyncSession) -> AsyncIterator[Any]:
 
 
 @cache
-def _with_insert(model: type[Base]) -> str:
-    return f"WITH added AS ({insertion(model, '$5::text::jsonb')}), {RECORDS}"
+def _statement(added: type[Base] | None, *, looks_up: bool) -> str:
+    """Data sources are asked for their domains only where an event needs it: whoever has that table locked would hold
+    every change up."""
+    records = _RECORDS.format(domain=_LOOKED_UP if looks_up else "data_domain_id")
+    return f"WITH {records}" if added is None else f"WITH added AS ({insertion(added, '$5::text::jsonb')}), {records}"
 
 
 def _json(rows: Sequence[object]) -> str:
