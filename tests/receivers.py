@@ -57,6 +57,16 @@ async def keeps_silent(_: Received, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
+def silent_from(arrived: asyncio.Event) -> Answering:
+    """Sets the event with the first message, and answers none."""
+
+    async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await keeps_silent(received, writer)
+
+    return answer
+
+
 async def drips(_: Received, writer: asyncio.StreamWriter) -> None:
     """A head that never ends, a few bytes at a time."""
     writer.write(b"HTTP/1.1 200 OK\r\n")

@@ -18,7 +18,6 @@ from app.core.frame import Frame, FrameConfig
 from app.core.log_context import LogContext, bound_to, current
 from app.core.logging import (
     ConsoleFormatter,
-    JsonFormatter,
     Line,
     RequestLine,
     RequestLog,
@@ -26,20 +25,11 @@ from app.core.logging import (
     _json_line,
 )
 from tests.factories import PrincipalFactory
+from tests.heard import Heard
 
 pytestmark = pytest.mark.anyio
 
 log = logging.getLogger("hub.tests")
-
-
-class Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(JsonFormatter())
-        self.lines: list[dict[str, Any]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(self.format(record)))
 
 
 @pytest.fixture

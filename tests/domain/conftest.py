@@ -1,6 +1,7 @@
 """What tests of the domain read behind the API's back, and a second worker on the same database."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ import pytest
 from argon2 import PasswordHasher as Argon2
 
 from app.asgi import create_app, framed
+from app.core.embedded import EmbeddedPostgres
 from app.domain.auth.services import refresh_token_of
 from app.domain.jobs import runner
 from tests.conftest import PASSWORD, Hub, parts_of_hub
@@ -110,3 +112,15 @@ async def other_worker(hub: Hub) -> AsyncIterator[Hub]:
     litestar = create_app(parts)
     async with litestar.lifespan():
         yield replace(hub, parts=parts, app=framed(litestar, hub.settings))
+
+
+@asynccontextmanager
+async def unwritable(hub: Hub, cluster: EmbeddedPostgres) -> AsyncIterator[None]:
+    """The log of this database takes no row while the block runs."""
+    owner = await asyncpg.connect(cluster.url("hub_owner", hub.url.rpartition("/")[2].partition("?")[0]))
+    await owner.execute("REVOKE INSERT ON audit_events FROM hub_app")
+    try:
+        yield
+    finally:
+        await owner.execute("GRANT INSERT ON audit_events TO hub_app")
+        await owner.close()

@@ -1,8 +1,8 @@
 """Data sources for tests: a small shop in a real PostgreSQL, the calls that tests make all the time, and a worker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -17,6 +17,7 @@ from app.core.embedded import EmbeddedPostgres
 from app.domain.jobs.runner import JobHandler, JobRunner
 from app.domain.parts import Parts
 from app.worker import HANDLERS
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.postgres import create_database
 
@@ -111,17 +112,11 @@ async def objects(hub: Hub, path: str, query: str = "") -> dict[str, dict[str, A
     return {item["qualified_name"]: item for item in found.json()["items"]}
 
 
-@asynccontextmanager
-async def working(
+def working(
     parts: Parts, handlers: Mapping[str, JobHandler] = HANDLERS, *, concurrency: int = 4
-) -> AsyncIterator["asyncio.Task[None]"]:
+) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
     """A worker's queue in this process, shut down with the block."""
-    task = asyncio.create_task(JobRunner(parts, handlers, concurrency=concurrency).run_forever())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    return beside(JobRunner(parts, handlers, concurrency=concurrency).run_forever())
 
 
 async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:

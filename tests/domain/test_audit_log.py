@@ -1,7 +1,5 @@
 """The audit log: one row for each write, login and refusal, in the transaction of what it records, and unchangeable."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +9,7 @@ import pytest
 from app.core.embedded import EmbeddedPostgres
 from app.core.tenancy import DEFAULT_TENANT_ID
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
-from tests.domain.conftest import Records
+from tests.domain.conftest import Records, unwritable
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
 
 pytestmark = pytest.mark.anyio
@@ -224,18 +222,6 @@ async def test_the_application_role_cannot_alter_the_log(hub: Hub, statement: st
 
 
 # --- no record, no change ---
-
-
-@asynccontextmanager
-async def unwritable(hub: Hub, cluster: EmbeddedPostgres) -> AsyncIterator[None]:
-    """The log of this database takes no row while the block runs."""
-    owner = await asyncpg.connect(cluster.url("hub_owner", hub.url.rpartition("/")[2].partition("?")[0]))
-    await owner.execute("REVOKE INSERT ON audit_events FROM hub_app")
-    try:
-        yield
-    finally:
-        await owner.execute("GRANT INSERT ON audit_events TO hub_app")
-        await owner.close()
 
 
 async def test_what_cannot_be_recorded_does_not_happen(hub: Hub, records: Records, cluster: EmbeddedPostgres) -> None:

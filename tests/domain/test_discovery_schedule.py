@@ -11,6 +11,7 @@ from app.domain.jobs.services import ON_SCHEDULE
 from app.domain.source_work import discovery_schedule
 from app.domain.source_work.discovery_schedule import discover_on_schedule, enqueue_due
 from app.domain.sources.discovery_times import next_time
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, ended, faults, post_source, registered, working
@@ -148,11 +149,9 @@ async def test_nothing_is_discovered_that_is_paused_or_of_a_suspended_tenant(hub
 async def test_the_worker_looks_by_itself(hub: Hub, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery_schedule, "POLL_S", 0.05)
     source = await registered(hub, **NIGHTLY)
-    task = asyncio.create_task(discover_on_schedule(hub.parts))
-    await asyncio.sleep(0.2)
-    await make_due(records, source)
-    async with asyncio.timeout(20):
-        while not await jobs_about(hub, source):
-            await asyncio.sleep(0.05)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with beside(discover_on_schedule(hub.parts)):
+        await asyncio.sleep(0.2)
+        await make_due(records, source)
+        async with asyncio.timeout(20):
+            while not await jobs_about(hub, source):
+                await asyncio.sleep(0.05)

@@ -20,6 +20,7 @@ from app.domain.events import feed as feeds
 from app.domain.events import sequencing
 from app.domain.events.repositories import NEXT
 from app.domain.events.sequencing import keep_in_order
+from tests.beside import beside
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, ended, registered, working
@@ -37,10 +38,8 @@ UPDATED = f"{PREFIX}role.updated"
 async def in_order(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """As the worker does it, only sooner."""
     monkeypatch.setattr(sequencing, "EVERY_S", 0.02)
-    at = asyncio.create_task(keep_in_order(hub.parts))
-    yield
-    at.cancel()
-    await asyncio.gather(at, return_exceptions=True)
+    async with beside(keep_in_order(hub.parts)):
+        yield
 
 
 @asynccontextmanager

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from app.domain.jobs import runner
 from app.domain.jobs.runner import JobHandler, JobRun, JobRunner
 from app.domain.jobs.services import AS_ASKED_FOR, FIRST, ON_SCHEDULE
 from app.domain.source_work.due import claim_due
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, discovered, registered, until
@@ -71,14 +72,8 @@ class Noting:
         return {}
 
 
-@asynccontextmanager
-async def running(hub: Hub, handlers: dict[str, JobHandler], **options: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(JobRunner(hub.parts, handlers, **options).run_forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def running(hub: Hub, handlers: dict[str, JobHandler], **options: Any) -> AbstractAsyncContextManager[object]:
+    return beside(JobRunner(hub.parts, handlers, **options).run_forever())
 
 
 async def eventually(holds: Callable[[], bool], within_s: float = 30) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from app.domain.jobs.models import Job
 from app.domain.jobs.runner import MAX_ATTEMPTS, JobRun, JobRunner
 from app.domain.jobs.services import CHANNEL
 from app.domain.tenants.models import DEFAULT_TENANT_ID
+from tests.beside import beside
 from tests.conftest import Hub
 
 pytestmark = pytest.mark.anyio
@@ -34,15 +34,9 @@ class Gate:
         return {"by": id(self)}
 
 
-@contextlib.asynccontextmanager
-async def _runner(hub: Hub, handler: Gate) -> AsyncIterator["asyncio.Task[None]"]:
+def _runner(hub: Hub, handler: Gate) -> contextlib.AbstractAsyncContextManager["asyncio.Task[None]"]:
     # One place: who holds a job claims no other, so that the wake-up cannot give a lost job back to whoever lost it.
-    task = asyncio.create_task(JobRunner(hub.parts, {KIND: handler}, concurrency=1).run_forever())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    return beside(JobRunner(hub.parts, {KIND: handler}, concurrency=1).run_forever())
 
 
 async def _enqueue(hub: Hub) -> UUID:

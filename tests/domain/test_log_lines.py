@@ -1,7 +1,6 @@
 """On whose behalf each line is logged: through a whole hub, for requests, jobs, scheduled tests and upkeep."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -13,15 +12,16 @@ from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
 from app.core.errors import Conflict
 from app.core.log_context import LogContext, bound_to
-from app.core.logging import JsonFormatter
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.parts import Parts
 from app.domain.source_work import schedule
 from app.domain.upkeep import services as upkeep
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.core.imports import ROOT
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, ended, registered, working
+from tests.heard import Heard
 
 pytestmark = pytest.mark.anyio
 
@@ -69,20 +69,9 @@ def test_every_file_that_logs_is_known() -> None:
     assert logging_ones == {*ON_BEHALF, *ON_NOBODYS}
 
 
-class Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(JsonFormatter())
-        self.lines: list[dict[str, Any]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(("hub.", "app.")):
-            self.lines.append(json.loads(self.format(record)))
-
-
 @pytest.fixture
 def heard() -> Iterator[list[dict[str, Any]]]:
-    handler, root = Heard(), logging.getLogger()
+    handler, root = Heard("hub.", "app."), logging.getLogger()
     root.addHandler(handler)
     before = root.level
     root.setLevel(logging.INFO)
@@ -149,11 +138,9 @@ async def test_lines_about_a_scheduled_test_say_so_and_whose_source_it_was(
     sources = [await registered(hub, test_interval_s=60) for _ in range(2)]
     ids = [UUID(source["id"]) for source in sources]
     heard.clear()
-    going_on = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = ANY($1)", ids)
-    lines = await _until(heard, "hub.schedule", 2)
-    going_on.cancel()
-    await asyncio.gather(going_on, return_exceptions=True)
+    async with beside(schedule.test_on_schedule(hub.parts)):
+        await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = ANY($1)", ids)
+        lines = await _until(heard, "hub.schedule", 2)
     assert {(line["activity"], line["tenant_id"]) for line in lines} == {("scheduled test", str(DEFAULT_TENANT_ID))}
 
 
@@ -163,11 +150,9 @@ async def test_results_that_are_lost_and_sources_that_go_down_are_told_of_with_t
     monkeypatch.setattr(schedule, "POLL_S", 0.02)
     source = await registered(hub, test_interval_s=60)
     heard.clear()
-    going_on = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = $1", UUID(source["id"]))
-    lines = await _until(heard, "hub.sources", 1)
-    going_on.cancel()
-    await asyncio.gather(going_on, return_exceptions=True)
+    async with beside(schedule.test_on_schedule(hub.parts)):
+        await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = $1", UUID(source["id"]))
+        lines = await _until(heard, "hub.sources", 1)
     assert lines[0]["tenant_id"] == str(DEFAULT_TENANT_ID)
     assert lines[0]["activity"] == schedule.RECORDING
 

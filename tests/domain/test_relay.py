@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -25,6 +25,7 @@ from app.domain.events.relay import Relay, waves_of
 from app.domain.events.sequencing import give_positions
 from app.domain.health import controllers as health
 from app.domain.upkeep import services as upkeep
+from tests.beside import beside
 from tests.commands.hubs import run
 from tests.conftest import Hub, running_hub
 from tests.domain.conftest import Records
@@ -115,14 +116,9 @@ async def write(
 
 @asynccontextmanager
 async def relaying(hub: Hub, destination: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(Relay(hub.parts, destination).run())
-    try:
+    async with beside(Relay(hub.parts, destination).run()) as task:
         yield
         assert not task.done() or task.result()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def until(holds: Callable[[], Any], timeout_s: float = 20) -> None:

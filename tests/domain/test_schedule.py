@@ -1,8 +1,8 @@
 """Tests on a schedule: which sources are due, who tests them, and what is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -15,6 +15,7 @@ from app.connectors.processes.sandbox import ConnectorSandbox, TooManyConnectorR
 from app.core.embedded import EmbeddedPostgres
 from app.domain.source_work import schedule
 from app.domain.upkeep.services import remove_due
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, Shop, faults, open_shop, post_source, registered, registered_shop
@@ -34,14 +35,8 @@ async def shop(cluster: EmbeddedPostgres) -> Shop:
     return await open_shop(cluster)
 
 
-@asynccontextmanager
-async def scheduler(hub: Hub) -> AsyncIterator[None]:
-    task = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def scheduler(hub: Hub) -> AbstractAsyncContextManager[object]:
+    return beside(schedule.test_on_schedule(hub.parts))
 
 
 async def seen(client: httpx.AsyncClient, path: str, is_there: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.domain.source_work import schedule
 from app.domain.source_work.due import MAX_BACKOFF, MAX_BACKOFF_S, claim_due
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import SOURCES, registered
@@ -65,12 +66,10 @@ async def until_tested(records: Records, ids: list[UUID], within_s: float = 60) 
 async def scheduler(hub: Hub, **settings: int) -> AsyncIterator[None]:
     before = hub.parts.settings
     hub.parts.settings = msgspec.structs.replace(before, **settings)
-    task = asyncio.create_task(schedule.test_on_schedule(hub.parts))
     try:
-        yield
+        async with beside(schedule.test_on_schedule(hub.parts)):
+            yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         hub.parts.settings = before
 
 

@@ -3,7 +3,7 @@
 import ast
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,9 +21,10 @@ from app.domain.sources.models import DataSource
 from app.domain.sources.secrets import references, uses
 from app.domain.sources.secrets.uses import SecretUse, use_of_stored
 from app.domain.work import unit_of_work_of
+from tests.beside import beside
 from tests.conftest import ADMIN_EMAIL, Hub, running_hub
 from tests.core.imports import ROOT, name_of
-from tests.domain.conftest import Records
+from tests.domain.conftest import Records, unwritable
 from tests.domain.sources import (
     NOWHERE,
     SOURCES,
@@ -186,18 +187,6 @@ async def test_what_no_key_opens_is_a_use_that_failed(hub: Hub, records: Records
 # --- before it is opened, or not at all ---
 
 
-@asynccontextmanager
-async def unwritable(hub: Hub, cluster: EmbeddedPostgres) -> AsyncIterator[None]:
-    """The log of this database takes no row while the block runs."""
-    owner = await asyncpg.connect(cluster.url("hub_owner", hub.url.rpartition("/")[2].partition("?")[0]))
-    await owner.execute("REVOKE INSERT ON audit_events FROM hub_app")
-    try:
-        yield
-    finally:
-        await owner.execute("GRANT INSERT ON audit_events TO hub_app")
-        await owner.close()
-
-
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every opening and every reading of a reference from here on."""
@@ -330,14 +319,8 @@ async def make_due(records: Records, path: str) -> None:
     )
 
 
-@asynccontextmanager
-async def scheduler(hub: Hub) -> AsyncIterator[None]:
-    task = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def scheduler(hub: Hub) -> AbstractAsyncContextManager[object]:
+    return beside(schedule.test_on_schedule(hub.parts))
 
 
 async def until_tested(hub: Hub, path: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.source_work import schedule
 from app.domain.source_work.schedule import test_on_schedule as run_schedule
+from tests.beside import beside
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import registered, working
@@ -151,14 +152,10 @@ async def test_a_scheduled_test_that_goes_on_is_stopped(
     monkeypatch.setattr(schedule, "run_test", hang)
     await registered(other, type="simulated", config={}, test_interval_s=60)
     await records.run("UPDATE data_sources SET next_test_at = now() WHERE next_test_at IS NOT NULL")
-    at = asyncio.create_task(run_schedule(hub.parts))
-    try:
+    async with beside(run_schedule(hub.parts)):
         await asyncio.wait_for(begun.wait(), 10)
         await suspend(hub, await path_of(other))
         await asyncio.wait_for(ended.wait(), 5)
-    finally:
-        at.cancel()
-        await asyncio.gather(at, return_exceptions=True)
 
 
 async def test_a_stream_of_a_job_ends(hub: Hub, other: Hub) -> None:

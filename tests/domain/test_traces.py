@@ -25,6 +25,7 @@ from app.core.telemetry import described, start_sending
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.core.tracing import OFF, background_work, traceparent, use
 from app.domain.source_work import schedule
+from tests.beside import beside
 from tests.conftest import Hub, running_hub
 from tests.domain.sources import SOURCES, ended, registered, working
 from tests.otlp import Collector, Sent, collecting
@@ -220,12 +221,10 @@ async def test_a_scheduled_test_is_a_trace_of_its_own(
     owner = await asyncpg.connect(hub.owner_url)
     await owner.execute("UPDATE data_sources SET next_test_at = now() WHERE id = $1", source["id"])
     await owner.close()
-    going_on = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    (test,) = await collector.wait_for(lambda span: span.attributes.get("hub.data_source_id") == source["id"])
-    (run,) = await spans_of(collector, test.trace_id, "connector check postgresql")
-    (record,) = await collector.wait_for(lambda span: span.name == schedule.RECORDING)
-    going_on.cancel()
-    await asyncio.gather(going_on, return_exceptions=True)
+    async with beside(schedule.test_on_schedule(hub.parts)):
+        (test,) = await collector.wait_for(lambda span: span.attributes.get("hub.data_source_id") == source["id"])
+        (run,) = await spans_of(collector, test.trace_id, "connector check postgresql")
+        (record,) = await collector.wait_for(lambda span: span.name == schedule.RECORDING)
     assert (test.name, test.parent_id, run.parent_id) == ("scheduled test", "", test.span_id)
     await collector.wait_for(lambda span: span.parent_id == record.span_id and span.name == "INSERT data_source_tests")
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from app.domain.source_work import schedule
 from app.domain.tenants.models import DEFAULT_TENANT_ID
 from app.domain.work import unit_of_work_of
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, registered
@@ -84,14 +85,9 @@ async def test_the_schedule_tells_it_too(
     await reconfigure(hub, source, DOWN)
     await hub.admin.patch(source, json={"test_interval_s": 60})
     await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = $1", source.rpartition("/")[2])
-    task = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    try:
-        async with asyncio.timeout(30):
-            while not told(caplog):
-                await asyncio.sleep(0.02)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with beside(schedule.test_on_schedule(hub.parts)), asyncio.timeout(30):
+        while not told(caplog):
+            await asyncio.sleep(0.02)
     assert len(told(caplog)) == 1
     assert (await hub.admin.get(source)).json()["status"] == "failed"
 
@@ -131,12 +127,7 @@ async def test_the_audit_log_tells_how_a_test_ended(
         assert (row["outcome"], row["after"] | ended) == (outcome, row["after"])
     await records.run("UPDATE data_sources SET next_test_at = now() WHERE id = $1::uuid", made["id"])
     by_the_hub = "SELECT outcome FROM audit_events WHERE resource_id = $1::uuid AND action = 'data_source.test' AND actor_id IS NULL"
-    task = asyncio.create_task(schedule.test_on_schedule(hub.parts))
-    try:
-        async with asyncio.timeout(30):
-            while not (rows := await records.run(by_the_hub, made["id"])):
-                await asyncio.sleep(0.02)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with beside(schedule.test_on_schedule(hub.parts)), asyncio.timeout(30):
+        while not (rows := await records.run(by_the_hub, made["id"])):
+            await asyncio.sleep(0.02)
     assert [row["outcome"] for row in rows] == [outcome]

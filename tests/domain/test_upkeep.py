@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from app.core.embedded import SUPERUSER, EmbeddedPostgres
 from app.domain.upkeep import services as upkeep
+from tests.beside import beside
 from tests.conftest import ADMIN_EMAIL, Hub
 from tests.domain.conftest import Records, open_session
 from tests.domain.sources import NOWHERE, SOURCES
@@ -92,13 +93,11 @@ async def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def keeping_up(hub: Hub) -> AsyncIterator[None]:
-    task = asyncio.create_task(upkeep.keep_up(hub.parts))
-    try:
-        yield
-    finally:
-        assert not task.done()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with beside(upkeep.keep_up(hub.parts)) as task:
+        try:
+            yield
+        finally:
+            assert not task.done()
 
 
 async def wait_until(records: Records, sql: str, wanted: object) -> None:

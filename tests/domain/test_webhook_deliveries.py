@@ -33,11 +33,22 @@ from app.domain.webhooks.retries import (
 from app.domain.webhooks.sealed import FIELD
 from app.domain.webhooks.sending import WebhookSender
 from app.domain.webhooks.signing import new_secret
+from tests.beside import beside
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, registered
 from tests.domain.test_webhooks import SEE_AND_WRITE, WEBHOOKS, made, new_domain, scoped_user
-from tests.receivers import Received, Receiver, answers, hangs_up, keeps_silent, receiving, takes, trusting_the_tests
+from tests.receivers import (
+    Received,
+    Receiver,
+    answers,
+    hangs_up,
+    keeps_silent,
+    receiving,
+    silent_from,
+    takes,
+    trusting_the_tests,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -524,12 +535,7 @@ async def test_a_worker_that_is_killed_between_send_and_note_sends_again_with_th
     hub: Hub, records: Records, post: Post
 ) -> None:
     arrived = asyncio.Event()
-
-    async def arrives(received: Received, writer: asyncio.StreamWriter) -> None:
-        arrived.set()
-        await keeps_silent(received, writer)
-
-    async with receiving(arrives) as receiver:
+    async with receiving(silent_from(arrived)) as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
@@ -559,12 +565,7 @@ async def nothing(*_: object) -> None:
 
 async def test_a_worker_that_ends_puts_back_what_it_had(hub: Hub, post: Post) -> None:
     arrived = asyncio.Event()
-
-    async def arrives(received: Received, writer: asyncio.StreamWriter) -> None:
-        arrived.set()
-        await keeps_silent(received, writer)
-
-    async with receiving(arrives) as receiver:
+    async with receiving(silent_from(arrived)) as receiver:
         webhook = await made(hub.admin, url=receiver.url, event_types=ROLES)
         await hub.new_role()
         await post.dispatch()
@@ -771,13 +772,8 @@ async def silent_beside(
 @asynccontextmanager
 async def working(post: Post) -> AsyncIterator[None]:
     """A worker that sends, with the time-outs of a real one."""
-    task = asyncio.create_task(post.sender().run_forever())
-    try:
-        async with asyncio.timeout(120):
-            yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with beside(post.sender().run_forever()), asyncio.timeout(120):
+        yield
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,6 +26,7 @@ from app.domain.events import relay
 from app.domain.events.broker import Broker
 from app.domain.events.relay import Relay
 from app.domain.events.sequencing import keep_in_order
+from tests.beside import beside
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.activemq import MOST_BYTES, PASSWORD, USER, ActiveMq, activemq
 
@@ -54,10 +55,11 @@ async def hub(
     cluster: EmbeddedPostgres, migrated: str, broker: ActiveMq, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Hub]:
     folder: Path = tmp_path_factory.mktemp("hub")
-    async with running_hub(cluster, migrated, folder, HUB_BROKER_URL=url_of(broker)) as running:
-        ordering = asyncio.create_task(keep_in_order(running.parts))
+    async with (
+        running_hub(cluster, migrated, folder, HUB_BROKER_URL=url_of(broker)) as running,
+        beside(keep_in_order(running.parts)),
+    ):
         yield running
-        ordering.cancel()
 
 
 @pytest.fixture
@@ -75,15 +77,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "FIRST_RETRY_S", 0.1)
 
 
-@asynccontextmanager
-async def relaying(hub: Hub, *, broker: Broker | None = None) -> AsyncIterator[None]:
-    task = asyncio.create_task(Relay(hub.parts, broker or Broker(hub.settings)).run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+def relaying(hub: Hub, *, broker: Broker | None = None) -> AbstractAsyncContextManager[object]:
+    return beside(Relay(hub.parts, broker or Broker(hub.settings)).run())
 
 
 class Subscriber:
@@ -138,14 +133,10 @@ class Subscriber:
 @asynccontextmanager
 async def subscribed(broker: ActiveMq, name: str) -> AsyncIterator[Subscriber]:
     subscriber = Subscriber(broker, name)
-    task = asyncio.create_task(subscriber.listen())
-    try:
+    async with beside(subscriber.listen()):
         async with asyncio.timeout(60):
             await subscriber.is_there.wait()
         yield subscriber
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 class Ledger:

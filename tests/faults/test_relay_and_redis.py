@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from app.domain.events.destinations import WaitingEvent
 from app.domain.events.relay import relay_events
 from app.domain.events.sequencing import keep_in_order
 from app.domain.events.stream import RedisStream
+from tests.beside import beside
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.starting import free_port, private_folder, program, unprivileged, wait_for_port
 from tests.domain.test_relay import waiting
@@ -83,10 +84,8 @@ async def hub(
     """Its broker is away, all the time."""
     given = {"HUB_REDIS_URL": server.url, "HUB_EVENTS_REDIS_STREAM": STREAM, "HUB_BROKER_URL": "stomp://127.0.0.1:1"}
     folder: Path = tmp_path_factory.mktemp("hub")
-    async with running_hub(cluster, migrated, folder, **given) as running:
-        ordering = asyncio.create_task(keep_in_order(running.parts))
+    async with running_hub(cluster, migrated, folder, **given) as running, beside(keep_in_order(running.parts)):
         yield running
-        ordering.cancel()
 
 
 @pytest.fixture
@@ -97,16 +96,9 @@ async def owner(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> "AsyncIterator[asy
     await connection.close()
 
 
-@asynccontextmanager
-async def relaying(hub: Hub) -> AsyncIterator[None]:
+def relaying(hub: Hub) -> AbstractAsyncContextManager[object]:
     """To both destinations, as a worker does."""
-    task = asyncio.create_task(relay_events(hub.parts))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return beside(relay_events(hub.parts))
 
 
 async def until_streamed(owner: "asyncpg.Connection[Any]") -> None:
