@@ -59,30 +59,31 @@ def signing_keys_path(settings: Settings) -> Path:
     return settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
 
 
+def sealing_keys_path(settings: Settings) -> Path:
+    return settings.sealing_keys_file or settings.data_dir / SEALING_KEYS_FILE
+
+
 def load_signing_keys(settings: Settings) -> list[SigningKey]:
     """The keys of HUB_SIGNING_KEYS_FILE; in development one that is made once and kept in the data folder."""
-    path = settings.signing_keys_file
-    if path is None:
-        path = _generated(settings, SIGNING_KEYS_FILE, "HUB_SIGNING_KEYS_FILE", generate_signing_key)
-    try:
-        return read_signing_keys(path)
-    except (OSError, ValueError) as error:
-        raise SettingsError([f"HUB_SIGNING_KEYS_FILE: {error}"]) from None
+    return _read_keys(settings, settings.signing_keys_file, SIGNING_KEYS_FILE, "HUB_SIGNING_KEYS_FILE")
 
 
 def load_sealing_keys(settings: Settings) -> list[SigningKey]:
     """The keys of HUB_SEALING_KEYS_FILE; in development one that is made once and kept in the data folder. For workers:
     whoever only serves needs none."""
-    path = settings.sealing_keys_file
-    if path is None:
-        path = _generated(settings, SEALING_KEYS_FILE, "HUB_SEALING_KEYS_FILE", generate_signing_key)
-    try:
-        keys = read_signing_keys(path)
-    except (OSError, ValueError) as error:
-        raise SettingsError([f"HUB_SEALING_KEYS_FILE: {error}"]) from None
+    keys = _read_keys(settings, settings.sealing_keys_file, SEALING_KEYS_FILE, "HUB_SEALING_KEYS_FILE")
     if any(key.algorithm != "EdDSA" for key in keys):
+        path = sealing_keys_path(settings)
         raise SettingsError([f"HUB_SEALING_KEYS_FILE: {path} holds a key that is not of Ed25519"])
     return keys
+
+
+def _read_keys(settings: Settings, given: Path | None, name: str, variable: str) -> list[SigningKey]:
+    path = given or _generated(settings, name, variable, generate_signing_key)
+    try:
+        return read_signing_keys(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"{variable}: {error}"]) from None
 
 
 def _generated(settings: Settings, name: str, variable: str, generate: Callable[[], bytes]) -> Path:

@@ -16,11 +16,12 @@ from litestar import get
 from app.api.openapi import BEARER, Document, fits_in
 from app.api.served import as_served
 from app.core.answers import Tagged
-from app.core.event_names import SENTENCES, EventName
+from app.core.event_names import SENTENCES, EventName, type_of
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
 from app.core.server_sent_events import MEDIA_TYPE
-from app.domain.event_types import DATA, type_of
+from app.domain.event_types import DATA
+from app.domain.events.envelope import CONTENT_TYPE
 from app.domain.events.schemas import EventOut
 from app.domain.requests import HubRequest
 
@@ -30,7 +31,6 @@ DESCRIPTION = """What changes in a hub, one CloudEvent 1.0 for each change, writ
 An event comes in three ways, each for those whom it suits, with one and the same `id`: on a topic of the broker, to
 the webhooks that ask for it, and in the feed, `GET /api/v1/events`. Broker and webhooks may tell one twice. In the feed
 each has its `position`, counted in its tenant without gaps in the order of commits."""
-CONTENT_TYPE = "application/cloudevents+json"
 PLACE = "#/components/schemas/"
 
 

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
 from html import escape
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from litestar import get
 from litestar.params import FromPath
 from msgspec import Struct
 
+from app.api.served import tag_of
 from app.core.answers import Answer, Tagged, answer
 from app.core.errors import NotFound
 from app.core.exchange import Exchange
@@ -81,7 +81,7 @@ class Asset(Struct, frozen=True):
 def asset(name: str) -> Asset:
     """One file of the allow-lists. Raises NotFound for any other name, and where the package is not installed."""
     body = _read_asset(name)
-    return Asset(body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), MEDIA_TYPES[Path(name).suffix])
+    return Asset(body, tag_of(body), MEDIA_TYPES[Path(name).suffix])
 
 
 def _read_asset(name: str) -> bytes:
@@ -143,7 +143,7 @@ async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
         (b"content-security-policy", (POLICY + page.policy).encode()),
         (b"cache-control", REVALIDATED),
     ]
-    return _answer(request.exchange, body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), headers)
+    return _answer(request.exchange, body, tag_of(body), headers)
 
 
 @get(REDOC.path, opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)

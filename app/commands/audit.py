@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from app.commands.database import CommandFailed, Database, bring_up_to_date, database, explained
 from app.core.invocation import HUB
@@ -45,14 +45,14 @@ def _written(target: Database, file: Path) -> "End":
     return written
 
 
-async def _export(target: Database, out: "object") -> "End":
+async def _export(target: Database, out: BinaryIO) -> "End":
     import asyncpg
 
     from app.domain.seals.reading import items_in_database, write_items
 
     connection = await asyncpg.connect(target.app_url, timeout=5)
     try:
-        return await write_items(out, items_in_database(connection))  # type: ignore[arg-type]
+        return await write_items(out, items_in_database(connection))
     finally:
         await connection.close()
 

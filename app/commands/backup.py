@@ -332,10 +332,9 @@ def _warning_about_keys(settings: Settings, target: Database) -> str:
 
 def _keys_of(settings: Settings) -> str:
     from app.commands.keys import place_of_keys
-    from app.runtime import SEALING_KEYS_FILE, SIGNING_KEYS_FILE
+    from app.runtime import sealing_keys_path, signing_keys_path
 
-    signing = settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
-    sealing = settings.sealing_keys_file or settings.data_dir / SEALING_KEYS_FILE
+    signing, sealing = signing_keys_path(settings), sealing_keys_path(settings)
     secrets = f"{place_of_keys(settings)} (opens the stored secrets)"
     return f"{secrets}, {signing} (signs access tokens) and {sealing} (seals the audit log)"
 

@@ -250,9 +250,9 @@ def _key_ring(settings: Settings) -> Any:
 
 
 def _signing_keys(settings: Settings) -> Finding:
-    from app.runtime import SIGNING_KEYS_FILE, load_signing_keys
+    from app.runtime import load_signing_keys, signing_keys_path
 
-    path = settings.signing_keys_file or settings.data_dir / SIGNING_KEYS_FILE
+    path = signing_keys_path(settings)
     if settings.signing_keys_file is None and not path.exists():
         return Finding("note", "signing keys", AT_FIRST_START)
     try:
@@ -267,9 +267,9 @@ def _signing_keys(settings: Settings) -> Finding:
 
 def _sealing_keys(settings: Settings) -> Finding:
     """Of workers: what only serves needs none, but who knows where a worker runs."""
-    from app.runtime import SEALING_KEYS_FILE, load_sealing_keys
+    from app.runtime import load_sealing_keys, sealing_keys_path
 
-    path = settings.sealing_keys_file or settings.data_dir / SEALING_KEYS_FILE
+    path = sealing_keys_path(settings)
     if settings.sealing_keys_file is None and settings.is_development and not path.exists():
         return Finding("note", "sealing keys", AT_FIRST_START)
     if settings.sealing_keys_file is None and not settings.is_development:

@@ -37,7 +37,7 @@ async def _redeliver(parts: "Parts", slug: str | None, wish: "Redelivery") -> in
     """In each tenant some at a time, with a row in its audit log."""
     from app.core.across_tenants import tenant_ids
     from app.core.tenancy import DEFAULT_TENANT_ID
-    from app.domain.redelivery.services import publish_again
+    from app.domain.redelivery.services import publish_again, record
     from app.domain.tenants.repositories import id_of_slug
     from app.domain.work import unit_of_work_of
 
@@ -50,7 +50,6 @@ async def _redeliver(parts: "Parts", slug: str | None, wish: "Redelivery") -> in
             async with unit_of_work_of(parts, tenant_id=tenant_id) as work:
                 found = await publish_again(work, wish, asked_at, AT_ONCE)
                 if found:
-                    asked = {"from": wish.begins_at, "to": wish.ends_at, "type": wish.type, "count": found}
-                    work.audit("event.redeliver", "event", None, after=asked)
+                    record(work, wish, found)
             total += found
     return total

@@ -308,6 +308,11 @@ def _forget_broken_pool(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = False
 
 
+def driver_url(url: str) -> str:
+    """As asyncpg itself takes it."""
+    return url.replace("postgresql+asyncpg://", "postgresql://")
+
+
 def server_settings(name: str, timeout_s: float, *, lock_timeout_s: float) -> dict[str, str]:
     """Of a connection: how long a statement may take, and how long of that it may wait for somebody else's lock."""
     return {

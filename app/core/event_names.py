@@ -144,3 +144,8 @@ SENTENCES: Final[Mapping[EventName, str]] = {
 
 if set(SENTENCES) != set(get_args(EventName)):
     raise TypeError(f"events without a name or a sentence: {set(SENTENCES) ^ set(get_args(EventName))}")
+
+
+def type_of(name: str) -> str:
+    """The attribute `type` of the event."""
+    return TYPE_PREFIX + name

@@ -13,7 +13,7 @@ from time import monotonic
 
 import asyncpg
 
-from app.core.database import CONNECT_TIMEOUT_S
+from app.core.database import CONNECT_TIMEOUT_S, driver_url
 
 log = logging.getLogger("hub.notifications")
 
@@ -31,7 +31,7 @@ class Listener:
     def __init__(
         self, url: str, channel: str, *, on_message: Callable[[str], None], on_gap: Callable[[], None]
     ) -> None:
-        self._url = url.replace("postgresql+asyncpg://", "postgresql://")
+        self._url = driver_url(url)
         self._channel = channel
         self._on_message = on_message
         self._on_gap = on_gap

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from app.core.database import Connection, server_settings
+from app.core.database import Connection, driver_url, server_settings
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class DatabaseProbe:
     """Asks one question at a time; who comes meanwhile gets the same answer."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.replace("postgresql+asyncpg://", "postgresql://")
+        self._url = driver_url(url)
         self._connection: asyncpg.Connection | None = None
         self._asking: asyncio.Task[Any] | None = None
 

@@ -28,6 +28,7 @@ from app.core.database import (
     CompoundSelection,
     Connection,
     Selection,
+    driver_url,
     server_settings,
 )
 from app.core.deadlines import Deadlines
@@ -116,7 +117,7 @@ class Reads:
     def __init__(self, url: str, *, pool_size: int, timeout_s: float) -> None:
         async def connect() -> asyncpg.Connection:
             connection = await asyncpg.connect(
-                url.replace("postgresql+asyncpg://", "postgresql://"),
+                driver_url(url),
                 timeout=CONNECT_TIMEOUT_S,
                 connection_class=Connection,
                 server_settings=server_settings("hub reads", timeout_s, lock_timeout_s=READ_LOCK_TIMEOUT_S) | PLANNING,

@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from litestar.types import Scope
+from msgspec.structs import replace
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -69,10 +70,11 @@ class SendingTracer(Tracer):
     is_on = True
 
     def __init__(self, url: str, role: str) -> None:
+        release = version(SERVICE)
         resource = Resource.create(
             {
                 "service.name": os.environ.get("OTEL_SERVICE_NAME", SERVICE),
-                "service.version": version(SERVICE),
+                "service.version": release,
                 "service.instance.id": f"{role}-{os.getpid()}",
                 "hub.role": role,
             }
@@ -81,7 +83,7 @@ class SendingTracer(Tracer):
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         exporter = _ToldOnce(OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S), urlsplit(url).netloc)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer(SERVICE, version(SERVICE))
+        self._tracer = self._provider.get_tracer(SERVICE, release)
 
     # Requests ---------------------------------------------------------------------------------------------------------
 
@@ -216,10 +218,7 @@ class _TracedExchange(Exchange):
         return _W3C.extract(given, Context())
 
     def log_context(self) -> LogContext:
-        known = super().log_context()
-        return LogContext(
-            known.request_id, known.tenant_id, known.principal_id, known.api_key_id, trace_id=self._trace_id
-        )
+        return replace(super().log_context(), trace_id=self._trace_id)
 
     def end_span(self) -> None:
         """Where the exchange began: in the same task."""

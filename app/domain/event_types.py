@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from app.core.event_names import SENTENCES, TYPE_PREFIX, EventName
+from app.core.event_names import SENTENCES, EventName, type_of
 from app.core.schemas import Output
 from app.domain.access_reviews.schemas import AccessReviewOut, ReviewItemOut
 from app.domain.api_keys.schemas import ApiKeyOut
@@ -131,11 +131,5 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
 
 if DATA.keys() != SENTENCES.keys():
     raise TypeError(f"events whose data nobody knows: {DATA.keys() ^ SENTENCES.keys()}")
-
-
-def type_of(name: EventName) -> str:
-    """The attribute `type` of the event."""
-    return TYPE_PREFIX + name
-
 
 TYPES: Final = tuple(type_of(name) for name in DATA)

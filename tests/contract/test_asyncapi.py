@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 
 from app.api.asyncapi import asyncapi_document
 from app.cli import main
-from app.core.event_names import SENTENCES, EventName
-from app.domain.event_types import DATA, TYPES, type_of
+from app.core.event_names import SENTENCES, EventName, type_of
+from app.domain.event_types import DATA, TYPES
 from tests.conftest import Hub
 
 ROOT = Path(__file__).parents[2]

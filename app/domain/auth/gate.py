@@ -73,8 +73,7 @@ class Gate:
         if price.units:
             if parts.limits.are_shared:
                 return self._charge_and_pass(price, access, scope, receive, send)
-            whose = _address(parts, exchange) if signed is None else signed.principal.id
-            parts.limits.charge_here(exchange, price, whose)
+            parts.limits.charge_here(exchange, price, _whose(parts, exchange))
         if _admit(scope, access, signed):
             return self._look_and_pass(access, scope, receive, send)
         return self.app(scope, receive, send)
@@ -90,9 +89,7 @@ class Gate:
         parts: Parts = scope["litestar_app"].state["parts"]
         exchange = Exchange.of(scope)
         if price.units:
-            principal = exchange.principal
-            whose = _address(parts, exchange) if principal is None else principal.id
-            await parts.limits.charge(exchange, price, whose)
+            await parts.limits.charge(exchange, price, _whose(parts, exchange))
         if _admit(scope, access, exchange.signed):
             await _admit_there(parts, scope, access)
         await self.app(scope, receive, send)
@@ -108,8 +105,10 @@ def _enter(scope: Scope, exchange: Exchange, signed: Signed) -> None:
     exchange.principal = scope["user"] = signed.principal
 
 
-def _address(parts: Parts, exchange: Exchange) -> str:
-    """Whose quota a call is taken from where nobody has to say who they are."""
+def _whose(parts: Parts, exchange: Exchange) -> UUID | str:
+    """Whose quota a call is taken from: the address's where nobody has to say who they are."""
+    if exchange.principal is not None:
+        return exchange.principal.id
     return address_key(exchange.client_address(parts.trusted_proxies))
 
 

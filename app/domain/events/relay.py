@@ -22,12 +22,12 @@ from uuid import UUID
 import asyncpg
 from msgspec import Struct
 
-from app.core.database import CONNECT_TIMEOUT_S, DATABASE_ERRORS, server_settings
+from app.core.database import CONNECT_TIMEOUT_S, DATABASE_ERRORS, driver_url, server_settings
 from app.core.publishing import Confirmation, DestinationAway
 from app.core.tenancy import TENANT_SETTING
 from app.domain.events.destinations import Destination, WaitingEvent
+from app.domain.events.models import POSITIONS_CHANNEL
 from app.domain.events.publishers import destinations_of
-from app.domain.events.sequencing import POSITIONS_CHANNEL
 from app.domain.parts import Parts
 
 log = logging.getLogger("hub.relay")
@@ -85,7 +85,7 @@ class Published(Struct):
 
 class Relay:
     def __init__(self, parts: Parts, destination: Destination) -> None:
-        self._url = parts.database_url.replace("postgresql+asyncpg://", "postgresql://")
+        self._url = driver_url(parts.database_url)
         self._timeout_s = parts.settings.request_timeout_s
         self._destination = destination
         self._wake = asyncio.Event()

@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 from app.core.database import Repository
 from app.core.event_names import TYPE_PREFIX
 from app.core.extent import Scoped
-from app.core.listing import Column, Filter, Listing, Sort, choice_filter, parse_time, text_filter
+from app.core.listing import Column, Listing, Sort, choice_filter, text_filter, time_filter
 from app.core.reads import written
 from app.domain.event_types import TYPES
 from app.domain.events.models import OutboxEnd, OutboxEvent
@@ -65,7 +65,6 @@ def _type(text: str) -> str:
     raise ValueError("must be the type of an event, such as `role.created`")
 
 
-MOMENT = {"type": "string", "format": "date-time"}
 EVENTS = Listing(
     EventRepository.selection(EventOut).where(OutboxEvent.position.is_not(None)),
     name="events",
@@ -82,15 +81,11 @@ EVENTS = Listing(
         "subject": text_filter(
             OutboxEvent.subject, index="outbox_events_subject_{sort}_idx", description="As in `roles/<id>`."
         ),
-        "from": Filter(
-            where=_is_from,
-            parse=parse_time,
-            schema=MOMENT,
-            index="{sort_index}",
-            description="At this moment or later.",
+        "from": structs.replace(
+            time_filter(OutboxEvent.time, bound="from", description="At this moment or later."), where=_is_from
         ),
-        "to": Filter(
-            where=_is_before, parse=parse_time, schema=MOMENT, index="{sort_index}", description="Before this moment."
+        "to": structs.replace(
+            time_filter(OutboxEvent.time, bound="to", description="Before this moment."), where=_is_before
         ),
     },
 )

@@ -10,7 +10,6 @@ import logging
 from sqlalchemy import text
 
 from app.core.turns import keep_doing
-from app.domain.events.models import POSITIONS_CHANNEL as POSITIONS_CHANNEL
 from app.domain.parts import Parts
 
 log = logging.getLogger("hub.events")

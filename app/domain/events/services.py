@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Raw, Struct
 from uuid_utils.compat import uuid7
 
-from app.core.event_names import EventName
+from app.core.event_names import EventName, type_of
 from app.core.tracing import traceparent
-from app.domain.event_types import DATA, type_of
+from app.domain.event_types import DATA
 from app.domain.jobs.schemas import JobOut
 
 SOURCE = "/api/v1"

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from socket import socket
 from time import monotonic, process_time
@@ -183,7 +184,13 @@ async def answer_scrapes(listening: socket, database_url: str, settings: Setting
         await probe.close()
 
 
+@cache
+def _version() -> str:
+    """Read from the disk once, and not at each scrape."""
+    return version("data-fusion-hub")
+
+
 def about_this_hub(*, is_up: bool) -> list[Metric]:
     build = GaugeMetricFamily("hub_build_info", "Which version this is.", labels=("version",))
-    build.add_metric((version("data-fusion-hub"),), 1)
+    build.add_metric((_version(),), 1)
     return [build, GaugeMetricFamily("hub_database_up", "Whether the database answered this scrape.", int(is_up))]

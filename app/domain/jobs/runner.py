@@ -118,9 +118,7 @@ class JobRun:
         run_after = datetime.now(UTC) + timedelta(seconds=wait_s)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             waiting = {"status": "queued", "run_after": run_after, "lease_until": None, "error": dict(error)}
-            statement = self._update(waiting | {"retries": Job.retries + 1, "attempts": 0}).returning(Job.id)
-            if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
-                raise LeaseLost
+            await self._change(work, waiting | {"retries": Job.retries + 1, "attempts": 0})
             data = {"id": str(self.job_id), "status": "queued", "error": error, "run_after": run_after.isoformat()}
             work.audit("job.retry", "job", self.job_id, outcome="failure", after=data)
             work.announce("job.retried", f"jobs/{self.job_id}", await self._shown(work))
@@ -129,14 +127,17 @@ class JobRun:
         now = datetime.now(UTC)
         async with unit_of_work_of(self.parts, tenant_id=self.tenant_id) as work:
             values = {"status": status, "result": result, "error": error, "finished_at": now, "lease_until": None}
-            statement = self._update(values | {"run_after": None}).returning(Job.id)
-            if await work.session.scalar(statement, execution_options=_NO_SYNC) is None:
-                raise LeaseLost
+            await self._change(work, values | {"run_after": None})
             data = {"id": str(self.job_id), "status": status, "result": result, "error": error}
             outcome: Outcome = "failure" if status == "failed" else "success"
             work.audit("job.end", "job", self.job_id, outcome=outcome, after=data)
             work.announce(ENDS[status], f"jobs/{self.job_id}", await self._shown(work))
         self._tell(status, now)
+
+    async def _change(self, work: UnitOfWork, values: Mapping[str, object]) -> None:
+        """Raises LeaseLost."""
+        if await work.session.scalar(self._update(values).returning(Job.id), execution_options=_NO_SYNC) is None:
+            raise LeaseLost
 
     async def _shown(self, work: UnitOfWork) -> JobOut:
         jobs = JobRepository(work.session, tenant_id=self.tenant_id)

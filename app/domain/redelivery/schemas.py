@@ -1,13 +1,12 @@
 """The wish for events to be published again."""
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
 from app.core.schemas import Input, Output
+from app.domain.assignments.schemas import Moment
 
-Moment = Annotated[datetime, Meta(tz=True, examples=["2030-01-31T18:00:00Z"])]
 EventType = Annotated[str, Meta(min_length=1, max_length=200, examples=["org.datafusionhub.user.created"])]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 from sqlalchemy import CursorResult, text
 
 from app.core.errors import BadRequest
-from app.core.event_names import TYPE_PREFIX
+from app.core.event_names import type_of
 from app.domain.redelivery.schemas import Redelivery, RedeliveryOut
 from app.domain.work import UnitOfWork
 
@@ -35,7 +35,7 @@ async def publish_again(work: UnitOfWork, wish: Redelivery, asked_at: datetime, 
         "begins_at": wish.begins_at,
         "ends_at": wish.ends_at,
         "type": wish.type,
-        "full_type": TYPE_PREFIX + (wish.type or ""),
+        "full_type": type_of(wish.type or ""),
         "asked_at": asked_at,
         "most": most,
     }
@@ -51,6 +51,10 @@ async def redeliver(work: UnitOfWork, wish: Redelivery) -> RedeliveryOut:
             f"There are more than {MOST_AT_ONCE:,} events between these moments: ask for a part of them.",
             code="invalid_request",
         )
+    record(work, wish, count)
+    return RedeliveryOut(count)
+
+
+def record(work: UnitOfWork, wish: Redelivery, count: int) -> None:
     asked = {"from": wish.begins_at, "to": wish.ends_at, "type": wish.type, "count": count}
     work.audit("event.redeliver", "event", None, after=asked)
-    return RedeliveryOut(count)

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -78,8 +78,7 @@ class Folder:
     def add(self, name: str, content: bytes) -> None:
         """Whole or not at all, and on the disk before it counts."""
         path = self._root / name
-        try:
-            self._require_root()
+        with self._reached():
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             with draft.open("wb") as file:
@@ -89,28 +88,25 @@ class Folder:
             with suppress(FileExistsError):
                 os.link(draft, path)
             draft.unlink()
-        except OSError as error:
-            raise AnchorUnavailable(f"{self._root}: {error.strerror}") from None
 
     def names(self, folder: str) -> Iterator[str]:
-        try:
-            self._require_root()
+        with self._reached():
             found = [path.name for path in (self._root / folder).glob("[!.]*.json")]
-        except OSError as error:
-            raise AnchorUnavailable(f"{self._root}: {error.strerror}") from None
         yield from (f"{folder}/{name}" for name in found)
 
     def folders(self) -> list[str]:
-        try:
-            self._require_root()
+        with self._reached():
             return [path.name for path in self._root.iterdir() if path.is_dir()]
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """A folder that is not mounted is not made in the place where it would be. Raises AnchorUnavailable."""
+        try:
+            if not self._root.is_dir():
+                raise AnchorUnavailable(f"{self._root} is no folder")
+            yield
         except OSError as error:
             raise AnchorUnavailable(f"{self._root}: {error.strerror}") from None
-
-    def _require_root(self) -> None:
-        """A folder that is not mounted is not made in the place where it would be."""
-        if not self._root.is_dir():
-            raise AnchorUnavailable(f"{self._root} is no folder")
 
 
 class Bucket:
@@ -129,31 +125,31 @@ class Bucket:
 
     def add(self, name: str, content: bytes) -> None:
         import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError
+        from obstore.exceptions import AlreadyExistsError
 
-        try:
+        with self._reached(), suppress(AlreadyExistsError):
             obstore.put(self._store, name, content, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return
-        except BaseError as error:
-            raise AnchorUnavailable(f"{self._url}: {_first_line(error)}") from None
 
     def names(self, folder: str) -> Iterator[str]:
         import obstore
-        from obstore.exceptions import BaseError
 
-        try:
+        with self._reached():
             for batch in obstore.list(self._store, folder):
                 yield from (entry["path"] for entry in batch)
-        except BaseError as error:
-            raise AnchorUnavailable(f"{self._url}: {_first_line(error)}") from None
 
     def folders(self) -> list[str]:
         import obstore
+
+        with self._reached():
+            return list(obstore.list_with_delimiter(self._store)["common_prefixes"])
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raises AnchorUnavailable."""
         from obstore.exceptions import BaseError
 
         try:
-            return list(obstore.list_with_delimiter(self._store)["common_prefixes"])
+            yield
         except BaseError as error:
             raise AnchorUnavailable(f"{self._url}: {_first_line(error)}") from None
 

@@ -185,8 +185,6 @@ class _Chain:
     ) -> None:
         self.tenant_id = tenant_id
         self.unsealed = 0
-        self.dropped = 0
-        """Seals whose rows are gone, all of them at the beginning."""
         self.not_anchored = 0
         self._keys = keys
         self._anchored = anchored
@@ -195,12 +193,18 @@ class _Chain:
         self._last: Seal | None = None
         self._through: Seal | None = None
         """The last one without rows."""
-        self._drops: dict[int, tuple[str, str]] = {}
+        self._drop = ("", "")
+        """Key and signature of the latest row that tells of it."""
         self._tree = Tree()
         self._first_id: UUID | None = None
         self._last_id: UUID | None = None
         self._place: tuple[int, int] = (-1, -1)
         self._leaves_seen = 0
+
+    @property
+    def dropped(self) -> int:
+        """Seals whose rows are gone, all of them at the beginning."""
+        return self._through.number if self._through else 0
 
     @property
     def is_emptied(self) -> bool:
@@ -248,7 +252,7 @@ class _Chain:
             return
         self._seal, self._last = None, seal
         if self._tree.size == 0 and not self._leaves_seen:
-            self.dropped, self._through = seal.number, seal
+            self._through, self._drop = seal, ("", "")
             return
         if self._tree.size != seal.count:
             raise Wrong(
@@ -331,13 +335,13 @@ class _Chain:
             return
         after = msgspec.json.decode(texts[COLUMNS.index("after")] or "{}")
         if isinstance(after, dict) and after.get("last_seal") == self._through.number:
-            self._drops[self._through.number] = (str(after.get("kid")), str(after.get("signature")))
+            self._drop = (str(after.get("kid")), str(after.get("signature")))
 
     def _require_drops(self) -> None:
         seal = self._through
         if seal is None:
             return
-        kid, signature = self._drops.get(seal.number, ("", ""))
+        kid, signature = self._drop
         drop = Drop(self.tenant_id, seal.number, seal.last_position, seal.hash)
         if not self._keys.is_signed(kid, drop.signed(), signature):
             raise Wrong(

@@ -6,10 +6,9 @@ intervals and not beyond `MAX_BACKOFF_S`: dead sources are asked less and less o
 interval. Tenants take turns: one with ten thousand due sources gets no more than its share while others have any.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from operator import attrgetter
 from uuid import UUID
 
 from msgspec import Struct
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.across_tenants import by_tenant, locked_rows
 from app.core.database import enter_tenant
+from app.core.lanes import Lane, in_turn
 from app.domain.auth.principals import CHANNEL
 from app.domain.parts import Parts
 from app.domain.records import Records
@@ -30,9 +30,6 @@ MAX_BACKOFF = 16
 MAX_BACKOFF_S = 3600
 CANDIDATES = 8
 """Due sources that are looked at for each place: those of hosts that are busy are passed over."""
-
-Lane = Literal["well", "doubtful"]
-"""Sources whose last test passed, and all others: each lane has an index, and places that the other cannot take."""
 
 _PAUSE = f"""least(test_interval_s * least(power(2, least(test_failures, 16)), {MAX_BACKOFF}),
                    greatest(test_interval_s, {MAX_BACKOFF_S}))"""
@@ -79,7 +76,7 @@ async def claim_due(
     async with parts.sessions.begin(None) as session:
         question = f"due_in_turn_{lane}(:full ::text[], :busy ::uuid[], :most)"
         due = await locked_rows(session, question, full=full, busy=list(busy_tenants), most=places * CANDIDATES)
-        chosen = _in_turn(due, places, running, host_cap)
+        chosen = in_turn(due, places, running, host_cap, attrgetter("host"))
         lags = {row.id: row.lag_s for row in chosen}
         for tenant_id, source_ids in by_tenant(chosen).items():
             await enter_tenant(session, tenant_id)
@@ -89,19 +86,6 @@ async def claim_due(
     for test in claimed:
         test.reach.secrets.note_record()
     return sorted(claimed, key=lambda each: -each.lag_s)
-
-
-def _in_turn(due: Sequence[Any], places: int, running: Mapping[str, int], host_cap: int) -> list[Any]:
-    """The first ones, but of no host more than it may have at once."""
-    taken = Counter(running)
-    chosen: list[Any] = []
-    for row in due:
-        if len(chosen) == places:
-            break
-        if row.host is None or taken[row.host] < host_cap:
-            chosen.append(row)
-            taken[row.host] += 1
-    return chosen
 
 
 async def _claim(

@@ -17,12 +17,13 @@ from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.connector_runs import watched_run
 from app.core.database import DATABASE_ERRORS
 from app.core.errors import HubError
+from app.core.lanes import Lane, Lanes
 from app.core.log_context import LogContext
 from app.core.tracing import background_work
 from app.domain.parts import Parts
 from app.domain.source_work import metrics
 from app.domain.source_work.connection_tests import run_test, undialled
-from app.domain.source_work.due import DueTest, Lane, claim_due, put_off
+from app.domain.source_work.due import DueTest, claim_due, put_off
 from app.domain.source_work.history import FinishedTest, finished_test, record_tests
 from app.domain.sources.secrets.uses import Unopened
 from app.domain.tenants.suspension import stop_suspended
@@ -32,8 +33,6 @@ log = logging.getLogger("hub.schedule")
 
 POLL_S = 1.0
 """Between two looks for due sources where there were none."""
-GATHER_S = 0.02
-"""After a place got free, so that the others that do at this moment are filled with it."""
 RECORDED_AT_ONCE = 100
 LAST_RECORDS_S = 2.0
 SCHEDULED_TEST: Final = "scheduled test"
@@ -54,23 +53,23 @@ async def test_on_schedule(parts: Parts) -> None:
 class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._places = parts.settings.tests_at_once
+        places = parts.settings.tests_at_once
+        self._lanes: Lanes[DueTest] = Lanes(places)
         self._host_cap = parts.settings.tests_at_once_per_host
         self._sandbox = ConnectorSandbox(
-            max_runs=self._places, max_runs_per_tenant=self._places, max_templates=TEMPLATES, watch=watched_run
+            max_runs=places, max_runs_per_tenant=places, max_templates=TEMPLATES, watch=watched_run
         )
-        self._running: dict[asyncio.Task[None], tuple[Lane, DueTest]] = {}
         self._finished: asyncio.Queue[tuple[UUID, FinishedTest]] = asyncio.Queue()
 
     async def run_forever(self) -> None:
         beside = [
             asyncio.create_task(self._record_forever()),
-            asyncio.create_task(stop_suspended(self._parts, self._running_by_task, asyncio.Task.cancel)),
+            asyncio.create_task(stop_suspended(self._parts, self._lanes.tenant_by_task, asyncio.Task.cancel)),
         ]
         try:
             while True:
                 are_more_due = await self._fill_places()
-                await self._wait(POLL_S, for_a_place=are_more_due)
+                await self._lanes.wait(POLL_S, for_a_place=are_more_due)
         finally:
             for task in beside:
                 task.cancel()
@@ -78,9 +77,7 @@ class Schedule:
 
     async def close(self) -> None:
         """Ends what goes on; results that are there are kept."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._lanes.cancel()
         await self._sandbox.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_RECORDS_S):
@@ -98,7 +95,7 @@ class Schedule:
             return False
 
     async def _fill(self, lane: Lane) -> bool:
-        free = self._free_places(lane)
+        free = self._lanes.free(lane)
         if free <= 0:
             return True
         due = await claim_due(
@@ -107,34 +104,16 @@ class Schedule:
             free,
             running=self._running_by_host(),
             host_cap=self._host_cap,
-            busy_tenants=[test.tenant_id for _, test in self._running.values()],
+            busy_tenants=[test.tenant_id for test in self._lanes.works()],
         )
         for test in due:
             metrics.test_lag.observe(max(0.0, test.lag_s))
             task = asyncio.create_task(self._carry_out(test))
-            self._running[task] = (lane, test)
-            task.add_done_callback(self._running.pop)
+            self._lanes.add(task, lane, test)
         return len(due) == free or self._host_cap in self._running_by_host().values()
 
-    def _free_places(self, lane: Lane) -> int:
-        """All of them for sources that are well; half of them for the others."""
-        doubtful = sum(1 for its_lane, _ in self._running.values() if its_lane == "doubtful")
-        free = self._places - len(self._running)
-        return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
-
     def _running_by_host(self) -> Counter[str]:
-        return Counter(test.host for _, test in self._running.values() if test.host is not None)
-
-    def _running_by_task(self) -> dict[asyncio.Task[None], UUID]:
-        """With the tenant of each."""
-        return {task: test.tenant_id for task, (_, test) in self._running.items()}
-
-    async def _wait(self, seconds: float, *, for_a_place: bool) -> None:
-        if for_a_place and self._running:
-            await asyncio.wait(self._running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(GATHER_S)
-        else:
-            await asyncio.sleep(seconds)
+        return Counter(test.host for test in self._lanes.works() if test.host is not None)
 
     # Tests ------------------------------------------------------------------------------------------------------------
 

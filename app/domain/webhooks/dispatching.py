@@ -18,10 +18,11 @@ from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import by_tenant, locked_rows
 from app.core.database import enter_tenant
+from app.core.event_names import type_of
 from app.core.rows import insertion, values_of_row
 from app.core.turns import keep_doing
 from app.domain.parts import Parts
-from app.domain.webhooks.event_types import full_name, short_name
+from app.domain.webhooks.event_types import short_name
 from app.domain.webhooks.models import WebhookDelivery
 from app.domain.webhooks.retries import KEPT_TRYING
 
@@ -109,7 +110,7 @@ async def _make_deliveries_of(session: AsyncSession, tenant_id: UUID, webhook_id
         await session.execute(_LOOK_LATER, {"id": webhook_id, "seconds": LOOK_AGAIN_S})
         return
     span = {"tenant_id": tenant_id, "position": webhook.position, "most": room}
-    asked = {"event_types": [full_name(name) for name in webhook.event_types], "domain_id": webhook.data_domain_id}
+    asked = {"event_types": [type_of(name) for name in webhook.event_types], "domain_id": webhook.data_domain_id}
     found = (await session.execute(_EVENTS, span | asked)).all()
     last = found[0].last  # none where upkeep has removed all of them
     events = [event for event in found if event.id is not None]

@@ -5,9 +5,9 @@ it. Where that one is killed its lease runs out, and what it had not noted is se
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,12 +18,13 @@ from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import by_tenant, locked_rows
 from app.core.database import enter_tenant
+from app.core.lanes import in_turn
 from app.core.outbound import Reply
+from app.domain.events.envelope import CloudEvent
 from app.domain.parts import Parts
 from app.domain.webhooks.models import WebhookSecret
 from app.domain.webhooks.retries import QUIET
 from app.domain.webhooks.secrets import opened
-from app.domain.webhooks.signing import Message
 
 LEASE_S: Final = 60
 """Renewed before each message, which takes a quarter of it at most."""
@@ -106,7 +107,7 @@ class DueDelivery(Struct):
     attempts: int
     """Until now."""
     expires_at: datetime
-    message: Message | None
+    message: CloudEvent | None
     """None where the event is not kept any more."""
 
 
@@ -135,22 +136,10 @@ async def claim_due(parts: Parts, *, is_well: bool, places: int, running: Counte
     claimed: list[Endpoint] = []
     async with parts.sessions.begin(None) as session:
         due = await locked_rows(session, "due_webhooks(:is_well, CAST(:full AS uuid[]), :most)", **asked)
-        for tenant_id, webhook_ids in by_tenant(_in_turn(due, places, running, cap)).items():
+        for tenant_id, webhook_ids in by_tenant(in_turn(due, places, running, cap, attrgetter("tenant_id"))).items():
             await enter_tenant(session, tenant_id)
             claimed += await _claim(parts, session, webhook_ids)
     return claimed
-
-
-def _in_turn(due: Sequence[Any], places: int, running: Counter[UUID], cap: int) -> list[Any]:
-    taken = Counter(running)
-    chosen: list[Any] = []
-    for row in due:
-        if len(chosen) == places:
-            break
-        if taken[row.tenant_id] < cap:
-            chosen.append(row)
-            taken[row.tenant_id] += 1
-    return chosen
 
 
 async def _claim(parts: Parts, session: AsyncSession, webhook_ids: list[UUID]) -> list[Endpoint]:
@@ -221,5 +210,7 @@ class Held:
 def _due(row: Any) -> DueDelivery:
     message = None
     if row.type is not None:
-        message = Message(row.event_id, row.type, row.source, row.subject, row.time, row.data)
+        message = CloudEvent(
+            id=row.event_id, type=row.type, source=row.source, subject=row.subject, time=row.time, data=row.data
+        )
     return DueDelivery(row.id, row.event_id, row.subject or "", row.attempts, row.expires_at, message)

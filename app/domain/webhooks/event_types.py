@@ -17,10 +17,5 @@ def known_types(values: Sequence[str], path: str) -> Iterator[Fault]:
         seen.add(name)
 
 
-def full_name(name: str) -> str:
-    """As events themselves have it."""
-    return TYPE_PREFIX + name
-
-
 def short_name(event_type: str) -> str:
     return event_type.removeprefix(TYPE_PREFIX)

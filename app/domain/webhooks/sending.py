@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from app.core.database import DATABASE_ERRORS
+from app.core.lanes import Lane, Lanes
 from app.core.log_context import LogContext, bound_to
 from app.core.outbound import Destination, Limits, Reply, looked_up_in
 from app.domain.parts import Parts
@@ -25,21 +26,18 @@ from app.domain.webhooks import metrics
 from app.domain.webhooks.disabling import disable
 from app.domain.webhooks.endpoints import Course, DueDelivery, Endpoint, Held, claim_due
 from app.domain.webhooks.retries import CIRCUIT_AT, DISABLED_AFTER, next_attempt, pause_of_circuit
+from app.domain.webhooks.signing import body_of, headers_of
 
 log = logging.getLogger("hub.webhooks")
 
 POLL_S: Final = 1.0
 """Between two looks where no endpoint is due."""
-GATHER_S: Final = 0.02
 PLACES: Final = 128
 """Endpoints to which a worker sends at the same time: each is a few sockets, not a process."""
 MESSAGES_AT_ONCE: Final = 20
 ROUNDS: Final = 25
 """Of so many messages; then it is the turn of others."""
 LAST_WORDS_S: Final = 2.0
-
-Lane = Literal["well", "doubtful"]
-"""Endpoints that took the last message, and all others, new ones included."""
 
 
 class WebhookSender:
@@ -52,10 +50,10 @@ class WebhookSender:
         authorities: ssl.SSLContext | None = None,
     ) -> None:
         self._parts = parts
-        self._places = places
+        self._lanes: Lanes[Endpoint] = Lanes(places)
+        """Endpoints that took the last message are well; all others are doubtful, new ones included."""
         self._limits = limits
         self._authorities = authorities
-        self._running: dict[asyncio.Task[None], tuple[Lane, Endpoint]] = {}
         self._resolving: dict[Lane, ThreadPoolExecutor] = {
             "well": ThreadPoolExecutor(places, "look up"),
             "doubtful": ThreadPoolExecutor(max(1, places // 2), "look up doubtful"),
@@ -63,28 +61,26 @@ class WebhookSender:
 
     async def run_forever(self) -> None:
         """Until cancelled. A database that is away is tried again at the next turn."""
-        suspending = asyncio.create_task(stop_suspended(self._parts, self._running_by_task, asyncio.Task.cancel))
+        suspending = asyncio.create_task(stop_suspended(self._parts, self._lanes.tenant_by_task, asyncio.Task.cancel))
         try:
             while True:
                 are_more_due = await self._fill_places()
-                await self._wait(for_a_place=are_more_due)
+                await self._lanes.wait(POLL_S, for_a_place=are_more_due)
         finally:
             suspending.cancel()
             await asyncio.gather(suspending, return_exceptions=True)
             await self.close()
 
     async def close(self) -> None:
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._lanes.cancel()
         for threads in self._resolving.values():
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def send_what_is_due(self) -> None:
         """Once: whatever is due at this moment."""
         await self._fill_places()
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._lanes.running:
+            await asyncio.wait(self._lanes.running)
             await self._fill_places()
 
     # Places -----------------------------------------------------------------------------------------------------------
@@ -98,40 +94,22 @@ class WebhookSender:
             return False
 
     async def _fill(self, lane: Lane) -> bool:
-        free = self._free_places(lane)
+        free = self._lanes.free(lane)
         if free <= 0:
             return True
         running, cap = self._running_by_tenant(lane), self._cap(lane)
         due = await claim_due(self._parts, is_well=lane == "well", places=free, running=running, cap=cap)
         for endpoint in due:
             task = asyncio.create_task(self._serve(endpoint, lane), name=f"webhook {endpoint.id}")
-            self._running[task] = (lane, endpoint)
-            task.add_done_callback(self._running.pop)
+            self._lanes.add(task, lane, endpoint)
         return len(due) == free or cap in self._running_by_tenant(lane).values()
-
-    def _free_places(self, lane: Lane) -> int:
-        """All of them for endpoints that are well; half of them for the others."""
-        doubtful = sum(1 for its_lane, _ in self._running.values() if its_lane == "doubtful")
-        free = self._places - len(self._running)
-        return free if lane == "well" else min(free, max(1, self._places // 2) - doubtful)
 
     def _cap(self, lane: Lane) -> int:
         """Of one tenant: half of the places for endpoints that are well, an eighth of the others'."""
-        return max(1, self._places // (2 if lane == "well" else 16))
+        return max(1, self._lanes.places // (2 if lane == "well" else 16))
 
     def _running_by_tenant(self, lane: Lane) -> Counter[UUID]:
-        return Counter(endpoint.tenant_id for its_lane, endpoint in self._running.values() if its_lane == lane)
-
-    def _running_by_task(self) -> dict[asyncio.Task[None], UUID]:
-        """With the tenant of each."""
-        return {task: endpoint.tenant_id for task, (_, endpoint) in self._running.items()}
-
-    async def _wait(self, *, for_a_place: bool) -> None:
-        if for_a_place and self._running:
-            await asyncio.wait(self._running, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(GATHER_S)
-        else:
-            await asyncio.sleep(POLL_S)
+        return Counter(endpoint.tenant_id for endpoint in self._lanes.works(lane))
 
     # One endpoint -----------------------------------------------------------------------------------------------------
 
@@ -210,9 +188,9 @@ class Turn:
             self._is_held = False
             return
         now = datetime.now(UTC)
-        body = delivery.message.body()
+        body = body_of(delivery.message)
         if self._endpoint.secrets:
-            headers = delivery.message.signed(body, self._endpoint.secrets, now)
+            headers = headers_of(delivery.message, body, self._endpoint.secrets, now)
             reply = await self._destination.post(headers, body)
             failure: str | None = reply.failure
         else:

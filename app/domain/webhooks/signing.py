@@ -7,50 +7,36 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 import msgspec
-from msgspec import Struct
 
+from app.domain.events.envelope import CONTENT_TYPE as MEDIA_TYPE
 from app.domain.events.envelope import CloudEvent
 
 BEGINNING: Final = "whsec_"
 SECRET_BYTES: Final = 32
-CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+CONTENT_TYPE: Final = f"{MEDIA_TYPE}; charset=utf-8"
 
 
 def new_secret() -> str:
     return BEGINNING + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
-class Message(Struct):
-    """What a receiver is told of one event."""
+def body_of(event: CloudEvent) -> bytes:
+    return msgspec.json.encode(event)
 
-    id: UUID
-    type: str
-    """With its prefix."""
-    source: str
-    subject: str
-    time: datetime
-    data: Any
 
-    def body(self) -> bytes:
-        event = CloudEvent(
-            id=self.id, source=self.source, type=self.type, subject=self.subject, time=self.time, data=self.data
-        )
-        return msgspec.json.encode(event)
-
-    def signed(self, body: bytes, live_secrets: Sequence[str], now: datetime) -> dict[str, str]:
-        """The headers. The id is the event's however often it is sent; the time is that of this attempt."""
-        timestamp = str(int(now.timestamp()))
-        signed = b".".join((str(self.id).encode(), timestamp.encode(), body))
-        return {
-            "content-type": CONTENT_TYPE,
-            "webhook-id": str(self.id),
-            "webhook-timestamp": timestamp,
-            "webhook-signature": " ".join(_signature(secret, signed) for secret in live_secrets),
-        }
+def headers_of(event: CloudEvent, body: bytes, live_secrets: Sequence[str], now: datetime) -> dict[str, str]:
+    """The id is the event's however often it is sent; the time is that of this attempt."""
+    timestamp = str(int(now.timestamp()))
+    signed = b".".join((str(event.id).encode(), timestamp.encode(), body))
+    return {
+        "content-type": CONTENT_TYPE,
+        "webhook-id": str(event.id),
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(_signature(secret, signed) for secret in live_secrets),
+    }
 
 
 def _signature(secret: str, signed: bytes) -> str:

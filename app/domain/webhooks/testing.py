@@ -11,17 +11,18 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, TooManyRequests
+from app.core.event_names import type_of
 from app.core.outbound import Destination, Reply
 from app.domain.audit.schemas import Outcome
+from app.domain.events.envelope import CloudEvent
 from app.domain.events.services import SOURCE
 from app.domain.requests import HubRequest
-from app.domain.webhooks.event_types import full_name
 from app.domain.webhooks.models import WebhookDelivery
 from app.domain.webhooks.repositories import DeliveryRepository, WebhookRepository
 from app.domain.webhooks.schemas import TestOfWebhook
 from app.domain.webhooks.secrets import LIVE, opened
 from app.domain.webhooks.services import require_right
-from app.domain.webhooks.signing import Message
+from app.domain.webhooks.signing import body_of, headers_of
 from app.domain.work import UnitOfWork, work_of_its_own
 
 TYPE: Final = "webhook.test"
@@ -52,12 +53,19 @@ class WebhookTest:
         async with work_of_its_own(self._request) as work:
             tested = await _tested(work, webhook_id)
             now = work.now
-        message = Message(uuid7(), full_name(TYPE), SOURCE, f"webhooks/{webhook_id}", now, {"id": webhook_id})
-        body = message.body()
+        message = CloudEvent(
+            id=uuid7(),
+            type=type_of(TYPE),
+            source=SOURCE,
+            subject=f"webhooks/{webhook_id}",
+            time=now,
+            data={"id": webhook_id},
+        )
+        body = body_of(message)
         with _place_for(self._request.principal.tenant_id):
             destination = Destination(tested.url, self._request.parts.egress)
             try:
-                reply = await destination.post(message.signed(body, tested.secrets, now), body)
+                reply = await destination.post(headers_of(message, body, tested.secrets, now), body)
             finally:
                 await destination.close()
         async with work_of_its_own(self._request) as work:
@@ -90,7 +98,7 @@ async def _tested(work: UnitOfWork, webhook_id: UUID) -> _Tested:
     return _Tested(webhook.url, secrets)
 
 
-async def _record(work: UnitOfWork, webhook_id: UUID, url: str, message: Message, reply: Reply) -> TestOfWebhook:
+async def _record(work: UnitOfWork, webhook_id: UUID, url: str, message: CloudEvent, reply: Reply) -> TestOfWebhook:
     delivery = WebhookDelivery(
         id=uuid7(),
         tenant_id=work.tenant_id,
