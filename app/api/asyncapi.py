@@ -168,24 +168,17 @@ def _operations() -> Iterator[tuple[str, Document]]:
             f"publish.{name}",
             {"action": "send", "channel": {"$ref": f"#/channels/{name}"}, "summary": SENTENCES[name]},
         )
-    yield (
-        "follow_events",
-        {
-            "action": "send",
-            "channel": {"$ref": "#/channels/feed"},
-            "summary": "Tell events as they come to who follows them.",
-            "bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}},
-        },
-    )
-    yield (
-        "call_webhook",
-        {
-            "action": "send",
-            "channel": {"$ref": "#/channels/webhook"},
-            "summary": "Tell an event to a webhook that asks for its type.",
-            "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
-        },
-    )
+    yield "follow_events", _told_by_http("feed", "GET", "Tell events as they come to who follows them.")
+    yield "call_webhook", _told_by_http("webhook", "POST", "Tell an event to a webhook that asks for its type.")
+
+
+def _told_by_http(channel: str, method: str, summary: str) -> Document:
+    return {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "bindings": {"http": {"method": method, "bindingVersion": "0.3.0"}},
+    }
 
 
 def _reached(content: object, schemas: Mapping[str, Document]) -> set[str]:

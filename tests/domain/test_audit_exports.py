@@ -21,6 +21,7 @@ from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.audit import exports
 from tests.conftest import Hub
 from tests.domain.conftest import Records
+from tests.domain.streams import Streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -183,49 +184,22 @@ async def test_a_text_that_a_spreadsheet_would_run_is_disarmed_in_csv_alone(
 # --- a chunk at a time ---
 
 
-class Watching:
-    """A client that reads part by part: its scope, what it was sent, and a way to leave."""
+class Watching(Streaming):
+    """A client that takes no more than so many parts at first."""
 
     def __init__(self, hub: Hub, form: str, query: str, *, parts: int) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self._left, self.is_full, self._goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._asked = False
+        self.is_full, self._goes_on = asyncio.Event(), asyncio.Event()
         self._parts = parts
-        headers = [
-            (b"host", b"hub.test"),
-            (b"authorization", hub.admin.headers["authorization"].encode()),
-            (b"accept", form.encode()),
-        ]
-        self.scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-            "path": LOG, "raw_path": LOG.encode(), "query_string": query.encode(), "root_path": "", "headers": headers,
-            "server": ("hub.test", 80), "client": ("127.0.0.1", 5),
-        }  # fmt: skip
-        self.task = asyncio.create_task(hub.app(self.scope, self._receive, self._send))
-
-    async def _receive(self) -> Any:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._left.wait()
-        return {"type": "http.disconnect"}
+        super().__init__(hub, hub.admin, LOG, query=query, headers={"accept": form})
 
     async def _send(self, message: Any) -> None:
-        """Takes no more than so many parts at first."""
         self.sent.append(message)
         if len(self.sent) > self._parts:
             self.is_full.set()
             await self._goes_on.wait()
 
-    def leave(self) -> None:
-        self._left.set()
-
     def go_on(self) -> None:
         self._goes_on.set()
-
-    @property
-    def has_all(self) -> bool:
-        return bool(self.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @pytest.fixture
@@ -249,7 +223,7 @@ async def test_nothing_is_open_between_two_chunks(hub: Hub, records: Records, ha
     assert hub.parts.streams.count == 1
     halfway.go_on()
     await halfway.task
-    assert halfway.has_all
+    assert halfway.is_complete
     assert hub.parts.streams.count == 0
 
 
@@ -257,7 +231,7 @@ async def test_a_client_that_leaves_ends_its_export(hub: Hub, halfway: Watching)
     """FT3: at once, and with it its place among the streams."""
     halfway.leave()
     await asyncio.wait_for(halfway.task, 1)
-    assert not halfway.has_all
+    assert not halfway.is_complete
     assert hub.parts.streams.count == 0
 
 
@@ -282,7 +256,7 @@ async def test_an_export_without_an_end_is_not_ended(
     with caplog.at_level(logging.WARNING, "hub.exports"):
         halfway.go_on()
         await halfway.task
-    assert not halfway.has_all
+    assert not halfway.is_complete
     assert [record.getMessage() for record in caplog.records] == ["an export is broken off: database_unavailable"]
 
 
@@ -317,7 +291,7 @@ async def test_an_export_ends_with_the_right_to_it(
     client.go_on()
     await asyncio.wait_for(client.task, 20)
     assert len(client.sent) == 2
-    assert not client.has_all
+    assert not client.is_complete
 
 
 PASSWORD_OF_READER = "a heron waits where two rivers meet"

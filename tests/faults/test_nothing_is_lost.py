@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -85,16 +86,23 @@ def assert_nothing_lost(ledger: Ledger, hub: Served, record: Report) -> None:
     assert ledger.unexpected == []
 
 
+@contextmanager
+def losing_nothing(hub: Served, client: httpx.Client, folder: Path, record: Report) -> Iterator[None]:
+    """What is acknowledged before, during and after the block is there in the end."""
+    with Ledger(folder / "ledger", client).being_filled() as ledger:
+        ledger.wait_for_more()
+        yield
+        ledger.wait_for_more()
+    assert_nothing_lost(ledger, hub, record)
+
+
 @pytest.mark.fault("FT1")
 def test_postgresql_is_killed(
     hub: Served, client: httpx.Client, chance: Chance, tmp_path: Path, record_property: Report
 ) -> None:
-    with Ledger(tmp_path / "ledger", client).being_filled() as ledger:
-        ledger.wait_for_more()
+    with losing_nothing(hub, client, tmp_path, record_property):
         wait_a_moment(chance)
         os.kill(hub.wait_for("bin/postgres -D"), signal.SIGKILL)
-        ledger.wait_for_more()
-    assert_nothing_lost(ledger, hub, record_property)
 
 
 @pytest.mark.fault("FT2")
@@ -102,8 +110,7 @@ def test_postgresql_falls_silent(
     hub: Served, client: httpx.Client, chance: Chance, tmp_path: Path, record_property: Report
 ) -> None:
     """For longer than a request may take: each is answered, and afterwards it goes on."""
-    with Ledger(tmp_path / "ledger", client).being_filled() as ledger:
-        ledger.wait_for_more()
+    with losing_nothing(hub, client, tmp_path, record_property):
         wait_a_moment(chance)
         stopped = [pid for pid, command in family(hub.process.pid).items() if "postgres" in command.split(" ")[0]]
         for pid in stopped:
@@ -113,8 +120,6 @@ def test_postgresql_falls_silent(
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
-        ledger.wait_for_more()
-    assert_nothing_lost(ledger, hub, record_property)
 
 
 @pytest.mark.fault("FT3")
@@ -123,8 +128,7 @@ def test_clients_leave_in_the_middle(
 ) -> None:
     """Hundreds, at whatever moment of a write: none takes a place of a pool along."""
     token = client.headers["Authorization"]
-    with Ledger(tmp_path / "ledger", client).being_filled() as ledger:
-        ledger.wait_for_more()
+    with losing_nothing(hub, client, tmp_path, record_property):
         for number in range(300):
             body = b'{"name": "left %d %d"}' % (chance.getrandbits(60), number)
             head = f"POST /api/v1/roles HTTP/1.1\r\nHost: h\r\nAuthorization: {token}\r\nContent-Type: application/json"
@@ -132,8 +136,6 @@ def test_clients_leave_in_the_middle(
             with socket.create_connection(("127.0.0.1", hub.port)) as connection:
                 connection.sendall(sent[: chance.choice((len(sent), len(sent) - 5, 40))])
                 time.sleep(chance.uniform(0.0, 0.01))
-        ledger.wait_for_more()
-    assert_nothing_lost(ledger, hub, record_property)
 
 
 @pytest.mark.fault("FT6")
@@ -141,13 +143,10 @@ def test_a_worker_is_killed(
     hub: Served, client: httpx.Client, chance: Chance, tmp_path: Path, record_property: Report
 ) -> None:
     """A process of the server, in the middle of whatever it is at; another one takes its place."""
-    with Ledger(tmp_path / "ledger", client).being_filled() as ledger:
-        ledger.wait_for_more()
+    with losing_nothing(hub, client, tmp_path, record_property):
         wait_a_moment(chance)
         servers = [pid for pid, command in family(hub.process.pid).items() if " serve " in command]
         os.kill(chance.choice(servers), signal.SIGKILL)
-        ledger.wait_for_more()
-    assert_nothing_lost(ledger, hub, record_property)
 
 
 @pytest.mark.fault("FT9")
