@@ -1,10 +1,10 @@
 """What tests of the domain read behind the API's back, and a second worker on the same database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -124,3 +124,18 @@ async def unwritable(hub: Hub, cluster: EmbeddedPostgres) -> AsyncIterator[None]
     finally:
         await owner.execute("GRANT INSERT ON audit_events TO hub_app")
         await owner.close()
+
+
+async def write_and_undo(
+    owner_url: str, write: Callable[..., Awaitable[object]], number: int, *, turns: int, tenant_ids: Sequence[UUID]
+) -> None:
+    """`write` rows in one transaction after the other, of the tenants in turn, with one that is rolled back between."""
+    connection = await asyncpg.connect(owner_url)
+    for turn in range(turns):
+        async with connection.transaction():
+            await write(connection, f"{number} {turn}", tenant_ids[turn % len(tenant_ids)])
+        undone = connection.transaction()
+        await undone.start()
+        await write(connection, "undone")
+        await undone.rollback()
+    await connection.close()

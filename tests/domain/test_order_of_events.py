@@ -10,7 +10,7 @@ import pytest
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.events.sequencing import give_positions
 from tests.conftest import Hub
-from tests.domain.conftest import Records
+from tests.domain.conftest import Records, write_and_undo
 
 pytestmark = pytest.mark.anyio
 
@@ -64,15 +64,7 @@ async def test_positions_have_no_gaps_in_any_tenant_however_many_write(hub: Hub,
     )
 
     async def write_some(number: int) -> None:
-        connection = await asyncpg.connect(hub.owner_url)
-        for turn in range(20):
-            async with connection.transaction():
-                await write(connection, f"{number} {turn}", (DEFAULT_TENANT_ID, other)[turn % 2])
-            undone = connection.transaction()
-            await undone.start()
-            await write(connection, "undone")
-            await undone.rollback()
-        await connection.close()
+        await write_and_undo(hub.owner_url, write, number, turns=20, tenant_ids=(DEFAULT_TENANT_ID, other))
 
     async def number_meanwhile() -> None:
         for _ in range(40):

@@ -23,7 +23,7 @@ from app.domain.seals.canonical import COLUMNS, LATER_COLUMNS, encoded, encoded_
 from app.domain.seals.sealing import seal_rows
 from app.runtime import load_sealing_keys
 from tests.conftest import Hub, running_hub
-from tests.domain.conftest import Records
+from tests.domain.conftest import Records, write_and_undo
 from tests.domain.seals import seal_all
 
 pytestmark = pytest.mark.anyio
@@ -141,15 +141,7 @@ async def test_every_row_is_sealed_once_and_chains_of_tenants_have_no_gaps(
     other = await records.one("SELECT id FROM tenants WHERE id <> $1", DEFAULT_TENANT_ID)
 
     async def write_some(number: int) -> None:
-        connection = await asyncpg.connect(hub.owner_url)
-        for turn in range(15):
-            async with connection.transaction():
-                await write(connection, f"{number} {turn}", (DEFAULT_TENANT_ID, other)[turn % 2])
-            undone = connection.transaction()
-            await undone.start()
-            await write(connection, "undone")
-            await undone.rollback()
-        await connection.close()
+        await write_and_undo(hub.owner_url, write, number, turns=15, tenant_ids=(DEFAULT_TENANT_ID, other))
 
     async def seal_meanwhile() -> None:
         for _ in range(25):
