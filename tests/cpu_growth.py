@@ -32,8 +32,9 @@ class CpuGrowth:
 
     small: int
     large: int
-    times: float = 2.5
-    """That the larger may take of what the smaller takes. Of twice the size: linear work takes 2, quadratic work 4."""
+    times: float = 3.0
+    """That the larger may take of what the smaller takes. Of twice the size: linear work takes 2, up to 2.7 where a
+    machine's caches hold what the smaller makes and not what the larger does; quadratic work takes 4."""
     floor_s: float = 0.03
     """The smaller counts as at least this much: what a machine takes more or less at random."""
     at_most_s: float = float("inf")

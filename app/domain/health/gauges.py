@@ -76,12 +76,13 @@ def measure_process(parts: Parts, role: Role) -> None:
 
 async def keep_measuring(parts: Parts, role: Role) -> None:
     """Until cancelled. A scrape asks one process, which knows of the others only what they have set."""
+    lag = _loop_lag.labels(role)  # there from the first scrape on, with nothing in it
     while True:
         measure_process(parts, role)
         write_counts()
         due = monotonic() + MEASURE_EVERY_S
         await asyncio.sleep(MEASURE_EVERY_S)
-        _loop_lag.labels(role).observe(max(monotonic() - due, 0.0))
+        lag.observe(max(monotonic() - due, 0.0))
 
 
 def _resident_bytes() -> int:
