@@ -120,6 +120,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Folder, or `s3://bucket/prefix`, to which each seal is copied; unset: nowhere."""
     history_days: int = 90
     """Results of tests, ended jobs and events are kept for so long."""
+    sign_in_redirects: tuple[str, ...] = ()
+    """Pages of other programs at which a sign-in by an identity provider may end."""
     identity_providers: Mapping[str, str] = {}
     """HUB_OIDC_<NAME>_* and HUB_SAML_<NAME>_* as given."""
 
@@ -382,6 +384,15 @@ def _origins(values: tuple[str, ...]) -> None:
             raise ValueError(f"`{value}` is not an origin such as https://app.example.org (`*` is never allowed)")
 
 
+def _pages(values: tuple[str, ...]) -> None:
+    for value in values:
+        is_loopback = re.match(r"http://(127\.0\.0\.1|\[::1\]|localhost)[:/]", value) is not None
+        if not re.fullmatch(r"https?://[^\s/?#*\\@]+/[^\s#*\\]*", value) or not (
+            is_loopback or value.startswith("https:")
+        ):
+            raise ValueError(f"`{value}` is not the address of a page such as https://app.example.org/signed-in")
+
+
 def _egress(values: tuple[str, ...]) -> None:
     from app.core.egress import EgressPolicy
 
@@ -470,6 +481,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "allowed_hosts": _host_names,
     "tenant_hosts": _tenant_hosts,
     "cors_origins": _origins,
+    "sign_in_redirects": _pages,
     "rate_limit": _rate,
     "login_rate_limit": _rate,
     "metrics_port": _metrics_port,

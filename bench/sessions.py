@@ -16,7 +16,7 @@ from app.core.sealing import KeyRing
 from app.core.security import Tokens
 from app.core.signing_keys import read_signing_keys
 from app.domain.auth.principals import MAX_PRINCIPALS
-from app.domain.auth.services import refresh_token_of
+from app.domain.auth.sessions import refresh_token_of
 from app.runtime import SECRET_KEYS_FILE, SIGNING_KEYS_FILE
 from bench import contestants
 from bench.contestants import Server

@@ -14,7 +14,7 @@ from argon2 import PasswordHasher as Argon2
 
 from app.asgi import create_app, framed
 from app.core.embedded import EmbeddedPostgres
-from app.domain.auth.services import refresh_token_of
+from app.domain.auth.sessions import refresh_token_of
 from app.domain.jobs import runner
 from tests.conftest import PASSWORD, Hub, parts_of_hub
 

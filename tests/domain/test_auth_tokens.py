@@ -14,7 +14,7 @@ import pytest
 
 from app.core.notifications import PROOF_VALID_S
 from app.core.security import Claims
-from app.domain.auth.services import refresh_token_of
+from app.domain.auth.sessions import refresh_token_of
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 

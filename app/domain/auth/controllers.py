@@ -14,7 +14,7 @@ from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
-from app.domain.auth import services
+from app.domain.auth import services, sessions
 from app.domain.auth.principals import Signed
 from app.domain.auth.repositories import SESSIONS
 from app.domain.auth.schemas import (
@@ -70,7 +70,7 @@ class AuthController(Controller):
     @post("/refresh", opt=open_to_all() | outcomes("invalid_refresh_token"), status_code=200, summary="Refresh tokens")
     async def refresh(self, request: HubRequest, data: RequestBody[Refresh]) -> Answer[TokenPair]:
         """Exchange a refresh token for a new pair. Each one works once; using an old one again ends the session."""
-        return answer(request.exchange, await services.refresh(request, data.refresh_token))
+        return answer(request.exchange, await sessions.refresh(request, data.refresh_token))
 
     @post("/logout", opt=signed_in(needs_session=True), status_code=204, summary="Sign out")
     async def logout(

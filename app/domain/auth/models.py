@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey
+from sqlalchemy import ARRAY, DateTime, ForeignKey, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Entity, Tenanted
@@ -26,3 +26,14 @@ class Session(Tenanted, Entity):
     device: Mapped[str | None]
     """The User-Agent of the sign-in."""
     address: Mapped[str | None]
+    client_id: Mapped[str | None]
+    """The OAuth client that it was opened for; null for the hub's own API."""
+    amr: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """How the user has proven to be themselves: `app.domain.auth.sessions.Method`."""
+    authenticated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    stepped_up_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+    """When they last proved it anew within the session."""
+    provider: Mapped[str | None]
+    """The identity provider that vouched for them, with what it calls them and their session there."""
+    provider_subject: Mapped[str | None]
+    provider_session: Mapped[str | None]

@@ -1,28 +1,25 @@
-"""The rules about signing in: who gets a session, how it is carried on, and when it ends."""
+"""The rules about signing in with a password, and about what one may do with one's own sessions."""
 
-import hmac
-from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import Select, and_, bindparam, case, func, select, update
-from uuid_utils.compat import uuid7
 
-from app.core.across_tenants import tenant_of_session, tenant_of_slug, tenants_of_address
+from app.core.across_tenants import tenant_of_slug, tenants_of_address
 from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
 from app.core.limits.prices import Price
-from app.core.sealing import KeyRing, SealingError
-from app.core.security import ACCESS_TOKEN_S, Claims, KeyLimits, Principal, Tokens
+from app.core.security import Claims, KeyLimits, Principal, Tokens
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.bearer import identify
 from app.domain.auth.models import Session
 from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
+from app.domain.auth.sessions import NOBODY, Authenticated, open_session
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import Tenant
 from app.domain.users.identity import email_key
@@ -34,12 +31,7 @@ from app.domain.work import UnitOfWork, work_of_its_own
 
 FAILURES_UNTIL_LOCKED = 10
 LOCKED_FOR = timedelta(minutes=15)
-IDLE_LIFETIME = timedelta(days=7)
-ABSOLUTE_LIFETIME = timedelta(days=30)
-REFRESH_GRACE = timedelta(seconds=10)
-"""A client that lost the answer to its refresh may ask again for that long and gets the same successor."""
-
-NOBODY = UUID(int=0)
+T = TypeVar("T")
 
 
 async def register(request: HubRequest, work: UnitOfWork, new: Register) -> UserOut:
@@ -56,7 +48,14 @@ async def register(request: HubRequest, work: UnitOfWork, new: Register) -> User
 
 
 async def login(request: HubRequest, given: Login) -> TokenPair:
-    """Open a session.
+    """Open a session. Raises as `with_password`."""
+    return await with_password(request, given, open_session)
+
+
+async def with_password(
+    request: HubRequest, given: Login, then: Callable[[UnitOfWork, Authenticated], Awaitable[T]]
+) -> T:
+    """What `then` makes of who has given the right password, in the transaction that lets them in.
 
     Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated. Raises
     TooManyRequests for too many sign-ins by one name, whether they succeed or not.
@@ -68,12 +67,12 @@ async def login(request: HubRequest, given: Login) -> TokenPair:
     async with work_of_its_own(request) as work:
         work.move_to(tenant_id)  # its audit log, not the default tenant's
         if user is not None and fits and await _is_admitted(work, user, given.password):
-            pair = await _open_session(work, user)
+            done = await then(work, Authenticated(user_id=user.id, email=user.email))
             if stronger is not None:
                 await _replace_hash(work, user, stronger)
-            return pair
+            return done
         await _count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
-        _record_login(work, user, outcome="failure")
+        _record_failed_login(work, user)
     raise Unauthenticated(code="invalid_credentials")
 
 
@@ -176,38 +175,10 @@ async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
 _NO_SYNC = {"synchronize_session": False}
 
 
-async def _open_session(work: UnitOfWork, user: Candidate) -> TokenPair:
-    key_id = work.parts.key_ring.current_id
-    device = work.exchange.header(b"user-agent") if work.exchange else None
-    opened = work.add(
-        Session,
-        id=uuid7(),
-        version=1,
-        **(work.stamp() | {"created_by": user.id, "updated_by": user.id}),
-        user_id=user.id,
-        key_id=key_id,
-        generation=1,
-        rotated_at=work.now,
-        last_seen_at=work.now,
-        idle_expires_at=work.now + IDLE_LIFETIME,
-        expires_at=work.now + ABSOLUTE_LIFETIME,
-        device=device[:300] if device else None,
-        address=work.address,
-    )
-    _record_login(work, user, outcome="success", session_id=opened["id"])
-    return _pair(work, Session(**opened))
-
-
-def _record_login(work: UnitOfWork, user: Candidate | None, *, outcome: Any, session_id: UUID | None = None) -> None:
+def _record_failed_login(work: UnitOfWork, user: Candidate | None) -> None:
     """What was typed as an address is not repeated where nobody has it: at times it is a password."""
-    work.audit(
-        "auth.login",
-        "session",
-        session_id,
-        outcome=outcome,
-        actor_id=user.id if user else None,
-        actor_name=user.email if user else None,
-    )
+    by = {"actor_id": user.id if user else None, "actor_name": user.email if user else None}
+    work.audit("auth.login", "session", None, outcome="failure", **by)
 
 
 async def _stronger_hash(request: HubRequest, user: Candidate, password: str) -> str | None:
@@ -225,99 +196,6 @@ async def _replace_hash(work: UnitOfWork, user: Candidate, stronger: str) -> Non
         update(User).where(User.id == user.id, User.password_hash == user.password_hash).values(password_hash=stronger),
         execution_options=_NO_SYNC,
     )
-
-
-async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
-    """Rotate.
-
-    A token that was used before ends the whole session, but for ten seconds in which it gets the same successor.
-    """
-    session_id, generation = read_refresh_token(request.parts.key_ring, refresh_token)
-    tenant_id = await tenant_of_session(request.parts.reads, session_id)
-    async with work_of_its_own(request) as work:
-        work.move_to(tenant_id or work.tenant_id)
-        session = await SessionRepository(work.session).get_one_or_none(id=session_id, with_for_update=True)
-        email = await _live_user(work, session) if session is not None else None
-        if session is not None and email is not None:
-            if generation == session.generation:
-                return await _rotate(work, session, email)
-            if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
-                _record_refresh(work, session, email, detail="repeated")
-                return _pair(work, session)
-            await _end_reused(work, session, email)
-    raise Unauthenticated("The refresh token is not valid any more. Sign in again.", code="invalid_refresh_token")
-
-
-async def _live_user(work: UnitOfWork, session: Session) -> str | None:
-    """The email of whoever the session is of; None once it, they or their tenant has ended."""
-    if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
-        return None
-    statement = select(User.email).join(Tenant, Tenant.id == User.tenant_id)
-    email: str | None = await work.session.scalar(
-        statement.where(User.id == session.user_id, User.is_active, Tenant.is_active)
-    )
-    return email
-
-
-async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
-    session.generation += 1
-    session.key_id = work.parts.key_ring.current_id
-    session.rotated_at = session.last_seen_at = session.updated_at = work.now
-    session.idle_expires_at = work.now + IDLE_LIFETIME
-    await SessionRepository(work.session).update(session)
-    _record_refresh(work, session, email)
-    return _pair(work, session)
-
-
-def _record_refresh(work: UnitOfWork, session: Session, email: str, *, detail: str | None = None) -> None:
-    work.audit("auth.refresh", "session", session.id, actor_id=session.user_id, actor_name=email, detail=detail)
-
-
-async def _end_reused(work: UnitOfWork, session: Session, email: str) -> None:
-    session.revoked_at = session.updated_at = work.now
-    await SessionRepository(work.session).update(session)
-    work.forget("session", session.id)
-    by = {"actor_id": session.user_id, "actor_name": email}
-    work.audit("auth.refresh_reused", "session", session.id, outcome="refused", **by)
-
-
-def _pair(work: UnitOfWork, session: Session) -> TokenPair:
-    until = min(session.idle_expires_at, session.expires_at)
-    try:
-        successor = refresh_token_of(work.parts.key_ring, session.key_id, session.id, session.generation)
-    except SealingError:
-        raise Unauthenticated(code="session_ended") from None
-    return TokenPair(
-        access_token=work.parts.tokens.issue(subject=session.user_id, session=session.id, tenant=session.tenant_id),
-        token_type="bearer",  # noqa: S106
-        expires_in=ACCESS_TOKEN_S,
-        refresh_token=successor,
-        refresh_expires_in=int((until - work.now).total_seconds()),
-    )
-
-
-def refresh_token_of(ring: KeyRing, key_id: str, session_id: UUID, generation: int) -> str:
-    """Derived, never stored: the same session and generation always have the same token.
-
-    Raises SealingError for a lost key.
-    """
-    message = session_id.bytes + generation.to_bytes(8)
-    mac = hmac.new(ring.derive("refresh tokens", key_id), message, sha256).digest()
-    return f"dfr_{session_id.hex}_{generation}_{urlsafe_b64encode(mac).rstrip(b'=').decode().replace('_', '.')}"
-
-
-def read_refresh_token(ring: KeyRing, token: str) -> tuple[UUID, int]:
-    """Session and generation of a genuine token. Raises Unauthenticated without asking the database."""
-    parts = token.split("_")
-    if len(parts) == 4 and len(parts[1]) == 32 and parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10:
-        try:
-            session_id, generation = UUID(parts[1]), int(parts[2])
-        except ValueError:
-            session_id, generation = NOBODY, 0
-        genuine = (refresh_token_of(ring, key_id, session_id, generation) for key_id in ring.ids)
-        if any(hmac.compare_digest(candidate.encode(), token.encode()) for candidate in genuine):
-            return session_id, generation
-    raise Unauthenticated(code="invalid_refresh_token")
 
 
 async def logout(work: UnitOfWork, scope: str) -> None:

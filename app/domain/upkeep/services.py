@@ -34,6 +34,8 @@ RETRY_S = 60.0
 """After a failure."""
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDED_SESSIONS_KEPT = timedelta(days=30)
+SIGN_IN_CODES_KEPT = timedelta(days=1)
+"""So that one that comes a second time is known."""
 EXPIRED_KEYS_KEPT = timedelta(days=30)
 """So that whoever wonders why a program is not let in any more finds its key."""
 ROWS_AT_ONCE = 5000
@@ -99,6 +101,7 @@ def _history(parts: Parts) -> timedelta:
 KINDS = (
     Kind("idempotency_keys", _removal("idempotency_keys", lambda _: IDEMPOTENCY_KEPT)),
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
+    Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),

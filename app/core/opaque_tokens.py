@@ -1,0 +1,50 @@
+"""Tokens that are shown once, are worth something once or until they are revoked, and say where they are kept.
+
+`<kind>_<place>_<secret>`: the place is the tenant and the row, so that nothing has to be looked for in all tenants; the
+secret has 256 bits, so that its digest needs no slow hash. Both are base64url (RFC 4648 section 5) without padding.
+"""
+
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from uuid import UUID
+
+from msgspec import Struct
+
+_FORM = re.compile(r"([a-z]{3})_([A-Za-z0-9_-]{43})_([A-Za-z0-9_-]{43})")
+
+
+class NewToken(Struct, frozen=True):
+    text: str
+    """Shown once, stored nowhere."""
+    digest: bytes
+    """What is stored: SHA-256 of the text."""
+
+
+class GivenToken(Struct, frozen=True):
+    """What somebody came with. Its row says whether it is worth anything (`fits`)."""
+
+    tenant_id: UUID
+    row_id: UUID
+    digest: bytes
+
+    def fits(self, stored: bytes) -> bool:
+        return hmac.compare_digest(self.digest, stored)
+
+
+def new_token(kind: str, tenant_id: UUID, row_id: UUID) -> NewToken:
+    """`kind` is three small letters."""
+    place = urlsafe_b64encode(tenant_id.bytes + row_id.bytes).rstrip(b"=").decode()
+    text = f"{kind}_{place}_{secrets.token_urlsafe(32)}"
+    return NewToken(text, sha256(text.encode()).digest())
+
+
+def read_token(kind: str, text: str) -> GivenToken | None:
+    """None for what cannot be one of that kind; no database is asked."""
+    found = _FORM.fullmatch(text)
+    if found is None or found[1] != kind:
+        return None
+    place = urlsafe_b64decode(f"{found[2]}=")
+    return GivenToken(UUID(bytes=place[:16]), UUID(bytes=place[16:]), sha256(text.encode()).digest())

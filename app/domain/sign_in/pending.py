@@ -1,0 +1,108 @@
+"""A sign-in that is under way in a browser: who asked for it, and where it is to end.
+
+It is kept by the browser, sealed, in the page's address and form, and stored nowhere; a cookie of the browser's says
+that whoever ends it is whoever began it. Several tabs share the cookie, and each has a sign-in of its own.
+"""
+
+import binascii
+import hmac
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from app.core.exchange import Exchange
+from app.core.sealing import KeyRing, SealingError
+from app.settings import Settings
+
+NOBODYS = UUID(int=0)
+LIVES_S = 1800
+"""Until the form is to be sent; then the page says to begin anew."""
+
+T = TypeVar("T", bound=Struct)
+
+
+class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    client_id: str | None
+    """None for a page of HUB_SIGN_IN_REDIRECTS."""
+    redirect_uri: str
+    """Known to be allowed."""
+    state: str | None
+    code_challenge: str
+    """S256 (RFC 7636)."""
+    scope: str | None = None
+    tenant: str | None = None
+    """Slug of the tenant that is meant; None: as the host or the address says."""
+    browser: str
+    """Digest of the browser's cookie."""
+    expires_at: int
+    """In seconds since 1970."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.expires_at <= time.time()
+
+    def is_of(self, browser: str | None) -> bool:
+        """Whether the browser with this cookie began it."""
+        return browser is not None and hmac.compare_digest(self.browser, digest_of(browser))
+
+    def ends_at(self, **parameters: str | None) -> str:
+        """Where the browser goes with what came of it, and the state."""
+        given = {name: value for name, value in {**parameters, "state": self.state}.items() if value is not None}
+        separator = "&" if urlsplit(self.redirect_uri).query else "?"
+        return f"{self.redirect_uri}{separator}{urlencode(given)}"
+
+
+def seal(ring: KeyRing, purpose: str, value: Struct) -> str:
+    """As text that nobody else can read or make, for the browser to keep. `purpose` keeps one kind from passing for
+    another."""
+    sealed = ring.seal(msgspec.msgpack.encode(value), tenant_id=NOBODYS, row_id=NOBODYS, field=purpose)
+    return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+
+def unseal(ring: KeyRing, purpose: str, text: str, kind: type[T]) -> T | None:
+    """None for what was not sealed here for this purpose."""
+    try:
+        sealed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        opened = ring.open(sealed, tenant_id=NOBODYS, row_id=NOBODYS, field=purpose)
+        return msgspec.msgpack.decode(opened, type=kind)
+    except (SealingError, binascii.Error, ValueError):
+        return None
+
+
+# The browser's cookie -------------------------------------------------------------------------------------------------
+
+
+def cookie_name(settings: Settings) -> str:
+    """Where the hub is reached by plain http, as in development, browsers take no `__Host-` cookie."""
+    return "__Host-hub-browser" if urlsplit(settings.url).scheme == "https" else "hub-browser"
+
+
+def browser_of(exchange: Exchange, settings: Settings) -> str | None:
+    """The value of the cookie; None for a browser that has none yet, or keeps none."""
+    wanted = cookie_name(settings)
+    for pair in (exchange.header(b"cookie") or "").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted and value:
+            return value
+    return None
+
+
+def new_browser() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def cookie_header(settings: Settings, browser: str) -> tuple[bytes, bytes]:
+    """Ends with the browser. `Lax`: it has to come along when an identity provider sends the browser back."""
+    secure = "; Secure" if cookie_name(settings).startswith("__Host-") else ""
+    return b"set-cookie", f"{cookie_name(settings)}={browser}; Path=/; HttpOnly; SameSite=Lax{secure}".encode()
+
+
+def digest_of(browser: str) -> str:
+    return urlsafe_b64encode(sha256(browser.encode()).digest()).rstrip(b"=").decode()
