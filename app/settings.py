@@ -433,7 +433,7 @@ def _broker(value: str) -> None:
 
 def _redis(value: str) -> None:
     _matching(r"rediss?://\S+", "redis://host:port/0")(value)
-    if find_spec("redis") is None:
+    if not _is_installed("redis"):
         raise ValueError("needs the package `redis`: install data-fusion-hub[redis]")
 
 
@@ -444,11 +444,19 @@ def _metrics_port(value: str) -> None:
         raise ValueError("a port such as 9100, or an address and a port such as 10.0.0.5:9100, is wanted")
 
 
+def _is_installed(module: str) -> bool:
+    """Of one within a package, too: there `find_spec` raises where the package is missing."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _otlp_endpoint(value: str) -> None:
     """Without a user and password: those have a variable of OpenTelemetry's own."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
         raise ValueError("an address such as http://collector:4318 is wanted")
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+    if not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         raise ValueError("traces need the extra `otel`: install data-fusion-hub[otel]")
 
 

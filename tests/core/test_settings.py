@@ -142,6 +142,16 @@ def test_traces_without_the_extra_stop_the_start(monkeypatch: pytest.MonkeyPatch
     assert "install data-fusion-hub[otel]" in problems_of(**given)[0]
 
 
+def test_traces_with_half_of_the_extra_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have brought a part of OpenTelemetry; to look into a package that is missing is an error."""
+
+    def find_spec(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("app.settings.find_spec", find_spec)
+    assert "install data-fusion-hub[otel]" in problems_of(HUB_OTLP_ENDPOINT="http://collector:4318")[0]
+
+
 def test_all_faults_are_named_at_once() -> None:
     assert len(problems_of(HUB_POOL_SIZE="x", HUB_ENV="y", HUB_TYPO="z")) == 3
 
