@@ -16,7 +16,7 @@ REPLACED = "positive_data_acceptance,negative_data_rejection"
 WHOLE = os.environ.get("SCHEMATHESIS_WHOLE") == "1"
 """Send every case of the coverage phase and many more random ones: some 50,000 requests instead of 10,000."""
 EXAMPLES = 100 if WHOLE else 20
-WITHIN_S = 3600 if WHOLE else 900
+WITHIN_S = 3600 if WHOLE else 1800
 
 
 PHASES = {
