@@ -97,6 +97,8 @@ class Connections:
         self._peers_asking = peers_asking
         self._limit = connection_limit()
         self._ports: frozenset[int] = frozenset()
+        self._suspected: dict[object, tuple[int, int]] = {}
+        """By peer, those that the last look would have closed, with what had come and gone on them by then."""
         self._watching: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
@@ -123,10 +125,19 @@ class Connections:
             await asyncio.sleep(min(max(_LOOK_EVERY_S, took_s / _LOOKING_SHARE), _LOOK_AT_LEAST_EVERY_S))
 
     def _close_quiet(self, asking: Collection[int]) -> None:
+        """What has sent something is closed by the second look that finds it unchanged: a request that has ended for us
+        may have its answer still before it, and one that is on its way is not known here yet."""
         share = len(os.listdir(_OPEN_FILES)) / self._limit
+        suspected, self._suspected = self._suspected, {}
         for found in self._quiet(asking):
             with suppress(OSError):  # the server closes some of them in this moment
-                if not facts_of(found).is_kept(share):
+                quiet, peer = facts_of(found), found.getpeername()
+                counts = (quiet.received, quiet.taken)
+                if quiet.is_kept(share):
+                    continue
+                if quiet.received and suspected.get(peer) != counts:
+                    self._suspected[peer] = counts
+                else:
                     found.shutdown(socket.SHUT_RDWR)  # for the server this is a client who left
 
     def _close_silent(self) -> None:

@@ -110,7 +110,30 @@ def test_only_quiet_connections_of_the_servers_own_port_are_closed(
         _looking_after(ports)._close_quiet(asking)
         client.sendall(b"a")
         assert served.recv(1) == b"a"
-    _looking_after(frozenset({own}))._close_quiet(set())
+    looked_after = _looking_after(frozenset({own}))
+    looked_after._close_quiet(set())
+    looked_after._close_quiet(set())
+    assert client.recv(1) == b""
+
+
+def test_a_connection_is_not_closed_on_an_answer_that_is_just_going_out(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request has ended for the hub a moment before the server sends what it was answered: for that moment nobody
+    asks anything on the connection, and the last byte may be long ago."""
+    monkeypatch.setattr(Quiet, "is_kept", lambda *_: False)
+    client, served = pair
+    client.sendall(b"question")
+    assert served.recv(100) == b"question"
+    looked_after = _looking_after(frozenset({served.getsockname()[1]}))
+    looked_after._close_quiet(set())
+    served.sendall(b"answer")
+    assert client.recv(100) == b"answer"
+    looked_after._close_quiet(set())
+    client.sendall(b"next")
+    assert served.recv(100) == b"next"
+    looked_after._close_quiet(set())
+    looked_after._close_quiet(set())
     assert client.recv(1) == b""
 
 
