@@ -38,6 +38,7 @@ MSGPACK = "application/msgpack"
 MSGPACK_NAMES = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 SINGLE = frozenset((b"authorization", b"content-type", b"content-length", b"host", b"idempotency-key", b"if-match"))
 """Headers that may come once only: two values would let two readers see two requests."""
+UNKNOWN_LENGTH = 1 << 60
 
 
 class Exchange:
@@ -56,6 +57,7 @@ class Exchange:
         "standing",
         "started",
         "status",
+        "unread",
     )
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
@@ -70,9 +72,11 @@ class Exchange:
         self.deadline: Deadline | None = None
         self.ended_by: HubError | None = None
         self.at_end: Callable[[], None] | None = None
+        # `unread`: bytes of the body that nobody has read
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
+        self.unread = unread_bytes(self.headers)
         given = self.headers.get(b"x-request-id")
         self.request_id = (
             given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
@@ -149,6 +153,14 @@ class Exchange:
         self.ended_by = by
         if self.deadline is not None:
             self.deadline.expire()
+
+
+def unread_bytes(headers: Mapping[bytes, bytes]) -> int:
+    """How many bytes a request's body has as far as its head says; more than anybody reads where it does not say."""
+    length = headers.get(b"content-length")
+    if length is not None:
+        return int(length) if length.isdigit() and len(length) < 18 else UNKNOWN_LENGTH
+    return UNKNOWN_LENGTH if b"transfer-encoding" in headers else 0
 
 
 def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:

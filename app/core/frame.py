@@ -5,6 +5,7 @@ shape when everything else failed. A plain ASGI wrapper around the Litestar appl
 never reaches a route.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,11 @@ PROBES = frozenset(("/health/live", "/health/ready"))
 """Asked by address, never by a name (Kubernetes by the pod's, a container's check by 127.0.0.1): answered under any."""
 MOST_UNDER_WAY = 1024
 """Requests of this process, probes excepted; a quarter of the connections that it takes."""
+PASSED_OVER_BYTES = 65_536
+"""Of a body that nobody reads, as of a call without a token: so much is let in, so that the connection can be used
+again,"""
+PASSED_OVER_S = 0.5
+"""for so long."""
 VARY = (b"vary", b"Accept")
 VARY_WITH_ORIGIN = (b"vary", b"Accept, Origin")
 
@@ -102,7 +108,7 @@ class Frame:
         exchange = self._begin(scope)
         scope["hub.exchange"] = exchange
         self._under_way.add(exchange)
-        reply = _Reply(exchange, send, self._headers(exchange))
+        reply = _Reply(exchange, receive, send, self._headers(exchange))
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
             reply.without_body = True
@@ -214,12 +220,17 @@ EXPOSED = b"ETag, Location, X-Request-ID, Retry-After, RateLimit, RateLimit-Poli
 class _Reply:
     """The `send` of one exchange: adds the headers that every answer carries, and notes the status."""
 
-    __slots__ = ("_exchange", "_headers", "_send", "without_body")
+    __slots__ = ("_exchange", "_headers", "_receive", "_send", "without_body")
 
     def __init__(
-        self, exchange: Exchange, send: Callable[[Any], Awaitable[None]], headers: list[tuple[bytes, bytes]]
+        self,
+        exchange: Exchange,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+        headers: list[tuple[bytes, bytes]],
     ) -> None:
         self._exchange = exchange
+        self._receive = receive
         self._send = send
         self._headers = headers
         self.without_body = False
@@ -236,6 +247,29 @@ class _Reply:
                 message["headers"] += (standing.header(with_reset=with_reset), standing.policy.header)
             if not [name for name, _ in own if name == b"cache-control"]:
                 message["headers"].append(NO_STORE)
+            if self._exchange.unread:
+                return self._send_behind_the_body(message)
         elif self.without_body:
             message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
         return self._send(message)
+
+    async def _send_behind_the_body(self, message: Any) -> None:
+        """Before what is left of a body the server would hang up after the answer, at times without a word, and the
+        client would find its next request unanswered. So a small one is let in first, and otherwise the answer says
+        that this connection ends with it."""
+        if not await self._pass_over_the_body():
+            own = [header for header in message["headers"] if header[0].lower() != b"connection"]
+            message["headers"] = [*own, (b"connection", b"close")]
+        await self._send(message)
+
+    async def _pass_over_the_body(self) -> bool:
+        if self._exchange.unread > PASSED_OVER_BYTES:
+            return False
+        try:
+            async with asyncio.timeout(PASSED_OVER_S):
+                while (part := await self._receive())["type"] == "http.request" and part.get("more_body", False):
+                    pass
+        except TimeoutError:
+            return False
+        self._exchange.unread = 0
+        return bool(part["type"] == "http.request")

@@ -84,6 +84,7 @@ class HubRequest(Request[Any, Any, Any]):
             if len(body) > limit:
                 raise TooLarge
             more = message.get("more_body", False)
+        self.exchange.unread = 0
         return bytes(body)
 
     def _refuse_absence(self) -> None:

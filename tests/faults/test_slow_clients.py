@@ -139,3 +139,28 @@ def test_one_that_was_asked_on_is_kept_for_the_next_request(hub: Served) -> None
         time.sleep(FIRST_HEAD_S + SLACK_S)
         kept.sendall(WHOLE)
         assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+REFUSED = b"POST /api/v1/roles HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_a_body_that_comes_behind_a_refusal_does_not_cost_the_connection(hub: Served) -> None:
+    """Head and body are two packets for many clients, and a refusal needs the head alone."""
+    for _ in range(20):
+        with connected(hub, REFUSED % 20) as connection:
+            time.sleep(0.05)
+            connection.sendall(b"x" * 20)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+            connection.sendall(WHOLE)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("length", "sent"), [(20, 0), (200_000, 0), (200_000, 200_000)])
+def test_who_is_refused_with_a_body_under_way_is_told_that_the_connection_ends(
+    hub: Served, length: int, sent: int
+) -> None:
+    with connected(hub, REFUSED % length) as connection:
+        connection.sendall(b"x" * sent)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
