@@ -76,7 +76,8 @@ class Exchange:
         pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
         self.repeated = _repeated(pairs) if len(self.headers) != len(pairs) else None
-        self.unread = unread_bytes(self.headers)
+        has_body = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+        self.unread = unread_bytes(self.headers) if has_body else 0
         given = self.headers.get(b"x-request-id")
         self.request_id = (
             given.decode() if given and SANE_REQUEST_ID.fullmatch(given) else f"{_PREFIX}{next(_COUNT):012x}"
@@ -156,11 +157,11 @@ class Exchange:
 
 
 def unread_bytes(headers: Mapping[bytes, bytes]) -> int:
-    """How many bytes a request's body has as far as its head says; more than anybody reads where it does not say."""
+    """How many bytes the body of a request has that has one; more than anybody reads where its head does not say."""
     length = headers.get(b"content-length")
     if length is not None:
         return int(length) if length.isdigit() and len(length) < 18 else UNKNOWN_LENGTH
-    return UNKNOWN_LENGTH if b"transfer-encoding" in headers else 0
+    return UNKNOWN_LENGTH
 
 
 def _repeated(pairs: list[tuple[bytes, bytes]]) -> bytes | None:
