@@ -351,7 +351,7 @@ async def test_an_assertion_is_used_up_by_a_revocation_too(hub: Hub) -> None:
 
 
 def unsigned(machine: Machine) -> str:
-    return jwt.encode(machine.claims(), None, "none")
+    return jwt.encode(machine.claims(), "", "none")
 
 
 def by_public_key_as_secret(machine: Machine) -> str:

@@ -29,7 +29,7 @@ const refusal = await client.authorizationCodeGrant(config, mixedUp, checks).the
 const tokens = await client.authorizationCodeGrant(config, callback, checks);
 const refreshed = await client.refreshTokenGrant(config, tokens.refresh_token);
 const me = await client.fetchProtectedResource(config, refreshed.access_token, new URL(`${issuer}/api/v1/auth/me`), "GET");
-say({ mixedUp: refusal?.message, first: tokens.access_token, me: await me.json() });
+say({ mixedUp: refusal?.cause?.message, first: tokens.access_token, me: await me.json() });
 await client.tokenRevocation(config, refreshed.refresh_token);
 const gone = await client.refreshTokenGrant(config, refreshed.refresh_token).then(() => null, (error) => error);
 say({ gone: gone?.error });

@@ -7,8 +7,10 @@ import os
 import secrets
 import shutil
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +23,7 @@ from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import ECKey, RSAKey
 
 from app.core.embedded import EmbeddedPostgres
 from tests.clients.test_clients import needs
@@ -127,12 +130,14 @@ async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: s
     )
     account = await new_account(served, jwks={"keys": [public_jwk(private, algorithm)]})
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    key = (RSAKey if algorithm == "RS256" else ECKey).import_key(pem)
     endpoint = f"{served.settings.url}{TOKEN}"
     async with AsyncOAuth2Client(
-        account["id"], pem, token_endpoint_auth_method="private_key_jwt", trust_env=False
+        account["id"], key, token_endpoint_auth_method="private_key_jwt", trust_env=False
     ) as client:
-        client.register_client_auth_method(PrivateKeyJWT(endpoint, alg=algorithm))
         for _ in range(2):
+            within_a_minute = {"exp": int(time()) + 60}  # by itself it signs for an hour
+            client.register_client_auth_method(PrivateKeyJWT(endpoint, within_a_minute, alg=algorithm))
             await client.fetch_token(endpoint, grant_type="client_credentials")
         me = await client.get(f"{served.settings.url}{ME}")
         assert me.json()["service_account"]["id"] == account["id"]
@@ -156,7 +161,7 @@ async def test_openid_client_discovers_and_does_all_of_it(served: Hub, tmp_path:
         begun = await program.hear()
         program.tell(await browse(served, begun["address"]))
         signed_in = await program.hear()
-        assert "iss" in signed_in["mixedUp"]
+        assert "iss" in signed_in["mixedUp"], signed_in
         assert signed_in["me"]["user"] is not None
         assert await program.hear() == {"gone": "invalid_grant"}
         got = await program.hear()
@@ -193,10 +198,11 @@ class npm_program:  # noqa: N801 - a block
         install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
         installing = await asyncio.create_subprocess_exec(*install, cwd=self._folder)
         assert await installing.wait() == 0
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         environment = {**os.environ, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
         command = ["node", "client.mjs", *self._arguments]
-        self._process = await asyncio.create_subprocess_exec(*command, cwd=self._folder, env=environment, **pipes)
+        self._process = await asyncio.create_subprocess_exec(
+            *command, cwd=self._folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
         return Program(self._process)
 
     async def __aexit__(self, *_: object) -> None:
@@ -211,8 +217,9 @@ COMMAND = HERE / "oauth" / "command_line.py"
 async def test_a_command_line_program_signs_its_user_in(served: Hub) -> None:
     """It listens on a port that was free, prints the address for the browser, and waits for it to come back."""
     command = [sys.executable, str(COMMAND), served.settings.url]
-    pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "NO_PROXY": "*"}, **pipes)
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, "NO_PROXY": "*"}, stdout=PIPE, stderr=PIPE
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     address = (await asyncio.wait_for(process.stdout.readline(), WITHIN_S)).decode().strip()
