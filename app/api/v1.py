@@ -23,6 +23,12 @@ from app.domain.events.controllers import list_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
+from app.domain.oauth.controllers import (
+    OAuthClientController,
+    OAuthController,
+    get_resource_metadata,
+    get_server_metadata,
+)
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -39,6 +45,7 @@ API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
+        OAuthController,
         UserController,
         GroupController,
         RoleController,
@@ -56,6 +63,7 @@ API = Router(
         TenantSettingsController,
         DataDomainController,
         ApiKeyController,
+        OAuthClientController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -76,6 +84,8 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    get_server_metadata,
+    get_resource_metadata,
     openapi_json,
     asyncapi_json,
     SignInController,
