@@ -20,6 +20,7 @@ from app.domain.authz.controllers import (
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
 from app.domain.events.controllers import list_events
+from app.domain.factors.controllers import FactorController, SignInController, renew_recovery_codes, reset_factors
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
@@ -38,6 +39,10 @@ API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
+        SignInController,
+        FactorController,
+        renew_recovery_codes,
+        reset_factors,
         UserController,
         GroupController,
         RoleController,

@@ -82,6 +82,14 @@ class Principal(Struct, frozen=True, kw_only=True):
     """Held for the whole tenant, and left by the key."""
     extents: Mapping[str, Extent] = {}
     """By permission, for those that are held for a part of the tenant only."""
+    has_factor: bool = False
+    """Whether a second factor was shown in the session."""
+    factor_permissions: frozenset[str] = frozenset()
+    """What they would hold for the whole tenant with a second factor; empty where that would change nothing."""
+    factor_extents: Mapping[str, Extent] = {}
+    """As `extents`, with a second factor; empty where that would change nothing."""
+    factor_role_ids: frozenset[UUID] = frozenset()
+    """Their roles that bring nothing before they have shown one."""
 
     @property
     def own_session_id(self) -> UUID:
@@ -99,6 +107,17 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     def may_somewhere(self, permission: str) -> bool:
         return permission in self.permissions or permission in self.extents
+
+    def would_with_factor(self, permission: str) -> bool:
+        """Whether a second factor would bring them the permission, for the whole tenant."""
+        return permission in self.factor_permissions and permission not in self.permissions
+
+    def would_somewhere_with_factor(self, permission: str) -> bool:
+        return permission in self.factor_extents or self.would_with_factor(permission)
+
+    def would_at_with_factor(self, permission: str, place: Place) -> bool:
+        held = permission in self.factor_permissions or self.factor_extents.get(permission, NOWHERE).covers(place)
+        return held and not self.may_at(permission, place)
 
     def may_together(self, *permissions: str) -> bool:
         """Whether there is a place where all of them are held."""

@@ -87,6 +87,8 @@ def _result(check: Check, principal: Principal, *row: Any) -> CheckResult:
     is_own = _is_of_oneself(check, principal)
     if is_own and not _is_left(check, principal, place):
         return REFUSED
+    if is_own and check.at is None:
+        via = [each for each in via if each.role_id not in principal.factor_role_ids]
     if check.resource_type is not None and not _sees(principal, check.resource_type, place):
         is_named = is_own and any(each.scope.id is not None for each in via)
         return CheckResult(True, via) if is_named else REFUSED
