@@ -8,12 +8,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
+from app.core.errors import HubError
 from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires, signed_in
 from app.domain.auth.schemas import Login, TokenPair
-from app.domain.factors import signing_in
+from app.domain.factors import pages, signing_in
 from app.domain.factors.repositories import FACTOR, FACTORS
 from app.domain.factors.schemas import (
     FactorConfirm,
@@ -30,6 +31,19 @@ from app.domain.factors.schemas import (
 from app.domain.factors.services import FactorService
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
+from app.domain.sign_in.page_routes import (
+    HANDLERS,
+    SENT,
+    SHOWN,
+    SHOWN_AGAIN,
+    page_again,
+    read_form,
+    read_query,
+    see_other,
+    text_of,
+)
+from app.domain.sign_in.services import go_on, pending_of
+from app.domain.sign_in.views import told
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
@@ -38,7 +52,7 @@ OWN = signed_in(needs_session=True)
 SHOWING = outcomes("invalid_factor", "invalid_mfa_token")
 
 
-class SignInController(Controller):
+class LoginController(Controller):
     path = "/auth"
     tags = ["auth"]
 
@@ -164,6 +178,38 @@ async def reset_factors(request: HubRequest, work: Work, user_id: FromPath[UUID]
     set up another. Needs a sign-in or step-up of one's own of the last five minutes."""
     await FactorService(work).reset(user_id)
     return no_content()
+
+
+class PasskeyPageController(Controller):
+    path = "/sign-in/passkey"
+    include_in_schema = False
+    exception_handlers = HANDLERS
+
+    @get(opt=SHOWN)
+    async def show(self, request: HubRequest) -> Answer[bytes]:
+        """A button, and the way back to the password."""
+        return _passkey_page(request, text_of(read_query(request), "request"))
+
+    @post(opt=SENT, status_code=303)
+    async def sign_in(self, request: HubRequest) -> Answer[bytes]:
+        """On to the client with a code."""
+        form = await read_form(request)
+        sealed = text_of(form, "request")
+        pending = pending_of(request, sealed)
+        try:
+            credential, token = pages.credential_of(form), text_of(form, "token")
+            place = await signing_in.with_passkey(
+                request, token, credential, lambda work, who: go_on(work, pending, who)
+            )
+        except SHOWN_AGAIN as error:
+            return _passkey_page(request, sealed, error)
+        return see_other(place)
+
+
+def _passkey_page(request: HubRequest, sealed: str, wrong: HubError | None = None) -> Answer[bytes]:
+    pending = pending_of(request, sealed)
+    page = pages.passkey_page(request, sealed, None if wrong is None else told(wrong))
+    return page_again(request.exchange, page, pending.redirect_uri, wrong)
 
 
 def _own(request: HubRequest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
@@ -20,8 +21,20 @@ from app.settings import Settings
 LIVES_S = 1800
 """Until the form is to be sent; then the page says to begin anew."""
 
+PENDING: Final = "pending sign-in"
+"""The purpose that a `PendingSignIn` is sealed for, by whoever sends a browser to the sign-in page."""
 
-__all__ = ["PendingSignIn", "browser_of", "cookie_header", "cookie_name", "digest_of", "new_browser", "seal", "unseal"]
+__all__ = [
+    "PENDING",
+    "PendingSignIn",
+    "browser_of",
+    "cookie_header",
+    "cookie_name",
+    "digest_of",
+    "new_browser",
+    "seal",
+    "unseal",
+]
 
 
 class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
