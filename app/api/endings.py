@@ -104,6 +104,8 @@ def _of_kind(route: Route, *, is_conditional: bool) -> Iterator[Endings]:
         yield SIGNED_IN
     if access.permission or "permission_missing" in route.outcomes.codes:
         yield GUARDED
+    elif not access.is_open and route.path_parameters:
+        yield {Forbidden: ("factor_required",)}
     if access.needs_session:
         yield OF_A_SESSION
     if route.path_parameters:

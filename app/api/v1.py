@@ -51,8 +51,8 @@ WAYS.links.append(PageLink(TEXTS["passkey_sign_in"], "/sign-in/passkey"))
 API = Router(
     "/api/v1",
     route_handlers=[
-        AuthController,
         LoginController,
+        AuthController,
         FactorController,
         renew_recovery_codes,
         reset_factors,

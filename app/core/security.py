@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 from uuid_utils.compat import uuid4
 
-from app.core.errors import Forbidden, Unauthenticated
+from app.core.errors import Forbidden, Hidden, HubError, Unauthenticated
 from app.core.extent import NOWHERE, Extent, Place
 from app.core.listing import Listing
 from app.core.signing_keys import SigningKey
@@ -253,6 +253,18 @@ def bearer_token(authorization: bytes | None) -> bytes:
     if scheme.lower() != b"bearer" or not token:
         raise Unauthenticated(code="invalid_token")
     return token
+
+
+def missing(principal: Principal, permission: str, sentence: str | None = None) -> Forbidden:
+    """What to raise for who lacks a permission: it may be that a second factor would bring it."""
+    if principal.would_somewhere_with_factor(permission):
+        return Forbidden(code="factor_required")
+    return Forbidden(sentence or f"This needs the permission `{permission}`.", code="permission_missing")
+
+
+def unseen(principal: Principal, permission: str) -> HubError:
+    """What to raise for what nobody may see who lacks a permission: likewise."""
+    return Forbidden(code="factor_required") if principal.would_somewhere_with_factor(permission) else Hidden()
 
 
 Parameters = Mapping[str, Mapping[str, object]]
