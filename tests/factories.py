@@ -45,6 +45,7 @@ class RoleFactory(MsgspecFactory[RoleCreate]):
     __random_seed__ = 1
     owner_role_id = None
     is_requestable = False
+    requires_mfa = False
     permissions: list[str] = []
 
     @classmethod

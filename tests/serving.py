@@ -39,12 +39,13 @@ class Served:
 
 @contextmanager
 def serving(**variables: str) -> Iterator[Served]:
-    """Lasts as long as the block. `variables` are HUB_* settings."""
+    """Lasts as long as the block. `variables` are HUB_* settings, in which `{port}` stands for where it listens."""
     folder = reachable_folder()
     log, port = folder / "serve.log", _free_port()
     admin = {"HUB_ADMIN_EMAIL": ADMIN_EMAIL, "HUB_ADMIN_PASSWORD": PASSWORD}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
-    environment |= {"HUB_DATA_DIR": str(folder), "HUB_LOG_LEVEL": "warning", **NO_LIMIT, **admin, **variables}
+    environment |= {"HUB_DATA_DIR": str(folder), "HUB_LOG_LEVEL": "warning", **NO_LIMIT, **admin}
+    environment |= {name: value.replace("{port}", str(port)) for name, value in variables.items()}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)

@@ -45,7 +45,7 @@ SIGNED_IN: Endings = {
     Forbidden: ("forbidden",),
 }
 OF_A_SESSION: Endings = {Forbidden: ("session_required",)}
-GUARDED: Endings = {Forbidden: ("permission_missing",)}
+GUARDED: Endings = {Forbidden: ("factor_required", "permission_missing")}
 OF_ONE_THING: Endings = {NotFound: ("not_found",)}
 WITH_PARAMETERS: Endings = {
     BadRequest: ("invalid_cursor", "repeated_parameter"),
@@ -102,8 +102,10 @@ def _of_kind(route: Route, *, is_conditional: bool) -> Iterator[Endings]:
     yield EVERYWHERE
     if not access.is_open:
         yield SIGNED_IN
-    if access.permission:
+    if access.permission or "permission_missing" in route.outcomes.codes:
         yield GUARDED
+    elif not access.is_open and route.path_parameters:
+        yield {Forbidden: ("factor_required",)}
     if access.needs_session:
         yield OF_A_SESSION
     if route.path_parameters:

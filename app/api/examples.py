@@ -204,6 +204,28 @@ SERVER: Mapping[str, object] = {
     "introspection_endpoint_auth_methods_supported": ["Bearer"],
     "authorization_response_iss_parameter_supported": True,
 }
+FACTOR: Mapping[str, object] = {
+    "id": "01934f76-5e5f-7a6b-8c7d-8e9f0a1b2c10",
+    "type": "totp",
+    "name": "my phone",
+    "is_confirmed": True,
+    "last_used_at": TIME,
+}
+SEALED = "AQJrMZ3vM0Rk9l1c7bq3m0pXyQ4kq2Vb0nTt8hF5uWwYzA"
+CHALLENGE = "tH1sIsThirtyTwoRandomBytesInBase64urlXXXXXX"
+REQUEST_OPTIONS: Mapping[str, object] = {
+    "challenge": CHALLENGE,
+    "timeout": 300000,
+    "rpId": "hub.example.org",
+    "userVerification": "required",
+}
+ASSERTION: Mapping[str, object] = {
+    "id": "q1Wd8f0mT2k",
+    "rawId": "q1Wd8f0mT2k",
+    "type": "public-key",
+    "response": {"clientDataJSON": "e30", "authenticatorData": "AA", "signature": "AA", "userHandle": "AA"},
+    "clientExtensionResults": {},
+}
 
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
@@ -321,6 +343,31 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "TenantSettingsOut": {"max_key_days": 366, "is_admin_requestable": False},
     "TenantSettingsPatch": {"max_key_days": 90},
     "TenantRef": {"id": "00000000-0000-7000-8000-000000000001", "name": "Default"},
+    "FactorOut": FACTOR,
+    "FactorCreated": {
+        **FACTOR,
+        "is_confirmed": False,
+        "last_used_at": None,
+        "secret": "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+        "otpauth_uri": "otpauth://totp/Data%20Fusion%20Hub:ada%40example.org"
+        "?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&issuer=Data%20Fusion%20Hub",
+        "options": None,
+    },
+    "FactorCreate": {"type": "totp", "name": "my phone"},
+    "FactorConfirm": {"code": "492039", "credential": None},
+    "RecoveryCodes": {"codes": ["k7xm-2vqa-9hde-w3nb", "r4tz-8cfu-jm6y-p0sg"]},
+    "Mfa": {"token": SEALED, "methods": ["totp", "recovery"]},
+    "MfaErrorBody": {"detail": "The password is right. Send a second factor.", "code": "mfa_required", "errors": []},
+    "MfaSignIn": {"mfa_token": SEALED, "method": "totp", "code": "492039", "credential": None},
+    "PasskeyOptions": {"token": SEALED, "options": REQUEST_OPTIONS},
+    "PasskeySignIn": {"token": SEALED, "credential": ASSERTION},
+    "StepUp": {
+        "password": "a phrase that only I know",
+        "method": None,
+        "code": None,
+        "token": None,
+        "credential": None,
+    },
     "SessionOut": {"id": SESSION, "is_current": True},
     "Introspection": {
         "active": True,
@@ -448,6 +495,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "job_id": JOB,
     "session_id": SESSION,
     "event_id": LAST_ROW,
+    "factor_id": "01934f76-5e5f-7a6b-8c7d-8e9f0a1b2c10",
     "number": 42,
     "permission_name": "reports.dashboards:read",
     "type_name": "postgresql",

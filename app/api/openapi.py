@@ -47,6 +47,7 @@ send again."""
 
 TAGS = {
     "auth": "Signing in and out, one's own sessions, and what other services need to trust our tokens.",
+    "second factors": "Authenticator apps, passkeys and recovery codes of one's own.",
     "users": "The people of a tenant and the roles that they hold.",
     "groups": "Users who are given roles together.",
     "roles": "What may be done, bundled: roles, their members, their approvers, and every permission there is.",

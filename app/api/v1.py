@@ -20,6 +20,14 @@ from app.domain.authz.controllers import (
 from app.domain.delegations.controllers import DelegationController
 from app.domain.domains.controllers import DataDomainController
 from app.domain.events.controllers import list_events
+from app.domain.factors.controllers import (
+    FactorController,
+    LoginController,
+    PasskeyPageController,
+    renew_recovery_codes,
+    reset_factors,
+)
+from app.domain.factors.pages import FactorStep
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
@@ -35,17 +43,26 @@ from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.sign_in.controllers import SignInController
+from app.domain.sign_in.texts import TEXTS
+from app.domain.sign_in.ways import WAYS, PageLink
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.tenants.controllers import TenantController, TenantSettingsController
 from app.domain.users.controllers import UserController
 from app.domain.webhooks.controllers import DeliveryController, WebhookController
 
+WAYS.offer_step(FactorStep())
+WAYS.links.append(PageLink(TEXTS["passkey_sign_in"], "/sign-in/passkey"))
+
 API = Router(
     "/api/v1",
     route_handlers=[
+        LoginController,
         AuthController,
         OAuthController,
+        FactorController,
+        renew_recovery_codes,
+        reset_factors,
         UserController,
         GroupController,
         RoleController,
@@ -89,6 +106,7 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     openapi_json,
     asyncapi_json,
     SignInController,
+    PasskeyPageController,
     *DOCS,
 ]
 

@@ -29,13 +29,17 @@ BadRequestCode = Literal[
     "unregistered_redirect",
     "value_not_storable",
     "weak_password",
+    "wrong_factor",
     "wrong_password",
 ]
 UnauthenticatedCode = Literal[
     "unauthenticated",
     "invalid_credentials",
+    "invalid_factor",
+    "invalid_mfa_token",
     "invalid_refresh_token",
     "invalid_token",
+    "mfa_required",
     "repeated_header",
     "session_ended",
     "token_expired",
@@ -44,12 +48,14 @@ RightCode = Literal["exceeds_own_permissions", "permission_missing"]
 """Of a 403 and of the field that is at fault, alike: where what is asked for goes beyond one's rights."""
 ForbiddenCode = Literal[
     "forbidden",
+    "factor_required",
     "not_an_approver",
     "not_your_request",
     "own_assignment",
     "own_request",
     "registration_closed",
     "session_required",
+    "step_up_required",
     RightCode,
 ]
 NotFoundCode = Literal["not_found", "docs_not_installed", "object_not_found"]
@@ -119,6 +125,7 @@ ConflictCode = Literal[
     "still_in_use",
     "system_role",
     "too_many_clients",
+    "too_many_factors",
     "too_many_permissions",
     "too_many_webhooks",
     "unsupported",
@@ -236,19 +243,25 @@ BAD_REQUEST: Final[dict[BadRequestCode, str]] = {
     "unregistered_redirect": "The `redirect_uri` is not one of those that the client has registered.",
     "value_not_storable": "A value is out of range or cannot be stored.",
     "weak_password": "The password is not accepted.",
+    "wrong_factor": "The code or the passkey is not right, or was used already.",
     "wrong_password": "The current password is wrong.",
 }
 UNAUTHENTICATED: Final[dict[UnauthenticatedCode, str]] = {
     "unauthenticated": "Sign in first: send an access token or an API key as `Authorization: Bearer <token>`.",
     "invalid_credentials": "Email address or password is wrong.",
+    "invalid_factor": "The code or the passkey is not right, or was used already.",
+    "invalid_mfa_token": "The sign-in has taken too long, or is over. Begin anew.",
     "invalid_refresh_token": "The refresh token is not valid. Sign in again.",
     "invalid_token": "The access token or API key is not valid. It may be mistyped, ended or revoked.",
     "repeated_header": "The header `Authorization` was sent twice.",
+    "mfa_required": "The password is right. Send `mfa.token` with a second factor to `/api/v1/auth/mfa`.",
     "session_ended": "The session has ended. Sign in again.",
     "token_expired": "The access token has expired. Refresh it.",
 }
 FORBIDDEN: Final[dict[ForbiddenCode, str]] = {
     "forbidden": "You may not do this.",
+    "factor_required": "The role that brings this asks for a second factor. Sign in with one, or show it to "
+    "`/api/v1/auth/step-up`; `/api/v1/auth/factors` sets one up.",
     "exceeds_own_permissions": "Nobody gives, or changes, more than they may do themselves.",
     "permission_missing": "This needs a permission that you do not have.",
     "not_an_approver": "You are not among those who decide on this request.",
@@ -256,6 +269,8 @@ FORBIDDEN: Final[dict[ForbiddenCode, str]] = {
     "own_assignment": "Nobody keeps a right of their own in a review.",
     "own_request": "Nobody decides on their own request.",
     "registration_closed": "Registration is closed here. Ask an administrator for an account.",
+    "step_up_required": "Say again that it is you: send your password or a second factor to `/api/v1/auth/step-up`. "
+    "That is good for five minutes.",
     "session_required": "This is about a session, and an API key has none. Sign in.",
 }
 NOT_FOUND: Final[dict[NotFoundCode, str]] = {
@@ -297,6 +312,7 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "still_in_use": "Something else still uses this, or it uses something that is gone.",
     "system_role": "Built-in roles cannot be changed.",
     "too_many_clients": "There are as many OAuth clients as a tenant may have. Delete one first.",
+    "too_many_factors": "There are as many factors as a user may have. Remove one first.",
     "too_many_permissions": "There are as many permissions of other services as a tenant may have.",
     "too_many_webhooks": "There are as many webhooks as a tenant may have. Delete one first.",
     "unsupported": "Data sources of this type cannot do that.",

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 from uuid_utils.compat import uuid4
 
-from app.core.errors import Forbidden, Unauthenticated
+from app.core.errors import Forbidden, Hidden, HubError, Unauthenticated
 from app.core.extent import NOWHERE, Extent, Place
 from app.core.listing import Listing
 from app.core.signing_keys import SigningKey
@@ -93,6 +93,14 @@ class Principal(Struct, frozen=True, kw_only=True):
     """Held for the whole tenant, and left by the key."""
     extents: Mapping[str, Extent] = {}
     """By permission, for those that are held for a part of the tenant only."""
+    has_factor: bool = False
+    """Whether a second factor was shown in the session."""
+    factor_permissions: frozenset[str] = frozenset()
+    """What they would hold for the whole tenant with a second factor; empty where that would change nothing."""
+    factor_extents: Mapping[str, Extent] = {}
+    """As `extents`, with a second factor; empty where that would change nothing."""
+    factor_role_ids: frozenset[UUID] = frozenset()
+    """Their roles that bring nothing before they have shown one."""
 
     @property
     def own_session_id(self) -> UUID:
@@ -110,6 +118,17 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     def may_somewhere(self, permission: str) -> bool:
         return permission in self.permissions or permission in self.extents
+
+    def would_with_factor(self, permission: str) -> bool:
+        """Whether a second factor would bring them the permission, for the whole tenant."""
+        return permission in self.factor_permissions and permission not in self.permissions
+
+    def would_somewhere_with_factor(self, permission: str) -> bool:
+        return permission in self.factor_extents or self.would_with_factor(permission)
+
+    def would_at_with_factor(self, permission: str, place: Place) -> bool:
+        held = permission in self.factor_permissions or self.factor_extents.get(permission, NOWHERE).covers(place)
+        return held and not self.may_at(permission, place)
 
     def may_together(self, *permissions: str) -> bool:
         """Whether there is a place where all of them are held."""
@@ -262,6 +281,18 @@ def bearer_token(authorization: bytes | None) -> bytes:
     if scheme.lower() != b"bearer" or not token:
         raise Unauthenticated(code="invalid_token")
     return token
+
+
+def missing(principal: Principal, permission: str, sentence: str | None = None) -> Forbidden:
+    """What to raise for who lacks a permission: it may be that a second factor would bring it."""
+    if principal.would_somewhere_with_factor(permission):
+        return Forbidden(code="factor_required")
+    return Forbidden(sentence or f"This needs the permission `{permission}`.", code="permission_missing")
+
+
+def unseen(principal: Principal, permission: str) -> HubError:
+    """What to raise for what nobody may see who lacks a permission: likewise."""
+    return Forbidden(code="factor_required") if principal.would_somewhere_with_factor(permission) else Hidden()
 
 
 Parameters = Mapping[str, Mapping[str, object]]

@@ -14,6 +14,7 @@ from app.domain.api_keys.schemas import ApiKeyOut
 from app.domain.assignments.schemas import AssignmentOut
 from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
+from app.domain.factors.schemas import FactorOut
 from app.domain.groups.schemas import GroupOut
 from app.domain.jobs.schemas import JobOut
 from app.domain.oauth.schemas import OAuthClientOut
@@ -43,6 +44,15 @@ class Membership(Output):
     id: UUID
     """Of the group."""
     user_id: UUID
+
+
+class NewDevice(Output):
+    id: UUID
+    """Of the user."""
+    session_id: UUID
+    device: str | None
+    """What the program said of itself."""
+    address: str | None
 
 
 class StatusChange(Output):
@@ -81,6 +91,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "data_source.status_changed": StatusChange,
     "delegation.created": DelegationOut,
     "delegation.deleted": IdOnly,
+    "factor.created": FactorOut,
+    "factor.deleted": FactorOut,
     "group.created": GroupOut,
     "group.updated": GroupOut,
     "group.deleted": IdOnly,
@@ -125,6 +137,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "user.created": UserOut,
     "user.updated": UserOut,
     "user.password_changed": IdOnly,
+    "user.factors_reset": IdOnly,
+    "user.recovery_codes_replaced": IdOnly,
+    "user.signed_in_from_new_device": NewDevice,
     "user.deleted": IdOnly,
     "webhook.created": WebhookEvent,
     "webhook.updated": WebhookEvent,

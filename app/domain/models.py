@@ -10,6 +10,7 @@ from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
 from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
+from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
@@ -28,11 +29,11 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
-    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
-    IdempotencyKey, Job, OAuthClient, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role,
-    RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, ServiceToken, Session,
-    SignInCode, SourceObject, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery,
-    WebhookSecret,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor, Group,
+    GroupMember, IdempotencyKey, Job, OAuthClient, OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission,
+    RelayState, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey,
+    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings,
+    UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -125,7 +125,7 @@ def _driver() -> Iterator[Any]:
         "--disable-component-update",
         "--no-first-run",
         "--window-size=1400,1600",
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1, EXCLUDE localhost",
         "--proxy-server=127.0.0.1:9",
         "--proxy-bypass-list=127.0.0.1",
     ):

@@ -19,6 +19,8 @@ READING = ("GET", "HEAD")
 ONLY_ASKS = {
     "POST /api/v1/auth/introspect": "what a token is worth",
     "POST /api/v1/authz/check": "what somebody may do",
+    "POST /api/v1/auth/passkey/options": "what a browser needs to ask for a passkey",
+    "POST /api/v1/auth/step-up/options": "likewise",
 }
 """By its method a write, by what it does a read."""
 CHANGES_NOTHING = {

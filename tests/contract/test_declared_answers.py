@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import httpx
+import pyotp
 import pytest
 
 from app.api.route_table import Route, all_routes
@@ -13,6 +14,7 @@ from app.commands.openapi import routes_alone
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
+from tests.domain.factors import Person
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
 
@@ -36,6 +38,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
         "current_password": PASSWORD,
         "new_password": "a heron waits where two rivers meet",
     },
+    "POST /api/v1/auth/step-up": {"password": PASSWORD},
+    "POST /api/v1/auth/factors": {"type": "totp", "name": "Of the walk"},
     "POST /api/v1/auth/introspect": {"token": "TOKEN"},
     "POST /api/v1/auth/token": {"grant_type": "refresh_token", "refresh_token": "REFRESH"},
     "POST /api/v1/auth/revoke": {"token": "REFRESH"},
@@ -211,6 +215,8 @@ class World:
             client, body = await self.somebody(body)
             (session,) = (await client.get(f"{V1}/auth/sessions")).json()["items"]
             path = path.replace("{session_id}", session["id"])
+        if "/factors/{" in path or path.startswith((f"{V1}/auth/mfa", f"{V1}/auth/passkey")):
+            path, body = await self.with_factors(client, path, body)
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
@@ -232,6 +238,25 @@ class World:
         has_end = accept != "text/event-stream" or accept not in route.outcomes.also_as
         has_end &= path != f"{V1}/jobs/events"  # which goes on until one's own jobs have ended
         return await client.request(route.method if has_end else "HEAD", path, headers={"accept": accept}, **form)
+
+    async def with_factors(
+        self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]:
+        """The caller has begun to set up an authenticator app, or signs in with a passkey or a recovery code."""
+        email = (await client.get(f"{V1}/auth/me")).json()["user"]["email"]
+        person = Person(self.hub, self.records, email, client)
+        if "{factor_id}" in path:
+            made = (await client.post(f"{V1}/auth/factors", json={"type": "totp", "name": "Of the walk"})).json()
+            code = {"code": pyotp.TOTP(made["secret"]).now()} if path.endswith("/confirm") else {}
+            return path.replace("{factor_id}", made["id"]), code
+        passkey = await person.set_up_passkey()
+        if path.endswith("/mfa"):
+            codes, mfa = await person.recovery_codes(), await person.password()
+            return path, {"mfa_token": mfa["token"], "method": "recovery", "code": codes[0]}
+        begun = (await self.hub.client().post(f"{V1}/auth/passkey/options")).json()
+        if path.endswith("/options"):
+            return path, {}
+        return path, {"token": begun["token"], "credential": passkey.get(begun["options"])}
 
     async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
         """Somebody new, signed in, and the body with what is theirs in place of what it names."""

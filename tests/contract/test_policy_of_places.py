@@ -20,7 +20,7 @@ from tests.domain.conftest import Records
 
 pytestmark = pytest.mark.anyio
 
-NOT_OF_A_TENANT = {"type_name", "name", "tenant_id", "permission_name", "number"}
+NOT_OF_A_TENANT = {"type_name", "name", "step", "tenant_id", "permission_name", "number"}
 """What paths name that is no id of something of one tenant."""
 UNTOUCHED = ("audit_events", "outbox_events", "sessions", "idempotency_keys", "upkeep_state", "rights_history")
 """Tables that calls may leave rows in, whatever they are answered."""
@@ -106,6 +106,7 @@ class World:
             tenant,
             webhook.json()["id"],
         )
+        factor = await session.post("/api/v1/auth/factors", json={"type": "totp", "name": "phone"})
         return cls(
             {
                 "event_id": row,
@@ -123,6 +124,7 @@ class World:
                 "delegation_id": away.json()["id"],
                 "object_id": str(made),
                 "job_id": str(job),
+                "factor_id": factor.json()["id"],
                 "session_id": sessions[0]["id"],
                 "webhook_id": webhook.json()["id"],
                 "delivery_id": str(delivery),

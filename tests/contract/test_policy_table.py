@@ -118,6 +118,9 @@ def test_only_these_operations_are_open(table: list[Operation]) -> None:
     allowed = {
         "POST /api/v1/auth/register",
         "POST /api/v1/auth/login",
+        "POST /api/v1/auth/mfa",
+        "POST /api/v1/auth/passkey",
+        "POST /api/v1/auth/passkey/options",
         "POST /api/v1/auth/refresh",
         "GET /.well-known/jwks.json",
         "GET /health/live",
@@ -125,6 +128,8 @@ def test_only_these_operations_are_open(table: list[Operation]) -> None:
         "GET /",
         "GET /sign-in",
         "POST /sign-in",
+        "GET /sign-in/passkey",
+        "POST /sign-in/passkey",
         "GET /sign-in/{step}",
         "POST /sign-in/{step}",
         "GET /sign-in/assets/{name}",

@@ -9,9 +9,9 @@ from msgspec.structs import asdict
 from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
-from app.core.errors import BadRequest, Fault, Forbidden, Hidden
+from app.core.errors import BadRequest, Fault, Forbidden
 from app.core.schemas import single_spaced
-from app.core.security import Principal, PrincipalType
+from app.core.security import Principal, PrincipalType, missing, unseen
 from app.domain.api_keys.keys import new_key
 from app.domain.api_keys.models import ApiKey
 from app.domain.api_keys.repositories import ApiKeyRepository
@@ -118,7 +118,7 @@ class ApiKeyService:
         for an owner that is not there."""
         needed = TO_WRITE[owner.type]
         if not self._work.actor.may(needed):
-            raise Forbidden(f"This needs the permission `{needed}`.", code="permission_missing")
+            raise missing(self._work.actor, needed)
         if not await self._is_there(owner):
             sentence = f"is not a {owner.type.replace('_', ' ')}"
             raise BadRequest(errors=[Fault("owner.id", UNKNOWN[owner.type], sentence)])
@@ -140,9 +140,9 @@ class ApiKeyService:
         if actor.may(needed):
             return
         if not is_own and not actor.may(TO_READ):
-            raise Hidden
+            raise unseen(actor, TO_READ)
         if key is not None:
-            raise Forbidden(f"This needs the permission `{needed}`.", code="permission_missing")
+            raise missing(actor, needed)
 
 
 async def longest_lifetime(work: UnitOfWork) -> timedelta:
@@ -154,7 +154,7 @@ def require_right_to_see(principal: Principal, key: ApiKeyOut | None) -> None:
     """One's own keys, or with `api-keys:read` everybody's. Raises Hidden for any other, there or not."""
     is_own = key is not None and _is_own(principal, key.owner.type, key.owner.id)
     if not is_own and not principal.may(TO_READ):
-        raise Hidden
+        raise unseen(principal, TO_READ)
 
 
 def _is_own(principal: Principal, owner_type: str, owner_id: UUID) -> bool:

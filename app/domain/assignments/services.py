@@ -10,10 +10,10 @@ from msgspec import UnsetType
 from sqlalchemy import func, select
 
 from app.core.error_codes import FaultCode
-from app.core.errors import BadRequest, Conflict, Fault, Forbidden, Hidden
+from app.core.errors import BadRequest, Conflict, Fault, Forbidden
 from app.core.extent import Place
 from app.core.reads import Reads
-from app.core.security import Principal
+from app.core.security import Principal, missing, unseen
 from app.domain.assignments.admins import keep_an_admin
 from app.domain.assignments.endings import end_assignments
 from app.domain.assignments.kinds import SCOPES, SUBJECTS
@@ -55,7 +55,7 @@ class AssignmentService:
         """As somebody asks for it. Raises as `give` does, and Forbidden where they may give nothing at that place."""
         place = await self._place(new.scope)
         if not may_at(self._work.actor, WRITE, place):
-            raise Forbidden(f"This needs the permission `{WRITE}` there.", code="permission_missing")
+            raise missing(self._work.actor, WRITE, f"This needs the permission `{WRITE}` there.")
         return await self.give(
             new.subject,
             new.role_id,
@@ -238,8 +238,8 @@ class AssignmentService:
         place = await _place_of(self._work, assignment.scope_type, assignment.scope_id)
         if not may_at(self._work.actor, WRITE, place):
             if may_at(self._work.actor, READ, place):
-                raise Forbidden(f"This needs the permission `{WRITE}` there.", code="permission_missing")
-            raise Hidden
+                raise missing(self._work.actor, WRITE, f"This needs the permission `{WRITE}` there.")
+            raise unseen(self._work.actor, READ)
         role = await self._work.session.scalar(
             select(Role).where(Role.id == assignment.role_id, Role.tenant_id == self._work.tenant_id)
         )
@@ -374,7 +374,7 @@ async def visible_assignment(reads: Reads, principal: Principal, assignment_id: 
         if scope.type != "tenant" and scope.id is not None:
             place = await place_of(reads, scope.type, scope.id, tenant_id)
         if place is None or not principal.may_at(READ, place):
-            raise Hidden
+            raise unseen(principal, READ)
     return assignment
 
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from app.core.errors import Forbidden
 from app.core.exports import Chunks
 from app.core.listing import ListQuery, Page
+from app.core.security import missing
 from app.core.slices import give_way, in_slices
 from app.core.spreadsheets import csv_line, disarmed
 from app.domain.audit.repositories import AUDIT_EVENTS
@@ -50,7 +50,7 @@ async def with_first(first: Page[AuditEventOut], pages: Pages, request: HubReque
 async def _require_right_to_read(request: HubRequest) -> None:
     signed = await request.parts.principals.of(request.exchange.credential)
     if not signed.principal.may(READ):
-        raise Forbidden(f"This needs the permission `{READ}`.", code="permission_missing")
+        raise missing(signed.principal, READ)
 
 
 async def as_lines(pages: Pages) -> Chunks:

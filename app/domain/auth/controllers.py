@@ -21,7 +21,6 @@ from app.domain.auth.schemas import (
     ChangePassword,
     Introspection,
     JsonWebKeySet,
-    Login,
     Logout,
     Me,
     Refresh,
@@ -52,20 +51,6 @@ class AuthController(Controller):
         """Create an account for oneself, where the deployment allows it."""
         user = await services.register(request, work, data)
         return created(request.exchange, user, f"/api/v1/users/{user.id}")
-
-    @post(
-        "/login",
-        opt=open_to_all() | outcomes("invalid_credentials", "login_busy") | costs("login"),
-        status_code=200,
-        summary="Sign in",
-    )
-    async def login(self, request: HubRequest, data: RequestBody[Login]) -> Answer[TokenPair]:
-        """Open a session. After too many failures in a row an account is locked for a while.
-
-        Where several organisations share the hub, `tenant` says which one, unless the host does or the address is
-        known in one only.
-        """
-        return answer(request.exchange, await services.login(request, data))
 
     @post("/refresh", opt=open_to_all() | outcomes("invalid_refresh_token"), status_code=200, summary="Refresh tokens")
     async def refresh(self, request: HubRequest, data: RequestBody[Refresh]) -> Answer[TokenPair]:

@@ -134,14 +134,23 @@ def _admit(scope: Scope, access: Access, signed: Signed | None) -> bool:
 def _hangs_on_the_place(exchange: Exchange, principal: Principal, access: Access, permission: str) -> bool:
     """Whether it does, of somebody who does not hold the permission for the whole tenant. False where holding it
     anywhere is enough. Raises Forbidden or Hidden."""
-    if access.on is not None and principal.extents:
+    if access.on is not None and (principal.extents or principal.factor_extents):
         if ID_IN_PATH[access.on] not in exchange.scope["path_params"]:
             if permission in principal.extents:
                 return False
-        elif any(principal.may_somewhere(name) for name in (permission, *_readings(exchange, access, permission))):
+            if principal.would_somewhere_with_factor(permission):
+                raise Forbidden(code="factor_required")
+        elif any(_may_somewhere(principal, name) for name in (permission, *_readings(exchange, access, permission))):
             return True
+    if principal.would_with_factor(permission):
+        raise Forbidden(code="factor_required")
     is_seen = any(principal.may(name) for name in _readings(exchange, access, permission))
     raise _refusal(exchange, permission, is_seen=is_seen)
+
+
+def _may_somewhere(principal: Principal, permission: str) -> bool:
+    """By a second factor, too: then it hangs on the place, what they are told."""
+    return principal.may_somewhere(permission) or principal.would_somewhere_with_factor(permission)
 
 
 async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
@@ -154,6 +163,8 @@ async def _admit_there(parts: Parts, scope: Scope, access: Access) -> None:
     row_id = cast(UUID, scope["path_params"][ID_IN_PATH[kind]])
     place = await place_of(parts.reads, kind, row_id, principal.tenant_id)
     if place is None or not principal.may_at(permission, place):
+        if place is not None and principal.would_at_with_factor(permission, place):
+            raise Forbidden(code="factor_required")
         is_seen = place is not None and any(
             principal.may_at(name, place) for name in _readings(exchange, access, permission)
         )

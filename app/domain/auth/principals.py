@@ -131,6 +131,7 @@ def _live_session() -> Select[Any]:
         Tenant.slug,
         Tenant.name,
         held_by("users").label("held"),
+        Session.amr,
     )
     users = UserRepository.selection(UserOut)
     return (
@@ -408,11 +409,12 @@ def _signed(
     slug: str,
     tenant_name: str,
     _held: object,
+    amr: list[str],
     *user: Any,
 ) -> Signed:
     shown = _shown_user(user)
     tenant = _tenant(tenant_id, slug, tenant_name)
-    return _signed_as(on, shown, shown.roles, tenant, session_id, expires_at)
+    return _signed_as(on, shown, shown.roles, tenant, session_id, expires_at, has_factor="mfa" in amr)
 
 
 def _signed_by_key(
@@ -472,11 +474,15 @@ def _signed_as(
     tenant: TenantRef,
     came_with: UUID | KeyLimits,
     expires_at: float,
+    *,
+    has_factor: bool = False,
 ) -> Signed:
-    """`came_with` is the id of the session, or the key."""
+    """`came_with` is the id of the session, or the key. No key carries a second factor, whoever owns it."""
     asked_at, held, domains = on
     session_id, key = (None, came_with) if isinstance(came_with, KeyLimits) else (came_with, None)
-    rights = _left_by(key, rights_of(held, domains))
+    shown = held if has_factor else held.without_factor()
+    rights = _left_by(key, rights_of(shown, domains))
+    with_factor = NOTHING if shown is held else _left_by(key, rights_of(held, domains))
     names, permissions = _in_order(rights.permissions)
     user, account = (owner, None) if isinstance(owner, UserOut) else (None, owner)
     principal = Principal(
@@ -486,15 +492,23 @@ def _signed_as(
         session_id=session_id,
         key=key,
         name=owner.email if isinstance(owner, UserOut) else owner.name,
-        role_ids=frozenset(role.id for role in held.roles),
+        role_ids=frozenset(role.id for role in shown.roles),
         permissions=permissions,
         extents=rights.extents,
+        has_factor=has_factor,
+        factor_permissions=with_factor.permissions,
+        factor_extents=with_factor.extents,
+        factor_role_ids=frozenset(role.id for role in held.roles) - frozenset(role.id for role in shown.roles),
     )
     me = Me(user=user, service_account=account, roles=roles, permissions=names, tenant=tenant)
     changes_at = math.inf if held.changes_in_s is None else asked_at + held.changes_in_s
     credential_id = came_with.id if isinstance(came_with, KeyLimits) else came_with
-    rests_on = (credential_id, owner.id, tenant.id, *principal.role_ids, *held.groups, *_roots(held, domains))
+    roles_held = (role.id for role in held.roles)
+    rests_on = (credential_id, owner.id, tenant.id, *roles_held, *held.groups, *_roots(held, domains))
     return Signed(principal, me, expires_at, changes_at, rests_on, {})
+
+
+NOTHING = Rights(frozenset(), {})
 
 
 def _left_by(key: KeyLimits | None, rights: Rights) -> Rights:

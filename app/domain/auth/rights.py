@@ -34,6 +34,8 @@ class HeldRole(Struct, frozen=True):
     domains: list[UUID]
     """To which it is given; it holds in those below them too."""
     sources: list[UUID]
+    requires_mfa: bool = False
+    """Whether it brings anything only to who has shown a second factor."""
 
 
 class Held(Struct, frozen=True):
@@ -43,6 +45,12 @@ class Held(Struct, frozen=True):
     groups: list[UUID]
     changes_in_s: float | None
     """Until the next one begins or expires by itself."""
+
+    def without_factor(self) -> "Held":
+        """What is left of it to who has shown no second factor."""
+        if not any(role.requires_mfa for role in self.roles):
+            return self
+        return Held([role for role in self.roles if not role.requires_mfa], self.groups, self.changes_in_s)
 
 
 class Domain(Struct, frozen=True):
@@ -96,7 +104,8 @@ def _held(subject: str, counted: str) -> str:
                FROM held {counted} GROUP BY role_id)
              SELECT json_build_object(
                'roles', (SELECT coalesce(json_agg(json_build_object('id', role.id, 'permissions', role.permissions,
-                   'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources)
+                   'is_owner', role.is_owner, 'everywhere', everywhere, 'domains', domains, 'sources', sources,
+                   'requires_mfa', role.requires_mfa)
                    ORDER BY role.id), '[]')
                  FROM by_role JOIN roles AS role ON role.id = role_id AND role.tenant_id = {subject}.tenant_id),
                'groups', (SELECT coalesce(json_agg(id ORDER BY id), '[]') FROM subject WHERE id <> {subject}.id),
@@ -152,15 +161,17 @@ def rights_of(held: Held, domains: Iterable[Domain]) -> Rights:
 
 
 async def lasting_rights(session: AsyncSession, principal: Principal, until: datetime | None) -> Rights:
-    """What somebody holds from now until then at least, or with None for good, whatever key they came with."""
+    """What somebody holds from now until then at least, or with None for good, whatever key they came with; of what
+    asks for a second factor only if they have shown one."""
     model = _MODELS[principal.type]
     held_of: Select[Any] = select(_LASTING[model])
-    return await _rights_from(session, held_of, model, principal.id, principal.tenant_id, until=until)
+    whose = (model, principal.id, principal.tenant_id)
+    return await _rights_from(session, held_of, *whose, has_factor=principal.has_factor, until=until)
 
 
 async def rights_of_user(session: AsyncSession, user_id: UUID, tenant_id: UUID) -> Rights:
-    """As they are in the session's transaction, or will be: what was given from a later moment on counts. None for
-    somebody who is not there."""
+    """As they are in the session's transaction, or will be: what was given from a later moment on counts, and what asks
+    for a second factor, too. None for somebody who is not there."""
     return await _rights_of(session, User, user_id, tenant_id)
 
 
@@ -174,14 +185,21 @@ async def _rights_of(session: AsyncSession, model: Any, subject_id: UUID, tenant
 
 
 async def _rights_from(
-    session: AsyncSession, held_of: Select[Any], model: Any, subject_id: UUID, tenant_id: UUID, **values: object
+    session: AsyncSession,
+    held_of: Select[Any],
+    model: Any,
+    subject_id: UUID,
+    tenant_id: UUID,
+    *,
+    has_factor: bool = True,
+    **values: object,
 ) -> Rights:
     """`held_of` selects what is held by the row of the model that is its subject."""
     whose = held_of.select_from(model).where(model.id == subject_id, model.tenant_id == tenant_id)
     found = await session.scalar(whose, values)
     if found is None:
         return Rights(frozenset(), {})
-    held = read_held(found)
+    held = read_held(found) if has_factor else read_held(found).without_factor()
     if (wanted := domains_wanted(held)) is None:
         return rights_of(held, [])
     rows = await session.execute(DOMAINS, wanted | {"tenant_id": tenant_id})

@@ -1,7 +1,7 @@
 """The rules about signing in with a password, and about what one may do with one's own sessions."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -28,6 +28,28 @@ from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService, end_sessions, hash_new_password
 from app.domain.work import UnitOfWork, work_of_its_own
+
+
+class FactorNeeded(Exception):
+    """A second factor is set up: `then` has to wait for it."""
+
+    def __init__(self, tenant_id: UUID, user_id: UUID, email: str, admitted: "Admitted") -> None:
+        super().__init__()
+        self.tenant_id = tenant_id
+        self.user_id = user_id
+        self.email = email
+        self.factors = admitted.factors
+        """The types of their factors."""
+        self.version = admitted.version
+        """Of the user: what was begun before a change of them is not ended after it."""
+
+
+class Admitted(Struct, frozen=True):
+    """What the row of somebody says who may sign in."""
+
+    factors: list[str]
+    version: int
+
 
 FAILURES_UNTIL_LOCKED = 10
 LOCKED_FOR = timedelta(minutes=15)
@@ -58,7 +80,8 @@ async def with_password(
     """What `then` makes of who has given the right password, in the transaction that lets them in.
 
     Unknown, wrong, disabled, locked and password-less end alike, after the same work: Unauthenticated. Raises
-    TooManyRequests for too many sign-ins by one name, whether they succeed or not.
+    TooManyRequests for too many sign-ins by one name, whether they succeed or not, and FactorNeeded where the password
+    is right and does not do by itself.
     """
     await _charge_account(request, given)
     tenant_id, user = await _find(request, given)
@@ -66,13 +89,18 @@ async def with_password(
     stronger = await _stronger_hash(request, user, given.password) if user is not None and fits else None
     async with work_of_its_own(request) as work:
         work.move_to(tenant_id)  # its audit log, not the default tenant's
-        if user is not None and fits and await _is_admitted(work, user, given.password):
-            done = await then(work, Authenticated(user_id=user.id, email=user.email))
+        admitted = await _admit(work, user, given.password) if user is not None and fits else None
+        if user is None or admitted is None:
+            await count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
+            _record_failed_login(work, user)
+        else:
             if stronger is not None:
                 await _replace_hash(work, user, stronger)
-            return done
-        await _count_failure(work, user.id if user and user.password_hash and not fits else NOBODY)
-        _record_failed_login(work, user)
+            if not admitted.factors:
+                return await then(work, Authenticated(user_id=user.id, email=user.email))
+            work.audit("auth.mfa_required", "user", user.id, actor_id=user.id, actor_name=user.email)
+    if user is not None and admitted is not None:
+        raise FactorNeeded(tenant_id, user.id, user.email, admitted)
     raise Unauthenticated(code="invalid_credentials")
 
 
@@ -130,38 +158,64 @@ def _candidate() -> Select[Any]:
 _CANDIDATE = _candidate()
 
 
-async def _is_admitted(work: UnitOfWork, user: Candidate | User, password: str) -> bool:
-    """As `_clear_failures`; a hash that another login has just made stronger is checked once more."""
-    if await _clear_failures(work, user, user.password_hash):
-        return True
+async def _admit(work: UnitOfWork, user: Candidate | User, password: str) -> Admitted | None:
+    """As `_admitted_by`; a hash that another login has just made stronger is checked once more."""
+    if (admitted := await _admitted_by(work, user, user.password_hash)) is not None:
+        return admitted
     other = select(User.password_hash).where(User.id == user.id, User.password_hash != user.password_hash)
     changed = await work.session.scalar(other)
     if changed is None or not await work.parts.passwords.verify(changed, password):
-        return False
-    return await _clear_failures(work, user, changed)
+        return None
+    return await _admitted_by(work, user, changed)
 
 
-async def _clear_failures(work: UnitOfWork, user: Candidate | User, password_hash: str | None) -> bool:
-    """Whether the user may still sign in at this moment, with the password that this hash was checked against.
+async def _admitted_by(work: UnitOfWork, user: Candidate | User, password_hash: str | None) -> Admitted | None:
+    """None where the user may not sign in at this moment with the password that this hash was checked against.
 
     Asked of the row after the check of the password: of many guesses made in parallel, those that come back after ten
-    failures were counted are refused, the right one too. So at most ten answers are worth anything.
+    failures were counted are refused, the right one too. So at most ten answers are worth anything. The failures of who
+    has a second factor are not forgotten before they have shown it: else whoever knows the password could guess at its
+    codes for ever.
     """
     checked = {"checked_id": user.id, "checked_hash": password_hash}
-    return await work.session.scalar(_ADMIT, checked, execution_options=_NO_SYNC) is not None
+    row = (await work.session.execute(_ADMIT, checked, execution_options=_NO_SYNC)).one_or_none()
+    return None if row is None else Admitted(*row)
 
 
+_HAS_NO_FACTOR = func.cardinality(User.factors) == 0
 _ADMIT = (
     update(User)
     .where(User.id == bindparam("checked_id"), User.password_hash == bindparam("checked_hash"))
     .where(User.is_active, _UNLOCKED)
-    .values(failed_logins=0, locked_until=None)
-    .returning(User.id)
+    .values(
+        failed_logins=case((_HAS_NO_FACTOR, 0), else_=User.failed_logins),
+        locked_until=case((_HAS_NO_FACTOR, None), else_=User.locked_until),
+    )
+    .returning(User.factors, User.version)
 )
 
 
-async def _count_failure(work: UnitOfWork, user_id: UUID) -> None:
-    """Runs for unknown users too, so that all failures take alike. A lock that ran out starts the count anew."""
+async def admitted_user(work: UnitOfWork, user_id: UUID) -> User | None:
+    """The user as they are, nobody else being let in at this moment: guesses at a factor are judged one after the
+    other. None for who may not sign in."""
+    statement = (
+        select(User)
+        .join(Tenant, Tenant.id == User.tenant_id)
+        .where(User.id == user_id, User.is_active, Tenant.is_active, _UNLOCKED)
+        .with_for_update(of=User)
+    )
+    found: User | None = await work.session.scalar(statement)
+    return found
+
+
+async def forget_failures(work: UnitOfWork, user_id: UUID) -> None:
+    statement = update(User).where(User.id == user_id).values(failed_logins=0, locked_until=None)
+    await work.session.execute(statement, execution_options=_NO_SYNC)
+
+
+async def count_failure(work: UnitOfWork, user_id: UUID) -> None:
+    """Of a password or of a second factor. Runs for unknown users too, so that all failures take alike. A lock that ran
+    out starts the count anew."""
     now = func.now()
     failures = case((User.locked_until <= now, 1), else_=User.failed_logins + 1)
     until = case((failures >= FAILURES_UNTIL_LOCKED, now + LOCKED_FOR), else_=None)
@@ -228,17 +282,33 @@ async def end_session(work: UnitOfWork, session_id: UUID) -> None:
 async def change_password(request: HubRequest, given: ChangePassword) -> None:
     """Other sessions end. A wrong current password counts towards the lock like a failed login: BadRequest."""
     user = await _signed_in_user(request)
-    fits = await request.parts.passwords.verify(user.password_hash, given.current_password)
+    async with _proven(request, user, given.current_password, "auth.change_password", path="current_password") as work:
+        own = (user.email, user.first_name, user.last_name)
+        stronger = await hash_new_password(work, given.new_password, own, path="new_password")
+        await _set_password(work, user, stronger)
+
+
+async def prove_password(
+    request: HubRequest, password: str, action: str, then: Callable[[UnitOfWork], Awaitable[None]]
+) -> None:
+    """`then` for who is signed in and gives their password; a wrong one ends as in `change_password`."""
+    async with _proven(request, await _signed_in_user(request), password, action, path="password") as work:
+        await then(work)
+
+
+@asynccontextmanager
+async def _proven(
+    request: HubRequest, user: User, password: str, action: str, *, path: str
+) -> AsyncIterator[UnitOfWork]:
+    """A transaction for who gives their password. Raises BadRequest, and counts it, where it is another."""
+    fits = await request.parts.passwords.verify(user.password_hash, password)
     async with work_of_its_own(request) as work:
-        if fits and await _is_admitted(work, user, given.current_password):
-            own = (user.email, user.first_name, user.last_name)
-            stronger = await hash_new_password(work, given.new_password, own, path="new_password")
-            await _set_password(work, user, stronger)
+        if fits and await _admit(work, user, password) is not None:
+            yield work
             return
-        await _count_failure(work, NOBODY if fits else user.id)
-        work.audit("auth.change_password", "user", user.id, outcome="failure")
-    fault = Fault("current_password", "wrong_password", "is not your current password")
-    raise BadRequest(code="wrong_password", errors=[fault])
+        await count_failure(work, NOBODY if fits else user.id)
+        work.audit(action, "user", user.id, outcome="failure")
+    raise BadRequest(code="wrong_password", errors=[Fault(path, "wrong_password", "is not your current password")])
 
 
 async def _signed_in_user(request: HubRequest) -> User:

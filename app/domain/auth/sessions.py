@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import and_, exists, not_, select
 from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import tenant_of_session
@@ -33,7 +33,7 @@ NOBODY = UUID(int=0)
 
 Method = Literal["pwd", "otp", "hwk", "kba", "fed", "mfa"]
 """How somebody has proven to be themselves (RFC 8176): by password, one-time code, passkey, recovery code, identity
-provider; `mfa` stands beside two that count as two factors. `fed` is not in the RFC's registry, but in wide use."""
+provider; `mfa` stands beside what counts as two factors. `fed` is no value of the RFC's registry, but in wide use."""
 
 
 class Authenticated(Struct, frozen=True, kw_only=True):
@@ -75,7 +75,23 @@ async def open_session(
         provider_session=who.provider_session,
     )
     work.audit("auth.login", "session", opened["id"], actor_id=who.user_id, actor_name=who.email)
+    await _tell_of_new_device(work, Session(**opened))
     return _pair(work, Session(**opened))
+
+
+async def _tell_of_new_device(work: UnitOfWork, opened: Session) -> None:
+    """Of a session whose user has none from the same program and address, of those that are kept. Their first one is no
+    news."""
+    of_user = select(1).where(Session.user_id == opened.user_id, Session.id != opened.id)
+    is_alike = (
+        Session.device.is_not_distinct_from(opened.device),
+        Session.address.is_not_distinct_from(opened.address),
+    )
+    has_any, has_alike = exists(of_user), exists(of_user.where(*is_alike))
+    if await work.session.scalar(select(and_(has_any, not_(has_alike)))):
+        told = {"id": str(opened.user_id), "session_id": str(opened.id)}
+        seen = {"device": opened.device, "address": opened.address}
+        work.announce("user.signed_in_from_new_device", f"users/{opened.user_id}", told | seen)
 
 
 async def refresh(request: HubRequest, refresh_token: str, *, client_id: str | None = None) -> TokenPair:

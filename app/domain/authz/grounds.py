@@ -81,7 +81,8 @@ async def load_grounds(reads: Reads, signed: Signed) -> Grounds:
     """Kept with the principal, and dropped with it."""
     principal = signed.principal
     rows = await reads.rows(OWN, {"tenant_id": principal.tenant_id, "user_id": principal.id})
-    found = [Ground(via_of(principal.tenant_id, *row[:-2]), _shared(tuple(row[-2]))) for row in rows]
+    grounds = [Ground(via_of(principal.tenant_id, *row[:-2]), _shared(tuple(row[-2]))) for row in rows]
+    found = [ground for ground in grounds if ground.via.role_id not in principal.factor_role_ids]
     signed.grounds = Grounds(principal, found, has_owner_roles=any(row[-1] and row[5] is None for row in rows))
     kept: Grounds = signed.grounds
     return kept

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from msgspec import Meta
 
-from app.core.errors import Hidden, NotFound
+from app.core.errors import NotFound
 from app.core.listing import COMMON_PARAMETERS, KeyedQuery, Page, parse_keyed, parse_time
 from app.core.reads import Reads
-from app.core.security import Principal
+from app.core.security import Principal, unseen
 from app.domain.authz.grounds import via_of
 from app.domain.authz.moments import is_to_come
 from app.domain.authz.repositories import ACCESS, ACCESS_COUNT, EFFECTIVE, EFFECTIVE_COUNT, HOLDER_AT, PLACE
@@ -50,7 +50,7 @@ async def effective_permissions(
 ) -> Page[EffectivePermission]:
     """Raises Hidden where another's are none of the caller's business, and NotFound for nobody."""
     if user_id != principal.id and not principal.may("users:read"):
-        raise Hidden
+        raise unseen(principal, "users:read")
     query = parse_keyed(query_string, name="effective permissions", key=LineKey, own={"at": _past})
     about = {"tenant_id": principal.tenant_id, "user_id": user_id, "at": _at(query)}
     if not await reads.rows(HOLDER_AT, about):

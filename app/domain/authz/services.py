@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from msgspec import Raw
 
-from app.core.errors import BadRequest, Fault, Forbidden
+from app.core.errors import BadRequest, Fault
 from app.core.extent import Place
-from app.core.security import Principal
+from app.core.security import Principal, missing
 from app.domain.auth.principals import Signed
 from app.domain.authz.grounds import REFUSED, Grounds, load_grounds, via_of
 from app.domain.authz.moments import is_to_come
@@ -36,7 +36,7 @@ async def check(request: HubRequest, checks: Sequence[Check]) -> CheckResults:
         known = await request.parts.known_permissions.of_tenant(principal.tenant_id)
     _refuse_faulty(checks, known)
     if not principal.may(CHECK_OTHERS) and any(not _is_of_oneself(each, principal) for each in checks):
-        raise Forbidden(f"To ask about others needs the permission `{CHECK_OTHERS}`.", code="permission_missing")
+        raise missing(principal, CHECK_OTHERS, f"To ask about others needs the permission `{CHECK_OTHERS}`.")
     grounds = await _grounds(request)
     results = [_from_memory(each, principal, grounds) for each in checks]
     open_places = [place for place, result in enumerate(results) if result is None]
@@ -87,6 +87,8 @@ def _result(check: Check, principal: Principal, *row: Any) -> CheckResult:
     is_own = _is_of_oneself(check, principal)
     if is_own and not _is_left(check, principal, place):
         return REFUSED
+    if is_own and check.at is None:
+        via = [each for each in via if each.role_id not in principal.factor_role_ids]
     if check.resource_type is not None and not _sees(principal, check.resource_type, place):
         is_named = is_own and any(each.scope.id is not None for each in via)
         return CheckResult(True, via) if is_named else REFUSED

@@ -4,10 +4,10 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from app.core.errors import Conflict, Forbidden, Hidden
+from app.core.errors import Conflict
 from app.core.extent import Place
 from app.core.reads import Reads
-from app.core.security import Principal
+from app.core.security import Principal, missing, unseen
 from app.core.tracing import traceparent
 from app.domain.auth.places import place_of
 from app.domain.jobs.models import Job
@@ -90,7 +90,7 @@ class JobService:
             return
         require_right_to_see(actor, created_by, place)
         if job is not None:
-            raise Forbidden("This needs the permission `jobs:write`.", code="permission_missing")
+            raise missing(actor, "jobs:write")
 
     async def _shown(self, job_id: UUID) -> JobOut:
         return await self._jobs.read(JobOut, id=job_id, tenant_id=self._work.tenant_id)
@@ -113,4 +113,4 @@ def require_right_to_see(principal: Principal, created_by: UUID | None, place: P
     only: neither the answer nor the time that it takes tells them what is there.
     """
     if not may_see(principal, created_by, "jobs:read", place):
-        raise Hidden
+        raise unseen(principal, "jobs:read")

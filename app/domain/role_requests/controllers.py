@@ -32,11 +32,19 @@ ASKING = outcomes(
     "role_is_public",
 )
 APPROVING = outcomes(
-    "already_approved", "already_assigned", "approval_not_needed", "not_an_approver", "own_request", "request_decided"
+    "already_approved",
+    "already_assigned",
+    "approval_not_needed",
+    "factor_required",
+    "not_an_approver",
+    "own_request",
+    "request_decided",
 )
-DENYING = outcomes("not_an_approver", "own_request", "request_decided")
-CANCELLING = outcomes("not_your_request", "request_decided")
-REVOKING = outcomes("assignment_ended", "last_admin", "not_an_approver", "own_request", "request_not_approved")
+DENYING = outcomes("factor_required", "not_an_approver", "own_request", "request_decided")
+CANCELLING = outcomes("factor_required", "not_your_request", "request_decided")
+REVOKING = outcomes(
+    "assignment_ended", "factor_required", "last_admin", "not_an_approver", "own_request", "request_not_approved"
+)
 
 
 class RoleRequestController(Controller):

@@ -8,12 +8,13 @@ owning brings. That is said once, in `_eligible`.
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, select, text
 
-from app.core.errors import Conflict
+from app.core.errors import Conflict, Forbidden
 from app.domain.role_requests.matching import filled
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import admin_role_id
+from app.domain.roles.models import Role
 from app.domain.roles.ownership import OWNER_BRINGS
 from app.domain.work import UnitOfWork
 
@@ -107,9 +108,19 @@ Abilities = dict[UUID, frozenset[UUID]]
 
 
 async def abilities_of_actor(work: UnitOfWork, request: RoleRequest) -> Abilities:
-    """The slots that the actor can fill, themselves and in the place of others; none where they may not decide."""
+    """The slots that the actor can fill, themselves and in the place of others; none where they may not decide. Raises
+    Forbidden where they could with a second factor only."""
     values = _asked(request) | {"actor_id": work.actor_id, "most": MOST_GIVERS}
-    return await _abilities(work, _ACTOR_OF_REQUEST, request, values)
+    able = await _abilities(work, _ACTOR_OF_REQUEST, request, values)
+    if work.actor.has_factor or not able:
+        return able
+    asking = select(Role.id).where(Role.id.in_(request.slots), Role.requires_mfa)
+    asks = frozenset(await work.session.scalars(asking))
+    brought = await work.session.scalar(select(Role.permissions).where(Role.id == request.role_id)) or ()
+    left = {person: slots - asks for person, slots in able.items() if slots - asks}
+    if not left or any(map(work.actor.would_somewhere_with_factor, brought)):
+        raise Forbidden(code="factor_required")
+    return left
 
 
 async def abilities_of(work: UnitOfWork, request: RoleRequest, people: Collection[UUID]) -> Abilities:

@@ -8,10 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
-from app.core.errors import Forbidden
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
 from app.core.outcomes import outcomes
-from app.core.security import requires
+from app.core.security import missing, requires
 from app.domain.dry_runs.services import DRY_RUN, rehearsed
 from app.domain.idempotency.services import idempotent
 from app.domain.requests import HubRequest
@@ -130,7 +129,7 @@ async def _requestable_roles(request: HubRequest) -> Answer[Any]:
     given = parse_parameters(request.query_string)
     beyond = given.keys() & (ROLES.filters.keys() - REQUESTABLE_ROLES.filters.keys())
     if beyond or given.get("is_requestable") != "true":
-        raise Forbidden(f"This needs the permission `{READ}`.", code="permission_missing")
+        raise missing(request.principal, READ)
     query, tenant_id = REQUESTABLE_ROLES.parse(request.query_string), request.principal.tenant_id
     page = await request.parts.reads.page(REQUESTABLE_ROLES, query, RequestableRoleOut, tenant_id=tenant_id)
     return answer(request.exchange, page)

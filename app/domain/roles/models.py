@@ -24,6 +24,8 @@ class Role(Tenanted, Entity):
     """Of the built-in role `admin` the tenant's settings decide it."""
     is_owner: Mapped[bool] = mapped_column(default=False)
     """Whether sources or domains were ever owned by it: what it owns is looked up for such roles alone."""
+    requires_mfa: Mapped[bool] = mapped_column(default=False)
+    """Whether what it brings is there only for who has signed in with a second factor."""
 
 
 class RoleApprover(Tenanted, Base):

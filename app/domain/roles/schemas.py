@@ -61,6 +61,8 @@ class RoleOut(EntityOut):
     """Built in: it cannot be changed or deleted."""
     is_requestable: bool
     """Whether anybody signed in sees its name and may ask for it (`POST /api/v1/role-requests`)."""
+    requires_mfa: bool
+    """Whether what it brings is there only in sessions with a second factor: never for an API key."""
 
 
 class RequestableRoleOut(Output):
@@ -79,6 +81,7 @@ class RoleCreate(Input):
     permissions: Permissions = []
     owner_role_id: UUID | None = None
     is_requestable: bool = False
+    requires_mfa: bool = False
 
 
 class RolePatch(Input):
@@ -89,6 +92,7 @@ class RolePatch(Input):
     permissions: Permissions | UnsetType = UNSET
     owner_role_id: UUID | None | UnsetType = UNSET
     is_requestable: bool | UnsetType = UNSET
+    requires_mfa: bool | UnsetType = UNSET
 
 
 RoleIds = Annotated[list[UUID], Meta(max_length=50)]

@@ -4,31 +4,37 @@ It is kept by the browser, sealed, in the page's address and form, and stored no
 that whoever ends it is whoever began it. Several tabs share the cookie, and each has a sign-in of its own.
 """
 
-import binascii
 import hmac
 import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlencode, urlsplit
-from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from app.core.exchange import Exchange
-from app.core.sealing import KeyRing, SealingError
+from app.core.sealed_values import seal, unseal
 from app.settings import Settings
 
-NOBODYS = UUID(int=0)
 LIVES_S = 1800
 """Until the form is to be sent; then the page says to begin anew."""
 
 PENDING: Final = "sign-in"
 """The purpose that a `PendingSignIn` is sealed for, by whoever sends a browser to the sign-in page."""
 
-T = TypeVar("T", bound=Struct)
+__all__ = [
+    "PENDING",
+    "PendingSignIn",
+    "browser_of",
+    "cookie_header",
+    "cookie_name",
+    "digest_of",
+    "new_browser",
+    "seal",
+    "unseal",
+]
 
 
 class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,23 +66,6 @@ class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
         given = {name: value for name, value in {**parameters, "state": self.state}.items() if value is not None}
         separator = "&" if urlsplit(self.redirect_uri).query else "?"
         return f"{self.redirect_uri}{separator}{urlencode(given)}"
-
-
-def seal(ring: KeyRing, purpose: str, value: Struct) -> str:
-    """As text that nobody else can read or make, for the browser to keep. `purpose` keeps one kind from passing for
-    another."""
-    sealed = ring.seal(msgspec.msgpack.encode(value), tenant_id=NOBODYS, row_id=NOBODYS, field=purpose)
-    return urlsafe_b64encode(sealed).rstrip(b"=").decode()
-
-
-def unseal(ring: KeyRing, purpose: str, text: str, kind: type[T]) -> T | None:
-    """None for what was not sealed here for this purpose."""
-    try:
-        sealed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        opened = ring.open(sealed, tenant_id=NOBODYS, row_id=NOBODYS, field=purpose)
-        return msgspec.msgpack.decode(opened, type=kind)
-    except (SealingError, binascii.Error, ValueError):
-        return None
 
 
 # The browser's cookie -------------------------------------------------------------------------------------------------

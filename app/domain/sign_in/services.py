@@ -12,13 +12,13 @@ from app.core.errors import NotFound
 from app.core.exchange import Exchange
 from app.core.faults import FORBIDDEN
 from app.domain.auth.schemas import Login
-from app.domain.auth.services import with_password
+from app.domain.auth.services import FactorNeeded, with_password
 from app.domain.auth.sessions import Authenticated
 from app.domain.requests import HubRequest
 from app.domain.sign_in.finishing import finish
 from app.domain.sign_in.pending import PENDING, PendingSignIn, browser_of, seal, unseal
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
-from app.domain.work import UnitOfWork
+from app.domain.work import UnitOfWork, work_of_its_own
 from app.settings import Settings
 
 HALF = "half signed in"
@@ -113,15 +113,24 @@ async def sign_in(request: HubRequest, pending: PendingSignIn, given: Given) -> 
     """Where the browser goes now. Raises as `with_password`, which is asked of nobody for what can be nobody's."""
     known = given if given.can_be_right else Given()
     login = Login(email=known.email, password=known.password, tenant=pending.tenant or known.tenant.strip() or None)
-    return await with_password(request, login, lambda work, who: go_on(work, pending, who))
+    try:
+        return await with_password(request, login, lambda work, who: go_on(work, pending, who))
+    except FactorNeeded as needed:
+        async with work_of_its_own(request) as work:
+            work.move_to(needed.tenant_id)
+            who = Authenticated(user_id=needed.user_id, email=needed.email)
+            return await go_on(work, pending, who, is_enough=False)
 
 
-async def go_on(work: UnitOfWork, pending: PendingSignIn, who: Authenticated) -> str:
+async def go_on(work: UnitOfWork, pending: PendingSignIn, who: Authenticated, *, is_enough: bool = True) -> str:
     """Where the browser goes of whom this much is known: to the next step, or with a code to the client.
 
-    Every way of signing in ends here. `work` is in the user's tenant; one audit row says what was proven.
+    Every way of signing in ends here. `work` is in the user's tenant; one audit row says what was proven. Where that
+    is not enough, there has to be a step: raises Unauthenticated where no other slice brings one.
     """
     step = await next_step(work, pending, who)
+    if step is None and not is_enough:
+        raise Unauthenticated(code="invalid_credentials")
     if step is None:
         _record(work, "auth.sign_in", who)
         return finish(work, pending, who)

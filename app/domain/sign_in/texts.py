@@ -20,6 +20,18 @@ TEXTS: Mapping[str, str] = {
     "going_on_to": "You will continue to",
     "program_here": "a program on this computer",
     "app_here": "an app on this device",
+    # second factors and passkeys
+    "factor_title": "Confirm that it is you",
+    "factor_code": "Code",
+    "factor_hint": "Six digits from your authenticator app, or one of your recovery codes.",
+    "factor_go_on": "Go on",
+    "factor_only_passkey": "Use your passkey, or one of your recovery codes.",
+    "passkey_use": "Use a passkey",
+    "passkey_sign_in": "Sign in with a passkey",
+    "passkey_title": "Sign in with a passkey",
+    "passkey_hint": "Your device or security key asks you to confirm that it is you. No password is needed.",
+    "passkey_no_script": "Passkeys need JavaScript. Switch it on for this site, or sign in with your password.",
+    "passkey_back": "Sign in with a password",
     # what went wrong, and what to do about it
     "problem": "There is a problem",
     "start_title": "Nothing to sign in to yet",
@@ -51,6 +63,8 @@ MINUTES = ("{} minute", "{} minutes")
 
 PROBLEMS: Mapping[str, str] = {
     "invalid_credentials": "Email address or password is wrong.",
+    "invalid_factor": "That code or passkey is not right, or was used already. Codes change every half minute.",
+    "invalid_mfa_token": "This took too long. Try once more.",
     "login_busy": "Too many people are signing in at this moment. Wait a little, then try again.",
     "not_found": "There is no such page.",
     "method_not_allowed": "There is no such page.",

@@ -106,6 +106,8 @@ KINDS = (
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
     Kind("service_tokens", _removal("service_tokens", lambda _: ENDED_TOKENS_KEPT)),
     Kind("used_assertions", _removal("used_assertions", lambda _: ENDED_TOKENS_KEPT)),
+    Kind("factors", _removal("factors", lambda _: timedelta(0))),
+    Kind("spent_challenges", _removal("spent_challenges", lambda _: timedelta(0))),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, UniqueConstraint
+from sqlalchemy import ARRAY, DateTime, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
@@ -26,6 +26,9 @@ class User(Tenanted, Entity):
     failed_logins: Mapped[int] = mapped_column(default=0)
     """In a row, counted when a failure is known; of parallel guesses ten answers count (decision 0007)."""
     locked_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)
+
+    factors: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    """The types of the confirmed second factors, so that a sign-in need not look for them (`domain.factors`)."""
 
 
 UNIQUE_SENTENCES["users_email_key"] = ("email", "email_taken", "Somebody already uses this email address.")

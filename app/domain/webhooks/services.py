@@ -15,6 +15,7 @@ from app.core.event_names import EventName
 from app.core.extent import Place
 from app.core.outbound import is_of_this_machine, target_of
 from app.core.rows import Normaliser
+from app.core.security import missing
 from app.domain.domains.places import require_room
 from app.domain.events.models import OutboxEnd, OutboxEvent
 from app.domain.webhooks.models import Webhook, WebhookDelivery
@@ -209,7 +210,7 @@ class DeliveryService:
         if row is None:
             raise Conflict(code="event_gone")
         if not self._work.actor.may_at(SEEING, Place(source_id=row.data_source_id, domain_id=row.data_domain_id)):
-            raise Forbidden(f"This needs the permission `{SEEING}`.", code="permission_missing")
+            raise missing(self._work.actor, SEEING)
 
 
 def _named(delivery: WebhookDelivery) -> dict[str, object]:
@@ -236,7 +237,7 @@ async def give_up_waiting(work: UnitOfWork, webhook_id: UUID) -> None:
 def require_right(work: UnitOfWork, webhook: Webhook) -> None:
     """Of a webhook that is locked: it may have been moved since the request was let in. Raises Forbidden."""
     if not work.actor.may_at(WRITE, Place(domain_id=webhook.data_domain_id)):
-        raise Forbidden(f"This needs the permission `{WRITE}`.", code="permission_missing")
+        raise missing(work.actor, WRITE)
 
 
 def shown_webhook(webhook: Webhook) -> WebhookOut:

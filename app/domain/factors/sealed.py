@@ -1,0 +1,3 @@
+"""What the secret of one-time passwords is sealed to."""
+
+FIELD = "factors.secret"
