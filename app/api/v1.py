@@ -22,7 +22,10 @@ from app.domain.domains.controllers import DataDomainController
 from app.domain.events.controllers import list_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
+from app.domain.invitations.controllers import InvitationController
+from app.domain.invitations.controllers import accept as accept_invitation
 from app.domain.jobs.controllers import JobController
+from app.domain.recovery.controllers import RecoveryController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -38,7 +41,10 @@ API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
+        RecoveryController,
         UserController,
+        InvitationController,
+        accept_invitation,
         GroupController,
         RoleController,
         AssignmentController,

@@ -15,7 +15,9 @@ from app.domain.assignments.schemas import AssignmentOut
 from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.groups.schemas import GroupOut
+from app.domain.invitations.schemas import InvitationOut
 from app.domain.jobs.schemas import JobOut
+from app.domain.letters.schemas import LetterOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
 from app.domain.seals.schemas import AuditSealOut
@@ -41,6 +43,12 @@ class PermissionName(Output):
 class Membership(Output):
     id: UUID
     """Of the group."""
+    user_id: UUID
+
+
+class AcceptedInvitation(Output):
+    id: UUID
+    """Of the invitation, which is gone."""
     user_id: UUID
 
 
@@ -85,12 +93,19 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "group.deleted": IdOnly,
     "group.member_added": Membership,
     "group.member_removed": Membership,
+    "invitation.created": InvitationOut,
+    "invitation.updated": InvitationOut,
+    "invitation.accepted": AcceptedInvitation,
+    "invitation.deleted": IdOnly,
     "job.created": JobOut,
     "job.cancel_requested": JobOut,
     "job.cancelled": JobOut,
     "job.failed": JobOut,
     "job.retried": JobOut,
     "job.succeeded": JobOut,
+    "letter.written": LetterOut,
+    "letter.sent": LetterOut,
+    "letter.failed": LetterOut,
     "permission.registered": PermissionOut,
     "permission.updated": PermissionOut,
     "permission.deleted": PermissionName,

@@ -12,7 +12,10 @@ from app.domain.domains.models import DataDomain
 from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
+from app.domain.invitations.models import Invitation
 from app.domain.jobs.models import Job
+from app.domain.letters.models import Letter
+from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
@@ -27,10 +30,11 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
-    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
-    IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
-    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode, SourceObject,
-    Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, ForgottenPassword, Group,
+    GroupMember, IdempotencyKey, Invitation, Job, Letter, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState,
+    RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount,
+    Session, SignInCode, SourceObject, Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery,
+    WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

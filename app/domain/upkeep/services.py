@@ -36,6 +36,9 @@ IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDED_SESSIONS_KEPT = timedelta(days=30)
 SIGN_IN_CODES_KEPT = timedelta(days=1)
 """So that one that comes a second time is known."""
+LETTERS_KEPT = timedelta(days=30)
+EXPIRED_INVITATIONS_KEPT = timedelta(days=30)
+"""So that whoever wonders finds that one was never accepted, and can send it again."""
 EXPIRED_KEYS_KEPT = timedelta(days=30)
 """So that whoever wonders why a program is not let in any more finds its key."""
 ROWS_AT_ONCE = 5000
@@ -103,6 +106,8 @@ KINDS = (
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
+    Kind("letters", _removal("letters", lambda _: LETTERS_KEPT)),
+    Kind("invitations", _removal("invitations", lambda _: EXPIRED_INVITATIONS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),
     Kind("outbox_events", _remove_events),
