@@ -18,6 +18,7 @@ LetterFailure = Literal[
     "expired",
     "not_configured",
     "refused",
+    "taken",
     "timeout",
     "tls_failed",
     "unreachable",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, bindparam, select, text, update
+from sqlalchemy import ARRAY, Uuid, bindparam, exists, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -30,6 +30,8 @@ from app.domain.letters.models import Letter
 from app.domain.letters.schemas import LetterFailure, LetterOut
 from app.domain.letters.services import LetterRepository
 from app.domain.parts import Parts
+from app.domain.users.identity import email_key
+from app.domain.users.models import User
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.letters")
@@ -96,6 +98,8 @@ class LetterSender:
             await self._note(letter, "ended", is_over=True)
         elif letter.expires_at <= datetime.now(UTC):
             await self._note(letter, "expired", is_over=True)
+        elif letter.kind == "confirm_email" and await self._is_taken(letter):
+            await self._note(letter, "taken", is_over=True)
         elif self._server is None:
             await self._note(letter, "not_configured", is_over=True)
         else:
@@ -115,6 +119,12 @@ class LetterSender:
             await self._note(letter, reason.failure, is_over=reason.is_for_good)
         else:
             await self._note(letter, None, is_over=True)
+
+    async def _is_taken(self, letter: Letter) -> bool:
+        """Found out here, and not while somebody waits for an answer."""
+        has_it = (User.tenant_id == letter.tenant_id, User.email_key == email_key(letter.email))
+        async with self._parts.sessions.begin(letter.tenant_id) as session:
+            return bool(await session.scalar(select(exists().where(*has_it))))
 
     async def _link(self, session: AsyncSession, letter: Letter) -> str | None:
         """Where the key is gone with which its token was derived, nobody has seen that token: it gets another one."""
