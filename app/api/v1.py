@@ -25,12 +25,19 @@ from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.invitations.controllers import InvitationController
 from app.domain.invitations.controllers import accept as accept_invitation
 from app.domain.jobs.controllers import JobController
+from app.domain.oauth.controllers import (
+    OAuthClientController,
+    OAuthController,
+    get_resource_metadata,
+    get_server_metadata,
+)
 from app.domain.recovery.controllers import RecoveryController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
+from app.domain.sign_in.controllers import SignInController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.tenants.controllers import TenantController, TenantSettingsController
@@ -42,6 +49,7 @@ API = Router(
     route_handlers=[
         AuthController,
         RecoveryController,
+        OAuthController,
         UserController,
         InvitationController,
         accept_invitation,
@@ -61,6 +69,7 @@ API = Router(
         TenantSettingsController,
         DataDomainController,
         ApiKeyController,
+        OAuthClientController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -81,8 +90,11 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    get_server_metadata,
+    get_resource_metadata,
     openapi_json,
     asyncapi_json,
+    SignInController,
     *DOCS,
 ]
 

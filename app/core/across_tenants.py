@@ -22,6 +22,10 @@ async def tenant_of_session(reads: Reads, session_id: UUID) -> UUID | None:
     return await _asked(reads, "SELECT public.tenant_of_session($1)", session_id)
 
 
+async def tenant_of_service_account(reads: Reads, account_id: UUID) -> UUID | None:
+    return await _asked(reads, "SELECT public.tenant_of_service_account($1)", account_id)
+
+
 async def tenants_of_address(reads: Reads, email_key: str) -> list[UUID]:
     """In which somebody has that address and may sign in: two at most, for more tell no more."""
     async with reads.connection(KIND, None) as connection:
@@ -32,6 +36,12 @@ async def tenants_of_address(reads: Reads, email_key: str) -> list[UUID]:
 async def tenant_of_slug(reads: Reads, slug: str) -> UUID | None:
     """None for one that is suspended or was deleted, as for one that never was."""
     return await _asked(reads, "SELECT public.tenant_of_slug($1)", slug)
+
+
+async def are_there_several_tenants(reads: Reads) -> bool:
+    """Whether more than one has ever been made and not deleted."""
+    async with reads.connection(KIND, None) as connection:
+        return len(await connection.fetch("SELECT public.tenant_ids() LIMIT 2")) > 1
 
 
 async def _asked(reads: Reads, question: str, value: object) -> UUID | None:

@@ -1,7 +1,7 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope
 
 from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
 from app.core.exchange import JSON, MSGPACK, Exchange
+from app.core.outcomes import NONE, ErrorForm
 from app.core.stopping import STOPPING
 
 T = TypeVar("T")
@@ -154,11 +155,42 @@ def no_content() -> Answer[None]:
 
 
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    """In the hub's own shape, unless the route that was found has declared another."""
+    form = _form_of_errors(exchange)
+    if form is None:
+        response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    else:
+        response = answer(exchange, form.telling(error), status=form.status_of(error))
     response.wire_headers.extend(
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )
     return response
+
+
+ShowError = Callable[[Exchange, HubError], Answer[Any]]
+
+
+def tells_errors_by(show: ShowError) -> dict[str, object]:
+    """For `opt`: of a route whose callers are no clients of the API, and are told of errors in another shape."""
+    return {"show_error": show}
+
+
+def shown_error(scope: Mapping[str, Any], error: HubError) -> Answer[Any]:
+    """In the shape of the route that was asked for, if there is one."""
+    handler = scope.get("route_handler")
+    show: ShowError = error_answer if handler is None else handler.opt.get("show_error", error_answer)
+    return show(Exchange.of(scope), error)
+
+
+def _form_of_errors(exchange: Exchange) -> type[ErrorForm] | None:
+    handler = exchange.scope.get("route_handler")
+    form: type[ErrorForm] | None = None if handler is None else handler.opt.get("outcomes", NONE).errors_as
+    return form
+
+
+def found_there(location: str, *headers: tuple[bytes, bytes]) -> Answer[None]:
+    """302 (RFC 9110 section 15.4.3)."""
+    return Answer(302, [(b"location", location.encode()), *headers], b"")
 
 
 def require_match(exchange: Exchange, entity_tag: str, *, always: bool = False) -> None:

@@ -18,6 +18,7 @@ from app.domain.groups.schemas import GroupOut
 from app.domain.invitations.schemas import InvitationOut
 from app.domain.jobs.schemas import JobOut
 from app.domain.letters.schemas import LetterOut
+from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
 from app.domain.seals.schemas import AuditSealOut
@@ -106,6 +107,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "letter.written": LetterOut,
     "letter.sent": LetterOut,
     "letter.failed": LetterOut,
+    "oauth_client.created": OAuthClientOut,
+    "oauth_client.updated": OAuthClientOut,
+    "oauth_client.deleted": IdOnly,
     "permission.registered": PermissionOut,
     "permission.updated": PermissionOut,
     "permission.deleted": PermissionName,

@@ -5,7 +5,7 @@ from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.api_keys.models import ApiKey
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
-from app.domain.auth.models import Session
+from app.domain.auth.models import ServiceToken, Session
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
@@ -15,6 +15,7 @@ from app.domain.idempotency.models import IdempotencyKey
 from app.domain.invitations.models import Invitation
 from app.domain.jobs.models import Job
 from app.domain.letters.models import Letter
+from app.domain.oauth.models import OAuthClient, UsedAssertion
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
@@ -31,10 +32,10 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, ForgottenPassword, Group,
-    GroupMember, IdempotencyKey, Invitation, Job, Letter, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState,
-    RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount,
-    Session, SignInCode, SourceObject, Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery,
-    WebhookSecret,
+    GroupMember, IdempotencyKey, Invitation, Job, Letter, OAuthClient, OutboxEnd, OutboxEvent, RegisteredPermission,
+    RelayState, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey,
+    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, Tenant, TenantSettings, UpkeepState,
+    UsedAssertion, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

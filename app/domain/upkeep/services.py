@@ -39,6 +39,8 @@ SIGN_IN_CODES_KEPT = timedelta(days=1)
 LETTERS_KEPT = timedelta(days=30)
 EXPIRED_INVITATIONS_KEPT = timedelta(days=30)
 """So that whoever wonders finds that one was never accepted, and can send it again."""
+ENDED_TOKENS_KEPT = timedelta(hours=1)
+"""More than the clocks of hubs are apart."""
 EXPIRED_KEYS_KEPT = timedelta(days=30)
 """So that whoever wonders why a program is not let in any more finds its key."""
 ROWS_AT_ONCE = 5000
@@ -105,6 +107,8 @@ KINDS = (
     Kind("idempotency_keys", _removal("idempotency_keys", lambda _: IDEMPOTENCY_KEPT)),
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
+    Kind("service_tokens", _removal("service_tokens", lambda _: ENDED_TOKENS_KEPT)),
+    Kind("used_assertions", _removal("used_assertions", lambda _: ENDED_TOKENS_KEPT)),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("letters", _removal("letters", lambda _: LETTERS_KEPT)),
     Kind("invitations", _removal("invitations", lambda _: EXPIRED_INVITATIONS_KEPT)),

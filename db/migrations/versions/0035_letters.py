@@ -1,7 +1,7 @@
 """Letters: invitations, forgotten passwords, new email addresses, and the queue of what is sent by mail.
 
 Revision ID: 0035
-Revises: 0032
+Revises: 0033
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from app.core import schema_changes
 
 revision = "0035"
-down_revision = "0032"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,109 @@
+"""The pages on which people sign in. They are no part of the API, and stand in no document."""
+
+from litestar import Controller, get, post
+from litestar.params import FromPath
+
+from app.core.answers import Answer
+from app.core.errors import HubError, NotFound
+from app.core.limits.prices import costs
+from app.core.security import open_to_all
+from app.domain.requests import HubRequest
+from app.domain.sign_in import services, views
+from app.domain.sign_in.page_routes import (
+    HANDLERS,
+    PAGES,
+    SENT,
+    SHOWN,
+    SHOWN_AGAIN,
+    page_again,
+    read_form,
+    read_query,
+    see_other,
+    text_of,
+)
+from app.domain.sign_in.rendering import assets
+from app.domain.sign_in.services import Given
+from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
+
+FOREVER = b"public, max-age=31536000, immutable"
+
+
+class SignInController(Controller):
+    path = "/sign-in"
+    include_in_schema = False
+    exception_handlers = HANDLERS
+
+    @get(opt=SHOWN)
+    async def show(self, request: HubRequest) -> Answer[bytes]:
+        """The form, for whom a client has sent here."""
+        sealed = text_of(read_query(request), "request")
+        if not sealed:
+            return views.page_answer(request.exchange, views.start_page(request.exchange))
+        return await _show_form(request, sealed)
+
+    @post(opt=SENT, status_code=303)
+    async def sign_in(self, request: HubRequest) -> Answer[bytes]:
+        """On to the client with a code, or to the next step."""
+        form = await read_form(request)
+        sealed = text_of(form, "request")
+        pending = services.pending_of(request, sealed)
+        given = Given(*(text_of(form, name) for name in ("email", "password", "tenant")))
+        try:
+            return see_other(await services.sign_in(request, pending, given))
+        except SHOWN_AGAIN as error:
+            return await _show_form(request, sealed, given, error)
+
+    @get("/{step:str}", opt=SHOWN)
+    async def show_step(self, request: HubRequest, step: FromPath[str]) -> Answer[bytes]:
+        found, sealed = services.step_named(step), text_of(read_query(request), "request")
+        return await _show_step(request, found, services.half_of(request, sealed, step), sealed)
+
+    @post("/{step:str}", opt=SENT, status_code=303)
+    async def take_step(self, request: HubRequest, step: FromPath[str]) -> Answer[bytes]:
+        found = services.step_named(step)
+        form = await read_form(request)
+        sealed = text_of(form, "request")
+        half = services.half_of(request, sealed, step)
+        try:
+            return see_other(await services.take_step(request, half, found, form))
+        except SHOWN_AGAIN as error:
+            return await _show_step(request, found, half, sealed, error)
+
+    @get(
+        "/assets/{name:str}",
+        opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False) | PAGES | costs("nothing"),
+    )
+    async def asset(self, request: HubRequest, name: FromPath[str]) -> Answer[bytes]:
+        found = assets().get(name)
+        if found is None:
+            raise NotFound
+        headers = [(b"etag", found.tag), (b"content-type", found.media_type), (b"cache-control", FOREVER)]
+        if request.exchange.headers.get(b"if-none-match") == found.tag:
+            return Answer(304, headers, b"")
+        return Answer(200, headers, found.body)
+
+
+async def _show_form(
+    request: HubRequest, sealed: str, given: Given | None = None, wrong: HubError | None = None
+) -> Answer[bytes]:
+    pending = services.pending_of(request, sealed)
+    page = views.form_page(
+        request.exchange,
+        request.parts.settings,
+        pending,
+        sealed,
+        asks_for_tenant=await services.asks_for_tenant(request, pending),
+        providers=await WAYS.providers_of(request, pending, sealed),
+        given=given,
+        wrong=wrong,
+    )
+    return page_again(request.exchange, page, pending.redirect_uri, wrong)
+
+
+async def _show_step(
+    request: HubRequest, step: SignInStep, half: HalfSignedIn, sealed: str, wrong: HubError | None = None
+) -> Answer[bytes]:
+    action = f"{request.exchange.base_path}/sign-in/{step.name}"
+    said = None if wrong is None else views.told(wrong)
+    page = await step.page(request, half, action, {"request": sealed}, said)
+    return page_again(request.exchange, page, half.pending.redirect_uri, wrong)
