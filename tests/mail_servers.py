@@ -85,7 +85,7 @@ class MailServer:
         if self.hangs_up_after:
             self.hangs_up_after -= 1
             assert server.transport is not None
-            server.transport.abort()
+            server.transport.abort()  # type: ignore[attr-defined]  # it is a socket's
         return "250 OK"
 
 

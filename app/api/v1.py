@@ -25,6 +25,7 @@ from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.invitations.controllers import InvitationController
 from app.domain.invitations.controllers import accept as accept_invitation
 from app.domain.jobs.controllers import JobController
+from app.domain.letter_pages.controllers import LetterPageController
 from app.domain.oauth.controllers import (
     OAuthClientController,
     OAuthController,
@@ -38,6 +39,8 @@ from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.sign_in.controllers import SignInController
+from app.domain.sign_in.texts import TEXTS
+from app.domain.sign_in.ways import WAYS, PageLink
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.tenants.controllers import TenantController, TenantSettingsController
@@ -95,7 +98,10 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     openapi_json,
     asyncapi_json,
     SignInController,
+    LetterPageController,
     *DOCS,
 ]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]
+
+WAYS.links.append(PageLink(TEXTS["forgotten_link"], "/sign-in/forgotten"))

@@ -55,7 +55,10 @@ async def records(hub: Hub) -> AsyncIterator[Records]:
 
 
 @pytest.fixture
-def post(mailing: tuple[Hub, MailServer], records: Records) -> Post:
+async def post(mailing: tuple[Hub, MailServer], records: Records) -> Post:
+    """With no letter of another test left."""
+    await records.run("DELETE FROM letters")
+    await records.run("DELETE FROM forgotten_passwords")
     mailing[1].taken.clear()
     return Post(*mailing, records)
 
