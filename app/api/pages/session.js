@@ -7,6 +7,7 @@ export const BASE = new URL("../..", import.meta.url).pathname.replace(/\/$/, ""
 const HUB = document.documentElement.dataset.hub;
 const CLIENT = "hub-docs";
 const REDIRECT = `${HUB}/docs/signed-in`;
+const TOKENS = `${BASE}/api/v1/auth/token`;
 const KEY = "data-fusion-hub";
 const KEY_OF_SIGN_IN = "data-fusion-hub-sign-in";
 const RENEWED_BEFORE_MS = 30_000;
@@ -44,11 +45,6 @@ export function onSession(listener) {
   listeners.add(listener);
   const session = kept();
   listener(session && { email: session.email, token: session.access_token }, "");
-}
-
-async function post(path, body, token) {
-  const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
-  return fetch(`${BASE}/api/v1/auth/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
 /** base64url without padding (RFC 4648 section 5). */
@@ -98,7 +94,7 @@ export async function endSignIn(answer) {
     client_id: CLIENT,
     code_verifier: begun.verifier,
   };
-  const tokens = await told(fetch(`${BASE}/api/v1/auth/token`, { method: "POST", body: new URLSearchParams(given) }));
+  const tokens = await told(fetch(TOKENS, { method: "POST", body: new URLSearchParams(given) }));
   const headers = { Authorization: `Bearer ${tokens.access_token}` };
   const me = await told(fetch(`${BASE}/api/v1/auth/me`, { headers }));
   keep(me.user.email, tokens);
@@ -115,7 +111,9 @@ async function told(asked) {
 export async function signOut() {
   const session = kept();
   forget();
-  if (session) await post("logout", {}, session.access_token).catch(() => {});
+  if (!session) return;
+  const headers = { Authorization: `Bearer ${session.access_token}` };
+  await fetch(`${BASE}/api/v1/auth/logout`, { method: "POST", headers }).catch(() => {});
 }
 
 /** A token that is good for a while yet; null where nobody is signed in. */
@@ -128,12 +126,13 @@ export async function accessToken() {
 }
 
 async function renewed(session) {
-  const answer = await post("refresh", { refresh_token: session.refresh_token });
+  const given = { grant_type: "refresh_token", refresh_token: session.refresh_token, client_id: CLIENT };
+  const answer = await fetch(TOKENS, { method: "POST", body: new URLSearchParams(given) });
   if (answer.ok) {
     keep(session.email, await answer.json());
     return kept().access_token;
   }
-  if (answer.status !== 401) return session.access_token; // the hub is busy: it says so of the call itself, too
+  if (answer.status !== 400) return session.access_token; // the hub is busy: it says so of the call itself, too
   forget("Your session has ended. Sign in again.");
   return null;
 }
