@@ -68,6 +68,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The stream in HUB_REDIS_URL that events go to as well."""
     events_redis_length: int = 100_000
     """About so many entries stay in that stream."""
+    smtp_url: str | None = None
+    """`smtp://user:password@host:587`, or `smtps://`; unset: the hub sends no mail."""
+    smtp_from: str | None = None
+    """What letters come from: an address, or `Name <address>`."""
+    smtp_ca_file: Path | None = None
+    """Of the authority that signed the mail server's certificate; unset: those that the system trusts."""
     egress_allow: tuple[str, ...] = ()
     egress_deny: tuple[str, ...] = ()
     egress_loopback: bool = True
@@ -173,7 +179,16 @@ def base_path_of(url: str) -> str:
 
 
 SECRET = frozenset(
-    {"database_url", "owner_database_url", "secret_keys", "admin_password", "redis_url", "broker_url", "egress_proxy"}
+    {
+        "database_url",
+        "owner_database_url",
+        "secret_keys",
+        "admin_password",
+        "redis_url",
+        "broker_url",
+        "egress_proxy",
+        "smtp_url",
+    }
 )
 """Shown by `hub check` as set or not set, never as a value."""
 
@@ -243,6 +258,10 @@ def _contradictions(values: Values) -> list[str]:
         ]
     if values.get("admin_password") and not values.get("admin_email"):
         problems.append("HUB_ADMIN_EMAIL: is needed where HUB_ADMIN_PASSWORD is set")
+    if values.get("smtp_url") and not values.get("smtp_from"):
+        problems.append("HUB_SMTP_FROM: is needed where HUB_SMTP_URL is set")
+    if values.get("smtp_url") and values["env"] == "production" and _is_exposed(values["smtp_url"]):
+        problems.append("HUB_SMTP_URL: `tls=none` is for development, or a server on this machine")
     if values.get("events_redis_stream") and not values.get("redis_url"):
         problems.append("HUB_REDIS_URL: is needed where HUB_EVENTS_REDIS_STREAM is set")
     exposed = [*_exposed_data(values), *_exposed_secrets(values)]
@@ -431,6 +450,33 @@ def _broker(value: str) -> None:
         raise ValueError("stomp://user:password@host:61613 is wanted")
 
 
+def _smtp(value: str) -> None:
+    from app.core.mail import SmtpServer
+
+    SmtpServer.parse(value)
+
+
+def _is_exposed(value: str) -> bool:
+    from app.core.mail import SmtpServer
+
+    return SmtpServer.parse(value).is_exposed
+
+
+def _sender(value: str) -> None:
+    from email.headerregistry import Address
+    from email.utils import parseaddr
+
+    name, address = parseaddr(value)
+    try:
+        is_fit = (
+            bool(Address(display_name=name, addr_spec=address).domain) and address.isascii() and value.isprintable()
+        )
+    except (ValueError, IndexError):
+        is_fit = False
+    if not is_fit or not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
+        raise ValueError("an address such as hub@example.org, or `Data Fusion Hub <hub@example.org>`, is wanted")
+
+
 def _redis(value: str) -> None:
     _matching(r"rediss?://\S+", "redis://host:port/0")(value)
     if not _is_installed("redis"):
@@ -480,6 +526,9 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     ),
     "events_redis_stream": _matching(r"[!-~]{1,200}", "the name of a stream such as hub:events"),
     "events_redis_length": _within(1000, 100_000_000),
+    "smtp_url": _smtp,
+    "smtp_from": _sender,
+    "smtp_ca_file": _existing_file,
     "egress_allow": _egress,
     "egress_deny": _egress,
     "egress_direct": _egress,

@@ -14,7 +14,9 @@ from app.domain.events.sequencing import keep_in_order
 from app.domain.groups import memberships
 from app.domain.health.gauges import answer_scrapes, keep_measuring
 from app.domain.jobs.runner import JobHandler, JobRunner
+from app.domain.letters.sending import send_letters
 from app.domain.models import METADATA
+from app.domain.recovery.forgotten import answer_forgotten
 from app.domain.seals.anchors import keep_anchored
 from app.domain.seals.sealing import keep_sealed
 from app.domain.source_work.discovery import discover
@@ -55,6 +57,8 @@ async def run_worker(settings: Settings, database_url: str, metrics: socket | No
         relay_events(parts),
         dispatch_forever(parts),
         WebhookSender(parts).run_forever(),
+        answer_forgotten(parts),
+        send_letters(parts),
         keep_measuring(parts, "worker"),
     ]
     if metrics is not None:

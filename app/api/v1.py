@@ -30,13 +30,17 @@ from app.domain.factors.controllers import (
 from app.domain.factors.pages import FactorStep
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
+from app.domain.invitations.controllers import InvitationController
+from app.domain.invitations.controllers import accept as accept_invitation
 from app.domain.jobs.controllers import JobController
+from app.domain.letter_pages.controllers import LetterPageController
 from app.domain.oauth.controllers import (
     OAuthClientController,
     OAuthController,
     get_resource_metadata,
     get_server_metadata,
 )
+from app.domain.recovery.controllers import RecoveryController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -59,11 +63,14 @@ API = Router(
     route_handlers=[
         LoginController,
         AuthController,
+        RecoveryController,
         OAuthController,
         FactorController,
         renew_recovery_codes,
         reset_factors,
         UserController,
+        InvitationController,
+        accept_invitation,
         GroupController,
         RoleController,
         AssignmentController,
@@ -107,7 +114,10 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     asyncapi_json,
     SignInController,
     PasskeyPageController,
+    LetterPageController,
     *DOCS,
 ]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]
+
+WAYS.links.append(PageLink(TEXTS["forgotten_link"], "/sign-in/forgotten"))

@@ -17,6 +17,7 @@ BadRequestCode = Literal[
     "invalid_cursor",
     "invalid_idempotency_key",
     "invalid_parameter",
+    "link_not_valid",
     "malformed_body",
     "missing_body",
     "repeated_header",
@@ -92,7 +93,7 @@ SourceCode = Literal[
     "source_out_of_memory",
 ]
 """A data source could not be read: `source_` and the code of the connector's own list of failures."""
-TakenCode = Literal["already_assigned", "email_taken", "folder_taken", "name_taken", "slug_taken"]
+TakenCode = Literal["already_assigned", "already_invited", "email_taken", "folder_taken", "name_taken", "slug_taken"]
 """Of a 409 and of the field that is at fault, alike: where a value has to be nobody else's."""
 DomainCode = Literal["domain_cycle", "domain_too_deep"]
 """Of a 409 and of the field that is at fault, alike: where a data domain would not fit into the tree."""
@@ -231,6 +232,7 @@ BAD_REQUEST: Final[dict[BadRequestCode, str]] = {
     "invalid_cursor": "The cursor is not valid.",
     "invalid_idempotency_key": "The Idempotency-Key must be 1 to 255 printable ASCII characters.",
     "invalid_parameter": "A query parameter is not valid.",
+    "link_not_valid": "The link was used already, has expired, or is not one of ours. Ask for a new letter.",
     "malformed_body": "The body could not be read: it is malformed or cut off.",
     "missing_body": "This call needs a body, and none came.",
     "repeated_header": "A header that may come once was sent twice.",
@@ -318,6 +320,7 @@ CONFLICT: Final[dict[ConflictCode, str]] = {
     "unsupported": "Data sources of this type cannot do that.",
     "webhook_inactive": "The webhook is switched off. Switch it on first.",
     "already_assigned": "The role is held there already. Change the end of that assignment, or end it first.",
+    "already_invited": "This email address is invited already. Send that invitation again, or withdraw it.",
     "email_taken": "Somebody already uses this email address.",
     "name_taken": "This name is taken.",
     "slug_taken": "A tenant has, or had, this slug.",

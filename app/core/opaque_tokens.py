@@ -36,9 +36,11 @@ class GivenToken(Struct, frozen=True):
         return hmac.compare_digest(self.digest, stored)
 
 
-def new_token(kind: str, tenant_id: UUID, row_id: UUID) -> NewToken:
-    """`kind` is three small letters."""
-    text = f"{name_of_place(kind, tenant_id, row_id)}_{secrets.token_urlsafe(32)}"
+def new_token(kind: str, tenant_id: UUID, row_id: UUID, *, secret: bytes | None = None) -> NewToken:
+    """`kind` is three small letters. `secret`: 32 bytes that nobody can guess, where the same token has to be made
+    again; else they are random."""
+    hidden = urlsafe_b64encode(secret or secrets.token_bytes(32)).rstrip(b"=").decode()
+    text = f"{name_of_place(kind, tenant_id, row_id)}_{hidden}"
     return NewToken(text, sha256(text.encode()).digest())
 
 

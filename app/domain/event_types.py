@@ -16,7 +16,9 @@ from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.factors.schemas import FactorOut
 from app.domain.groups.schemas import GroupOut
+from app.domain.invitations.schemas import InvitationOut
 from app.domain.jobs.schemas import JobOut
+from app.domain.letters.schemas import LetterOut
 from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
@@ -53,6 +55,12 @@ class NewDevice(Output):
     device: str | None
     """What the program said of itself."""
     address: str | None
+
+
+class AcceptedInvitation(Output):
+    id: UUID
+    """Of the invitation, which is gone."""
+    user_id: UUID
 
 
 class StatusChange(Output):
@@ -98,12 +106,19 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "group.deleted": IdOnly,
     "group.member_added": Membership,
     "group.member_removed": Membership,
+    "invitation.created": InvitationOut,
+    "invitation.updated": InvitationOut,
+    "invitation.accepted": AcceptedInvitation,
+    "invitation.deleted": IdOnly,
     "job.created": JobOut,
     "job.cancel_requested": JobOut,
     "job.cancelled": JobOut,
     "job.failed": JobOut,
     "job.retried": JobOut,
     "job.succeeded": JobOut,
+    "letter.written": LetterOut,
+    "letter.sent": LetterOut,
+    "letter.failed": LetterOut,
     "oauth_client.created": OAuthClientOut,
     "oauth_client.updated": OAuthClientOut,
     "oauth_client.deleted": IdOnly,

@@ -13,8 +13,11 @@ from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, Relay
 from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
+from app.domain.invitations.models import Invitation
 from app.domain.jobs.models import Job
+from app.domain.letters.models import Letter
 from app.domain.oauth.models import OAuthClient, UsedAssertion
+from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
@@ -29,11 +32,12 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
-    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor, Group,
-    GroupMember, IdempotencyKey, Job, OAuthClient, OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission,
-    RelayState, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey,
-    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings,
-    UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery, WebhookSecret,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor,
+    ForgottenPassword, Group, GroupMember, IdempotencyKey, Invitation, Job, Letter, OAuthClient, OutboxEnd,
+    OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover, RoleAssignment,
+    RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, ServiceToken, Session, SignInCode, SourceObject,
+    SpentChallenge, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery,
+    WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -314,6 +314,13 @@ class AssignmentService:
         if role is not None:
             await self._require_held(role, place)
 
+    async def require_givable(self, role_id: UUID) -> None:
+        """Raises where `give` would, for somebody of the whole tenant and for good."""
+        role = await self._role(role_id)
+        self._refuse_public(role)
+        await self._require_held(role, None)
+        await self._require_held_until(None, role, None)
+
     async def _could_own(self, role: Role, place: Place | None, holder: Principal | Rights) -> bool:
         """Whether whoever holds so much may do all that the role brings as an owner. Sources of one owner in one domain
         are one place."""

@@ -20,6 +20,7 @@ from app.domain.auth.models import Session
 from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import ChangePassword, Introspection, Login, Register, TokenPair
 from app.domain.auth.sessions import NOBODY, Authenticated, open_session
+from app.domain.letters.services import notify
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import Tenant
 from app.domain.users.identity import email_key
@@ -60,7 +61,7 @@ async def register(request: HubRequest, work: UnitOfWork, new: Register) -> User
     """Raises Forbidden where registration is closed, as it is to a tenant that is not there."""
     if work.parts.settings.registration == "closed":
         raise Forbidden(code="registration_closed")
-    if (slug := _slug_of(request, new.tenant)) is not None:
+    if (slug := slug_of(request, new.tenant)) is not None:
         tenant_id = await tenant_of_slug(request.parts.reads, slug)
         if tenant_id is None:
             raise Forbidden(code="registration_closed")
@@ -108,7 +109,7 @@ async def _charge_account(request: HubRequest, given: Login) -> None:
     """What is left of it is shown to nobody who is admitted: it would tell when its owner has signed in, and so that
     there is one."""
     limits, exchange = request.parts.limits, request.exchange
-    account = limits.account_key(_slug_of(request, given.tenant), email_key(given.email))
+    account = limits.account_key(slug_of(request, given.tenant), email_key(given.email))
     of_address = exchange.standing
     await limits.charge(exchange, ONE_LOGIN, account)
     exchange.standing = of_address
@@ -129,7 +130,7 @@ class Candidate(Struct, frozen=True):
 async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | None]:
     """The tenant that was named and the user there who has that address; where none was named, the one user who has it
     in any tenant. Nobody, where several have."""
-    address, slug, reads = email_key(given.email), _slug_of(request, given.tenant), request.parts.reads
+    address, slug, reads = email_key(given.email), slug_of(request, given.tenant), request.parts.reads
     meant = await tenants_of_address(reads, address) if slug is None else [await tenant_of_slug(reads, slug)]
     tenant_id = meant[0] if len(meant) == 1 else None
     rows = await reads.rows(_CANDIDATE, {"email_key": address, "tenant_id": tenant_id or NOBODY})
@@ -139,7 +140,7 @@ async def _find(request: HubRequest, given: Login) -> tuple[UUID, Candidate | No
     return tenant_id, Candidate(*user) if user[0] is not None else None
 
 
-def _slug_of(request: HubRequest, given: str | None) -> str | None:
+def slug_of(request: HubRequest, given: str | None) -> str | None:
     """The tenant that is named by the request itself, or else by the host that it went to."""
     return request.parts.settings.slug_by_host.get(request.exchange.host_name) if given is None else given
 
@@ -280,32 +281,30 @@ async def end_session(work: UnitOfWork, session_id: UUID) -> None:
 
 
 async def change_password(request: HubRequest, given: ChangePassword) -> None:
-    """Other sessions end. A wrong current password counts towards the lock like a failed login: BadRequest."""
-    user = await _signed_in_user(request)
-    async with _proven(request, user, given.current_password, "auth.change_password", path="current_password") as work:
+    """Other sessions end. Raises as `confirmed_by_password`."""
+
+    async def change(work: UnitOfWork, user: User) -> None:
         own = (user.email, user.first_name, user.last_name)
-        stronger = await hash_new_password(work, given.new_password, own, path="new_password")
-        await _set_password(work, user, stronger)
+        await _set_password(work, user, await hash_new_password(work, given.new_password, own, path="new_password"))
+
+    await confirmed_by_password(request, given.current_password, change, action="auth.change_password")
 
 
-async def prove_password(
-    request: HubRequest, password: str, action: str, then: Callable[[UnitOfWork], Awaitable[None]]
-) -> None:
-    """`then` for who is signed in and gives their password; a wrong one ends as in `change_password`."""
-    async with _proven(request, await _signed_in_user(request), password, action, path="password") as work:
-        await then(work)
-
-
-@asynccontextmanager
-async def _proven(
-    request: HubRequest, user: User, password: str, action: str, *, path: str
-) -> AsyncIterator[UnitOfWork]:
-    """A transaction for who gives their password. Raises BadRequest, and counts it, where it is another."""
+async def confirmed_by_password(
+    request: HubRequest,
+    password: str,
+    then: Callable[[UnitOfWork, User], Awaitable[T]],
+    *,
+    action: str,
+    path: str = "current_password",
+) -> T:
+    """What `then` does for whoever is signed in, once they have given their password again. A wrong one counts towards
+    the lock like a failed login, and is on record as a failure of the action: BadRequest."""
+    user = await _signed_in_user(request)
     fits = await request.parts.passwords.verify(user.password_hash, password)
     async with work_of_its_own(request) as work:
         if fits and await _admit(work, user, password) is not None:
-            yield work
-            return
+            return await then(work, user)
         await count_failure(work, NOBODY if fits else user.id)
         work.audit(action, "user", user.id, outcome="failure")
     raise BadRequest(code="wrong_password", errors=[Fault(path, "wrong_password", "is not your current password")])
@@ -331,6 +330,7 @@ async def _set_password(work: UnitOfWork, user: User, password_hash: str) -> Non
     await end_sessions(work, user.id, keep=principal.own_session_id)
     work.audit("auth.change_password", "user", user.id)
     work.announce("user.password_changed", f"users/{user.id}", {"id": str(user.id)})
+    await notify(work, "password_changed", user.email, user.id)
 
 
 async def introspect(request: HubRequest, token: str) -> Answer[Introspection]:

@@ -195,8 +195,8 @@ async def _step_up_by_password(request: HubRequest, given: StepUp) -> None:
     if given.password is None:
         raise BadRequest(errors=[Fault("password", "required", "is required, or a method")])
 
-    async def note(work: UnitOfWork) -> None:
+    async def note(work: UnitOfWork, _user: User) -> None:
         await note_step_up(work)
         work.audit("auth.step_up", "session", work.actor.session_id, detail="password")
 
-    await passwords.prove_password(request, given.password, "auth.step_up", note)
+    await passwords.confirmed_by_password(request, given.password, note, action="auth.step_up", path="password")

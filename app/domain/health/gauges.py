@@ -22,6 +22,7 @@ from app.core.metrics_port import MetricsPort
 from app.core.probe import DatabaseProbe
 from app.core.schema_state import AWAY
 from app.domain.events.figures import of_destinations
+from app.domain.letters.metrics import LETTERS, of_letters
 from app.domain.parts import Parts
 from app.domain.source_work.metrics import SOURCES, of_sources
 from app.domain.webhooks.metrics import WEBHOOKS, of_webhooks
@@ -142,6 +143,7 @@ FIGURES: tuple[Figures, ...] = (
     (SOURCES, of_sources),
     (f"SELECT * FROM public.figures_of_events({MOST_COUNTED})", _of_events),  # noqa: S608
     (WEBHOOKS, of_webhooks),
+    (LETTERS, of_letters),
 )
 """What other slices have to tell of the database is one more line here."""
 

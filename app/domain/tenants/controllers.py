@@ -15,6 +15,7 @@ from app.domain.requests import HubRequest
 from app.domain.tenants.repositories import SETTINGS, TENANT, TENANTS
 from app.domain.tenants.schemas import (
     TenantCreate,
+    TenantCreated,
     TenantOut,
     TenantPatch,
     TenantSettingsOut,
@@ -49,8 +50,9 @@ class TenantController(Controller):
     @idempotent
     async def create_tenant(
         self, request: HubRequest, work: Work, data: RequestBody[TenantCreate]
-    ) -> Tagged[TenantOut]:
-        """With its own roles `admin` and `public`, and its first admin, who signs in with the slug as `tenant`."""
+    ) -> Tagged[TenantCreated]:
+        """With its own roles `admin` and `public`, and its first admin, who signs in with the slug as `tenant`. Without
+        a password the first admin gets a letter with a link, and chooses one."""
         tenant = await TenantService(work).create(data)
         return created(request.exchange, tenant, f"/api/v1/tenants/{tenant.id}")
 

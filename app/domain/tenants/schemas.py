@@ -48,9 +48,16 @@ class TenantOut(EntityOut):
     """Whether its members can sign in, and its jobs and schedules go on."""
 
 
+class TenantCreated(TenantOut):
+    invitation_link: str | None
+    """Of the first admin, where they were given no password and the hub sends no mail: give it to them. Shown now and
+    never again; else null."""
+
+
 class FirstAdmin(Input):
     email: Email
-    password: Password
+    password: Password | None = None
+    """Without one the first admin is invited by a letter, and chooses it."""
 
 
 class TenantCreate(Input):

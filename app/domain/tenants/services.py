@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import asdict
 from sqlalchemy import select
 from sqlalchemy.sql.selectable import ForUpdateArg
 from uuid_utils.compat import uuid7
@@ -15,6 +16,7 @@ from app.core.migrations import built_in_roles
 from app.core.rows import Normaliser
 from app.core.schemas import single_spaced, to_struct
 from app.core.tenancy import DEFAULT_TENANT_ID
+from app.domain.invitations.services import InvitationService
 from app.domain.roles.built_in import admin_role_id
 from app.domain.roles.models import Role
 from app.domain.roles.repositories import RoleRepository
@@ -30,6 +32,7 @@ from app.domain.tenants.repositories import (
 from app.domain.tenants.schemas import (
     FirstAdmin,
     TenantCreate,
+    TenantCreated,
     TenantOut,
     TenantPatch,
     TenantSettingsGiven,
@@ -63,25 +66,26 @@ class TenantService:
         """Whether a member of the operators' tenant acts, whatever stands in the roles of others."""
         return self._work.actor.tenant_id == DEFAULT_TENANT_ID
 
-    async def create(self, new: TenantCreate) -> TenantOut:
-        """A tenant with its built-in roles and its first admin.
+    async def create(self, new: TenantCreate) -> TenantCreated:
+        """A tenant with its built-in roles and its first admin, who is invited where no password is given.
 
         Raises BadRequest for a weak password, Conflict for a slug that is taken, looks like another, or names a folder
         of `default`.
         """
         if not self._is_for_operator:
             raise Forbidden(code="permission_missing")
-        await refuse_weak_password(self._work, new.admin.password, (new.admin.email,), path="admin.password")
+        if (password := new.admin.password) is not None:
+            await refuse_weak_password(self._work, password, (new.admin.email,), path="admin.password")
         await self._refuse_lookalike(new.slug)
         await self._refuse_folder_in_use(new.slug)
         tenant = Tenant(id=uuid7(), **self._by_operator(), slug=new.slug, **COLUMNS.columns_of_new(new))
         await self._tenants.add(tenant)
         async with self._work.as_system_of(tenant.id) as theirs:
-            await _furnish(theirs, new.admin)
+            link = await _furnish(theirs, new.admin)
         shown = to_struct(tenant, TenantOut)
         self._work.audit("tenant.create", "tenant", tenant.id, after=shown)
         self._work.announce("tenant.created", f"tenants/{tenant.id}", shown)
-        return shown
+        return TenantCreated(**asdict(shown), invitation_link=link)
 
     async def update(self, tenant_id: UUID, patch: TenantPatch) -> TenantOut:
         tenant = await self._changeable(tenant_id)
@@ -164,16 +168,20 @@ def _refuse_default(tenant: Tenant) -> None:
         raise Conflict(code="default_tenant")
 
 
-async def _furnish(work: UnitOfWork, admin: FirstAdmin) -> None:
-    """All that a tenant is born with, in the new tenant's own name."""
+async def _furnish(work: UnitOfWork, admin: FirstAdmin) -> str | None:
+    """All that a tenant is born with, in the new tenant's own name; the link for its first admin, where it is shown."""
     settings = SETTINGS_COLUMNS.columns_of_new(TenantSettingsGiven())
     work.session.add(TenantSettings(**work.stamp(), **settings, id=work.tenant_id))
     for role in built_in_roles(work.tenant_id):
         columns = role._asdict() | {"name_key": role.name, "is_system": True, "owner_role_id": None}
         work.session.add(Role(**work.stamp(), **columns))
     await work.session.flush()
+    if admin.password is None:
+        sent = await InvitationService(work).invite_first_admin(admin.email, admin_role_id(work.tenant_id))
+        return sent.link
     new = UserCreate(email=admin.email, password=admin.password)
     await UserService(work).create(new, roles=[admin_role_id(work.tenant_id)])
+    return None
 
 
 SETTINGS_COLUMNS = Normaliser(TenantSettingsGiven, TenantSettingsPatch, TenantSettings, TenantSettingsOut)

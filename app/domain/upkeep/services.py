@@ -36,6 +36,9 @@ IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDED_SESSIONS_KEPT = timedelta(days=30)
 SIGN_IN_CODES_KEPT = timedelta(days=1)
 """So that one that comes a second time is known."""
+LETTERS_KEPT = timedelta(days=30)
+EXPIRED_INVITATIONS_KEPT = timedelta(days=30)
+"""So that whoever wonders finds that one was never accepted, and can send it again."""
 ENDED_TOKENS_KEPT = timedelta(hours=1)
 """More than the clocks of hubs are apart."""
 EXPIRED_KEYS_KEPT = timedelta(days=30)
@@ -109,6 +112,8 @@ KINDS = (
     Kind("factors", _removal("factors", lambda _: timedelta(0))),
     Kind("spent_challenges", _removal("spent_challenges", lambda _: timedelta(0))),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
+    Kind("letters", _removal("letters", lambda _: LETTERS_KEPT)),
+    Kind("invitations", _removal("invitations", lambda _: EXPIRED_INVITATIONS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),
     Kind("outbox_events", _remove_events),

@@ -61,8 +61,16 @@ class UserService:
         self._users = UserRepository(work.session, tenant_id=work.tenant_id)
         self._held = AssignmentRepository(work.session, tenant_id=work.tenant_id)
 
-    async def create(self, new: UserCreate, *, roles: Iterable[UUID] = (), is_registration: bool = False) -> UserOut:
-        """A user who holds `public` and the given roles; by registration they act themselves.
+    async def create(
+        self,
+        new: UserCreate,
+        *,
+        roles: Iterable[UUID] = (),
+        is_registration: bool = False,
+        given_by: UUID | None = None,
+    ) -> UserOut:
+        """A user who holds `public` and the given roles; by registration they act themselves. `given_by`: who gives the
+        roles, where nobody who is signed in does.
 
         Raises BadRequest for a weak password, Conflict for a taken address.
         """
@@ -70,7 +78,7 @@ class UserService:
         hashed = await self._hashed(new.password, columns["email"], new.first_name, new.last_name)
         user = User(**self._work.stamp(), **columns, password_hash=hashed)
         await self._users.add(user)
-        await self._hold(user.id, (public_role_id(self._work.tenant_id), *roles))
+        await self._hold(user.id, (public_role_id(self._work.tenant_id), *roles), given_by)
         shown = await self._shown(user.id)
         actor = (user.id, user.email) if is_registration else (None, None)
         self._work.audit("user.create", "user", user.id, after=shown, actor_id=actor[0], actor_name=actor[1])
@@ -208,8 +216,9 @@ class UserService:
             return None
         return await hash_new_password(self._work, password, own, path="password")
 
-    async def _hold(self, user_id: UUID, role_ids: Iterable[UUID]) -> None:
-        via = {"via_type": "person", "via_id": self._work.actor_id} if self._work.actor_id else dict.fromkeys(VIA)
+    async def _hold(self, user_id: UUID, role_ids: Iterable[UUID], given_by: UUID | None) -> None:
+        giver = self._work.actor_id or given_by
+        via = {"via_type": "person", "via_id": giver} if giver else dict.fromkeys(VIA)
         given = {"subject_type": "user", "subject_id": user_id, "scope_type": "tenant", "scope_id": None}
         when: dict[str, Any] = {"starts_at": func.statement_timestamp(), "expires_at": None, "reason": None}
         rows = [RoleAssignment(**self._work.stamp(), **given, **when, **via, role_id=role_id) for role_id in role_ids]
