@@ -169,6 +169,7 @@ Code = Literal[
 FaultCode = Literal[
     "ambiguous_name",
     "blank",
+    "domain_not_allowed",
     "duplicate",
     "forbidden_character",
     "holders_unconfirmed",
