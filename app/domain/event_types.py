@@ -15,7 +15,7 @@ from app.domain.assignments.schemas import AssignmentOut
 from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.groups.schemas import GroupOut
-from app.domain.identity_providers.schemas import IdentityProviderEvent
+from app.domain.identity_providers.schemas import IdentityEvent, IdentityProviderEvent
 from app.domain.jobs.schemas import JobOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
@@ -124,6 +124,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "tenant_settings.updated": TenantSettingsOut,
     "user.created": UserOut,
     "user.updated": UserOut,
+    "user.identity_linked": IdentityEvent,
+    "user.identity_unlinked": IdentityEvent,
     "user.password_changed": IdOnly,
     "user.deleted": IdOnly,
     "webhook.created": WebhookEvent,

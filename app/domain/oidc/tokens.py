@@ -60,7 +60,7 @@ def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Seq
         header = jwt.get_unverified_header(token)
     except (PyJWTError, ValueError, RecursionError):
         raise TokenRefused("malformed") from None
-    algorithm = header.get("alg")
+    algorithm = str(header.get("alg"))
     if algorithm not in ALGORITHMS:
         raise TokenRefused("algorithm")
     if "crit" in header or "b64" in header or _type_of(header) not in types:
@@ -87,6 +87,10 @@ def _type_of(header: Mapping[str, Any]) -> str | None:
     return None if found is None else str(found).lower().removeprefix("application/")
 
 
+_PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
+"""Of a key: a provider that shows private parts is none whose signatures prove anything, but no reason to hold them."""
+
+
 def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[str, Any]]) -> PyJWK:
     """The one that the token names; where it names none, the only one that could be it."""
     kty, curve = ALGORITHMS[algorithm]
@@ -104,7 +108,7 @@ def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[s
     if len(named) != 1:
         raise KeyUnknown("key_unknown")
     try:
-        made = PyJWK(dict(named[0]), algorithm=algorithm)
+        made = PyJWK({name: named[0][name] for name in _PUBLIC if name in named[0]}, algorithm=algorithm)
     except (PyJWTError, ValueError, TypeError, KeyError):
         raise TokenRefused("key_unusable") from None
     if kty == "RSA" and made.key.key_size < SMALLEST_RSA_BITS:
