@@ -24,6 +24,12 @@ from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.jobs.controllers import JobController
+from app.domain.oauth.controllers import (
+    OAuthClientController,
+    OAuthController,
+    get_resource_metadata,
+    get_server_metadata,
+)
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -41,6 +47,7 @@ API = Router(
     route_handlers=[
         AuthController,
         list_providers,
+        OAuthController,
         UserController,
         GroupController,
         RoleController,
@@ -59,6 +66,7 @@ API = Router(
         IdentityProviderController,
         DataDomainController,
         ApiKeyController,
+        OAuthClientController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -79,6 +87,8 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    get_server_metadata,
+    get_resource_metadata,
     openapi_json,
     asyncapi_json,
     SignInController,

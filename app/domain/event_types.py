@@ -17,6 +17,7 @@ from app.domain.domains.schemas import DataDomainOut
 from app.domain.groups.schemas import GroupOut
 from app.domain.identity_providers.schemas import IdentityEvent, IdentityProviderEvent
 from app.domain.jobs.schemas import JobOut
+from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
 from app.domain.seals.schemas import AuditSealOut
@@ -95,6 +96,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "job.failed": JobOut,
     "job.retried": JobOut,
     "job.succeeded": JobOut,
+    "oauth_client.created": OAuthClientOut,
+    "oauth_client.updated": OAuthClientOut,
+    "oauth_client.deleted": IdOnly,
     "permission.registered": PermissionOut,
     "permission.updated": PermissionOut,
     "permission.deleted": PermissionName,

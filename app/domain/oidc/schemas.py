@@ -55,4 +55,3 @@ class LinkBegun(Output):
 
 class LogoutForm(Struct):
     logout_token: Annotated[str, Meta(min_length=1, max_length=32_768)]
-

@@ -206,9 +206,7 @@ async def come_back(request: HubRequest, name: str, given: Mapping[str, str]) ->
         return await _refused(request, provider, sign_in, refused)
 
 
-async def _vouched(
-    request: HubRequest, provider: Provider, sign_in: OidcSignIn, given: Mapping[str, str]
-) -> Vouched:
+async def _vouched(request: HubRequest, provider: Provider, sign_in: OidcSignIn, given: Mapping[str, str]) -> Vouched:
     try:
         metadata = await discovery_of(request.parts).metadata_of(provider)
         _require_from(metadata, given)
@@ -264,9 +262,7 @@ async def _exchange(
     return answer
 
 
-def _client_authentication(
-    provider: Provider, metadata: ProviderMetadata
-) -> tuple[dict[str, str], dict[str, str]]:
+def _client_authentication(provider: Provider, metadata: ProviderMetadata) -> tuple[dict[str, str], dict[str, str]]:
     """Fields of the form and headers (RFC 6749 section 2.3.1), as the provider wants them. Raises ProviderAway."""
     methods = metadata.token_endpoint_auth_methods_supported
     client_id, secret = provider.client_id or "", provider.client_secret
@@ -297,9 +293,7 @@ async def _id_token_claims(
     return claims
 
 
-async def verified_by(
-    request: HubRequest, provider: Provider, token: str, *, types: tuple[str | None, ...]
-) -> Claims:
+async def verified_by(request: HubRequest, provider: Provider, token: str, *, types: tuple[str | None, ...]) -> Claims:
     """By the keys of the provider, which may have new ones. Raises TokenRefused, ProviderAway."""
     discovery = discovery_of(request.parts)
     try:
@@ -330,9 +324,7 @@ async def _more_claims(
     return said
 
 
-async def _signed_in(
-    request: HubRequest, provider: Provider, sign_in: OidcSignIn, vouched: Vouched, state: str
-) -> str:
+async def _signed_in(request: HubRequest, provider: Provider, sign_in: OidcSignIn, vouched: Vouched, state: str) -> str:
     """In one transaction: who it is, their groups, and the code. Each `state` brings one, whatever the provider says
     to a code that comes twice."""
     async with work_of_its_own(request) as work:

@@ -66,9 +66,7 @@ def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Seq
     if "crit" in header or "b64" in header or _type_of(header) not in types:
         raise TokenRefused("header")
     try:
-        claims = jwt.decode(
-            token, _key_for(header, algorithm, keys), algorithms=[algorithm], options=_SIGNATURE_ONLY
-        )
+        claims = jwt.decode(token, _key_for(header, algorithm, keys), algorithms=[algorithm], options=_SIGNATURE_ONLY)
     except InvalidSignatureError:
         raise KeyUnknown("signature") from None
     except (PyJWTError, ValueError, TypeError, RecursionError):
