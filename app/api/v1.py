@@ -6,6 +6,7 @@ from litestar.types import ControllerRouterHandler
 from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.api.sign_in import fill_page
 from app.domain.access_reviews.controllers import AccessReviewController
 from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
@@ -30,6 +31,7 @@ from app.domain.oauth.controllers import (
     get_resource_metadata,
     get_server_metadata,
 )
+from app.domain.oidc.controllers import IdentityController, OidcController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -42,12 +44,16 @@ from app.domain.tenants.controllers import TenantController, TenantSettingsContr
 from app.domain.users.controllers import UserController
 from app.domain.webhooks.controllers import DeliveryController, WebhookController
 
+fill_page()
+
 API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
         list_providers,
         OAuthController,
+        OidcController,
+        IdentityController,
         UserController,
         GroupController,
         RoleController,

@@ -1,16 +1,11 @@
 """Identities of providers that are linked to an account by whoever is signed in as its owner, and taken away again."""
 
-import secrets
-import time
-from hashlib import sha256
-from base64 import urlsafe_b64encode
-from typing import Final
 from uuid import UUID
 
-from msgspec.structs import asdict
 from sqlalchemy import func, select
 
-from app.core.errors import BadRequest, Conflict, Fault
+from app.core.errors import Conflict
+from app.core.event_names import EventName
 from app.core.reads import Reads
 from app.domain.auth.models import Session
 from app.domain.identity_providers.models import UserIdentity
@@ -62,3 +57,10 @@ async def unlink_identity(work: UnitOfWork, identity_id: UUID) -> None:
         raise Conflict(code="last_way_in")
     await identities.delete(identity_id)
     _record(work, "user.unlink_identity", "user.identity_unlinked", identity, user)
+
+
+def _record(work: UnitOfWork, action: str, event: EventName, identity: UserIdentity, user: User) -> None:
+    """By its owner, who is known by a session even where the browser alone comes back."""
+    said = IdentityEvent(user.id, identity.kind, identity.provider)  # type: ignore[arg-type]
+    work.audit(action, "user", user.id, after=said, actor_id=user.id, actor_name=user.email)
+    work.announce(event, f"users/{user.id}", said)

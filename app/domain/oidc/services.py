@@ -29,7 +29,6 @@ from app.domain.oidc.tokens import (
 )
 from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import (
-    LIVES_S,
     PendingSignIn,
     browser_of,
     digest_of,
@@ -221,7 +220,15 @@ async def _vouched(request: HubRequest, provider: Provider, sign_in: OidcSignIn,
     except TokenRefused as refused:
         log.warning("identity provider %s of %s: ID token refused: %s", provider.name, provider.tenant, refused.reason)
         raise SignInRefused("answer_invalid", f"id_token: {refused.reason}") from None
-    return vouched_of(provider, {**more, **claims})
+    return vouched_of(provider, _together(claims, more))
+
+
+def _together(claims: Claims, more: Claims) -> Claims:
+    """The ID token first; but whether an address is verified is believed of whoever says the address."""
+    of_email = ("email", "email_verified")
+    source = claims if "email" in claims and ("email_verified" in claims or "email" not in more) else more
+    others = {name: value for name, value in {**more, **claims}.items() if name not in of_email}
+    return others | {name: source[name] for name in of_email if name in source}
 
 
 def _require_from(metadata: ProviderMetadata, given: Mapping[str, str]) -> None:

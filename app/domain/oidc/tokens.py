@@ -53,7 +53,7 @@ class KeyUnknown(TokenRefused):
 
 
 def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Sequence[str | None]) -> Claims:
-    """What a token says that one of the keys has signed. Raises TokenRefused, and KeyUnknown where newer keys may help."""
+    """What a token says that one of the keys has signed. Raises TokenRefused; KeyUnknown where newer keys may help."""
     if len(token) > MOST_BYTES:
         raise TokenRefused("too_large")
     try:
@@ -74,9 +74,8 @@ def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Seq
     return dict(claims)
 
 
-_SIGNATURE_ONLY: Any = {
-    name: False for name in ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti")
-}  # fmt: skip
+_CHECKED_BELOW: Final = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")
+_SIGNATURE_ONLY: Any = {f"verify_{name}": False for name in _CHECKED_BELOW}
 """All else is checked below, with a reason for each."""
 
 
