@@ -19,14 +19,13 @@ import msgspec
 from msgspec import Struct
 
 from app.core.invocation import HUB
+from app.core.provider_settings import VARIABLE as PROVIDER_PATTERN
+from app.core.provider_settings import ConfiguredProvider, parse_providers
 
 Environment = Literal["development", "production"]
 
-PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
-NO_EFFECT_YET = {
-    "identity_providers": "single sign-on has not arrived yet",
-}
-
+NO_EFFECT_YET: Mapping[str, str] = {}
+"""By field, why a setting that is known does nothing."""
 
 Values = dict[str, Any]
 """By field, before they are Settings."""
@@ -160,6 +159,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return _slug_by_host(self.tenant_hosts)
 
     @property
+    def providers(self) -> tuple[ConfiguredProvider, ...]:
+        """`identity_providers`, read."""
+        return _providers(tuple(self.identity_providers.items()), self.is_development)
+
+    @property
     def is_embedded(self) -> bool:
         return self.database_url is None
 
@@ -172,6 +176,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 def _slug_by_host(entries: tuple[str, ...]) -> Mapping[str, str]:
     pairs = (entry.split("=") for entry in entries)
     return {host.lower(): slug for host, slug in pairs}
+
+
+@cache
+def _providers(given: tuple[tuple[str, str], ...], is_development: bool) -> tuple[ConfiguredProvider, ...]:
+    return parse_providers(dict(given), is_development=is_development)[0]
 
 
 def base_path_of(url: str) -> str:
@@ -216,6 +225,7 @@ def load(
             values[known[name]] = _value(known[name], text)
         except (ValueError, msgspec.ValidationError) as error:
             problems.append(f"{name}: {error}")
+    problems += parse_providers(values["identity_providers"], is_development=values["env"] == "development")[1]
     problems += _contradictions(values) if not problems else []
     if problems:
         raise SettingsError(problems)

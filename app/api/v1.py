@@ -6,6 +6,7 @@ from litestar.types import ControllerRouterHandler
 from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.api.sign_in import fill_page
 from app.domain.access_reviews.controllers import AccessReviewController
 from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
@@ -32,6 +33,7 @@ from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.invitations.controllers import InvitationController
 from app.domain.invitations.controllers import accept as accept_invitation
+from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.jobs.controllers import JobController
 from app.domain.letter_pages.controllers import LetterPageController
 from app.domain.oauth.controllers import (
@@ -41,6 +43,7 @@ from app.domain.oauth.controllers import (
     get_server_metadata,
 )
 from app.domain.recovery.controllers import RecoveryController
+from app.domain.oidc.controllers import IdentityController, OidcController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -57,6 +60,7 @@ from app.domain.webhooks.controllers import DeliveryController, WebhookControlle
 
 WAYS.offer_step(FactorStep())
 WAYS.links.append(PageLink(TEXTS["passkey_sign_in"], "/sign-in/passkey"))
+fill_page()
 
 API = Router(
     "/api/v1",
@@ -68,6 +72,10 @@ API = Router(
         FactorController,
         renew_recovery_codes,
         reset_factors,
+        list_providers,
+        OAuthController,
+        OidcController,
+        IdentityController,
         UserController,
         InvitationController,
         accept_invitation,
@@ -85,6 +93,7 @@ API = Router(
         ServiceAccountController,
         TenantController,
         TenantSettingsController,
+        IdentityProviderController,
         DataDomainController,
         ApiKeyController,
         OAuthClientController,

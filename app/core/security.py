@@ -365,8 +365,11 @@ def signed_in(
     return {"access": access}
 
 
-def open_to_all(*, parameters: Parameters | None = None, needs_database: bool = True) -> dict[str, object]:
-    return {"access": Access(is_open=True, parameters=parameters or {}, needs_database=needs_database)}
+def open_to_all(
+    *, parameters: Parameters | None = None, takes_form: bool = False, needs_database: bool = True
+) -> dict[str, object]:
+    access = Access(is_open=True, parameters=parameters or {}, takes_form=takes_form, needs_database=needs_database)
+    return {"access": access}
 
 
 def form_open_to_all() -> dict[str, object]:

@@ -17,6 +17,7 @@ from app.domain.domains.schemas import DataDomainOut
 from app.domain.factors.schemas import FactorOut
 from app.domain.groups.schemas import GroupOut
 from app.domain.invitations.schemas import InvitationOut
+from app.domain.identity_providers.schemas import IdentityEvent, IdentityProviderEvent
 from app.domain.jobs.schemas import JobOut
 from app.domain.letters.schemas import LetterOut
 from app.domain.oauth.schemas import OAuthClientOut
@@ -110,6 +111,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "invitation.updated": InvitationOut,
     "invitation.accepted": AcceptedInvitation,
     "invitation.deleted": IdOnly,
+    "identity_provider.created": IdentityProviderEvent,
+    "identity_provider.updated": IdentityProviderEvent,
+    "identity_provider.deleted": IdOnly,
     "job.created": JobOut,
     "job.cancel_requested": JobOut,
     "job.cancelled": JobOut,
@@ -151,6 +155,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "tenant_settings.updated": TenantSettingsOut,
     "user.created": UserOut,
     "user.updated": UserOut,
+    "user.identity_linked": IdentityEvent,
+    "user.identity_unlinked": IdentityEvent,
     "user.password_changed": IdOnly,
     "user.factors_reset": IdOnly,
     "user.recovery_codes_replaced": IdOnly,

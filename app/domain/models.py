@@ -14,6 +14,8 @@ from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.invitations.models import Invitation
+from app.domain.identity_providers.models import IdentityProvider, UserIdentity
+from app.domain.identity_providers.models import UsedAssertion as UsedProviderAssertion
 from app.domain.jobs.models import Job
 from app.domain.letters.models import Letter
 from app.domain.oauth.models import OAuthClient, UsedAssertion
@@ -33,10 +35,11 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor,
-    ForgottenPassword, Group, GroupMember, IdempotencyKey, Invitation, Job, Letter, OAuthClient, OutboxEnd,
-    OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover, RoleAssignment,
-    RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, ServiceToken, Session, SignInCode, SourceObject,
-    SpentChallenge, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery,
+    ForgottenPassword, Group, GroupMember, IdempotencyKey, IdentityProvider, Invitation, Job, Letter, OAuthClient,
+    OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
+    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, ServiceToken, Session, SignInCode,
+    SourceObject, SpentChallenge, Tenant, TenantSettings, UpkeepState, UsedAssertion, UsedProviderAssertion, User,
+    UserIdentity, Webhook, WebhookDelivery,
     WebhookSecret,
 )  # fmt: skip
 

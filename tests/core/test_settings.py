@@ -65,9 +65,12 @@ def test_names_of_others_are_none_of_ours() -> None:
 
 
 def test_providers_are_kept_as_given() -> None:
-    assert load({"HUB_OIDC_ACME_ISSUER": "https://x"}, env_file=None).identity_providers == {
-        "HUB_OIDC_ACME_ISSUER": "https://x"
+    given = {
+        "HUB_OIDC_ACME_ISSUER": "https://login.acme.example.org",
+        "HUB_OIDC_ACME_CLIENT_ID": "hub",
+        "HUB_OIDC_ACME_CLIENT_SECRET": "sesame",
     }
+    assert load(given, env_file=None).identity_providers == given
 
 
 WRONG = {

@@ -107,6 +107,7 @@ KINDS = (
     Kind("idempotency_keys", _removal("idempotency_keys", lambda _: IDEMPOTENCY_KEPT)),
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
+    Kind("used_provider_assertions", _removal("used_provider_assertions", lambda _: timedelta(0))),
     Kind("service_tokens", _removal("service_tokens", lambda _: ENDED_TOKENS_KEPT)),
     Kind("used_assertions", _removal("used_assertions", lambda _: ENDED_TOKENS_KEPT)),
     Kind("factors", _removal("factors", lambda _: timedelta(0))),
