@@ -19,14 +19,13 @@ import msgspec
 from msgspec import Struct
 
 from app.core.invocation import HUB
+from app.core.provider_settings import VARIABLE as PROVIDER_PATTERN
+from app.core.provider_settings import ConfiguredProvider, parse_providers
 
 Environment = Literal["development", "production"]
 
-PROVIDER_PATTERN = re.compile(r"HUB_(OIDC|SAML)_[A-Z0-9]+_[A-Z0-9_]+")
-NO_EFFECT_YET = {
-    "identity_providers": "single sign-on has not arrived yet",
-}
-
+NO_EFFECT_YET: Mapping[str, str] = {}
+"""By field, why a setting that is known does nothing."""
 
 Values = dict[str, Any]
 """By field, before they are Settings."""
@@ -154,6 +153,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return _slug_by_host(self.tenant_hosts)
 
     @property
+    def providers(self) -> tuple[ConfiguredProvider, ...]:
+        """`identity_providers`, read."""
+        return _providers(tuple(self.identity_providers.items()), self.is_development)
+
+    @property
     def is_embedded(self) -> bool:
         return self.database_url is None
 
@@ -166,6 +170,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 def _slug_by_host(entries: tuple[str, ...]) -> Mapping[str, str]:
     pairs = (entry.split("=") for entry in entries)
     return {host.lower(): slug for host, slug in pairs}
+
+
+@cache
+def _providers(given: tuple[tuple[str, str], ...], is_development: bool) -> tuple[ConfiguredProvider, ...]:
+    return parse_providers(dict(given), is_development=is_development)[0]
 
 
 def base_path_of(url: str) -> str:
@@ -201,6 +210,7 @@ def load(
             values[known[name]] = _value(known[name], text)
         except (ValueError, msgspec.ValidationError) as error:
             problems.append(f"{name}: {error}")
+    problems += parse_providers(values["identity_providers"], is_development=values["env"] == "development")[1]
     problems += _contradictions(values) if not problems else []
     if problems:
         raise SettingsError(problems)
@@ -433,7 +443,7 @@ def _broker(value: str) -> None:
 
 def _redis(value: str) -> None:
     _matching(r"rediss?://\S+", "redis://host:port/0")(value)
-    if find_spec("redis") is None:
+    if not _is_installed("redis"):
         raise ValueError("needs the package `redis`: install data-fusion-hub[redis]")
 
 
@@ -444,11 +454,19 @@ def _metrics_port(value: str) -> None:
         raise ValueError("a port such as 9100, or an address and a port such as 10.0.0.5:9100, is wanted")
 
 
+def _is_installed(module: str) -> bool:
+    """Of one within a package, too: there `find_spec` raises where the package is missing."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _otlp_endpoint(value: str) -> None:
     """Without a user and password: those have a variable of OpenTelemetry's own."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
         raise ValueError("an address such as http://collector:4318 is wanted")
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+    if not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         raise ValueError("traces need the extra `otel`: install data-fusion-hub[otel]")
 
 

@@ -22,6 +22,7 @@ from app.domain.domains.controllers import DataDomainController
 from app.domain.events.controllers import list_events
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
+from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.jobs.controllers import JobController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
@@ -38,6 +39,7 @@ API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
+        list_providers,
         UserController,
         GroupController,
         RoleController,
@@ -53,6 +55,7 @@ API = Router(
         ServiceAccountController,
         TenantController,
         TenantSettingsController,
+        IdentityProviderController,
         DataDomainController,
         ApiKeyController,
         DataSourceTypeController,

@@ -14,6 +14,7 @@ from msgspec import Struct
 from app.commands.database import CommandFailed, Database, database, explained
 from app.core import embedded, migrations
 from app.core.invocation import HUB
+from app.core.provider_settings import SECRET_SUFFIXES
 from app.settings import NO_EFFECT_YET, SECRET, Settings, SettingsError, load, variable
 
 OLDEST_POSTGRESQL = 150_000
@@ -54,8 +55,8 @@ def _listed(settings: Settings) -> list[tuple[str, str, str]]:
         for field in Settings.__struct_fields__
         if field != "identity_providers"
     ]
-    note = NO_EFFECT_YET["identity_providers"]
-    return listed + [(name, "set", note) for name in sorted(settings.identity_providers)]
+    given = sorted(settings.identity_providers.items())
+    return listed + [(name, "set" if name.endswith(SECRET_SUFFIXES) else text, "") for name, text in given]
 
 
 def _value(field: str, value: object) -> str:
@@ -73,8 +74,7 @@ def _about_settings(settings: Settings) -> Iterator[Finding]:
     unused = Settings()
     for field, reason in NO_EFFECT_YET.items():
         if getattr(settings, field) != getattr(unused, field):
-            name = variable(field) if field != "identity_providers" else "HUB_OIDC_*, HUB_SAML_*"
-            yield Finding("note", name, f"is set, but has no effect yet: {reason}")
+            yield Finding("note", variable(field), f"is set, but has no effect yet: {reason}")
     if settings.metrics_address is not None and not _is_loopback(settings.metrics_address[0]):
         sentence = f"whoever reaches {settings.metrics_port} reads the metrics without a token"
         yield Finding("note", variable("metrics_port"), sentence)

@@ -34,7 +34,15 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, SessionTransaction, declared_attr, mapped_column
+from sqlalchemy.orm import (
+    InstrumentedAttribute,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    declared_attr,
+    mapped_column,
+)
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.util import identity_key
 from sqlalchemy.types import UserDefinedType
@@ -334,6 +342,17 @@ def _name_tenant(session: Session, _transaction: SessionTransaction, connection:
     driver = connection.connection.driver_connection
     assert isinstance(driver, Connection)
     driver.name_tenant(session.info["tenant_id"])
+
+
+@event.listens_for(_SessionInTenant, "do_orm_execute")
+def _see_what_was_waited_for(execution: ORMExecuteState) -> None:
+    """A row that is locked is how it is now, though the session has read it before: whoever held it may have changed it
+    since. What the session itself has changed is written first."""
+    statement = execution.statement
+    if isinstance(statement, Select) and statement._for_update_arg is not None:
+        if execution.session.dirty:
+            execution.session.flush()
+        execution.update_execution_options(populate_existing=True)
 
 
 class Sessions:

@@ -15,6 +15,7 @@ from app.domain.assignments.schemas import AssignmentOut
 from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.groups.schemas import GroupOut
+from app.domain.identity_providers.schemas import IdentityProviderEvent
 from app.domain.jobs.schemas import JobOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
@@ -85,6 +86,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "group.deleted": IdOnly,
     "group.member_added": Membership,
     "group.member_removed": Membership,
+    "identity_provider.created": IdentityProviderEvent,
+    "identity_provider.updated": IdentityProviderEvent,
+    "identity_provider.deleted": IdOnly,
     "job.created": JobOut,
     "job.cancel_requested": JobOut,
     "job.cancelled": JobOut,

@@ -12,6 +12,7 @@ from app.domain.domains.models import DataDomain
 from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
+from app.domain.identity_providers.models import IdentityProvider, UsedAssertion, UserIdentity
 from app.domain.jobs.models import Job
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
@@ -28,9 +29,10 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
-    IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
-    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode, SourceObject,
-    Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
+    IdempotencyKey, IdentityProvider, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory,
+    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode,
+    SourceObject, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, UserIdentity, Webhook, WebhookDelivery,
+    WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

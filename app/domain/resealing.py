@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.across_tenants import tenant_ids
 from app.core.database import Attribute, enter_tenant
 from app.core.sealing import KeyRing, SealingError
+from app.domain.identity_providers.models import IdentityProvider
+from app.domain.identity_providers.sealed import FIELD as SECRET_OF_PROVIDER
 from app.domain.parts import Parts
 from app.domain.sources.models import DataSourceSecret
 from app.domain.sources.secrets.sealed import sealed_field
@@ -76,6 +78,14 @@ TABLES = (
         lambda _: SECRET_OF_WEBHOOK,
         "webhook_secret",
         "webhook_secrets_of_each_key()",
+    ),
+    SealedTable(
+        IdentityProvider,
+        (IdentityProvider.id,),
+        IdentityProvider.id,
+        lambda _: SECRET_OF_PROVIDER,
+        "identity_provider_secret",
+        "identity_provider_secrets_of_each_key()",
     ),
 )
 """All that `hub keys rotate` seals anew. What lives for a day, such as first answers, is left alone."""

@@ -65,9 +65,12 @@ def test_names_of_others_are_none_of_ours() -> None:
 
 
 def test_providers_are_kept_as_given() -> None:
-    assert load({"HUB_OIDC_ACME_ISSUER": "https://x"}, env_file=None).identity_providers == {
-        "HUB_OIDC_ACME_ISSUER": "https://x"
+    given = {
+        "HUB_OIDC_ACME_ISSUER": "https://login.acme.example.org",
+        "HUB_OIDC_ACME_CLIENT_ID": "hub",
+        "HUB_OIDC_ACME_CLIENT_SECRET": "sesame",
     }
+    assert load(given, env_file=None).identity_providers == given
 
 
 WRONG = {
@@ -140,6 +143,16 @@ def test_traces_without_the_extra_stop_the_start(monkeypatch: pytest.MonkeyPatch
     assert load(given, env_file=None).otlp_endpoint == "http://collector:4318"
     monkeypatch.setattr("app.settings.find_spec", lambda name: None)
     assert "install data-fusion-hub[otel]" in problems_of(**given)[0]
+
+
+def test_traces_with_half_of_the_extra_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have brought a part of OpenTelemetry; to look into a package that is missing is an error."""
+
+    def find_spec(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("app.settings.find_spec", find_spec)
+    assert "install data-fusion-hub[otel]" in problems_of(HUB_OTLP_ENDPOINT="http://collector:4318")[0]
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -33,7 +33,7 @@ NOBODY = UUID(int=0)
 
 Method = Literal["pwd", "otp", "hwk", "kba", "fed", "mfa"]
 """How somebody has proven to be themselves (RFC 8176): by password, one-time code, passkey, recovery code, identity
-provider; `mfa` stands beside two that count as two factors. `fed` is no value of the RFC's registry, but in wide use."""
+provider; `mfa` stands beside two that count as two factors. `fed` is in no registry, but in wide use."""
 
 
 class Authenticated(Struct, frozen=True, kw_only=True):

@@ -1,10 +1,12 @@
-"""What a stored secret is sealed to, and whether the keys are still the ones that sealed: those of webhooks, too. It
-imports little, for the hub asks at its start."""
+"""What a stored secret is sealed to, and whether the keys are still the ones that sealed: those of webhooks and
+identity providers, too. It imports little, for the hub asks at its start."""
 
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from app.core.sealing import KeyRing, SealingError
+from app.domain.identity_providers.sealed import FIELD as SECRET_OF_PROVIDER
+from app.domain.identity_providers.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_PROVIDERS
 from app.domain.webhooks.sealed import FIELD as SECRET_OF_WEBHOOK
 from app.domain.webhooks.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_WEBHOOKS
 
@@ -26,9 +28,11 @@ async def replaced_keys(connection: "asyncpg.Connection", ring: KeyRing | None) 
     lost for good, and then only the work that needs their secrets fails.
     """
     of_sources, of_webhooks = await connection.fetch(OLDEST_OF_EACH_KEY), await connection.fetch(OLDEST_OF_WEBHOOKS)
+    of_providers = await connection.fetch(OLDEST_OF_PROVIDERS)
     found = [
         *((row, row["data_source_id"], sealed_field(row["name"])) for row in of_sources),
         *((row, row["id"], SECRET_OF_WEBHOOK) for row in of_webhooks),
+        *((row, row["id"], SECRET_OF_PROVIDER) for row in of_providers),
     ]
     ids = (row["key_id"] for row, *place in found if ring is None or _is_replaced(ring, row, *place))
     return list(dict.fromkeys(ids))

@@ -1,0 +1,191 @@
+"""All identity providers of a tenant, wherever they are kept: as they are looked up, and as they are shown.
+
+Those of the operator's variables and those of the tenant's admins have one form here (`Provider`), which knows its
+secret; no name is given twice within a tenant.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID, uuid5
+
+from msgspec import Struct
+from sqlalchemy import bindparam, select
+
+from app.core.across_tenants import tenant_of_slug
+from app.core.provider_settings import ConfiguredProvider, ProviderKind
+from app.core.sealing import KeyRing, SealingError
+from app.domain.identity_providers.models import IdentityProvider
+from app.domain.identity_providers.repositories import PROVIDERS
+from app.domain.identity_providers.schemas import IdentityProviderOut, ProviderOut
+from app.domain.identity_providers.sealed import FIELD
+from app.domain.parts import Parts
+from app.domain.requests import HubRequest
+from app.settings import Settings
+
+DEFAULT_SLUG: Final = "default"
+SHOWN_SINCE: Final = datetime.now(UTC)
+"""Providers of the settings are as old as this process."""
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """One identity provider of one tenant. What belongs to the other kind is None or empty."""
+
+    id: UUID
+    tenant_id: UUID
+    tenant: str
+    """Its slug."""
+    kind: ProviderKind
+    name: str
+    label: str
+    issuer: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    """None, too, where no key opens it any more."""
+    scopes: tuple[str, ...] = ()
+    groups_claim: str | None = None
+    allowed_domains: tuple[str, ...] = ()
+    metadata_xml: str | None = None
+    metadata_url: str | None = None
+    metadata_file: Path | None = None
+    attribute_email: str | None = None
+    attribute_first_name: str | None = None
+    attribute_last_name: str | None = None
+    attribute_groups: str | None = None
+
+    @property
+    def manager(self) -> str:
+        """What the groups that it keeps say of who manages them."""
+        return f"{self.kind}:{self.name}"
+
+    def address(self, settings: Settings, step: str) -> str:
+        """Where the hub itself takes a step of a sign-in by it, as browsers and the provider know it."""
+        return f"{settings.url.rstrip('/')}/api/v1/auth/{self.kind}/{self.name}/{step}"
+
+
+def tenant_meant(request: HubRequest, given: str | None) -> str:
+    """The slug that the request names, or its host; or else the default tenant's."""
+    if given is not None:
+        return given
+    return request.parts.settings.slug_by_host.get(request.exchange.host_name, DEFAULT_SLUG)
+
+
+async def provider_named(parts: Parts, kind: ProviderKind, name: str, slug: str) -> Provider | None:
+    """None for one that is not there or not active, of a tenant that is not there or suspended."""
+    tenant_id = await tenant_of_slug(parts.reads, slug)
+    if tenant_id is None:
+        return None
+    for configured in _configured_for(parts.settings, slug):
+        if (configured.kind, configured.name) == (kind, name):
+            return of_settings(configured, tenant_id)
+    rows = await parts.reads.rows(_NAMED, {"tenant_id": tenant_id, "kind": kind, "name": name})
+    return _kept(parts.key_ring, rows[0], slug) if rows else None
+
+
+def _configured_for(settings: Settings, slug: str) -> Iterator[ConfiguredProvider]:
+    return (provider for provider in settings.providers if provider.tenant == slug)
+
+
+def of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
+    said = {name: getattr(configured, name) for name in configured.__struct_fields__}
+    return Provider(**said, id=_id_of(configured), tenant_id=tenant_id)
+
+
+def _id_of(configured: ConfiguredProvider) -> UUID:
+    """The same in every process and after every start."""
+    return uuid5(UUID(int=0), f"{configured.kind}/{configured.tenant}/{configured.name}")
+
+
+_KEPT = (
+    "id", "tenant_id", "kind", "name", "label", "issuer", "client_id", "scopes", "groups_claim", "allowed_domains",
+    "metadata_xml", "metadata_url", "attribute_email", "attribute_first_name", "attribute_last_name",
+    "attribute_groups", "sealed",
+)  # fmt: skip
+_OF_TENANT: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
+    IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type),
+    IdentityProvider.is_active,
+)
+_NAMED = _OF_TENANT.where(
+    IdentityProvider.kind == bindparam("kind", type_=IdentityProvider.kind.type),
+    IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
+)
+
+
+def _kept(ring: KeyRing, row: tuple[Any, ...], slug: str) -> Provider:
+    said = dict(zip(_KEPT, row, strict=True))
+    sealed = said.pop("sealed")
+    said |= {name: tuple(said[name]) for name in ("scopes", "allowed_domains")}
+    secret = _opened(ring, sealed, said["tenant_id"], said["id"]) if sealed is not None else None
+    return Provider(**said, tenant=slug, client_secret=secret)
+
+
+def _opened(ring: KeyRing, sealed: bytes, tenant_id: UUID, row_id: UUID) -> str | None:
+    try:
+        return ring.open(sealed, tenant_id=tenant_id, row_id=row_id, field=FIELD).decode()
+    except SealingError:
+        return None
+
+
+# As they are shown ----------------------------------------------------------------------------------------------------
+
+
+async def ways_to_sign_in(parts: Parts, slug: str) -> list[ProviderOut]:
+    """Those of a tenant that are active, by their labels. None of a tenant that is not there or suspended."""
+    tenant_id = await tenant_of_slug(parts.reads, slug)
+    if tenant_id is None:
+        return []
+    rows = await parts.reads.rows(_OF_TENANT, {"tenant_id": tenant_id})
+    found = [of_settings(each, tenant_id) for each in _configured_for(parts.settings, slug)]
+    found += [_kept(parts.key_ring, row, slug) for row in rows]
+    found.sort(key=lambda provider: (provider.label.casefold(), provider.name))
+    return [
+        ProviderOut(provider.name, provider.kind, provider.label, login_url(parts.settings, provider))
+        for provider in found
+    ]
+
+
+def login_url(settings: Settings, provider: Provider, **parameters: str) -> str:
+    """Where a sign-in by it begins; the caller adds where it is to end."""
+    given = parameters | ({} if provider.tenant == DEFAULT_SLUG else {"tenant": provider.tenant})
+    address = provider.address(settings, "login")
+    return f"{address}?{urlencode(given)}" if given else address
+
+
+async def shown_providers(parts: Parts, tenant_id: UUID) -> dict[str, IdentityProviderOut]:
+    """Every one of the tenant by its name, active or not."""
+    rows = await parts.reads.rows(PROVIDERS, {"tenant_id": tenant_id})
+    shown = [IdentityProviderOut(*row) for row in rows]
+    return {each.name: each for each in (*await shown_of_settings(parts, tenant_id), *shown)}
+
+
+async def shown_of_settings(parts: Parts, tenant_id: UUID) -> list[IdentityProviderOut]:
+    slugs = {provider.tenant for provider in parts.settings.providers}
+    own = {slug for slug in slugs if await tenant_of_slug(parts.reads, slug) == tenant_id}
+    return [_shown(provider) for provider in parts.settings.providers if provider.tenant in own]
+
+
+def _shown(configured: ConfiguredProvider) -> IdentityProviderOut:
+    entity = {
+        "id": _id_of(configured),
+        "created_at": SHOWN_SINCE,
+        "updated_at": SHOWN_SINCE,
+        "created_by": None,
+        "updated_by": None,
+        "version": 1,
+    }
+    own = {
+        "is_active": True,
+        "managed_by": "settings",
+        "has_client_secret": configured.client_secret is not None,
+        "scopes": list(configured.scopes),
+        "allowed_domains": list(configured.allowed_domains),
+        "metadata_xml": None,
+    }
+    named = {
+        name: getattr(configured, name)
+        for name in configured.__struct_fields__
+        if name in IdentityProviderOut.__struct_fields__
+    }
+    return IdentityProviderOut(**(named | entity | own))
