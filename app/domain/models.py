@@ -16,6 +16,7 @@ from app.domain.identity_providers.models import IdentityProvider, UsedAssertion
 from app.domain.jobs.models import Job
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
+from app.domain.saml.models import SamlArrival, SamlKey, SamlMetadata
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.sign_in.models import SignInCode
@@ -30,7 +31,7 @@ TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
     IdempotencyKey, IdentityProvider, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory,
-    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode,
+    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, SealingKey, ServiceAccount, Session, SignInCode,
     SourceObject, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, UserIdentity, Webhook, WebhookDelivery,
     WebhookSecret,
 )  # fmt: skip

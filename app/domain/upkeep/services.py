@@ -103,6 +103,7 @@ KINDS = (
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
     Kind("used_assertions", _removal("used_assertions", lambda _: timedelta(0))),
+    Kind("saml_arrivals", _removal("saml_arrivals", lambda _: timedelta(0))),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("data_source_tests", _removal("data_source_tests", _history)),
     Kind("jobs", _removal("jobs", _history)),
