@@ -64,6 +64,7 @@ MEANINGS = {
     "history_days": "days for which results of tests, ended jobs and events are kept; events that wait to be published longer",
     "request_days": "days until a role request on which nobody has decided expires",
     "require_if_match": "whether a change without `If-Match` is a 428",
+    "sign_in_redirects": "pages of other programs at which a sign-in by an identity provider may end, each exactly",
     "identity_providers": "identity providers by which people sign in, see [there](#sign-in-with-your-identity-provider)",
 }
 DEPENDENT = {

@@ -29,6 +29,7 @@ from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
+from app.domain.sign_in.controllers import SignInController
 from app.domain.source_work.controllers import SourceWorkController
 from app.domain.sources.controllers import DataSourceController, DataSourceTypeController
 from app.domain.tenants.controllers import TenantController, TenantSettingsController
@@ -80,6 +81,7 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_jwks,
     openapi_json,
     asyncapi_json,
+    SignInController,
     *DOCS,
 ]
 

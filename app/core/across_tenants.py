@@ -34,6 +34,12 @@ async def tenant_of_slug(reads: Reads, slug: str) -> UUID | None:
     return await _asked(reads, "SELECT public.tenant_of_slug($1)", slug)
 
 
+async def are_there_several_tenants(reads: Reads) -> bool:
+    """Whether more than one has ever been made and not deleted."""
+    async with reads.connection(KIND, None) as connection:
+        return len(await connection.fetch("SELECT public.tenant_ids() LIMIT 2")) > 1
+
+
 async def _asked(reads: Reads, question: str, value: object) -> UUID | None:
     async with reads.connection(KIND, None) as connection:
         found: UUID | None = await connection.fetchval(question, value)

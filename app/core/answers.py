@@ -1,7 +1,7 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
@@ -159,6 +159,21 @@ def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )
     return response
+
+
+ShowError = Callable[[Exchange, HubError], Answer[Any]]
+
+
+def tells_errors_by(show: ShowError) -> dict[str, object]:
+    """For `opt`: of a route whose callers are no clients of the API, and are told of errors in another shape."""
+    return {"show_error": show}
+
+
+def shown_error(scope: Mapping[str, Any], error: HubError) -> Answer[Any]:
+    """In the shape of the route that was asked for, if there is one."""
+    handler = scope.get("route_handler")
+    show: ShowError = error_answer if handler is None else handler.opt.get("show_error", error_answer)
+    return show(Exchange.of(scope), error)
 
 
 def require_match(exchange: Exchange, entity_tag: str, *, always: bool = False) -> None:

@@ -197,6 +197,7 @@ Code = Literal[
 FaultCode = Literal[
     "ambiguous_name",
     "blank",
+    "domain_not_allowed",
     "duplicate",
     "forbidden_character",
     "holders_unconfirmed",

@@ -20,12 +20,10 @@ from app.domain.auth.models import Session
 from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import TokenPair
 from app.domain.requests import HubRequest
-from app.domain.tenants.models import Tenant
+from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
 
-IDLE_LIFETIME = timedelta(days=7)
-ABSOLUTE_LIFETIME = timedelta(days=30)
 REFRESH_GRACE = timedelta(seconds=10)
 """A client that lost the answer to its refresh may ask again for that long and gets the same successor."""
 
@@ -53,6 +51,7 @@ async def open_session(
 ) -> TokenPair:
     """A new one, with its first pair of tokens. `client_id` is the OAuth client that it is for; None: the hub's API."""
     device = work.exchange.header(b"user-agent") if work.exchange else None
+    idle_days, days = await _lifetimes(work)
     opened = work.add(
         Session,
         id=session_id or uuid7(),
@@ -63,8 +62,8 @@ async def open_session(
         generation=1,
         rotated_at=work.now,
         last_seen_at=work.now,
-        idle_expires_at=work.now + IDLE_LIFETIME,
-        expires_at=work.now + ABSOLUTE_LIFETIME,
+        idle_expires_at=work.now + timedelta(days=idle_days),
+        expires_at=work.now + timedelta(days=days),
         device=device[:300] if device else None,
         address=work.address,
         client_id=client_id,
@@ -78,6 +77,14 @@ async def open_session(
     return _pair(work, Session(**opened))
 
 
+async def _lifetimes(work: UnitOfWork) -> tuple[int, int]:
+    """In days, as the tenant has it: of a session that nobody refreshes, and of any."""
+    wanted = select(TenantSettings.session_idle_days, TenantSettings.session_days)
+    found = await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))
+    idle_days, days = found.one()
+    return idle_days, days
+
+
 async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     """Rotate.
 
@@ -88,10 +95,11 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     async with work_of_its_own(request) as work:
         work.move_to(tenant_id or work.tenant_id)
         session = await SessionRepository(work.session).get_one_or_none(id=session_id, with_for_update=True)
-        email = await _live_user(work, session) if session is not None else None
-        if session is not None and email is not None:
+        live = await _live_user(work, session) if session is not None else None
+        if session is not None and live is not None:
+            email, idle_days = live
             if generation == session.generation:
-                return await _rotate(work, session, email)
+                return await _rotate(work, session, email, timedelta(days=idle_days))
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
                 _record_refresh(work, session, email, detail="repeated")
                 return _pair(work, session)
@@ -99,22 +107,23 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
     raise Unauthenticated("The refresh token is not valid any more. Sign in again.", code="invalid_refresh_token")
 
 
-async def _live_user(work: UnitOfWork, session: Session) -> str | None:
-    """The email of whoever the session is of; None once it, they or their tenant has ended."""
+async def _live_user(work: UnitOfWork, session: Session) -> tuple[str, int] | None:
+    """The email of whoever the session is of, and after how many idle days it ends; None once it, they or their tenant
+    has ended."""
     if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
         return None
-    statement = select(User.email).join(Tenant, Tenant.id == User.tenant_id)
-    email: str | None = await work.session.scalar(
-        statement.where(User.id == session.user_id, User.is_active, Tenant.is_active)
-    )
-    return email
+    statement = select(User.email, TenantSettings.session_idle_days).join(Tenant, Tenant.id == User.tenant_id)
+    statement = statement.join(TenantSettings, TenantSettings.tenant_id == Tenant.id)
+    is_live = (User.id == session.user_id, User.is_active, Tenant.is_active)
+    row = (await work.session.execute(statement.where(*is_live))).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
-async def _rotate(work: UnitOfWork, session: Session, email: str) -> TokenPair:
+async def _rotate(work: UnitOfWork, session: Session, email: str, idle: timedelta) -> TokenPair:
     session.generation += 1
     session.key_id = work.parts.key_ring.current_id
     session.rotated_at = session.last_seen_at = session.updated_at = work.now
-    session.idle_expires_at = work.now + IDLE_LIFETIME
+    session.idle_expires_at = work.now + idle
     await SessionRepository(work.session).update(session)
     _record_refresh(work, session, email)
     return _pair(work, session)

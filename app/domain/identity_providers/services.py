@@ -100,8 +100,8 @@ class IdentityProviderService:
         ring = self._work.parts.key_ring
         provider.sealed = provider.key_id = None
         if secret is not None:
-            place = {"tenant_id": self._work.tenant_id, "row_id": provider.id, "field": FIELD}
-            provider.sealed, provider.key_id = ring.seal(secret.encode(), **place), ring.current_id  # type: ignore[arg-type]
+            sealed = ring.seal(secret.encode(), tenant_id=self._work.tenant_id, row_id=provider.id, field=FIELD)
+            provider.sealed, provider.key_id = sealed, ring.current_id
 
     def _refuse_unfit(self, provider: IdentityProvider) -> None:
         if faults := list(_faults(provider, is_development=self._work.parts.settings.is_development)):
@@ -150,7 +150,7 @@ def _faults(provider: IdentityProvider, *, is_development: bool) -> Iterator[Fau
 
 
 def shown_provider(provider: IdentityProvider) -> IdentityProviderOut:
-    own = {"managed_by": None, "has_client_secret": provider.sealed is not None}
+    own: dict[str, Any] = {"managed_by": None, "has_client_secret": provider.sealed is not None}
     named = {name: getattr(provider, name) for name in IdentityProviderOut.__struct_fields__ if name not in own}
     return IdentityProviderOut(**named, **own)
 

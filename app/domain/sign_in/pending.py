@@ -10,7 +10,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
@@ -24,6 +24,9 @@ from app.settings import Settings
 NOBODYS = UUID(int=0)
 LIVES_S = 1800
 """Until the form is to be sent; then the page says to begin anew."""
+
+PENDING: Final = "pending sign-in"
+"""The purpose that a `PendingSignIn` is sealed for, by whoever sends a browser to the sign-in page."""
 
 T = TypeVar("T", bound=Struct)
 

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, UniqueConstraint
+from sqlalchemy import DateTime, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
@@ -34,6 +35,12 @@ class TenantSettings(Tenanted, Entity):
 
     max_key_days: Mapped[int]
     is_admin_requestable: Mapped[bool]
+    password_min_length: Mapped[int | None]
+    """Null: as the deployment has it."""
+    requires_mfa: Mapped[bool]
+    allowed_email_domains: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    session_idle_days: Mapped[int]
+    session_days: Mapped[int]
 
 
 UNIQUE_SENTENCES["tenants_slug_key"] = ("slug", "slug_taken", "A tenant has, or had, this slug.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, UnsetType, field
 
 from app.core.errors import Fault
 from app.core.lookalikes import well_named
@@ -23,6 +23,18 @@ Slug = Annotated[
 ]
 """A DNS label (RFC 1123 section 2.1) in small letters: it may be the first part of a host name."""
 KeyDays = Annotated[int, Meta(ge=1, le=3650)]
+SessionDays = Annotated[int, Meta(ge=1, le=365)]
+PasswordLength = Annotated[int, Meta(ge=8, le=128)]
+EmailDomain = Annotated[
+    str,
+    Meta(
+        max_length=253,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+\Z",
+        examples=["example.org"],
+        extra_json_schema={"patternErrorMessage": "must be the domain of an email address, in small letters"},
+    ),
+]
+EmailDomains = Annotated[list[EmailDomain], Meta(max_length=50, extra_json_schema={"uniqueItems": True})]
 
 
 def plainly_spelt(slug: str, path: str) -> Iterator[Fault]:
@@ -73,6 +85,16 @@ class TenantSettingsOut(EntityOut):
     """The longest life of an API key."""
     is_admin_requestable: bool
     """Whether somebody may ask for the built-in role `admin`."""
+    password_min_length: int | None
+    """Characters that a new password of a member needs; null: as many as the deployment asks for."""
+    requires_mfa: bool
+    """Whether members need a second factor."""
+    allowed_email_domains: list[str]
+    """Of the addresses of new members; empty: all."""
+    session_idle_days: int
+    """After so many without a refresh a session ends."""
+    session_days: int
+    """After so many a session ends in any case."""
 
 
 class TenantSettingsGiven(Input):
@@ -80,6 +102,11 @@ class TenantSettingsGiven(Input):
 
     max_key_days: KeyDays = 366
     is_admin_requestable: bool = False
+    password_min_length: PasswordLength | None = None
+    requires_mfa: bool = False
+    allowed_email_domains: EmailDomains = field(default_factory=list)
+    session_idle_days: SessionDays = 7
+    session_days: SessionDays = 30
 
 
 TenantSettingsPatch: Any = patch_of(

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.sql.selectable import ForUpdateArg
 from uuid_utils.compat import uuid7
 
-from app.core.errors import Conflict, Fault, Forbidden, Hidden
+from app.core.errors import BadRequest, Conflict, Fault, Forbidden, Hidden
 from app.core.event_names import EventName
 from app.core.migrations import built_in_roles
 from app.core.rows import Normaliser
@@ -180,12 +180,14 @@ SETTINGS_COLUMNS = Normaliser(TenantSettingsGiven, TenantSettingsPatch, TenantSe
 
 
 async def update_settings(work: UnitOfWork, patch: TenantSettingsPatch) -> TenantSettingsOut:
-    """Of one's own tenant."""
+    """Of one's own tenant. Raises BadRequest for passwords that may be shorter than the deployment wants them."""
     repository = TenantSettingsRepository(work.session, tenant_id=work.tenant_id)
     settings = await repository.get_one(id=work.tenant_id, with_for_update=True)
     before = to_struct(settings, TenantSettingsOut)
     work.require_match(settings.version)
-    if not work.apply(settings, SETTINGS_COLUMNS.columns_of_changes(patch)):
+    changes = SETTINGS_COLUMNS.columns_of_changes(patch)
+    _refuse_shorter_passwords(work, changes.get("password_min_length"))
+    if not work.apply(settings, changes):
         return before
     await repository.update(settings)
     await _let_admin_be_asked_for(work, settings.is_admin_requestable)
@@ -193,6 +195,13 @@ async def update_settings(work: UnitOfWork, patch: TenantSettingsPatch) -> Tenan
     work.audit("tenant_settings.update", "tenant_settings", settings.id, before=before, after=after)
     work.announce("tenant_settings.updated", "tenant-settings", after)
     return after
+
+
+def _refuse_shorter_passwords(work: UnitOfWork, wanted: int | None) -> None:
+    minimum = work.parts.settings.password_min_length
+    if wanted is not None and wanted < minimum:
+        fault = Fault("password_min_length", "too_small", f"must be at least {minimum}, as everywhere on this hub")
+        raise BadRequest(errors=[fault])
 
 
 async def _let_admin_be_asked_for(work: UnitOfWork, is_requestable: bool) -> None:

@@ -27,6 +27,7 @@ from app.domain.role_requests.endings import cancel_requests
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
+from app.domain.sign_in_rules import rules_of
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
@@ -64,9 +65,10 @@ class UserService:
     async def create(self, new: UserCreate, *, roles: Iterable[UUID] = (), is_registration: bool = False) -> UserOut:
         """A user who holds `public` and the given roles; by registration they act themselves.
 
-        Raises BadRequest for a weak password, Conflict for a taken address.
+        Raises BadRequest for a weak password or a domain that the tenant does not take, Conflict for a taken address.
         """
         columns = COLUMNS.columns_of_new(new)
+        (await rules_of(self._work.parts, self._work.tenant_id)).refuse_domain(columns["email"])
         hashed = await self._hashed(new.password, columns["email"], new.first_name, new.last_name)
         user = User(**self._work.stamp(), **columns, password_hash=hashed)
         await self._users.add(user)
@@ -81,6 +83,8 @@ class UserService:
         await self._refuse_weak(changes_of(patch))
         user, before = await self._changeable(user_id)
         changes = await self._columns(user, patch)
+        if changes.get("email", user.email) != user.email:
+            (await rules_of(self._work.parts, self._work.tenant_id)).refuse_domain(str(changes["email"]))
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
             await keep_an_admin(self._work, user_id)
@@ -227,7 +231,8 @@ async def hash_new_password(work: UnitOfWork, password: str, own: Iterable[str],
 
 async def refuse_weak_password(work: UnitOfWork, password: str, own: Iterable[str], *, path: str) -> None:
     """Raises BadRequest where the password is too short, common or made of the person's own data."""
-    minimum = work.parts.settings.password_min_length
+    rules = await rules_of(work.parts, work.tenant_id)
+    minimum = max(work.parts.settings.password_min_length, rules.password_min_length or 0)
     sentence = await asyncio.to_thread(lambda: refusal(password, min_length=minimum, personal=tuple(own)))
     if sentence is not None:
         raise BadRequest(code="weak_password", errors=[Fault(path, "weak_password", sentence)])
