@@ -31,7 +31,14 @@ from app.domain.dry_runs.services import MEDIA_TYPE as DRY_RUN_TYPE
 
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
 PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
-REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; it goes on.", 204: "Done; there is nothing to show."}
+LEADING_ON = frozenset((302, 303))
+REASONS = {
+    200: "As asked.",
+    201: "Made.",
+    202: "Taken on; it goes on.",
+    204: "Done; there is nothing to show.",
+    **dict.fromkeys(LEADING_ON, "The browser goes on to there."),
+}
 
 
 class Operations:
@@ -156,13 +163,14 @@ class Operations:
         """
         links = self._links.of(route)
         names = ["ETag"] if route.sends_entity_tag else []
-        names += ["Location"] if status == 201 or (status == 202 and links) else []
+        is_placed = status == 201 or status in LEADING_ON or (status == 202 and links)
+        names += ["Location"] if is_placed else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
         names += ["RateLimit", "RateLimitPolicy"] if route.price.units else []
         answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
         if links:
             answer["links"] = links
-        return answer if status == 204 else answer | {"content": self._content(route)}
+        return answer if status == 204 or status in LEADING_ON else answer | {"content": self._content(route)}
 
     def _content(self, route: Route) -> dict[str, object]:
         if route.answer_type in (str, bytes):

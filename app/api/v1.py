@@ -27,6 +27,7 @@ from app.domain.jobs.controllers import JobController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
+from app.domain.saml.controllers import SamlController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.sign_in.controllers import SignInController
@@ -40,6 +41,7 @@ API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
+        SamlController,
         list_providers,
         UserController,
         GroupController,

@@ -31,7 +31,8 @@ TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
     IdempotencyKey, IdentityProvider, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory,
-    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, SealingKey, ServiceAccount, Session, SignInCode,
+    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata,
+    SealingKey, ServiceAccount, Session, SignInCode,
     SourceObject, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, UserIdentity, Webhook, WebhookDelivery,
     WebhookSecret,
 )  # fmt: skip

@@ -89,9 +89,7 @@ TABLES = (
         "identity_provider_secret",
         "identity_provider_secrets_of_each_key()",
     ),
-    SealedTable(
-        SamlKey, (SamlKey.id,), SamlKey.id, lambda _: OWN_SAML_KEY, "saml_key", "saml_keys_of_each_key()"
-    ),
+    SealedTable(SamlKey, (SamlKey.id,), SamlKey.id, lambda _: OWN_SAML_KEY, "saml_key", "saml_keys_of_each_key()"),
 )
 """All that `hub keys rotate` seals anew. What lives for a day, such as first answers, is left alone."""
 

@@ -24,17 +24,13 @@ def redirect_address(
     message = serialized(_request(own, idp, idp.redirect_url, request_id, now))
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     deflated = compressor.compress(message) + compressor.flush()
-    query = urlencode(
-        {"SAMLRequest": b64encode(deflated).decode(), "RelayState": relay_state, "SigAlg": RSA_SHA256}
-    )
+    query = urlencode({"SAMLRequest": b64encode(deflated).decode(), "RelayState": relay_state, "SigAlg": RSA_SHA256})
     signature = own.key.private.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
     separator = "&" if urlsplit(idp.redirect_url).query else "?"
     return f"{idp.redirect_url}{separator}{query}&{urlencode({'Signature': b64encode(signature).decode()})}"
 
 
-def posted_message(
-    own: ServiceProvider, idp: IdentityProvider, *, request_id: str, now: datetime
-) -> str:
+def posted_message(own: ServiceProvider, idp: IdentityProvider, *, request_id: str, now: datetime) -> str:
     """The field `SAMLRequest` of the form that the browser sends, by the POST binding."""
     assert idp.post_url is not None
     request = _request(own, idp, idp.post_url, request_id, now)

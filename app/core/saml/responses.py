@@ -1,13 +1,13 @@
 """Responses (SAML Core section 3.3.3, Profiles section 4.1.4): what is asked of one before anything in it is believed.
 
-There is one assertion, directly in the response, and no other anywhere: that alone ends all shapes of wrapping, in which
-a reader finds another assertion than the check of the signature has found. It has a signature of its own, whatever the
-response has; what is read is what the check of that signature returns.
+There is one assertion, directly in the response, and no other anywhere: that alone ends all shapes of wrapping, in
+which a reader finds another assertion than the check of the signature has found. It has a signature of its own,
+whatever the response has; what is read is what the check of that signature returns.
 """
 
 import binascii
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -73,6 +73,11 @@ class Received(Struct, frozen=True):
     status: str
     """The innermost status that it names."""
     is_success: bool
+
+    @property
+    def is_refusal(self) -> bool:
+        """Nobody has signed in, and nobody is said to have."""
+        return not self.is_success and not everywhere(self.root, "saml:Assertion", "saml:EncryptedAssertion")
 
 
 def decode_form_value(text: str, most_bytes: int) -> bytes:
@@ -273,7 +278,9 @@ def _attributes(assertion: Element) -> dict[str, list[str]]:
         values = [text_of(each) for each in find_all(attribute, "saml:AttributeValue") if not len(each)]
         count += len(values)
         if count > MAX_VALUES or any(len(value) > MAX_VALUE for value in values):
-            raise BadRequest("The assertion has more attributes, or longer ones, than are taken.", code="saml_malformed")
+            raise BadRequest(
+                "The assertion has more attributes, or longer ones, than are taken.", code="saml_malformed"
+            )
         named.setdefault(attribute.get("Name") or "", []).extend(values)
         if attribute.get("FriendlyName"):
             friendly.setdefault(attribute.get("FriendlyName"), []).extend(values)
@@ -284,8 +291,3 @@ def _bounded(text: str) -> str:
     if len(text) > MAX_VALUE or not text.isprintable():
         raise BadRequest("An id or a name in the assertion is too long, or cannot be printed.", code="saml_malformed")
     return text
-
-
-def names_in(attributes: dict[str, list[str]], wanted: Sequence[str]) -> list[str]:
-    """The values of the first of these attributes that there is."""
-    return next((attributes[name] for name in wanted if attributes.get(name)), [])

@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Unavailable
-from app.core.outbound import Destination, Limits
+from app.core.fetching import FetchFailed, fetch
+from app.core.outbound import Limits
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
 from app.domain.saml.memory import Known
@@ -102,25 +103,25 @@ async def _from_url(parts: Parts, provider: Provider, *, older_than_s: float) ->
 
 async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
     """Whatever comes of it, what is known stays known."""
-    from app.core.saml.metadata import MAX_BYTES
-
-    assert provider.metadata_url is not None
-    destination = Destination(provider.metadata_url, parts.egress, limits=WITHIN)
     try:
-        fetched = await destination.get({"accept": "application/samlmetadata+xml, application/xml"}, MAX_BYTES)
-    finally:
-        await destination.close()
-    try:
-        if fetched.failure is not None:
-            raise ValueError(fetched.failure)
-        read, document = await _read(fetched.body), fetched.body.decode("utf-8")
-    except (BadRequest, ValueError) as error:
+        document = await _fetched(parts, provider)
+        read = await _read(document.encode())
+    except (BadRequest, FetchFailed, UnicodeDecodeError) as error:
         reason = error.detail if isinstance(error, BadRequest) else str(error)
         log.warning("SAML metadata of %s of tenant %s: %s", provider.name, provider.tenant, reason)
         return
     if document != known.document:
         await _keep(parts, provider, document)
     known.read, known.document, known.fetched_at = read, document, time.time()
+
+
+async def _fetched(parts: Parts, provider: Provider) -> str:
+    assert provider.metadata_url is not None
+    headers = {"accept": "application/samlmetadata+xml, application/xml"}
+    fetched = await fetch(provider.metadata_url, parts.egress, headers=headers, limits=WITHIN)
+    if fetched.status != 200:
+        raise FetchFailed("http_error")
+    return fetched.body.decode("utf-8")
 
 
 async def _last_copy(parts: Parts, provider: Provider) -> Known:
@@ -140,12 +141,8 @@ async def _last_copy(parts: Parts, provider: Provider) -> Known:
 async def _keep(parts: Parts, provider: Provider, document: str) -> None:
     async with unit_of_work_of(parts, tenant_id=provider.tenant_id) as work:
         said = {"url": provider.metadata_url, "document": document, "fetched_at": work.now}
-        added = insert(SamlMetadata).values(
-            id=uuid7(), tenant_id=provider.tenant_id, provider_id=provider.id, **said
-        )
-        await work.session.execute(
-            added.on_conflict_do_update(constraint="saml_metadata_provider_key", set_=said)
-        )
+        added = insert(SamlMetadata).values(id=uuid7(), tenant_id=provider.tenant_id, provider_id=provider.id, **said)
+        await work.session.execute(added.on_conflict_do_update(constraint="saml_metadata_provider_key", set_=said))
         work.audit("saml_metadata.refresh", "identity_provider", provider.id)
 
 
