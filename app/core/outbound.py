@@ -1,4 +1,4 @@
-"""Requests to where somebody else said that the hub should go: to the address that the egress policy approved,
+"""POSTs to where somebody else said that the hub should send something: to the address that the egress policy approved,
 with the certificate checked against the name, no redirect followed, and little of the answer read.
 
 A name is looked up once for each `Destination`, and what is dialled is what was found and judged then: a name that
@@ -59,8 +59,6 @@ PostFailure = Literal[
 ]
 """Why something was not taken: nothing else of an answer is ever told but its status."""
 
-GetFailure = Literal[PostFailure, "too_large"]
-
 USER_AGENT: Final = "data-fusion-hub"
 MAX_BODY_BYTES: Final = 4096
 """Of an answer: they are passed over, so that the connection can be used again. Behind more of them it is hung up."""
@@ -82,13 +80,6 @@ class Reply(Struct, frozen=True):
     failure: PostFailure | None
     """None: it was taken."""
     duration_ms: float
-
-
-class Fetched(Struct, frozen=True):
-    body: bytes
-    """Empty where there is none."""
-    failure: GetFailure | None
-    """None: it is here, whole."""
 
 
 class Target(Struct, frozen=True):
@@ -167,7 +158,7 @@ class _Failed(Exception):
 
 
 class Destination:
-    """One URL, for some requests one after the other or side by side. Its connections are its own, and closed by `close`.
+    """One URL, for some POSTs one after the other or side by side. Its connections are its own, and closed by `close`.
 
     What is not encrypted goes to this machine only, where the policy allows that at all.
     """
@@ -201,22 +192,6 @@ class Destination:
             failure = error.failure
         return Reply(status, failure, round((perf_counter() - began) * 1000, 1))
 
-    async def get(self, headers: Mapping[str, str], most_bytes: int) -> Fetched:
-        """The whole document, within the time for a head. Nothing is raised but what ends the task."""
-        try:
-            async with asyncio.timeout(self._limits.total_s):
-                answer = await self._answer(headers, b"", "GET")
-                try:
-                    failure: GetFailure | None = _failure_of(answer.status_code)
-                    body = await _whole(answer, most_bytes) if failure is None else b""
-                finally:
-                    await answer.aclose()
-        except TimeoutError:
-            return Fetched(b"", "timeout")
-        except _Failed as error:
-            return Fetched(b"", error.failure)
-        return Fetched(b"", "too_large") if body is None else Fetched(body, failure)
-
     async def close(self) -> None:
         if self._transport is not None:
             await self._transport.aclose()
@@ -233,7 +208,7 @@ class Destination:
             await answer.aclose()
         return answer.status_code
 
-    async def _answer(self, headers: Mapping[str, str], body: bytes, method: str = "POST") -> httpx.Response:
+    async def _answer(self, headers: Mapping[str, str], body: bytes) -> httpx.Response:
         """Its head. Raises _Failed."""
         import httpx
 
@@ -245,7 +220,7 @@ class Destination:
         failure: PostFailure = "host_unreachable"
         way = await self._approved(target)
         for address in way.addresses if isinstance(way, Pinned) else (target.host,):
-            request = self._request(method, target, named, address, headers, body)
+            request = self._request(target, named, address, headers, body)
             try:
                 return await self._open_transport(target, way).handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -273,14 +248,14 @@ class Destination:
         return way
 
     def _request(
-        self, method: str, target: Target, named: httpx.URL, address: str, headers: Mapping[str, str], body: bytes
+        self, target: Target, named: httpx.URL, address: str, headers: Mapping[str, str], body: bytes
     ) -> httpx.Request:
         """To the address, or by the proxy to the name; `Host`, SNI and the check of the certificate keep the name."""
         import httpx
 
         timeout = httpx.Timeout(self._limits.total_s, connect=self._limits.connect_s)
         return httpx.Request(
-            method,
+            "POST",
             target.url(address),
             headers={"host": named.netloc.decode("ascii"), "user-agent": USER_AGENT, **headers},
             content=body,
@@ -327,21 +302,6 @@ async def _pass_over(answer: httpx.Response) -> None:
                 count += len(piece)
                 if count > MAX_BODY_BYTES:
                     return
-
-
-async def _whole(answer: httpx.Response, most_bytes: int) -> bytes | None:
-    """None for more bytes than that. Raises _Failed where it breaks off."""
-    import httpx
-
-    body = bytearray()
-    try:
-        async for piece in answer.stream:  # type: ignore[union-attr]
-            body += piece
-            if len(body) > most_bytes:
-                return None
-    except httpx.HTTPError as error:
-        raise _Failed(_failure_of_error(error)) from error
-    return bytes(body)
 
 
 def _failure_of(status: int) -> PostFailure | None:
