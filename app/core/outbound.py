@@ -1,5 +1,5 @@
-"""POSTs to where somebody else said that the hub should send something: to the address that the egress policy approved,
-with the certificate checked against the name, no redirect followed, and little of the answer read.
+"""Requests to where somebody else said that the hub should send something: to the address that the egress policy
+approved, with the certificate checked against the name, no redirect followed, and little of the answer read.
 
 A name is looked up once for each `Destination`, and what is dialled is what was found and judged then: a name that
 leads elsewhere a moment later leads nobody there (decision 0011). Where everything goes out through a proxy, so does
@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -152,7 +152,9 @@ def looked_up_in(threads: Executor) -> Lookup:
     return look_up
 
 
-class _Failed(Exception):
+class RequestFailed(Exception):
+    """No answer came."""
+
     def __init__(self, failure: PostFailure) -> None:
         self.failure: PostFailure = failure
 
@@ -162,6 +164,8 @@ class Destination:
 
     What is not encrypted goes to this machine only, where the policy allows that at all.
     """
+
+    method: ClassVar[str] = "POST"
 
     def __init__(
         self,
@@ -188,7 +192,7 @@ class Destination:
         try:
             status = await self._status(headers, body)
             failure = _failure_of(status)
-        except _Failed as error:
+        except RequestFailed as error:
             failure = error.failure
         return Reply(status, failure, round((perf_counter() - began) * 1000, 1))
 
@@ -201,7 +205,7 @@ class Destination:
             async with asyncio.timeout(self._limits.total_s):
                 answer = await self._answer(headers, body)
         except TimeoutError:
-            raise _Failed("timeout") from None
+            raise RequestFailed("timeout") from None
         try:
             await _pass_over(answer)
         finally:
@@ -209,14 +213,14 @@ class Destination:
         return answer.status_code
 
     async def _answer(self, headers: Mapping[str, str], body: bytes) -> httpx.Response:
-        """Its head. Raises _Failed."""
+        """Its head. Raises RequestFailed."""
         import httpx
 
         try:
             target = target_of(self._url)
             named = httpx.URL(target.url(target.host))
         except (ValueError, httpx.InvalidURL):
-            raise _Failed("invalid_url") from None
+            raise RequestFailed("invalid_url") from None
         failure: PostFailure = "host_unreachable"
         way = await self._approved(target)
         for address in way.addresses if isinstance(way, Pinned) else (target.host,):
@@ -226,11 +230,11 @@ class Destination:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = _failure_of_error(error)
             except httpx.HTTPError as error:
-                raise _Failed(_failure_of_error(error)) from error
-        raise _Failed(failure)
+                raise RequestFailed(_failure_of_error(error)) from error
+        raise RequestFailed(failure)
 
     async def _approved(self, target: Target) -> Pinned | ByProxy:
-        """Raises _Failed."""
+        """Raises RequestFailed."""
         async with self._finding:
             if self._way is None:
                 self._way = await self._looked_up(target)
@@ -240,11 +244,11 @@ class Destination:
         try:
             way = await find_way(target.host, target.port, self._policy, self._limits.connect_s, self._lookup)
         except NameNotResolved:
-            raise _Failed("name_not_resolved") from None
+            raise RequestFailed("name_not_resolved") from None
         except EgressRefused:
-            raise _Failed("egress_refused") from None
+            raise RequestFailed("egress_refused") from None
         if not target.is_encrypted and not _stays_on_this_machine(way):
-            raise _Failed("insecure_url")
+            raise RequestFailed("insecure_url")
         return way
 
     def _request(
@@ -255,7 +259,7 @@ class Destination:
 
         timeout = httpx.Timeout(self._limits.total_s, connect=self._limits.connect_s)
         return httpx.Request(
-            "POST",
+            self.method,
             target.url(address),
             headers={"host": named.netloc.decode("ascii"), "user-agent": USER_AGENT, **headers},
             content=body,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from app.core.answers import Answer
+from app.core.answers import Answer, Headers
 from app.core.errors import HubError
 from app.core.exchange import Exchange
 from app.domain.sign_in.forms import button_link, field, form, link, paragraph, problem, title_of
@@ -108,7 +108,7 @@ def form_page(
         NOTHING if wrong is None else problem(told(wrong)),
         going_on(settings, pending),
         form(f"{base}/sign-in", fields, TEXTS["sign_in"], {"request": sealed}),
-        *(link(each.text, base + each.path) for each in WAYS.links),
+        *(link(each.text, f"{base}{each.path}?request={sealed}") for each in WAYS.links),
         other_ways(providers),
     ]
     return Page(heading=TEXTS["sign_in"], body=together(parts), is_wrong=is_wrong)
@@ -160,8 +160,12 @@ def error_page(exchange: Exchange, error: HubError) -> Answer[bytes]:
     code = fill("request_id", id=exchange.request_id)
     page = Page(heading=heading, body=together([paragraph(told(error)), code]), is_wrong=True)
     answer = page_answer(exchange, page, status=error.status)
-    answer.wire_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+    answer.wire_headers += headers_of(error)
     return answer
+
+
+def headers_of(error: HubError) -> Headers:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
 
 
 def told(error: HubError) -> str:

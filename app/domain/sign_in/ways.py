@@ -1,6 +1,6 @@
 """What other slices bring to the sign-in page: further steps, buttons of identity providers, and links.
 
-They are named where the routes are put together (`app.api.sign_in`): this slice imports none of those that build on it.
+They are named where the routes are put together (`app.api.v1`): this slice imports none of those that build on it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ ProvidersOf = Callable[[HubRequest, PendingSignIn, str], Awaitable[Sequence[Prov
 
 
 class PageLink(Struct, frozen=True):
-    """Below the form."""
+    """Below the form; it carries the sealed sign-in along as `request`, so that the page can lead back."""
 
     text: str
     path: str
