@@ -1,6 +1,6 @@
 """Documents of somebody else's, fetched: by the way that `outbound` has out, and with an end to all of it.
 
-    FetchFailed    there is nothing to be read; `reason` says why, and nothing of what was answered
+FetchFailed    there is nothing to be read; `reason` says why, and nothing of what was answered
 """
 
 from __future__ import annotations

@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import msgspec
-from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app.core.answers import Answer
 from app.core.database import Repository
-from app.core.errors import BadRequest, HubError
+from app.core.errors import BadRequest
 from app.core.opaque_tokens import new_token, read_token
-from app.domain.auth.sessions import Method
-from app.domain.identity_providers.models import UsedAssertion
+from app.domain.identity_providers.people import SignInRefused, Vouched, let_in, use_once
 from app.domain.identity_providers.registry import Provider
 from app.domain.requests import HubRequest
-from app.domain.saml.arriving import let_in
 from app.domain.saml.cookies import keep_in_browser, kept_by_browser
 from app.domain.saml.models import SamlArrival
 from app.domain.saml.own_side import own_address, own_side
 from app.domain.saml.request_ids import is_ours
 from app.domain.saml.requests import REQUEST
-from app.domain.saml.schemas import Refusal, Said, SamlForm, SamlRequest
+from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
 from app.domain.saml.their_side import their_new_side, their_side
 from app.domain.sign_in.pending import PendingSignIn, browser_of, seal, unseal
 from app.domain.sign_in.services import go_on
@@ -72,7 +69,7 @@ async def take_response(request: HubRequest, provider: Provider, sent: SamlForm)
     try:
         return await _taken(request, provider, sent)
     except BadRequest as error:
-        await _record_refusal(request, provider, error)
+        await _record_refusal(request, provider, error.code)
         raise
 
 
@@ -130,10 +127,8 @@ async def _verified(request: HubRequest, provider: Provider, received: Received,
 
 async def _keep(work: UnitOfWork, provider: Provider, request_id: str, assertion: Assertion) -> str:
     """Raises BadRequest for an assertion that was here before, whichever process has seen it."""
-    digest = sha256(f"saml\n{assertion.issuer}\n{assertion.id}".encode()).digest()
-    used = {"id": uuid7(), "tenant_id": work.tenant_id, "digest": digest, "expires_at": assertion.expires_at}
-    first = insert(UsedAssertion).values(used).on_conflict_do_nothing().returning(UsedAssertion.id)
-    if await work.session.scalar(first) is None:
+    said = f"saml {assertion.issuer} {assertion.id}"
+    if not await use_once(work, said, assertion.expires_at.timestamp()):
         raise BadRequest(code="saml_replayed")
     arrival_id = uuid7()
     token = new_token(KIND, work.tenant_id, arrival_id)
@@ -150,7 +145,7 @@ async def _keep(work: UnitOfWork, provider: Provider, request_id: str, assertion
     return token.text
 
 
-def _said(provider: Provider, assertion: Assertion) -> Said:
+def _said(provider: Provider, assertion: Assertion) -> Vouched:
     """Raises BadRequest where it is nobody who can be known again."""
     subject = assertion.name_id
     if provider.attribute_subject is not None:
@@ -161,14 +156,15 @@ def _said(provider: Provider, assertion: Assertion) -> Said:
         raise BadRequest(code="saml_no_subject")
     wants_groups = provider.attribute_groups is not None
     methods = assertion.attributes.get(MFA_ATTRIBUTE, ())
-    return Said(
+    return Vouched(
         issuer=assertion.issuer,
         subject=subject,
-        session_index=assertion.session_index,
-        has_mfa=not MFA_CONTEXTS.isdisjoint((*assertion.contexts, *methods)),
+        session=assertion.session_index,
+        is_multi_factor=not MFA_CONTEXTS.isdisjoint((*assertion.contexts, *methods)),
         email=_first(assertion, _named(provider.attribute_email, EMAIL)),
-        first_name=_first(assertion, _named(provider.attribute_first_name, FIRST_NAME)),
-        last_name=_first(assertion, _named(provider.attribute_last_name, LAST_NAME)),
+        is_email_verified=True,
+        first_name=_first(assertion, _named(provider.attribute_first_name, FIRST_NAME)) or "",
+        last_name=_first(assertion, _named(provider.attribute_last_name, LAST_NAME)) or "",
         groups=list(assertion.attributes.get(provider.attribute_groups or "", ())) if wants_groups else None,
     )
 
@@ -181,10 +177,11 @@ def _first(assertion: Assertion, names: Sequence[str]) -> str | None:
     return next((values[0] for name in names if (values := assertion.attributes.get(name))), None)
 
 
-async def _record_refusal(request: HubRequest, provider: Provider, error: HubError) -> None:
+async def _record_refusal(request: HubRequest, provider: Provider, code: str, *, user_id: UUID | None = None) -> None:
     async with work_of_its_own(request) as work:
         work.move_to(provider.tenant_id)
-        work.audit("auth.sign_in", "identity_provider", provider.id, outcome="failure", detail=error.code)
+        said = {"detail": code, "actor_id": user_id}
+        work.audit("auth.sign_in", "identity_provider", provider.id, outcome="failure", **said)
 
 
 # From the browser that began ------------------------------------------------------------------------------------------
@@ -197,8 +194,9 @@ async def take_up(request: HubRequest, provider: Provider, given: dict[str, str]
         if refusal is None:
             raise BadRequest(code="saml_other_browser")
         pending = _begun_here(request, provider, refusal.request_id)
-        await _record_refusal(request, provider, BadRequest(code="saml_not_successful"))
-        address = _error_address(request, pending, "saml_not_successful")
+        failed = BadRequest(code="saml_not_successful")
+        await _record_refusal(request, provider, failed.code)
+        address = _error_address(request, pending, failed.code, failed.detail)
         return _answer(request, provider, refusal.request_id, address)
     request_id, address = await _let_in(request, provider, given.get("response", ""))
     return _answer(request, provider, request_id, address)
@@ -218,21 +216,16 @@ async def _let_in(request: HubRequest, provider: Provider, text: str) -> tuple[s
         if arrival.expires_at <= work.now:
             raise BadRequest(code="saml_other_browser")
         pending, request_id = _begun_here(request, provider, arrival.request_id), arrival.request_id
-        said = msgspec.convert(arrival.said, Said)
         try:
-            who = await let_in(work, provider, said, _methods(said))
-        except HubError as error:
+            who = await let_in(work, provider, msgspec.convert(arrival.said, Vouched))
+        except SignInRefused as error:
             await work.undo()
             refused = error
         else:
             await arrivals.delete(arrival.id)
             return request_id, await go_on(work, pending, who)
-    await _record_refusal(request, provider, refused)
-    return request_id, _error_address(request, pending, refused.code)
-
-
-def _methods(said: Said) -> tuple[Method, ...]:
-    return ("fed", "mfa") if said.has_mfa else ("fed",)
+    await _record_refusal(request, provider, refused.code, user_id=refused.user_id)
+    return request_id, _error_address(request, pending, refused.code, refused.sentence)
 
 
 def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> PendingSignIn:
@@ -247,8 +240,10 @@ def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> Pen
     return begun.pending
 
 
-def _error_address(request: HubRequest, pending: PendingSignIn, code: str) -> str:
-    return pending.ends_at(error="access_denied", error_description=code, iss=request.parts.settings.url)
+def _error_address(request: HubRequest, pending: PendingSignIn, code: str, sentence: str) -> str:
+    """The code stands first, for programs."""
+    described = f"{code}: {sentence}"
+    return pending.ends_at(error="access_denied", error_description=described, iss=request.parts.settings.url)
 
 
 def _answer(request: HubRequest, provider: Provider, request_id: str, address: str) -> Answer[bytes]:

@@ -35,20 +35,6 @@ class Refusal(Struct, frozen=True):
     status: str
 
 
-class Said(Struct, frozen=True, kw_only=True):
-    """What of an assertion is kept until the browser has shown that it began the sign-in."""
-
-    issuer: str
-    subject: str
-    session_index: str | None
-    has_mfa: bool
-    email: str | None
-    first_name: str | None
-    last_name: str | None
-    groups: list[str] | None
-    """None: the provider is not asked for groups."""
-
-
 Parameters = dict[str, Any]
 OF_LOGIN: Parameters = {
     "redirect_uri": {
