@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT, saml, xmldsig
 from saml2.config import IdPConfig
@@ -41,6 +41,12 @@ class KeyFiles:
         files.key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
         files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
         return files
+
+    @property
+    def private(self) -> rsa.RSAPrivateKey:
+        key = load_pem_private_key(self.key.read_bytes(), password=None)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        return key
 
     @property
     def loaded(self) -> x509.Certificate:
