@@ -6,6 +6,7 @@ from litestar.types import ControllerRouterHandler
 from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.api.sign_in import fill_page
 from app.domain.access_reviews.controllers import AccessReviewController
 from app.domain.api_keys.controllers import ApiKeyController
 from app.domain.assignments.controllers import AssignmentController
@@ -24,6 +25,13 @@ from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.jobs.controllers import JobController
+from app.domain.oauth.controllers import (
+    OAuthClientController,
+    OAuthController,
+    get_resource_metadata,
+    get_server_metadata,
+)
+from app.domain.oidc.controllers import IdentityController, OidcController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -37,12 +45,17 @@ from app.domain.tenants.controllers import TenantController, TenantSettingsContr
 from app.domain.users.controllers import UserController
 from app.domain.webhooks.controllers import DeliveryController, WebhookController
 
+fill_page()
+
 API = Router(
     "/api/v1",
     route_handlers=[
         AuthController,
         SamlController,
         list_providers,
+        OAuthController,
+        OidcController,
+        IdentityController,
         UserController,
         GroupController,
         RoleController,
@@ -61,6 +74,7 @@ API = Router(
         IdentityProviderController,
         DataDomainController,
         ApiKeyController,
+        OAuthClientController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -81,6 +95,8 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    get_server_metadata,
+    get_resource_metadata,
     openapi_json,
     asyncapi_json,
     SignInController,

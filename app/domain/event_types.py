@@ -15,8 +15,9 @@ from app.domain.assignments.schemas import AssignmentOut
 from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.groups.schemas import GroupOut
-from app.domain.identity_providers.schemas import IdentityProviderEvent
+from app.domain.identity_providers.schemas import IdentityEvent, IdentityProviderEvent
 from app.domain.jobs.schemas import JobOut
+from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
 from app.domain.seals.schemas import AuditSealOut
@@ -95,6 +96,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "job.failed": JobOut,
     "job.retried": JobOut,
     "job.succeeded": JobOut,
+    "oauth_client.created": OAuthClientOut,
+    "oauth_client.updated": OAuthClientOut,
+    "oauth_client.deleted": IdOnly,
     "permission.registered": PermissionOut,
     "permission.updated": PermissionOut,
     "permission.deleted": PermissionName,
@@ -124,6 +128,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "tenant_settings.updated": TenantSettingsOut,
     "user.created": UserOut,
     "user.updated": UserOut,
+    "user.identity_linked": IdentityEvent,
+    "user.identity_unlinked": IdentityEvent,
     "user.password_changed": IdOnly,
     "user.deleted": IdOnly,
     "webhook.created": WebhookEvent,

@@ -5,15 +5,17 @@ from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.api_keys.models import ApiKey
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
-from app.domain.auth.models import Session
+from app.domain.auth.models import ServiceToken, Session
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
 from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
-from app.domain.identity_providers.models import IdentityProvider, UsedAssertion, UserIdentity
+from app.domain.identity_providers.models import IdentityProvider, UserIdentity
+from app.domain.identity_providers.models import UsedAssertion as UsedProviderAssertion
 from app.domain.jobs.models import Job
+from app.domain.oauth.models import OAuthClient, UsedAssertion
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.saml.models import SamlArrival, SamlKey, SamlMetadata
@@ -30,10 +32,10 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
-    IdempotencyKey, IdentityProvider, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory,
-    Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata,
-    SealingKey, ServiceAccount, Session, SignInCode,
-    SourceObject, Tenant, TenantSettings, UpkeepState, UsedAssertion, User, UserIdentity, Webhook, WebhookDelivery,
+    IdempotencyKey, IdentityProvider, Job, OAuthClient, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState,
+    RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey,
+    SamlMetadata, SealingKey, ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, Tenant, TenantSettings,
+    UpkeepState, UsedAssertion, UsedProviderAssertion, User, UserIdentity, Webhook, WebhookDelivery,
     WebhookSecret,
 )  # fmt: skip
 

@@ -61,8 +61,8 @@ class UserIdentity(Tenanted, Base):
 class UsedAssertion(Tenanted, Base):
     """What a provider has said once, and may not say again: a logout token, a SAML assertion."""
 
-    __tablename__ = "used_assertions"
-    __table_args__ = (UniqueConstraint("tenant_id", "digest", name="used_assertions_digest_key"),)
+    __tablename__ = "used_provider_assertions"
+    __table_args__ = (UniqueConstraint("tenant_id", "digest", name="used_provider_assertions_digest_key"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     digest: Mapped[bytes]

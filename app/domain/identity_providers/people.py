@@ -197,5 +197,5 @@ async def use_once(work: UnitOfWork, said: str, expires_at: float) -> bool:
         "digest": sha256(said.encode()).digest(),
         "expires_at": text("to_timestamp(:until)").bindparams(until=expires_at),
     }
-    used = insert(UsedAssertion).values(values).on_conflict_do_nothing(constraint="used_assertions_digest_key")
+    used = insert(UsedAssertion).values(values).on_conflict_do_nothing(constraint="used_provider_assertions_digest_key")
     return await work.session.scalar(used.returning(UsedAssertion.id)) is not None

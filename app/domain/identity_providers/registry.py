@@ -132,8 +132,9 @@ def _opened(ring: KeyRing, sealed: bytes, tenant_id: UUID, row_id: UUID) -> str 
 # As they are shown ----------------------------------------------------------------------------------------------------
 
 
-async def ways_to_sign_in(parts: Parts, slug: str) -> list[ProviderOut]:
-    """Those of a tenant that are active, by their labels. None of a tenant that is not there or suspended."""
+async def ways_to_sign_in(parts: Parts, slug: str, **parameters: str) -> list[ProviderOut]:
+    """Those of a tenant that are active, by their labels; `parameters` go along. None of a tenant that is not there or
+    suspended."""
     tenant_id = await tenant_of_slug(parts.reads, slug)
     if tenant_id is None:
         return []
@@ -142,7 +143,7 @@ async def ways_to_sign_in(parts: Parts, slug: str) -> list[ProviderOut]:
     found += [_kept(parts.key_ring, row, slug) for row in rows]
     found.sort(key=lambda provider: (provider.label.casefold(), provider.name))
     return [
-        ProviderOut(provider.name, provider.kind, provider.label, login_url(parts.settings, provider))
+        ProviderOut(provider.name, provider.kind, provider.label, login_url(parts.settings, provider, **parameters))
         for provider in found
     ]
 

@@ -1,10 +1,10 @@
 """Which rows make identity providers and identities."""
 
-from sqlalchemy import null
+from sqlalchemy import bindparam, null
 
 from app.core.database import Repository
 from app.domain.identity_providers.models import IdentityProvider, UserIdentity
-from app.domain.identity_providers.schemas import IdentityProviderOut
+from app.domain.identity_providers.schemas import IdentityOut, IdentityProviderOut
 
 
 class IdentityProviderRepository(Repository[IdentityProvider]):
@@ -21,3 +21,6 @@ class UserIdentityRepository(Repository[UserIdentity]):
 
 PROVIDERS = IdentityProviderRepository.selection(IdentityProviderOut)
 PROVIDER = IdentityProviderRepository.selection_by_id(IdentityProviderOut)
+IDENTITIES = UserIdentityRepository.selection(IdentityOut).where(
+    UserIdentity.user_id == bindparam("user_id", type_=UserIdentity.user_id.type)
+)

@@ -1,6 +1,7 @@
 """Identity providers on the wire."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -166,3 +167,23 @@ class ProviderOut(Output):
     kind: Kind
     label: str
     login_url: str
+
+
+class IdentityOut(Output):
+    id: UUID
+    kind: Kind
+    provider: str
+    issuer: str
+    subject: str
+    """What the provider calls them."""
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class IdentityEvent(Output):
+    """Of the account: what a provider calls somebody is told to nobody else."""
+
+    id: UUID
+    """Of the user."""
+    kind: Kind
+    provider: str

@@ -53,22 +53,20 @@ class KeyUnknown(TokenRefused):
 
 
 def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Sequence[str | None]) -> Claims:
-    """What a token says that one of the keys has signed. Raises TokenRefused, and KeyUnknown where newer keys may help."""
+    """What a token says that one of the keys has signed. Raises TokenRefused; KeyUnknown where newer keys may help."""
     if len(token) > MOST_BYTES:
         raise TokenRefused("too_large")
     try:
         header = jwt.get_unverified_header(token)
     except (PyJWTError, ValueError, RecursionError):
         raise TokenRefused("malformed") from None
-    algorithm = header.get("alg")
+    algorithm = str(header.get("alg"))
     if algorithm not in ALGORITHMS:
         raise TokenRefused("algorithm")
     if "crit" in header or "b64" in header or _type_of(header) not in types:
         raise TokenRefused("header")
     try:
-        claims = jwt.decode(
-            token, _key_for(header, algorithm, keys), algorithms=[algorithm], options=_SIGNATURE_ONLY
-        )
+        claims = jwt.decode(token, _key_for(header, algorithm, keys), algorithms=[algorithm], options=_SIGNATURE_ONLY)
     except InvalidSignatureError:
         raise KeyUnknown("signature") from None
     except (PyJWTError, ValueError, TypeError, RecursionError):
@@ -76,15 +74,18 @@ def verified_claims(token: str, keys: Sequence[Mapping[str, Any]], *, types: Seq
     return dict(claims)
 
 
-_SIGNATURE_ONLY: Any = {
-    name: False for name in ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti")
-}  # fmt: skip
+_CHECKED_BELOW: Final = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")
+_SIGNATURE_ONLY: Any = {f"verify_{name}": False for name in _CHECKED_BELOW}
 """All else is checked below, with a reason for each."""
 
 
 def _type_of(header: Mapping[str, Any]) -> str | None:
     found = header.get("typ")
     return None if found is None else str(found).lower().removeprefix("application/")
+
+
+_PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
+"""Of a key: a provider that shows private parts is none whose signatures prove anything, but no reason to hold them."""
 
 
 def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[str, Any]]) -> PyJWK:
@@ -104,7 +105,7 @@ def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[s
     if len(named) != 1:
         raise KeyUnknown("key_unknown")
     try:
-        made = PyJWK(dict(named[0]), algorithm=algorithm)
+        made = PyJWK({name: named[0][name] for name in _PUBLIC if name in named[0]}, algorithm=algorithm)
     except (PyJWTError, ValueError, TypeError, KeyError):
         raise TokenRefused("key_unusable") from None
     if kty == "RSA" and made.key.key_size < SMALLEST_RSA_BITS:

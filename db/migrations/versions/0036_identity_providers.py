@@ -1,7 +1,7 @@
 """Identity providers of tenants, whom they have vouched for, and how a tenant wants its members to sign in.
 
 Revision ID: 0036
-Revises: 0032
+Revises: 0033
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from app.core import schema_changes
 
 revision = "0036"
-down_revision = "0032"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 
@@ -57,18 +57,18 @@ TABLES = {
         CONSTRAINT user_identities_subject_key UNIQUE (tenant_id, kind, issuer, subject)
     """,
     # The `jti` of what a provider has sent once and may not send again, until it would be too old anyhow.
-    "used_assertions": f"""
+    "used_provider_assertions": f"""
         id uuid PRIMARY KEY,
         {OF_TENANT},
         digest bytea NOT NULL,
         expires_at timestamptz NOT NULL,
-        CONSTRAINT used_assertions_digest_key UNIQUE (tenant_id, digest)
+        CONSTRAINT used_provider_assertions_digest_key UNIQUE (tenant_id, digest)
     """,
 }
 INDEXES = {
     "identity_providers_key_id_idx": "identity_providers (key_id, created_at, id) WHERE key_id IS NOT NULL",
     "user_identities_user_id_idx": "user_identities (user_id)",
-    "used_assertions_expires_at_idx": "used_assertions (expires_at)",
+    "used_provider_assertions_expires_at_idx": "used_provider_assertions (expires_at)",
 }
 FUNCTIONS = {
     "identity_provider_secrets_of_each_key()": (
@@ -99,14 +99,14 @@ def upgrade() -> None:
     schema_changes.create_indexes(INDEXES)
     for signature, (answers, body) in FUNCTIONS.items():
         schema_changes.create_owners_function(signature, answers, body)
-    schema_changes.make_removable("used_assertions", "expires_at")
+    schema_changes.make_removable("used_provider_assertions", "expires_at")
     columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in OF_SETTINGS.items())
     schema_changes.in_steps("tenant_settings", f"ALTER TABLE tenant_settings {columns}")
 
 
 def downgrade() -> None:
     names = [signature.partition("(")[0] for signature in FUNCTIONS]
-    schema_changes.drop_owners_functions(*names, "remove_outdated_used_assertions")
+    schema_changes.drop_owners_functions(*names, "remove_outdated_used_provider_assertions")
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
     columns = ", ".join(f"DROP COLUMN {name}" for name in OF_SETTINGS)

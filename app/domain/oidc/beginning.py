@@ -1,0 +1,41 @@
+"""The beginning of a link: whoever is signed in is given an address that works in their browser, and for them."""
+
+import time
+from typing import Final
+
+from app.core.errors import NotFound
+from app.core.reads import written
+from app.domain.identity_providers.registry import login_url, provider_named
+from app.domain.oidc.schemas import LinkBegin, LinkBegun, LinkFor, LinkWanted
+from app.domain.oidc.services import LINK, client_of
+from app.domain.requests import HubRequest
+from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser, seal
+
+LINK_LIVES_S: Final = 600
+_SLUG = written("SELECT slug FROM tenants WHERE id = $1", "tenant_id", table="tenants")
+
+
+async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun, str | None]:
+    """And the value of the cookie, for a browser that has none yet. Raises NotFound for a provider that one's tenant
+    has not, and BadRequest for a page at which nothing may end."""
+    principal, settings = request.principal, request.parts.settings
+    client_id = client_of(settings, wanted.redirect_uri)
+    ((slug,),) = await request.parts.reads.rows(_SLUG, {"tenant_id": principal.tenant_id})
+    provider = await provider_named(request.parts, "oidc", wanted.provider, slug)
+    if provider is None:
+        raise NotFound
+    browser, made = browser_of(request.exchange, settings), None
+    if browser is None:
+        browser = made = new_browser()
+    pending = PendingSignIn(
+        client_id=client_id,
+        redirect_uri=wanted.redirect_uri,
+        state=wanted.state,
+        code_challenge="",
+        tenant=slug,
+        browser=digest_of(browser),
+        expires_at=int(time.time()) + LINK_LIVES_S,
+    )
+    link = LinkFor(principal.id, principal.own_session_id)
+    sealed = LinkWanted(pending=pending, provider=provider.name, tenant=slug, link=link)
+    return LinkBegun(login_url(settings, provider, link=seal(request.parts.key_ring, LINK, sealed))), made
