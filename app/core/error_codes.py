@@ -28,7 +28,6 @@ SamlCode = Literal[
     "saml_replayed",
     "saml_no_subject",
     "saml_not_successful",
-    "saml_other_browser",
     "saml_bad_metadata",
 ]
 """Of a 400, and of the field that is at fault: what an identity provider's message is refused for (`core/saml`)."""
@@ -292,7 +291,6 @@ BAD_REQUEST: Final[dict[BadRequestCode, str]] = {
     "saml_replayed": "The assertion was used before.",
     "saml_no_subject": "The assertion does not say who has signed in, in a way that can be known again.",
     "saml_not_successful": "The identity provider says that the sign-in did not succeed.",
-    "saml_other_browser": "The sign-in was begun in another browser, or too long ago. Begin anew.",
     "saml_bad_metadata": "The identity provider's metadata cannot be used.",
 }
 UNAUTHENTICATED: Final[dict[UnauthenticatedCode, str]] = {

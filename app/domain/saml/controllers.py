@@ -1,25 +1,27 @@
 """Signing in by an identity provider that speaks SAML 2.0."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Controller, get, post
+from litestar import Controller, Request, get, post
 from litestar.enums import RequestEncodingType
 from litestar.params import Body, FromPath
+from litestar.types import ExceptionHandlersMap
 
 from app.core.answers import Answer, error_answer, tells_errors_by
-from app.core.errors import HubError, NotFound
+from app.core.errors import BadRequest, HubError, NotFound
 from app.core.exchange import Exchange
 from app.core.limits.prices import costs
-from app.core.listing import parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all
 from app.domain.identity_providers.registry import Provider, provider_named, tenant_meant
+from app.domain.oidc.services import parameters_of
 from app.domain.requests import HubRequest
 from app.domain.saml.own_side import own_side, require_packages
 from app.domain.saml.requests import send_to_provider
 from app.domain.saml.responses import take_response, take_up
 from app.domain.saml.schemas import OF_FINISH, OF_LOGIN, OF_TENANT, SamlForm
-from app.domain.sign_in.views import error_page
+from app.domain.sign_in.services import CannotGoOn
+from app.domain.sign_in.views import cannot_go_on, error_page
 
 METADATA_TYPE = "application/samlmetadata+xml"
 FORM_BYTES = 524_288
@@ -28,26 +30,35 @@ REFUSED = outcomes(
     "saml_weak_algorithm", "saml_wrapped", "saml_undecipherable", "saml_unknown_issuer", "saml_unsolicited",
     "saml_wrong_request", "saml_wrong_destination", "saml_wrong_recipient", "saml_wrong_audience", "saml_expired",
     "saml_not_yet_valid", "saml_replayed", "saml_no_subject", "saml_not_successful", "saml_bad_metadata",
-    "saml_not_installed", "saml_metadata_unavailable", "secret_unreadable", "repeated_parameter",
+    "saml_not_installed", "saml_metadata_unavailable", "secret_unreadable", "sign_in_invalid",
 )  # fmt: skip
 BEGINNING = outcomes(
-    "saml_other_browser", "saml_bad_metadata", "saml_not_installed", "saml_metadata_unavailable", "secret_unreadable"
+    "sign_in_invalid", "saml_bad_metadata", "saml_not_installed", "saml_metadata_unavailable", "secret_unreadable"
 )
-FINISHING = outcomes("saml_other_browser", "saml_not_installed")
-DESCRIBING = outcomes("saml_not_installed", "secret_unreadable")
+FINISHING = outcomes("sign_in_invalid", "saml_not_installed")
+DESCRIBING = outcomes("saml_not_installed", "secret_unreadable", "sign_in_invalid")
 
 
-def show_error(exchange: Exchange, error: HubError) -> Answer[bytes]:
+def show_error(exchange: Exchange, error: HubError) -> Answer[Any]:
     """As a page to who comes with a browser; as the API tells it to all others."""
-    return error_page(exchange, error) if exchange.accepts("text/html") else error_answer(exchange, error)  # type: ignore[return-value]
+    return error_page(exchange, error) if exchange.accepts("text/html") else error_answer(exchange, error)
+
+
+def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:
+    exchange = Exchange.of(request.scope)
+    if exchange.accepts("text/html"):
+        return cannot_go_on(exchange, request.app.state.parts.settings, error)
+    return error_answer(exchange, BadRequest(code="sign_in_invalid"))
 
 
 SHOWN = tells_errors_by(show_error)
+HANDLERS: ExceptionHandlersMap = {CannotGoOn: _cannot_go_on}
 
 
 class SamlController(Controller):
     path = "/auth/saml/{provider_name:str}"
     tags = ["auth"]
+    exception_handlers = HANDLERS
 
     @get(
         "/metadata",
@@ -114,7 +125,7 @@ class SamlController(Controller):
 
 async def _provider(request: HubRequest, name: str) -> tuple[Provider, dict[str, str]]:
     """Raises NotFound for a name that no provider of the tenant has, and Unavailable where SAML is not installed."""
-    given = parse_parameters(request.query_string)
+    given = parameters_of(request.query_string)
     provider = await provider_named(request.parts, "saml", name, tenant_meant(request, given.get("tenant")))
     if provider is None:
         raise NotFound

@@ -17,16 +17,17 @@ from app.core.errors import BadRequest
 from app.core.opaque_tokens import new_token, read_token
 from app.domain.identity_providers.people import SignInRefused, Vouched, let_in, use_once
 from app.domain.identity_providers.registry import Provider
+from app.domain.oidc.linking import link_identity
 from app.domain.requests import HubRequest
 from app.domain.saml.cookies import keep_in_browser, kept_by_browser
 from app.domain.saml.models import SamlArrival
 from app.domain.saml.own_side import own_address, own_side
 from app.domain.saml.request_ids import is_ours
-from app.domain.saml.requests import REQUEST
+from app.domain.saml.requests import REQUEST, require_browser
 from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
 from app.domain.saml.their_side import their_new_side, their_side
-from app.domain.sign_in.pending import PendingSignIn, browser_of, seal, unseal
-from app.domain.sign_in.services import go_on
+from app.domain.sign_in.pending import PendingSignIn, seal, unseal
+from app.domain.sign_in.services import CannotGoOn, go_on
 from app.domain.work import UnitOfWork, work_of_its_own
 
 if TYPE_CHECKING:
@@ -177,26 +178,26 @@ def _first(assertion: Assertion, names: Sequence[str]) -> str | None:
     return next((values[0] for name in names if (values := assertion.attributes.get(name))), None)
 
 
-async def _record_refusal(request: HubRequest, provider: Provider, code: str, *, user_id: UUID | None = None) -> None:
+async def _record_refusal(request: HubRequest, provider: Provider, detail: str, *, user_id: UUID | None = None) -> None:
     async with work_of_its_own(request) as work:
         work.move_to(provider.tenant_id)
-        said = {"detail": code, "actor_id": user_id}
-        work.audit("auth.sign_in", "identity_provider", provider.id, outcome="failure", **said)
+        said = {"actor_id": user_id, "detail": f"{provider.manager}: {detail}"}
+        work.audit("auth.login", "session", None, outcome="failure", **said)
 
 
 # From the browser that began ------------------------------------------------------------------------------------------
 
 
 async def take_up(request: HubRequest, provider: Provider, given: dict[str, str]) -> Answer[bytes]:
-    """Where the browser goes with what came of it. Raises BadRequest where it is another one, or too late."""
+    """Where the browser goes with what came of it. Raises CannotGoOn where it is another one, or too late."""
     if "refused" in given:
         refusal = unseal(request.parts.key_ring, REFUSAL, given["refused"], Refusal)
         if refusal is None:
-            raise BadRequest(code="saml_other_browser")
-        pending = _begun_here(request, provider, refusal.request_id)
+            raise CannotGoOn("altered")
+        begun = _begun_here(request, provider, refusal.request_id)
         failed = BadRequest(code="saml_not_successful")
-        await _record_refusal(request, provider, failed.code)
-        address = _error_address(request, pending, failed.code, failed.detail)
+        await _record_refusal(request, provider, f"{failed.code} ({refusal.status[-100:]})")
+        address = _error_address(request, begun.pending, failed.code, failed.detail)
         return _answer(request, provider, refusal.request_id, address)
     request_id, address = await _let_in(request, provider, given.get("response", ""))
     return _answer(request, provider, request_id, address)
@@ -206,44 +207,51 @@ async def _let_in(request: HubRequest, provider: Provider, text: str) -> tuple[s
     """An arrival is worth something once."""
     token = read_token(KIND, text)
     if token is None or token.tenant_id != provider.tenant_id:
-        raise BadRequest(code="saml_other_browser")
+        raise CannotGoOn("altered")
     async with work_of_its_own(request) as work:
         work.move_to(provider.tenant_id)
         arrivals = SamlArrivalRepository(work.session)
         arrival = await arrivals.get_one_or_none(id=token.row_id, with_for_update=True)
         if arrival is None or not token.fits(arrival.digest) or arrival.provider_id != provider.id:
-            raise BadRequest(code="saml_other_browser")
+            raise CannotGoOn("altered")
+        begun = _begun_here(request, provider, arrival.request_id)
         if arrival.expires_at <= work.now:
-            raise BadRequest(code="saml_other_browser")
-        pending, request_id = _begun_here(request, provider, arrival.request_id), arrival.request_id
+            raise CannotGoOn("over", begun.pending)
         try:
-            who = await let_in(work, provider, msgspec.convert(arrival.said, Vouched))
+            address = await _end(work, provider, begun, msgspec.convert(arrival.said, Vouched))
         except SignInRefused as error:
             await work.undo()
             refused = error
         else:
             await arrivals.delete(arrival.id)
-            return request_id, await go_on(work, pending, who)
-    await _record_refusal(request, provider, refused.code, user_id=refused.user_id)
-    return request_id, _error_address(request, pending, refused.code, refused.sentence)
+            return begun.request_id, address
+    detail = f"{refused.code} ({refused.detail})" if refused.detail else refused.code
+    await _record_refusal(request, provider, detail, user_id=refused.user_id)
+    return begun.request_id, _error_address(request, begun.pending, refused.code, refused.sentence)
 
 
-def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> PendingSignIn:
-    """The sign-in that this browser began with that request. Raises BadRequest."""
+async def _end(work: UnitOfWork, provider: Provider, begun: SamlRequest, vouched: Vouched) -> str:
+    """Raises SignInRefused."""
+    if begun.link is not None:
+        await link_identity(work, provider, vouched, begun.link)
+        return begun.pending.ends_at(linked=provider.name, iss=work.parts.settings.url)
+    return await go_on(work, begun.pending, await let_in(work, provider, vouched))
+
+
+def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> SamlRequest:
+    """What this browser has begun with that request. Raises CannotGoOn."""
     settings = request.parts.settings
     kept = kept_by_browser(request.exchange, settings, request_id)
     begun = unseal(request.parts.key_ring, REQUEST, kept, SamlRequest) if kept else None
     if begun is None or (begun.provider_id, begun.request_id) != (provider.id, request_id):
-        raise BadRequest(code="saml_other_browser")
-    if begun.pending.is_over or not begun.pending.is_of(browser_of(request.exchange, settings)):
-        raise BadRequest(code="saml_other_browser")
-    return begun.pending
+        raise CannotGoOn("other_browser")
+    require_browser(request, begun.pending)
+    return begun
 
 
 def _error_address(request: HubRequest, pending: PendingSignIn, code: str, sentence: str) -> str:
-    """The code stands first, for programs."""
-    described = f"{code}: {sentence}"
-    return pending.ends_at(error="access_denied", error_description=described, iss=request.parts.settings.url)
+    said = {"error_description": sentence, "error_code": code}
+    return pending.ends_at(error="access_denied", **said, iss=request.parts.settings.url)
 
 
 def _answer(request: HubRequest, provider: Provider, request_id: str, address: str) -> Answer[bytes]:

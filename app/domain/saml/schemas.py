@@ -5,6 +5,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
+from app.domain.oidc.schemas import LinkFor
 from app.domain.sign_in.pending import PendingSignIn
 
 
@@ -26,6 +27,7 @@ class SamlRequest(Struct, frozen=True):
     provider_id: UUID
     request_id: str
     pending: PendingSignIn
+    link: LinkFor | None = None
 
 
 class Refusal(Struct, frozen=True):
@@ -40,7 +42,7 @@ OF_LOGIN: Parameters = {
     "redirect_uri": {
         "type": "string",
         "maxLength": 2000,
-        "description": "The page at which the sign-in ends: one of HUB_SIGN_IN_REDIRECTS.",
+        "description": "A page of HUB_SIGN_IN_REDIRECTS, or a port of one's own machine.",
         "examples": ["https://app.example.org/signed-in"],
     },
     "code_challenge": {
@@ -60,7 +62,12 @@ OF_LOGIN: Parameters = {
     "request": {
         "type": "string",
         "maxLength": 8000,
-        "description": "In place of the others: a sign-in that was begun on the hub's own page.",
+        "description": "In place of the others: a sign-in of the hub's own page, sealed.",
+    },
+    "link": {
+        "type": "string",
+        "maxLength": 8000,
+        "description": "Likewise: a link that `POST /auth/identities` has begun.",
     },
 }
 OF_TENANT: Parameters = {"tenant": OF_LOGIN["tenant"]}
