@@ -2,9 +2,13 @@
 code that is tested."""
 
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from cryptography import x509
@@ -173,3 +177,47 @@ def as_form_value(document: bytes) -> str:
 
 def from_form_value(text: str) -> bytes:
     return b64decode(text)
+
+
+@dataclass
+class MetadataSite:
+    """Where a provider publishes its metadata, and what goes wrong there."""
+
+    document: bytes = b""
+    fault: str = ""
+    asked: int = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Its address, for as long as the block lasts."""
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked += 1
+                if site.fault == "redirect":
+                    self.send_response(302)
+                    self.send_header("location", "/elsewhere")
+                    self.end_headers()
+                    return
+                bodies = {"broken": b"<EntityDescriptor", "empty": b"", "huge": b"<a>" + b" " * 2_000_000 + b"</a>"}
+                body = bodies.get(site.fault, site.document)
+                self.send_response(503 if site.fault == "away" else 200)
+                self.send_header("content-type", "application/samlmetadata+xml")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/metadata"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

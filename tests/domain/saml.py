@@ -18,7 +18,7 @@ from tests.saml_provider import TestProvider, as_form_value
 URL = "http://hub.test"
 SAML = "/api/v1/auth/saml/corp"
 PAGE = "https://app.example.org/signed-in"
-VERIFIER = "a verifier of forty-three characters or more, at least"
+VERIFIER = "a-verifier-of-forty-three-characters-or-more-at-least"
 CHALLENGE = urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
 LOGIN = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256", "state": "of the page"}
 
