@@ -16,6 +16,7 @@ from app.domain.oauth.clients import Client, find_client
 from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import (
     LIVES_S,
+    PENDING,
     PendingSignIn,
     browser_of,
     cookie_header,
@@ -24,7 +25,6 @@ from app.domain.sign_in.pending import (
     seal,
 )
 
-PURPOSE: Final = "sign-in"
 SIGN_IN: Final = "/sign-in"
 MOST_PARAMETERS: Final = 50
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -96,7 +96,7 @@ def _to_sign_in(request: HubRequest, client: Client, redirect_uri: str, given: M
         browser=digest_of(browser),
         expires_at=int(time.time()) + LIVES_S,
     )
-    sealed = seal(request.parts.key_ring, PURPOSE, pending)
+    sealed = seal(request.parts.key_ring, PENDING, pending)
     cookies = [] if known else [cookie_header(settings, browser)]
     return found_there(f"{exchange.base_path}{SIGN_IN}?request={sealed}", *cookies)
 

@@ -143,12 +143,12 @@ class Discovery:
         return document
 
 
-_OF_HUB: "WeakKeyDictionary[Parts, Discovery]" = WeakKeyDictionary()
+KNOWN_BY_HUB: "WeakKeyDictionary[Parts, Discovery]" = WeakKeyDictionary()
 
 
 def discovery_of(parts: Parts) -> Discovery:
     """The one of this hub."""
-    found = _OF_HUB.get(parts)
+    found = KNOWN_BY_HUB.get(parts)
     if found is None:
-        found = _OF_HUB[parts] = Discovery(parts)
+        found = KNOWN_BY_HUB[parts] = Discovery(parts)
     return found
