@@ -38,6 +38,7 @@ REASONS = {
     202: "Taken on; it goes on.",
     204: "Done; there is nothing to show.",
     302: "To there.",
+    303: "To there.",
 }
 
 
@@ -177,7 +178,7 @@ class Operations:
         """
         links = self._links.of(route)
         names = ["ETag"] if route.sends_entity_tag else []
-        names += ["Location"] if status in (201, 302) or (status == 202 and links) else []
+        names += ["Location"] if status in (201, 302, 303) or (status == 202 and links) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
         names += ["RateLimit", "RateLimitPolicy"] if route.price.units else []
         answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}

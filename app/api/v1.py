@@ -47,6 +47,7 @@ from app.domain.oidc.controllers import IdentityController, OidcController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
+from app.domain.saml.controllers import SamlController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.sign_in.controllers import SignInController
@@ -72,8 +73,8 @@ API = Router(
         FactorController,
         renew_recovery_codes,
         reset_factors,
+        SamlController,
         list_providers,
-        OAuthController,
         OidcController,
         IdentityController,
         UserController,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True):
     allowed_domains: tuple[str, ...] = ()
     metadata_url: str | None = None
     metadata_file: Path | None = None
+    attribute_subject: str | None = None
+    """Says who it is, in place of the NameID."""
     attribute_email: str | None = None
     attribute_first_name: str | None = None
     attribute_last_name: str | None = None
@@ -164,6 +167,8 @@ def _tenant(text: str, _: bool) -> dict[str, object]:
 
 
 def _metadata(text: str, is_development: bool) -> dict[str, object]:
+    if any(find_spec(name) is None for name in ("lxml", "signxml")):
+        raise ValueError("sign-in by SAML needs the extra `saml`: install data-fusion-hub[saml]")
     if "://" in text:
         if (fault := web_address_fault(text, is_development=is_development)) is not None:
             raise ValueError(fault)
@@ -187,6 +192,7 @@ _OIDC: Final[dict[str, Part]] = {
 _OIDC_NEEDS: Final = ("ISSUER", "CLIENT_ID", "CLIENT_SECRET")
 _SAML: Final[dict[str, Part]] = {
     "METADATA": _metadata,
+    "ATTRIBUTE_SUBJECT": _text("attribute_subject"),
     "ATTRIBUTE_EMAIL": _text("attribute_email"),
     "ATTRIBUTE_FIRST_NAME": _text("attribute_first_name"),
     "ATTRIBUTE_LAST_NAME": _text("attribute_last_name"),

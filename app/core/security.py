@@ -317,6 +317,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """Other query parameters, as JSON Schemas by name."""
     takes_form: bool = False
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
+    form_bytes: int = 65_536
+    """Of the form, at most: one token, no more than 8,192 characters long, each of three bytes at most."""
     needs_session: bool = False
     """An API key does not do."""
     needs_database: bool = True
@@ -366,9 +368,19 @@ def signed_in(
 
 
 def open_to_all(
-    *, parameters: Parameters | None = None, takes_form: bool = False, needs_database: bool = True
+    *,
+    parameters: Parameters | None = None,
+    needs_database: bool = True,
+    takes_form: bool = False,
+    form_bytes: int = 65_536,
 ) -> dict[str, object]:
-    access = Access(is_open=True, parameters=parameters or {}, takes_form=takes_form, needs_database=needs_database)
+    access = Access(
+        is_open=True,
+        parameters=parameters or {},
+        needs_database=needs_database,
+        takes_form=takes_form,
+        form_bytes=form_bytes,
+    )
     return {"access": access}
 
 

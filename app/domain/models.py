@@ -22,6 +22,7 @@ from app.domain.oauth.models import OAuthClient, UsedAssertion
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
+from app.domain.saml.models import SamlArrival, SamlKey, SamlMetadata
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.sign_in.models import SignInCode
@@ -37,9 +38,9 @@ TABLES = (
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor,
     ForgottenPassword, Group, GroupMember, IdempotencyKey, IdentityProvider, Invitation, Job, Letter, OAuthClient,
     OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
-    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, ServiceToken, Session, SignInCode,
-    SourceObject, SpentChallenge, Tenant, TenantSettings, UpkeepState, UsedAssertion, UsedProviderAssertion, User,
-    UserIdentity, Webhook, WebhookDelivery,
+    RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, SealingKey, ServiceAccount,
+    ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings, UpkeepState,
+    UsedAssertion, UsedProviderAssertion, User, UserIdentity, Webhook, WebhookDelivery,
     WebhookSecret,
 )  # fmt: skip
 

@@ -31,6 +31,7 @@ from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
 from app.domain.events.feed import EventFeed
+from app.domain.saml.memory import SamlMemory
 from app.settings import Settings
 
 LAST_WRITE_S = 1.0
@@ -70,6 +71,7 @@ class Parts:
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
+        self.saml = SamlMemory()
         self.redis = RedisLink(settings.redis_url) if settings.redis_url else None
         self.limits = Limits(
             Rate.parse(settings.rate_limit),

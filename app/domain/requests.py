@@ -14,8 +14,6 @@ from app.core.security import Principal
 from app.core.stopping import STOPPING, stopping_error
 from app.domain.parts import Parts
 
-MAX_FORM_BYTES = 65_536
-"""A form holds one token, no more than 8,192 characters long, each of three bytes at most."""
 BODY_DEADLINE_S = 10.0
 LAST_BODY_DEADLINE_S = 1.0
 """Once the process was told to end: for what is on its way already."""
@@ -68,7 +66,7 @@ class HubRequest(Request[Any, Any, Any]):
         """By hand: Litestar's own reading parses all headers for the one that says how long the body is."""
         limit = cast(int, self.route_handler.resolve_request_max_body_size())
         if self.route_handler.opt["access"].takes_form:
-            limit = min(limit, MAX_FORM_BYTES)
+            limit = min(limit, self.route_handler.opt["access"].form_bytes)
         declared = self.exchange.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise BadRequest("The Content-Length is not valid.", code="malformed_body")

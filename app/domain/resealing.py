@@ -22,6 +22,8 @@ from app.domain.factors.sealed import FIELD as SECRET_OF_FACTOR
 from app.domain.identity_providers.models import IdentityProvider
 from app.domain.identity_providers.sealed import FIELD as SECRET_OF_PROVIDER
 from app.domain.parts import Parts
+from app.domain.saml.models import SamlKey
+from app.domain.saml.sealed import FIELD as OWN_SAML_KEY
 from app.domain.sources.models import DataSourceSecret
 from app.domain.sources.secrets.sealed import sealed_field
 from app.domain.webhooks.models import WebhookSecret
@@ -97,6 +99,7 @@ TABLES = (
         "identity_provider_secret",
         "identity_provider_secrets_of_each_key()",
     ),
+    SealedTable(SamlKey, (SamlKey.id,), SamlKey.id, lambda _: OWN_SAML_KEY, "saml_key", "saml_keys_of_each_key()"),
 )
 """All that `hub keys rotate` seals anew. What lives for a day, such as first answers, is left alone."""
 

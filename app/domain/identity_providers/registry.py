@@ -50,6 +50,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     metadata_xml: str | None = None
     metadata_url: str | None = None
     metadata_file: Path | None = None
+    attribute_subject: str | None = None
     attribute_email: str | None = None
     attribute_first_name: str | None = None
     attribute_last_name: str | None = None

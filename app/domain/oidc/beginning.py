@@ -22,6 +22,7 @@ async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun,
     client_id = client_of(settings, wanted.redirect_uri)
     ((slug,),) = await request.parts.reads.rows(_SLUG, {"tenant_id": principal.tenant_id})
     provider = await provider_named(request.parts, "oidc", wanted.provider, slug)
+    provider = provider or await provider_named(request.parts, "saml", wanted.provider, slug)
     if provider is None:
         raise NotFound
     browser, made = browser_of(request.exchange, settings), None

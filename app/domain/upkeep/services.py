@@ -112,6 +112,7 @@ KINDS = (
     Kind("used_assertions", _removal("used_assertions", lambda _: ENDED_TOKENS_KEPT)),
     Kind("factors", _removal("factors", lambda _: timedelta(0))),
     Kind("spent_challenges", _removal("spent_challenges", lambda _: timedelta(0))),
+    Kind("saml_arrivals", _removal("saml_arrivals", lambda _: timedelta(0))),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),
     Kind("letters", _removal("letters", lambda _: LETTERS_KEPT)),
     Kind("invitations", _removal("invitations", lambda _: EXPIRED_INVITATIONS_KEPT)),

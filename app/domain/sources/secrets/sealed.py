@@ -7,6 +7,8 @@ from uuid import UUID
 from app.core.sealing import KeyRing, SealingError
 from app.domain.identity_providers.sealed import FIELD as SECRET_OF_PROVIDER
 from app.domain.identity_providers.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_PROVIDERS
+from app.domain.saml.sealed import FIELD as OWN_SAML_KEY
+from app.domain.saml.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_SAML_KEYS
 from app.domain.webhooks.sealed import FIELD as SECRET_OF_WEBHOOK
 from app.domain.webhooks.sealed import OLDEST_OF_EACH_KEY as OLDEST_OF_WEBHOOKS
 
@@ -28,11 +30,12 @@ async def replaced_keys(connection: "asyncpg.Connection", ring: KeyRing | None) 
     lost for good, and then only the work that needs their secrets fails.
     """
     of_sources, of_webhooks = await connection.fetch(OLDEST_OF_EACH_KEY), await connection.fetch(OLDEST_OF_WEBHOOKS)
-    of_providers = await connection.fetch(OLDEST_OF_PROVIDERS)
+    of_providers, of_saml = await connection.fetch(OLDEST_OF_PROVIDERS), await connection.fetch(OLDEST_OF_SAML_KEYS)
     found = [
         *((row, row["data_source_id"], sealed_field(row["name"])) for row in of_sources),
         *((row, row["id"], SECRET_OF_WEBHOOK) for row in of_webhooks),
         *((row, row["id"], SECRET_OF_PROVIDER) for row in of_providers),
+        *((row, row["id"], OWN_SAML_KEY) for row in of_saml),
     ]
     ids = (row["key_id"] for row, *place in found if ring is None or _is_replaced(ring, row, *place))
     return list(dict.fromkeys(ids))

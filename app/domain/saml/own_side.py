@@ -1,0 +1,97 @@
+"""What the hub is to a SAML provider: its id there, where it takes responses, and its key."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from sqlalchemy import Row, select
+from sqlalchemy.dialects.postgresql import insert
+from uuid_utils.compat import uuid7
+
+from app.core.errors import Conflict, Unavailable
+from app.core.sealing import SealingError
+from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider
+from app.domain.parts import Parts
+from app.domain.saml.models import SamlKey
+from app.domain.saml.sealed import FIELD
+from app.domain.work import unit_of_work_of
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.core.saml.keys import ProviderKey
+    from app.core.saml.metadata import ServiceProvider
+
+PACKAGES: Final = ("lxml", "signxml")
+
+
+def require_packages() -> None:
+    """Raises Unavailable where the extra `saml` is not installed."""
+    if any(find_spec(name) is None for name in PACKAGES):
+        raise Unavailable(code="saml_not_installed")
+
+
+def own_address(settings: Settings, provider: Provider, step: str) -> str:
+    """Providers of several tenants may have one name: of another tenant than the default one the address says which."""
+    address = provider.address(settings, step)
+    return address if provider.tenant == DEFAULT_SLUG else f"{address}?{urlencode({'tenant': provider.tenant})}"
+
+
+async def own_side(parts: Parts, provider: Provider) -> ServiceProvider:
+    """Raises Conflict where no key of the ring opens our key any more."""
+    from app.core.saml.metadata import ServiceProvider
+
+    settings = parts.settings
+    key = await _own_key(parts, provider)
+    return ServiceProvider(own_address(settings, provider, "metadata"), own_address(settings, provider, "acs"), key)
+
+
+async def _own_key(parts: Parts, provider: Provider) -> ProviderKey:
+    from app.core.saml.keys import read_key
+
+    place = (provider.tenant_id, provider.id)
+    if (known := parts.saml.keys.get(place)) is not None:
+        return known
+    async with parts.saml.locks[place]:
+        row = await _stored(parts, provider) or await _made(parts, provider)
+        try:
+            private = parts.key_ring.open(row.sealed, tenant_id=provider.tenant_id, row_id=row.id, field=FIELD)
+        except SealingError:
+            raise Conflict(code="secret_unreadable") from None
+        return parts.saml.keys.setdefault(place, read_key(private, row.certificate))
+
+
+async def _stored(parts: Parts, provider: Provider) -> Row[tuple[UUID, bytes, bytes]] | None:
+    statement = select(SamlKey.id, SamlKey.sealed, SamlKey.certificate)
+    async with parts.sessions(provider.tenant_id) as session:
+        found = await session.execute(
+            statement.where(SamlKey.tenant_id == provider.tenant_id, SamlKey.provider_id == provider.id)
+        )
+        return found.one_or_none()
+
+
+async def _made(parts: Parts, provider: Provider) -> Row[tuple[UUID, bytes, bytes]]:
+    """Whoever comes first makes the key for all processes."""
+    from app.core.saml.keys import new_key
+
+    made = await asyncio.to_thread(new_key, provider.name[:64])
+    row_id, ring = uuid7(), parts.key_ring
+    async with unit_of_work_of(parts, tenant_id=provider.tenant_id) as work:
+        row = {
+            "id": row_id,
+            "tenant_id": provider.tenant_id,
+            "provider_id": provider.id,
+            "certificate": made.certificate,
+            "sealed": ring.seal(made.private, tenant_id=provider.tenant_id, row_id=row_id, field=FIELD),
+            "key_id": ring.current_id,
+            "created_at": work.now,
+        }
+        added = insert(SamlKey).values(row).on_conflict_do_nothing().returning(SamlKey.id)
+        if await work.session.scalar(added) is not None:
+            work.audit("saml_key.create", "identity_provider", provider.id)
+    stored = await _stored(parts, provider)
+    assert stored is not None
+    return stored
