@@ -31,9 +31,9 @@ from app.domain.factors.controllers import (
 from app.domain.factors.pages import FactorStep
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
+from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.invitations.controllers import InvitationController
 from app.domain.invitations.controllers import accept as accept_invitation
-from app.domain.identity_providers.controllers import IdentityProviderController, list_providers
 from app.domain.jobs.controllers import JobController
 from app.domain.letter_pages.controllers import LetterPageController
 from app.domain.oauth.controllers import (
@@ -42,8 +42,8 @@ from app.domain.oauth.controllers import (
     get_resource_metadata,
     get_server_metadata,
 )
-from app.domain.recovery.controllers import RecoveryController
 from app.domain.oidc.controllers import IdentityController, OidcController
+from app.domain.recovery.controllers import RecoveryController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController

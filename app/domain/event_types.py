@@ -16,8 +16,8 @@ from app.domain.delegations.schemas import DelegationOut
 from app.domain.domains.schemas import DataDomainOut
 from app.domain.factors.schemas import FactorOut
 from app.domain.groups.schemas import GroupOut
-from app.domain.invitations.schemas import InvitationOut
 from app.domain.identity_providers.schemas import IdentityEvent, IdentityProviderEvent
+from app.domain.invitations.schemas import InvitationOut
 from app.domain.jobs.schemas import JobOut
 from app.domain.letters.schemas import LetterOut
 from app.domain.oauth.schemas import OAuthClientOut

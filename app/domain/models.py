@@ -13,9 +13,9 @@ from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, Relay
 from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
-from app.domain.invitations.models import Invitation
 from app.domain.identity_providers.models import IdentityProvider, UserIdentity
 from app.domain.identity_providers.models import UsedAssertion as UsedProviderAssertion
+from app.domain.invitations.models import Invitation
 from app.domain.jobs.models import Job
 from app.domain.letters.models import Letter
 from app.domain.oauth.models import OAuthClient, UsedAssertion

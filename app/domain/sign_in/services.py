@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from app.core.across_tenants import are_there_several_tenants
-from app.core.errors import NotFound
+from app.core.errors import NotFound, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.faults import FORBIDDEN
 from app.domain.auth.schemas import Login
