@@ -26,6 +26,7 @@ from app.domain.jobs.controllers import JobController
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
+from app.domain.scim.controllers import ScimController, ScimGroupController, ScimKeyController, ScimUserController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.source_work.controllers import SourceWorkController
@@ -55,6 +56,7 @@ API = Router(
         TenantSettingsController,
         DataDomainController,
         ApiKeyController,
+        ScimKeyController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -75,6 +77,9 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    ScimController,
+    ScimUserController,
+    ScimGroupController,
     openapi_json,
     asyncapi_json,
     *DOCS,

@@ -153,12 +153,25 @@ def no_content() -> Answer[None]:
     return Answer(204, [], b"")
 
 
+ERROR_FORMS: dict[str, Callable[[HubError], tuple[str, bytes]]] = {}
+"""By the beginning of the path, for standards that have a shape of their own: from an error to media type and body."""
+
+
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    form = _form_of_errors(exchange.scope["path"])
+    if form is None:
+        response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    else:
+        media_type, body = form(error)
+        response = Answer(error.status, [(b"content-type", media_type.encode())], body)
     response.wire_headers.extend(
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )
     return response
+
+
+def _form_of_errors(path: str) -> Callable[[HubError], tuple[str, bytes]] | None:
+    return next((form for place, form in ERROR_FORMS.items() if path == place or path.startswith(f"{place}/")), None)
 
 
 def require_match(exchange: Exchange, entity_tag: str, *, always: bool = False) -> None:

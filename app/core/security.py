@@ -260,6 +260,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
     needs_session: bool = False
     """An API key does not do."""
+    takes_directory_key: bool = False
+    """The key of a directory lets in, and nothing else does (SCIM). Unknown query parameters are ignored."""
     needs_database: bool = True
     """False for what is answered whatever state the database is in."""
 
@@ -269,7 +271,7 @@ class Access(Struct, frozen=True, kw_only=True):
 
     @property
     def takes_query(self) -> bool:
-        return self.listing is not None or bool(self.parameters)
+        return self.takes_directory_key or self.listing is not None or bool(self.parameters)
 
 
 def requires(
@@ -304,6 +306,11 @@ def signed_in(
     """Any principal; the service narrows it to what is their own."""
     access = Access(listing=listing, parameters=parameters or {}, takes_form=takes_form, needs_session=needs_session)
     return {"access": access}
+
+
+def for_directories() -> dict[str, object]:
+    """For whoever comes with a key of `/scim-keys`."""
+    return {"access": Access(takes_directory_key=True)}
 
 
 def open_to_all(*, parameters: Parameters | None = None, needs_database: bool = True) -> dict[str, object]:

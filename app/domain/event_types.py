@@ -18,6 +18,7 @@ from app.domain.groups.schemas import GroupOut
 from app.domain.jobs.schemas import JobOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
+from app.domain.scim.schemas import ScimKeyOut
 from app.domain.seals.schemas import AuditSealOut
 from app.domain.service_accounts.schemas import ServiceAccountOut
 from app.domain.sources.schemas import DataSourceOut, SourceStatus
@@ -109,6 +110,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "role_request.revoked": RoleRequestOut,
     "role_request.restarted": RoleRequestOut,
     "role_request.commented": RoleRequestOut,
+    "scim_key.created": ScimKeyOut,
+    "scim_key.deleted": IdOnly,
     "service_account.created": ServiceAccountOut,
     "service_account.updated": ServiceAccountOut,
     "service_account.deleted": IdOnly,

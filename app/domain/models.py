@@ -15,6 +15,7 @@ from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
+from app.domain.scim.models import ScimKey
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.sign_in.models import SignInCode
@@ -29,8 +30,8 @@ TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Group, GroupMember,
     IdempotencyKey, Job, OutboxEnd, OutboxEvent, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
-    RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode, SourceObject,
-    Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
+    RoleAssignment, RoleRequest, RoleRequestEntry, ScimKey, SealingKey, ServiceAccount, Session, SignInCode,
+    SourceObject, Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

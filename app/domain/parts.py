@@ -31,6 +31,7 @@ from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
 from app.domain.events.feed import EventFeed
+from app.domain.scim.admission import DirectoryKeys
 from app.settings import Settings
 
 LAST_WRITE_S = 1.0
@@ -70,6 +71,8 @@ class Parts:
         self.principals = Principals(self.reads, database_url)
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
+        self.scim_key_uses = KeyUses(self.sessions, "scim_keys")
+        self.directories = DirectoryKeys(self.reads, self.principals, self.scim_key_uses)
         self.redis = RedisLink(settings.redis_url) if settings.redis_url else None
         self.limits = Limits(
             Rate.parse(settings.rate_limit),
@@ -111,6 +114,7 @@ class Parts:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self.key_uses.write()
+                await self.scim_key_uses.write()
         await self.sandbox.close()
         if self._runs is not None:
             await self._runs.stop()

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import tenant_of_session
@@ -74,6 +74,8 @@ async def open_session(
         provider_subject=who.provider_subject,
         provider_session=who.provider_session,
     )
+    signing_in = update(User).where(User.id == who.user_id).values(last_sign_in_at=work.now)
+    await work.session.execute(signing_in, execution_options={"synchronize_session": False})
     work.audit("auth.login", "session", opened["id"], actor_id=who.user_id, actor_name=who.email)
     return _pair(work, Session(**opened))
 
