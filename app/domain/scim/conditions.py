@@ -80,7 +80,6 @@ _ELEMENTS: Mapping[tuple[str, str], Elements] = {
              AND held.managed_by = 'scim'""",
         {
             "value": Expression("item.user_id", "id"),
-            "display": Expression("held.user_name_key", key=user_name_key),
             "type": Expression("'User'"),
         },
     ),

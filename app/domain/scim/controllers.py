@@ -68,10 +68,10 @@ class ScimKeyController(Controller):
         key = await ScimKeyService(work).create(data)
         return created(request.exchange, key, f"/api/v1/scim-keys/{key.id}")
 
-    @delete("/{key_id:uuid}", opt=requires("scim-keys:write"), summary="Delete a SCIM key")
-    async def delete_scim_key(self, request: HubRequest, work: Work, key_id: FromPath[UUID]) -> Answer[None]:
+    @delete("/{scim_key_id:uuid}", opt=requires("scim-keys:write"), summary="Delete a SCIM key")
+    async def delete_scim_key(self, request: HubRequest, work: Work, scim_key_id: FromPath[UUID]) -> Answer[None]:
         """It lets nobody in any more, on every worker within a second. What its directory has made stays."""
-        await ScimKeyService(work).delete(key_id)
+        await ScimKeyService(work).delete(scim_key_id)
         return no_content()
 
 

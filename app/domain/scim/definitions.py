@@ -207,7 +207,6 @@ GROUP: Final = Kind(
                 Attribute(name="value", exact=True, mutability="immutable", description="The id of the user."),
                 Attribute(name="$ref", type="reference", exact=True, mutability="immutable", references=("User",)),
                 Attribute(name="type", mutability="immutable", canonical=("User",)),
-                Attribute(name="display", mutability="readOnly"),
             ),
         ),
     ),

@@ -28,7 +28,7 @@ from app.domain.scim.documents import Document, taken, value_of
 from app.domain.scim.errors import ScimFault
 from app.domain.scim.patches import Operation, operations, patched
 from app.domain.scim.paths import Compare, Filter, Some
-from app.domain.scim.resources import Member, tag_of_group
+from app.domain.scim.resources import tag_of_group
 from app.domain.scim.users import MAX_EXTERNAL_ID
 from app.domain.users.managed import DIRECTORY
 from app.domain.users.models import User
@@ -120,11 +120,11 @@ class DirectoryGroups:
     async def delete(self, group_id: UUID) -> None:
         await GroupService(self._work).remove(await self._matching(group_id))
 
-    async def members_of(self, group_id: UUID) -> list[Member]:
-        shown = select(User.id, User.directory["userName"].astext).join(GroupMember, GroupMember.user_id == User.id)
+    async def members_of(self, group_id: UUID) -> list[UUID]:
+        shown = select(User.id).join(GroupMember, GroupMember.user_id == User.id)
         mine = (GroupMember.group_id == group_id, GroupMember.tenant_id == self._work.tenant_id, IS_OPEN)
-        rows = await self._work.session.execute(shown.where(*mine, User.managed_by == DIRECTORY).order_by(User.id))
-        return [Member(*row) for row in rows]
+        found = await self._work.session.scalars(shown.where(*mine, User.managed_by == DIRECTORY).order_by(User.id))
+        return list(found)
 
     async def _matching(self, group_id: UUID) -> Group:
         """Locked. Raises NotFound for a group that the directory does not keep, there or not."""

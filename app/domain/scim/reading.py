@@ -16,7 +16,7 @@ from app.domain.scim.definitions import GROUP, MAX_RESULTS, USER, Kind
 from app.domain.scim.documents import Document, Selection
 from app.domain.scim.errors import ScimFault
 from app.domain.scim.paths import MAX_LENGTH, read_filter, resolved
-from app.domain.scim.resources import GroupRef, Member, group_resource, user_resource
+from app.domain.scim.resources import GroupRef, group_resource, user_resource
 
 LIST_RESPONSE: Final = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 SEARCH_REQUEST: Final = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
@@ -74,7 +74,7 @@ GROUPS_OF_USERS = written(
     table="group_members",
 )
 MEMBERS_OF_GROUPS = written(
-    """SELECT item.group_id, item.user_id, users.directory ->> 'userName' FROM group_members AS item
+    """SELECT item.group_id, item.user_id FROM group_members AS item
        JOIN users ON users.id = item.user_id AND users.tenant_id = item.tenant_id
        WHERE item.group_id = ANY ($2::uuid[]) AND item.tenant_id = $1 AND item.ended_at IS NULL
          AND users.managed_by = 'scim' ORDER BY item.user_id""",
@@ -255,9 +255,9 @@ class Directory:
         rows = await self._reads.rows(GROUPS_OF_USERS, {"tenant_id": self._tenant_id, "ids": ids}) if ids else []
         return _gathered((user_id, GroupRef(*rest)) for user_id, *rest in rows)
 
-    async def _members_of(self, ids: list[UUID]) -> dict[UUID, list[Member]]:
+    async def _members_of(self, ids: list[UUID]) -> dict[UUID, list[UUID]]:
         rows = await self._reads.rows(MEMBERS_OF_GROUPS, {"tenant_id": self._tenant_id, "ids": ids}) if ids else []
-        return _gathered((group_id, Member(*rest)) for group_id, *rest in rows)
+        return _gathered((group_id, user_id) for group_id, user_id in rows)
 
 
 def _gathered(pairs: Iterable[tuple[UUID, R]]) -> dict[UUID, list[R]]:

@@ -16,11 +16,6 @@ class GroupRef(NamedTuple):
     name: str
 
 
-class Member(NamedTuple):
-    id: UUID
-    user_name: str
-
-
 class ShownUser(Protocol):
     @property
     def id(self) -> Any: ...
@@ -75,15 +70,14 @@ def user_resource(base: str, user: ShownUser, groups: Sequence[GroupRef]) -> Doc
     return found | {"meta": _meta("User", user, f"{base}/Users/{user.id}", tag_of_user(user, groups))}
 
 
-def group_resource(base: str, group: ShownGroup, members: Sequence[Member] | None) -> Document:
+def group_resource(base: str, group: ShownGroup, members: Sequence[UUID] | None) -> Document:
     """Without members where those are not looked up."""
     found: Document = {"schemas": [CORE_GROUP], "id": str(group.id), "displayName": group.name}
     if group.external_id is not None:
         found["externalId"] = group.external_id
     if members:
         found["members"] = [
-            {"value": (text := str(each.id)), "$ref": f"{base}/Users/{text}", "type": "User", "display": each.user_name}
-            for each in members
+            {"value": (text := str(each)), "$ref": f"{base}/Users/{text}", "type": "User"} for each in members
         ]
     return found | {"meta": _meta("Group", group, f"{base}/Groups/{group.id}", tag_of_group(group))}
 

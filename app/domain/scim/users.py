@@ -139,8 +139,9 @@ def _email_of(document: Document, user_name: str) -> str:
 
 
 def _name_of(document: Document, part: str) -> str:
-    name = single_spaced(document.get("name", {}).get(part, ""))
-    _require_plain(f"name.{part}", name, MAX_NAME)
+    written = document.get("name", {}).get(part, "")
+    _require_plain(f"name.{part}", written, MAX_NAME)
+    name = single_spaced(written)
     if any(written_alike(name, "")):
         raise ScimFault("invalidValue", f"`name.{part}` mixes letters of several scripts that look alike.")
     return name
