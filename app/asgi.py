@@ -82,6 +82,7 @@ async def _write_uses_again_and_again(parts: Parts) -> None:
     while True:
         await asyncio.sleep(WRITE_USES_EVERY_S)
         await parts.key_uses.write()
+        await parts.scim_key_uses.write()
 
 
 async def _end_what_is_suspended(app: Litestar, parts: Parts) -> None:

@@ -58,6 +58,7 @@ TAGS = {
     "api keys": "What a program sends in place of an access token: narrowed, limited in time, revoked within a second.",
     "identity providers": "By which of their own systems members of a tenant sign in.",
     "oauth clients": "Programs to which people sign in with the hub (OAuth 2.0).",
+    "scim keys": "What a directory sends that keeps users and groups by SCIM 2.0 (RFC 7644) at `/scim/v2`.",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
     "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",

@@ -48,6 +48,7 @@ from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
 from app.domain.saml.controllers import SamlController
+from app.domain.scim.controllers import ScimController, ScimGroupController, ScimKeyController, ScimUserController
 from app.domain.seals.controllers import get_audit_proof, get_audit_seal, list_audit_seals
 from app.domain.service_accounts.controllers import ServiceAccountController
 from app.domain.sign_in.controllers import SignInController
@@ -98,6 +99,7 @@ API = Router(
         DataDomainController,
         ApiKeyController,
         OAuthClientController,
+        ScimKeyController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -120,6 +122,9 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_jwks,
     get_server_metadata,
     get_resource_metadata,
+    ScimController,
+    ScimUserController,
+    ScimGroupController,
     openapi_json,
     asyncapi_json,
     SignInController,

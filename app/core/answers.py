@@ -154,13 +154,22 @@ def no_content() -> Answer[None]:
     return Answer(204, [], b"")
 
 
+ERROR_FORMS: dict[str, Callable[[HubError], tuple[str, bytes]]] = {}
+"""By the beginning of the path, for standards that have a shape of their own: from an error to media type and body."""
+
+
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    """In the hub's own shape, unless the route that was found has declared another."""
-    form = _form_of_errors(exchange)
-    if form is None:
-        response = answer(exchange, error.body(exchange.request_id), status=error.status)
-    else:
+    """In the hub's own shape, unless the route that was found has declared another, or a standard has one for the
+    path."""
+    form, standard = _form_of_errors(exchange), _standard_form(exchange.scope["path"])
+    response: Answer[Any]
+    if form is not None:
         response = answer(exchange, form.telling(error), status=form.status_of(error))
+    elif standard is not None:
+        media_type, body = standard(error)
+        response = Answer(error.status, [(b"content-type", media_type.encode())], body)
+    else:
+        response = answer(exchange, error.body(exchange.request_id), status=error.status)
     response.wire_headers.extend(
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )
@@ -186,6 +195,10 @@ def _form_of_errors(exchange: Exchange) -> type[ErrorForm] | None:
     handler = exchange.scope.get("route_handler")
     form: type[ErrorForm] | None = None if handler is None else handler.opt.get("outcomes", NONE).errors_as
     return form
+
+
+def _standard_form(path: str) -> Callable[[HubError], tuple[str, bytes]] | None:
+    return next((form for place, form in ERROR_FORMS.items() if path == place or path.startswith(f"{place}/")), None)
 
 
 def found_there(location: str, *headers: tuple[bytes, bytes]) -> Answer[None]:

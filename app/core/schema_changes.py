@@ -35,7 +35,7 @@ def in_steps(table: str, *statements: str) -> None:
             op.execute(statement)
 
 
-def create_indexes(indexes: Mapping[str, str]) -> None:
+def create_indexes(indexes: Mapping[str, str], *, unique: bool = False) -> None:
     """By name what they are on, as in `users (tenant_id, email)`. Where the table is empty, as on a first start, at
     once: a concurrent build waits three times for whoever is connected."""
     tables = {definition.split()[0] for definition in indexes.values()}
@@ -43,12 +43,12 @@ def create_indexes(indexes: Mapping[str, str]) -> None:
     at_once = {name: definition for name, definition in indexes.items() if definition.split()[0] in empty}
     if at_once:
         created = "; ".join(
-            f"CREATE INDEX IF NOT EXISTS {name} ON {definition}" for name, definition in at_once.items()
+            f"CREATE {_kind(unique)} IF NOT EXISTS {name} ON {definition}" for name, definition in at_once.items()
         )
         op.execute(f"DO $indexes$ BEGIN {created}; END $indexes$")  # in one round trip: a first start is waited for
     for name, definition in indexes.items():
         if name not in at_once:
-            _create_concurrently(name, definition)
+            _create_concurrently(name, definition, unique=unique)
 
 
 def drop_indexes(names: Iterable[str]) -> None:
@@ -269,10 +269,14 @@ def at_once(*statements: str) -> None:
     op.get_bind().exec_driver_sql(f"DO $migration$ BEGIN {'; '.join(statements)}; END $migration$")
 
 
-def _create_concurrently(name: str, definition: str) -> None:
+def _kind(unique: bool, how: str = "") -> str:
+    return ("UNIQUE INDEX" if unique else "INDEX") + how
+
+
+def _create_concurrently(name: str, definition: str, *, unique: bool) -> None:
     if _is_invalid(name):
         _alone(f"DROP INDEX CONCURRENTLY {name}")
-    _alone(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {definition}")
+    _alone(f"CREATE {_kind(unique, ' CONCURRENTLY')} IF NOT EXISTS {name} ON {definition}")
 
 
 def _alone(statement: str) -> None:

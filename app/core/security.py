@@ -321,6 +321,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """Of the form, at most: one token, no more than 8,192 characters long, each of three bytes at most."""
     needs_session: bool = False
     """An API key does not do."""
+    takes_directory_key: bool = False
+    """The key of a directory lets in, and nothing else does (SCIM). Unknown query parameters are ignored."""
     needs_database: bool = True
     """False for what is answered whatever state the database is in."""
 
@@ -330,7 +332,7 @@ class Access(Struct, frozen=True, kw_only=True):
 
     @property
     def takes_query(self) -> bool:
-        return self.listing is not None or bool(self.parameters)
+        return self.takes_directory_key or self.listing is not None or bool(self.parameters)
 
 
 def requires(
@@ -382,6 +384,11 @@ def open_to_all(
         form_bytes=form_bytes,
     )
     return {"access": access}
+
+
+def for_directories() -> dict[str, object]:
+    """For whoever comes with a key of `/scim-keys`."""
+    return {"access": Access(takes_directory_key=True)}
 
 
 def form_open_to_all() -> dict[str, object]:

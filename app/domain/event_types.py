@@ -23,6 +23,7 @@ from app.domain.letters.schemas import LetterOut
 from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
+from app.domain.scim.schemas import ScimKeyOut
 from app.domain.seals.schemas import AuditSealOut
 from app.domain.service_accounts.schemas import ServiceAccountOut
 from app.domain.sources.schemas import DataSourceOut, SourceStatus
@@ -144,6 +145,8 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "role_request.revoked": RoleRequestOut,
     "role_request.restarted": RoleRequestOut,
     "role_request.commented": RoleRequestOut,
+    "scim_key.created": ScimKeyOut,
+    "scim_key.deleted": IdOnly,
     "service_account.created": ServiceAccountOut,
     "service_account.updated": ServiceAccountOut,
     "service_account.deleted": IdOnly,

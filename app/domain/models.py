@@ -23,6 +23,7 @@ from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.saml.models import SamlArrival, SamlKey, SamlMetadata
+from app.domain.scim.models import ScimKey
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.sign_in.models import SignInCode
@@ -38,10 +39,9 @@ TABLES = (
     DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor,
     ForgottenPassword, Group, GroupMember, IdempotencyKey, IdentityProvider, Invitation, Job, Letter, OAuthClient,
     OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
-    RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, SealingKey, ServiceAccount,
-    ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings, UpkeepState,
-    UsedAssertion, UsedProviderAssertion, User, UserIdentity, Webhook, WebhookDelivery,
-    WebhookSecret,
+    RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, ScimKey, SealingKey,
+    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings,
+    UpkeepState, UsedAssertion, UsedProviderAssertion, User, UserIdentity, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

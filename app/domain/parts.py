@@ -32,6 +32,7 @@ from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
 from app.domain.events.feed import EventFeed
 from app.domain.saml.memory import SamlMemory
+from app.domain.scim.admission import DirectoryKeys
 from app.settings import Settings
 
 LAST_WRITE_S = 1.0
@@ -72,6 +73,8 @@ class Parts:
         self.known_permissions = KnownPermissions(self.reads, self.principals)
         self.key_uses = KeyUses(self.sessions)
         self.saml = SamlMemory()
+        self.scim_key_uses = KeyUses(self.sessions, "scim_keys")
+        self.directories = DirectoryKeys(self.reads, self.principals, self.scim_key_uses)
         self.redis = RedisLink(settings.redis_url) if settings.redis_url else None
         self.limits = Limits(
             Rate.parse(settings.rate_limit),
@@ -113,6 +116,7 @@ class Parts:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self.key_uses.write()
+                await self.scim_key_uses.write()
         await self.sandbox.close()
         if self._runs is not None:
             await self._runs.stop()

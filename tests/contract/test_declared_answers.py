@@ -18,7 +18,12 @@ from tests.domain.factors import Person
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
 
-ROUTES = {f"{route.method} {route.path}": route for route in all_routes(routes_alone())}
+ROUTES = {
+    f"{route.method} {route.path}": route
+    for route in all_routes(routes_alone())
+    if not route.access.takes_directory_key
+}
+"""All but those of `/scim/v2`, which have keys and shapes of their own (`tests/domain/test_scim_*`)."""
 MEDIA_TYPES = {
     "application/json",
     "application/msgpack",
@@ -69,6 +74,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/data-domains": {"name": "Of the walk"},
     "PATCH /api/v1/data-domains/{domain_id}": {"description": "Another."},
     "POST /api/v1/api-keys": {"name": "Of the walk"},
+    "POST /api/v1/scim-keys": {"name": "Of the walk"},
     "POST /api/v1/webhooks": {"url": "https://no-such-name.invalid/"},
     "PATCH /api/v1/webhooks/{webhook_id}": {"description": "Another."},
     "POST /api/v1/data-sources": SIMULATED,
@@ -120,6 +126,8 @@ class World:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
         if "key_id" in route.path_parameters:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
+        if "scim_key_id" in route.path_parameters:
+            made["scim_key_id"] = (await self.send("POST", f"{V1}/scim-keys", {"name": new_name()}))["id"]
         if {"webhook_id", "delivery_id"} & {*route.path_parameters}:
             told = {"url": "https://no-such-name.invalid/"}
             made["webhook_id"] = (await self.send("POST", f"{V1}/webhooks", told))["id"]

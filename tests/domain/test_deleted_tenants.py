@@ -26,6 +26,7 @@ FILLED = {
         "group_members",
         "groups",
         "role_assignments",
+        "scim_keys",
         "service_accounts",
         "tenant_settings",
         "users",
@@ -67,6 +68,7 @@ async def live(hub: Hub, records: Records) -> UUID:
     await records.run(MEMBER, uuid4(), tenant_id, group_id, UUID(me["user"]["id"]))
     await hub.admin.post("/api/v1/service-accounts", json={"name": "robot"})
     await hub.admin.post("/api/v1/api-keys", json={"name": "of a robot"})
+    await hub.admin.post("/api/v1/scim-keys", json={"name": "Entra ID"})
     webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
     assert (await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")).status_code == 200
     body = {"name": uuid4().hex}

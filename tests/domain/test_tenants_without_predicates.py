@@ -57,6 +57,8 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     assert permission.is_success, permission.text
     key = await hub.admin.post("/api/v1/api-keys", json={"name": "a key", "permissions": ["roles:read"]})
     assert key.status_code == 201, key.text
+    directory = await hub.admin.post("/api/v1/scim-keys", json={"name": "Entra ID"})
+    assert directory.status_code == 201, directory.text
     webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
     assert webhook.status_code == 201, webhook.text
     told = await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")

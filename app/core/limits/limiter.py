@@ -10,6 +10,7 @@ from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv6Address
 
+from msgspec import structs
 from prometheus_client import Counter
 
 from app.core.errors import TooManyRequests
@@ -20,6 +21,8 @@ from app.core.limits.shared_windows import SharedWindows
 from app.core.limits.windows import SlidingWindows
 from app.core.redis_link import RedisAway
 
+DIRECTORY_SHARE = 10
+"""Of a directory, which brings a whole organisation when it begins: so many times what a principal has."""
 MOST_PRINCIPALS = 100_000
 MOST_ADDRESSES = 65_536
 MOST_ACCOUNTS = 65_536
@@ -35,6 +38,7 @@ class Limits:
         """`key` is for digests of what was typed as somebody's address."""
         policies: tuple[tuple[PolicyName, Rate, int], ...] = (
             ("principal", rate, MOST_PRINCIPALS),
+            ("directory", structs.replace(rate, quota=rate.quota * DIRECTORY_SHARE), MOST_PRINCIPALS),
             ("address", rate, MOST_ADDRESSES),
             ("login-address", login_rate, MOST_ADDRESSES),
             ("login-account", login_rate, MOST_ACCOUNTS),

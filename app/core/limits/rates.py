@@ -8,9 +8,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-PolicyName = Literal["principal", "address", "login-address", "login-account"]
-"""Whose quota it is. `login-address` and `login-account` count sign-ins: by where they come from, and by whom they are
-said to be."""
+PolicyName = Literal["principal", "directory", "address", "login-address", "login-account"]
+"""Whose quota it is. A directory tells of all users at once when it begins, and has ten times what a principal has.
+`login-address` and `login-account` count sign-ins: by where they come from, and by whom they are said to be."""
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 

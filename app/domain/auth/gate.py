@@ -62,6 +62,8 @@ class Gate:
             raise Unavailable(code=parts.schema.problem.code)
         signed = None
         exchange = Exchange.of(scope)
+        if access.takes_directory_key:
+            return self._let_directory_in(access, scope, receive, send)
         if not access.is_open:
             credential = identify(parts.tokens, bearer_token(exchange.headers.get(b"authorization")))
             exchange.credential = credential
@@ -83,6 +85,13 @@ class Gate:
     ) -> None:
         parts: Parts = scope["litestar_app"].state["parts"]
         _enter(scope, Exchange.of(scope), await parts.principals.of(credential))
+        await self._charge_and_pass(scope["route_handler"].opt["price"], access, scope, receive, send)
+
+    async def _let_directory_in(self, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
+        parts: Parts = scope["litestar_app"].state["parts"]
+        exchange = Exchange.of(scope)
+        token = bearer_token(exchange.headers.get(b"authorization"))
+        exchange.principal = scope["user"] = await parts.directories.of(token)
         await self._charge_and_pass(scope["route_handler"].opt["price"], access, scope, receive, send)
 
     async def _charge_and_pass(self, price: Price, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
@@ -251,6 +260,7 @@ def check_routes(app: Litestar, permissions: Iterable[str]) -> None:
 def _price(handler: HTTPRouteHandler, access: Access) -> Price:
     codes = handler.opt.get("outcomes", NONE).codes
     try:
-        return price_of(handler.opt, map(str, handler.http_methods), is_open=access.is_open, codes=codes)
+        price = price_of(handler.opt, map(str, handler.http_methods), is_open=access.is_open, codes=codes)
+        return price._replace(policy="directory") if access.takes_directory_key else price
     except ValueError as error:
         raise RuntimeError(f"{handler} {error}") from None

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import and_, exists, not_, select
+from sqlalchemy import and_, exists, not_, select, update
 from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import tenant_of_session
@@ -73,6 +73,8 @@ async def open_session(
         provider_subject=who.provider_subject,
         provider_session=who.provider_session,
     )
+    signing_in = update(User).where(User.id == who.user_id).values(last_sign_in_at=work.now)
+    await work.session.execute(signing_in, execution_options={"synchronize_session": False})
     work.audit("auth.login", "session", opened["id"], actor_id=who.user_id, actor_name=who.email)
     await _tell_of_new_device(work, Session(**opened))
     return _pair(work, Session(**opened))

@@ -22,8 +22,8 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 
 CREATING = outcomes("name_taken")
-CHANGING = outcomes("exceeds_own_permissions", "name_taken")
-REACHING = outcomes("exceeds_own_permissions")
+CHANGING = outcomes("exceeds_own_permissions", "managed_externally", "name_taken")
+REACHING = outcomes("exceeds_own_permissions", "managed_externally")
 READ = "groups:read"
 WRITE = "groups:write"
 CHOOSING = requires(WRITE, parameters=DRY_RUN)

@@ -20,6 +20,8 @@ class Group(Tenanted, Entity):
     description: Mapped[str | None]
     managed_by: Mapped[str | None] = mapped_column(default=left_empty)
     """What keeps its members, such as a directory; null for the hub itself."""
+    external_id: Mapped[str | None] = mapped_column(default=left_empty)
+    """What the directory calls it by."""
 
 
 class GroupMember(Tenanted, Base):

@@ -1,6 +1,7 @@
 """Groups on the wire."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
@@ -14,7 +15,7 @@ class GroupOut(EntityOut):
     name: str
     description: str | None
     managed_by: str | None
-    """What keeps its members, such as a directory; null for the hub itself."""
+    """What keeps its name and its members: `scim` for a directory; null for the hub itself."""
 
 
 class GroupCreate(Input):
@@ -29,3 +30,5 @@ class GroupPatch(Input):
 
     name: Name | UnsetType = UNSET
     description: Text | None | UnsetType = UNSET
+    managed_by: Literal["scim"] | None | UnsetType = UNSET
+    """`scim` hands the group over to the tenant's directory, which finds it by its name; null takes it back."""

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from msgspec import UnsetType
 from sqlalchemy import func
 from uuid_utils.compat import uuid7
 
@@ -18,11 +19,19 @@ from app.domain.groups.reach import is_within_reach
 from app.domain.groups.repositories import GroupMemberRepository, GroupRepository
 from app.domain.groups.schemas import GroupCreate, GroupOut, GroupPatch
 from app.domain.lookalikes import refuse_lookalike
+from app.domain.users.managed import refuse_managed
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
 
-COLUMNS = Normaliser(GroupCreate, GroupPatch, Group, GroupOut, rules={"name": named})
+COLUMNS = Normaliser(
+    GroupCreate,
+    GroupPatch,
+    Group,
+    GroupOut,
+    rules={"name": named},
+    apart={"managed_by": "a group is made by the hub, and handed over then"},
+)
 
 
 class GroupService:
@@ -56,6 +65,13 @@ class GroupService:
         self._work.require_match(group.version)
         before = to_struct(group, GroupOut)
         changes = COLUMNS.columns_of_changes(patch)
+        if not isinstance(patch.managed_by, UnsetType):
+            changes |= {
+                "managed_by": patch.managed_by,
+                "external_id": None if patch.managed_by is None else group.external_id,
+            }
+        if changes.get("managed_by", group.managed_by) is not None and changes.get("name", group.name) != group.name:
+            refuse_managed(group)
         if "name" in changes:
             await refuse_lookalike(self._work, GroupRepository, changes["name"], "group", Group.id != group_id)
         if not self._work.apply(group, changes):
@@ -70,7 +86,12 @@ class GroupService:
         """Who is in it no longer is, and what was given to it ends."""
         group = await self._within_reach(group_id)
         self._work.require_match(group.version)
-        before = to_struct(group, GroupOut)
+        refuse_managed(group)
+        await self.remove(group)
+
+    async def remove(self, group: Group) -> None:
+        """Whatever it brings: by who may. Locked already."""
+        group_id, before = group.id, to_struct(group, GroupOut)
         await before_change(self._work, Change(kind="group", row_id=group_id))
         await end_memberships_of_group(self._work, group_id)
         await end_assignments(self._work, RoleAssignment.subject_id == group_id)
@@ -84,7 +105,7 @@ class GroupService:
 
         Raises Forbidden where the group may do more than the actor, or for longer: somebody would rise by it.
         """
-        await self._within_reach(group_id, for_good=True)
+        refuse_managed(await self._within_reach(group_id, for_good=True))
         shown = await self._matching_user(user_id)
         if not await self._members.exists(IS_OPEN, group_id=group_id, user_id=user_id):
             await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
@@ -100,7 +121,7 @@ class GroupService:
 
     async def take_out(self, group_id: UUID, user_id: UUID) -> None:
         """Raises NotFound for somebody who is not in it, Forbidden as `put_in` does."""
-        await self._within_reach(group_id)
+        refuse_managed(await self._within_reach(group_id))
         await self._matching_user(user_id)
         await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
         if not await end_memberships(self._work, GroupMember.group_id == group_id, GroupMember.user_id == user_id):

@@ -24,8 +24,10 @@ Work = NamedDependency[UnitOfWork]
 
 GIVING_ROLES = requires("users:write", parameters=DRY_RUN)
 CREATING = outcomes("email_taken", "login_busy", "weak_password")
-CHANGING = outcomes("email_taken", "exceeds_own_permissions", "last_admin", "login_busy", "weak_password")
-DELETING = outcomes("exceeds_own_permissions", "last_admin")
+CHANGING = outcomes(
+    "email_taken", "exceeds_own_permissions", "last_admin", "login_busy", "managed_externally", "weak_password"
+)
+DELETING = outcomes("exceeds_own_permissions", "last_admin", "managed_externally")
 REACHING = outcomes("exceeds_own_permissions")
 TAKING = outcomes("exceeds_own_permissions", "last_admin", "system_role")
 
@@ -61,7 +63,10 @@ class UserController(Controller):
         self, request: HubRequest, work: Work, user_id: FromPath[UUID], data: RequestBody[UserPatch]
     ) -> Tagged[UserOut]:
         """JSON Merge Patch (RFC 7396). A new password or a deactivation ends the user's sessions within a
-        second; while the user is not active, their API keys open nothing."""
+        second; while the user is not active, their API keys open nothing.
+
+        What a directory keeps of a user is changed there alone: 409 `managed_externally`. `managed_by` hands a user
+        over to it, or takes them back."""
         return entity(request.exchange, await UserService(work).update(user_id, data), changed=True)
 
     @delete("/{user_id:uuid}", opt=requires("users:write") | DELETING, summary="Delete a user")

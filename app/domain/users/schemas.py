@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
@@ -43,6 +43,11 @@ class UserOut(EntityOut):
     """Whether the user can sign in with a password."""
     locked_until: datetime | None
     """When the account opens again by itself after too many failed logins; null for one that is not locked."""
+    last_sign_in_at: datetime | None
+    """When the user last proved to be themselves; null for never. No new version comes of it."""
+    managed_by: str | None
+    """What keeps the user: `scim` for a directory, which alone changes email, names and `is_active`, and deletes them;
+    null for the hub itself."""
     roles: list[RoleRef]
 
     def entity_tag(self) -> str:
@@ -70,3 +75,6 @@ class UserPatch(Input):
     password: Password | None | UnsetType = UNSET
     """Null takes the password away. A new password ends the user's sessions."""
     is_active: bool | UnsetType = UNSET
+    managed_by: Literal["scim"] | None | UnsetType = UNSET
+    """`scim` hands the user over to the tenant's directory, which finds them by their email address; null takes them
+    back."""

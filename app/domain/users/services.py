@@ -29,6 +29,7 @@ from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
 from app.domain.sign_in_rules import rules_of
 from app.domain.users.identity import checked_email, email_key
+from app.domain.users.managed import DIRECTORY, columns_of_hand_over, refuse_changes_of_managed, refuse_managed
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut, UserPatch
@@ -52,7 +53,10 @@ COLUMNS = Normaliser(
         "first_name": lambda name: {"first_name": single_spaced(name)},
         "last_name": lambda name: {"last_name": single_spaced(name)},
     },
-    apart={"password": "hashed in a thread, and shown as `has_password`"},
+    apart={
+        "password": "hashed in a thread, and shown as `has_password`",
+        "managed_by": "goes with all that a directory says of a user (`users.managed`)",
+    },
 )
 
 
@@ -79,6 +83,16 @@ class UserService:
         (await rules_of(self._work.parts, self._work.tenant_id)).refuse_domain(columns["email"])
         hashed = await self._hashed(new.password, columns["email"], new.first_name, new.last_name)
         user = User(**self._work.stamp(), **columns, password_hash=hashed)
+        return await self._add(user, roles, is_registration=is_registration, given_by=given_by)
+
+    async def _add(
+        self,
+        user: User,
+        roles: Iterable[UUID] = (),
+        *,
+        is_registration: bool = False,
+        given_by: UUID | None = None,
+    ) -> UserOut:
         await self._users.add(user)
         await self._hold(user.id, (public_role_id(self._work.tenant_id), *roles), given_by)
         shown = await self._shown(user.id)
@@ -87,12 +101,35 @@ class UserService:
         self._work.announce("user.created", f"users/{user.id}", shown)
         return shown
 
+    async def create_managed(self, columns: Mapping[str, object]) -> User:
+        """As a directory says, which keeps the user from now on. Raises Conflict for a taken address or user name."""
+        user = User(**self._work.stamp(), **columns, password_hash=None)
+        await self._add(user)
+        return user
+
+    async def managed(self, user_id: UUID) -> User:
+        """Locked. Nobody's reach is asked about: a directory decides on all that it keeps. Raises NotFound for others'
+        users, there or not."""
+        return await self._users.get_one(id=user_id, managed_by=DIRECTORY, with_for_update=True)
+
+    async def change_managed(self, user: User, changes: Mapping[str, object]) -> None:
+        """Raises Conflict for the last admin, who stays active, and for a taken address or user name."""
+        if changes.get("is_active") is False and user.is_active:
+            await keep_an_admin(self._work, user.id)
+        await self._apply(user, await self._shown(user.id), changes)
+
+    async def delete_managed(self, user: User) -> None:
+        """Raises Conflict for the last admin."""
+        await self._remove(user.id, await self._shown(user.id))
+
     async def update(self, user_id: UUID, patch: UserPatch) -> UserOut:
         await self._refuse_weak(changes_of(patch))
         user, before = await self._changeable(user_id)
         changes = await self._columns(user, patch)
         if changes.get("email", user.email) != user.email:
             (await rules_of(self._work.parts, self._work.tenant_id)).refuse_domain(str(changes["email"]))
+        refuse_changes_of_managed(user, changes)
+        changes |= columns_of_hand_over(user, changes)
         is_leaving = changes.get("is_active") is False and user.is_active
         if is_leaving or ("password_hash" in changes and changes["password_hash"] is None):
             await keep_an_admin(self._work, user_id)
@@ -120,7 +157,11 @@ class UserService:
 
     async def delete(self, user_id: UUID) -> None:
         """The audit log keeps the name under which the user acted."""
-        _, before = await self._changeable(user_id)
+        user, before = await self._changeable(user_id)
+        refuse_managed(user)
+        await self._remove(user_id, before)
+
+    async def _remove(self, user_id: UUID, before: UserOut) -> None:
         await keep_an_admin(self._work, user_id)
         await end_assignments(self._work, RoleAssignment.subject_id == user_id)
         await end_memberships(self._work, GroupMember.user_id == user_id)
@@ -209,6 +250,8 @@ class UserService:
     async def _columns(self, user: User, patch: UserPatch) -> dict[str, object]:
         """The fields of a patch as columns."""
         changes = COLUMNS.columns_of_changes(patch)
+        if not isinstance(patch.managed_by, UnsetType):
+            changes["managed_by"] = patch.managed_by
         if not isinstance(patch.password, UnsetType):
             own = (changes.get(name, getattr(user, name)) for name in ("email", "first_name", "last_name"))
             changes["password_hash"] = await self._hashed(patch.password, *own)
@@ -222,7 +265,8 @@ class UserService:
 
     async def _hold(self, user_id: UUID, role_ids: Iterable[UUID], given_by: UUID | None) -> None:
         giver = self._work.actor_id or given_by
-        via = {"via_type": "person", "via_id": giver} if giver else dict.fromkeys(VIA)
+        via_type = "person" if self._work.principal is None or self._work.principal.type == "user" else "directory"
+        via = {"via_type": via_type, "via_id": giver} if giver else dict.fromkeys(VIA)
         given = {"subject_type": "user", "subject_id": user_id, "scope_type": "tenant", "scope_id": None}
         when: dict[str, Any] = {"starts_at": func.statement_timestamp(), "expires_at": None, "reason": None}
         rows = [RoleAssignment(**self._work.stamp(), **given, **when, **via, role_id=role_id) for role_id in role_ids]
