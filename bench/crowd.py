@@ -19,7 +19,7 @@ _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
     "webhooks", "deliveries",
-    "events",
+    "events", "scim keys",
 )  # fmt: skip
 
 
