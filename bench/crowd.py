@@ -19,7 +19,7 @@ _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
     "webhooks", "deliveries",
-    "events",
+    "events", "scim keys",
 )  # fmt: skip
 
 
@@ -275,6 +275,7 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         FROM {numbers}
     """
     yield _keys(numbers, user_id)
+    yield _scim_keys(numbers)
     yield f"""
         INSERT INTO webhooks (id, tenant_id, url, event_types, data_domain_id, is_active, position, created_at,
                               updated_at)
@@ -306,6 +307,15 @@ def _keys(numbers: str, user_id: UUID) -> str:
         SELECT {_id("keys")}, '{TENANT}', {_WORDS} || ' ' || substr(md5('k' || i), 1, 12),
           'dfh_' || substr(md5('p' || i), 1, 22), '\\x00', {_rare_or("'service_account'", "'user'")},
           {_rare_or(_id("accounts"), f"'{user_id}'::uuid")}, {_CHANGED}, {_AT}, {_CHANGED}
+        FROM {numbers}
+    """
+
+
+def _scim_keys(numbers: str) -> str:
+    return f"""
+        INSERT INTO scim_keys (id, tenant_id, name, digest, created_at, updated_at)
+        SELECT {_id("scim keys")}, '{TENANT}', {_WORDS} || ' ' || substr(md5('s' || i), 1, 12), '\\x00', {_AT},
+          {_CHANGED}
         FROM {numbers}
     """
 

@@ -43,6 +43,7 @@ class World:
         body: dict[str, Any] = {"name": uuid4().hex, "type": "rest", "config": {"base_url": "https://a.example"}}
         body["data_domain_id"] = domain["id"]
         key = await hub.admin.post("/api/v1/api-keys", json={"name": uuid4().hex})
+        directory = await hub.admin.post("/api/v1/scim-keys", json={"name": uuid4().hex})
         source = (await hub.admin.post("/api/v1/data-sources", json=body)).json()
         given = await hub.admin.post(
             "/api/v1/role-assignments",
@@ -116,6 +117,7 @@ class World:
                 "group_id": group.json()["id"],
                 "domain_id": domain["id"],
                 "key_id": key.json()["id"],
+                "scim_key_id": directory.json()["id"],
                 "source_id": source["id"],
                 "assignment_id": given.json()["id"],
                 "request_id": str(asked),

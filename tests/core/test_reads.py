@@ -83,6 +83,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
     source_id = UUID(source.json()["id"])
     key = await hub.admin.post("/api/v1/api-keys", json={"name": "a key", "permissions": ["roles:read"]})
     assert key.status_code == 201, key.text
+    directory = await hub.admin.post("/api/v1/scim-keys", json={"name": "Entra ID"})
+    assert directory.status_code == 201, directory.text
     async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
@@ -109,6 +111,7 @@ async def bound(hub: Hub) -> dict[str, Any]:
         "current_session_id": UUID(session),
         "own_id": UUID(me),
         "key_id": UUID(key.json()["id"]),
+        "scim_key_id": UUID(directory.json()["id"]),
         "webhook_id": await a_webhook_of(hub),
         "now": datetime.now(UTC),
     }

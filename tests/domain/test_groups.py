@@ -97,7 +97,7 @@ async def test_names_are_unique_and_look_like_no_other(hub: Hub) -> None:
     assert [group["id"] for group in found] == [first["id"]]
 
 
-@pytest.mark.parametrize("field", ["id", "managed_by", "members", "version", "name_key"])
+@pytest.mark.parametrize("field", ["id", "external_id", "members", "version", "name_key"])
 async def test_a_field_that_is_not_in_the_schema_is_named(hub: Hub, field: str) -> None:
     group = await new_group(hub)
     for answer in (

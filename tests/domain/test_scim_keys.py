@@ -106,10 +106,10 @@ async def test_nothing_else_opens_the_directory(hub: Hub, directory: Directory) 
     forged = directory.key[:-4] + "AAAA"
     for credential in (api_key, token, forged, directory.key + "=", directory.key.upper(), "dfs_", "x" * 5000, "dfs_ü"):
         for path in PATHS:
-            headers = {"Authorization": b"Bearer " + credential.encode()}
+            headers = [(b"authorization", b"Bearer " + credential.encode())]
             assert told(await hub.client().get(f"/scim/v2{path}", headers=headers)) == (401, None), credential[:12]
-    for headers in ({}, {"Authorization": f"Basic {directory.key}"}):
-        assert told(await hub.client().get("/scim/v2/Users", headers=headers)) == (401, None)
+    for basic in ({}, {"Authorization": f"Basic {directory.key}"}):
+        assert told(await hub.client().get("/scim/v2/Users", headers=basic)) == (401, None)
 
 
 async def test_one_tenants_directory_knows_nothing_of_anothers(two_tenants: tuple[Hub, Hub]) -> None:

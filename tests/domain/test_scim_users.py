@@ -1,5 +1,6 @@
 """Users of a directory over SCIM 2.0 (RFC 7643, 7644)."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -203,6 +204,25 @@ async def test_one_user_name_in_all_its_spellings_is_one(directory: Directory) -
     await directory.new_user(userName="Straße@Example.org")
     for spelling in ("STRASSE@example.org", "straße@example.ORG", "ｓtrasse@example.org"):
         assert told(await directory.call("POST", "/Users", {"userName": spelling})) == (409, "uniqueness"), spelling
+
+
+async def test_of_many_who_make_the_same_user_at_once_one_does(directory: Directory) -> None:
+    body = {"userName": address()}
+    answers = await asyncio.gather(*(directory.call("POST", "/Users", body) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201, *[409] * 5]
+    assert {told(answer) for answer in answers if answer.status_code == 409} == {(409, "uniqueness")}
+
+
+async def test_users_who_are_deleted_while_they_are_put_into_a_group_are_not_in_it(directory: Directory) -> None:
+    users = [await directory.new_user() for _ in range(6)]
+    groups = [await directory.new_group(*(user["id"] for user in users)) for _ in range(3)]
+    member = [{"op": "add", "path": "members", "value": [{"value": user["id"]} for user in users]}]
+    deleting = [directory.call("DELETE", f"/Users/{user['id']}") for user in users]
+    answers = await asyncio.gather(*deleting, *(directory.patch(f"/Groups/{group['id']}", *member) for group in groups))
+    assert [answer.status_code for answer in answers[: len(users)]] == [204] * len(users)
+    assert {answer.status_code for answer in answers[len(users) :]} <= {204, 400}
+    for group in groups:
+        assert "members" not in (await directory.call("GET", f"/Groups/{group['id']}")).json()
 
 
 async def test_a_user_name_that_is_no_address_has_one_beside_it(hub: Hub, directory: Directory) -> None:

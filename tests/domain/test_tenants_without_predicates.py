@@ -287,6 +287,7 @@ TABLES = {
     "session_id": "sessions",
     "account_id": "service_accounts",
     "key_id": "api_keys",
+    "scim_key_id": "scim_keys",
     "assignment_id": "role_assignments",
     "group_id": "groups",
     "domain_id": "data_domains",

@@ -41,7 +41,7 @@ class DirectoryKeys:
         if given is None:
             raise Unauthenticated(code="invalid_token")
         marks = self._principals.mark_of(given.row_id), self._principals.mark_of(given.tenant_id)
-        rows = await self._reads.rows(LIVE_SCIM_KEY, {"id": given.row_id, "tenant_id": given.tenant_id})
+        rows = await self._reads.rows(LIVE_SCIM_KEY, {"scim_key_id": given.row_id, "tenant_id": given.tenant_id})
         if not rows or not given.fits(rows[0][DIGEST]):
             raise Unauthenticated(code="invalid_token")
         principal = _principal(given, rows[0][1])

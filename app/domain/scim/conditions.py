@@ -173,7 +173,7 @@ class Conditions:
         indexed = _BY_INDEX.get((self._kind.urn, attribute.name, part.name))
         if indexed is not None and found.operator == "eq" and not found.target.is_extended:
             value = self.bind(_text_of(found.value, indexed), "text")
-            return f"({indexed.sql} IN (SELECT {indexed.found_by}({value})))"
+            return f"({indexed.sql} = ANY (ARRAY(SELECT {indexed.found_by}({value}))))"
         elements = self._elements(found.target)
         return f"EXISTS (SELECT {elements.rows} AND {self._comparison(elements.parts[part.name], found)})"
 

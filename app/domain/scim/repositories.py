@@ -27,7 +27,7 @@ LIVE_SCIM_KEY = (
     select(ScimKey.id, ScimKey.name, ScimKey.digest)
     .join(Tenant, Tenant.id == ScimKey.tenant_id)
     .where(
-        ScimKey.id == bindparam("id", type_=ScimKey.id.type),
+        ScimKey.id == bindparam("scim_key_id", type_=ScimKey.id.type),
         ScimKey.tenant_id == bindparam("tenant_id", type_=ScimKey.tenant_id.type),
         Tenant.is_active,
     )

@@ -60,8 +60,8 @@ class DirectoryUsers:
 
     async def delete(self, user_id: UUID) -> None:
         """Whoever comes back later is somebody new. Raises Conflict for the last admin."""
-        user, _ = await self._matching(user_id)
         await self._count_groups_up(user_id)
+        user, _ = await self._matching(user_id)
         await self._users.delete_managed(user)
 
     async def _matching(self, user_id: UUID) -> tuple[User, list[GroupRef]]:
@@ -91,13 +91,14 @@ class DirectoryUsers:
         return [GroupRef(*row) for row in rows]
 
     async def _count_groups_up(self, user_id: UUID) -> None:
-        """Those that lose a member look different from now on."""
+        """Those that lose a member look different from now on. Locked in their order and before the user, as whoever
+        puts users into a group locks them."""
         of_user = select(GroupMember.group_id).where(GroupMember.user_id == user_id, IS_OPEN)
-        groups = update(Group).where(
-            Group.tenant_id == self._work.tenant_id, Group.managed_by == DIRECTORY, Group.id.in_(of_user)
-        )
+        mine = (Group.tenant_id == self._work.tenant_id, Group.managed_by == DIRECTORY, Group.id.in_(of_user))
+        ids = list(await self._work.session.scalars(select(Group.id).where(*mine).order_by(Group.id).with_for_update()))
         changed = {"version": Group.version + 1, "updated_at": func.statement_timestamp()}
-        await self._work.session.execute(groups.values(changed), execution_options={"synchronize_session": False})
+        counting = update(Group).where(Group.id.in_(ids)).values(changed)
+        await self._work.session.execute(counting, execution_options={"synchronize_session": False})
 
 
 def columns_of(document: Document) -> dict[str, object]:
