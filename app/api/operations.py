@@ -273,10 +273,12 @@ def _list_parameters(listing: Listing, *, streams: bool) -> Iterator[dict[str, o
 
 def _query_parameter(name: str, given: Mapping[str, object]) -> dict[str, object]:
     schema = dict(given)
-    description = schema.pop("description", None)
+    description, is_required = schema.pop("description", None), schema.pop("required", False)
     if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema):
         schema |= PLAIN_TEXT
     parameter: dict[str, object] = {"name": name, "in": "query", "schema": schema}
+    if is_required:
+        parameter["required"] = True
     return parameter | ({"description": description} if description else {})
 
 
