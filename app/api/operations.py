@@ -149,7 +149,11 @@ class Operations:
         own = self._components.of(form)
         schema = {"anyOf": [own, self._components.of(error.body_type)]}
         content = {JSON: {"schema": schema, **self._example_of(own)}, MSGPACK: {"schema": schema}}
-        return {"description": error().detail, "headers": _headers(*_ERROR_HEADERS.get(error, ())), "content": content}
+        if error is Unauthenticated:
+            headers = _headers() | {"WWW-Authenticate": CHALLENGE_OF_BASIC}
+        else:
+            headers = _headers(*_ERROR_HEADERS.get(error, ()))
+        return {"description": error().detail, "headers": headers, "content": content}
 
     def _add_dry_run(self, answers: dict[str, Any]) -> None:
         """A media type of its own beside the real answer's. Where that has another status, the 200 repeats what it has
@@ -250,6 +254,11 @@ def _headers(*names: str) -> dict[str, object]:
     return {HEADER_NAMES.get(name, name): {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestID")}
 
 
+CHALLENGE_OF_BASIC = {
+    "description": "Where the client has tried to show who it is by Basic (RFC 6749 section 5.2).",
+    "schema": {"type": "string"},
+    "example": 'Basic realm="hub"',
+}
 HEADER_NAMES = {
     "RequestID": "X-Request-ID",
     "RetryAfter": "Retry-After",
