@@ -150,7 +150,11 @@ class Operations:
         own = self._components.of(form)
         schema = {"anyOf": [own, self._components.of(error.body_type)]}
         content = {JSON: {"schema": schema, **self._example_of(own)}, MSGPACK: {"schema": schema}}
-        return {"description": error().detail, "headers": _headers(*_ERROR_HEADERS.get(error, ())), "content": content}
+        if error is Unauthenticated:
+            headers = _headers() | {"WWW-Authenticate": CHALLENGE_OF_BASIC}
+        else:
+            headers = _headers(*_ERROR_HEADERS.get(error, ()))
+        return {"description": error().detail, "headers": headers, "content": content}
 
     def _add_dry_run(self, answers: dict[str, Any]) -> None:
         """A media type of its own beside the real answer's. Where that has another status, the 200 repeats what it has
@@ -251,6 +255,11 @@ def _headers(*names: str) -> dict[str, object]:
     return {HEADER_NAMES.get(name, name): {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestID")}
 
 
+CHALLENGE_OF_BASIC = {
+    "description": "Where the client has tried to show who it is by Basic (RFC 6749 section 5.2).",
+    "schema": {"type": "string"},
+    "example": 'Basic realm="hub"',
+}
 HEADER_NAMES = {
     "RequestID": "X-Request-ID",
     "RetryAfter": "Retry-After",
@@ -274,10 +283,12 @@ def _list_parameters(listing: Listing, *, streams: bool) -> Iterator[dict[str, o
 
 def _query_parameter(name: str, given: Mapping[str, object]) -> dict[str, object]:
     schema = dict(given)
-    description = schema.pop("description", None)
+    description, is_required = schema.pop("description", None), schema.pop("required", False)
     if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema):
         schema |= PLAIN_TEXT
     parameter: dict[str, object] = {"name": name, "in": "query", "schema": schema}
+    if is_required:
+        parameter["required"] = True
     return parameter | ({"description": description} if description else {})
 
 

@@ -17,6 +17,7 @@ from app.domain.auth.gate import reading
 from tests.conftest import PASSWORD, Hub
 from tests.contract.test_policy_table import Operation, operations
 from tests.domain.conftest import Records
+from tests.domain.oauth import registered_client
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +98,7 @@ class World:
         )
         sessions = (await session.get("/api/v1/auth/sessions")).json()["items"]
         row = await records.one("SELECT id::text FROM audit_events WHERE tenant_id = $1 LIMIT 1", tenant)
+        client = await registered_client(hub)
         told = {"url": "https://hooks.example.org/", "data_domain_id": domain["id"]}
         webhook = await hub.admin.post("/api/v1/webhooks", json=told)
         delivery = await records.one(
@@ -114,6 +116,7 @@ class World:
                 "role_id": role["id"],
                 "user_id": user["id"],
                 "account_id": account.json()["id"],
+                "oauth_client_id": client["id"],
                 "group_id": group.json()["id"],
                 "domain_id": domain["id"],
                 "key_id": key.json()["id"],

@@ -89,11 +89,13 @@ async def bound(hub: Hub) -> dict[str, Any]:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
         await connection.execute("UPDATE jobs SET created_by = $1", UUID(me))
+        token_id = await connection.fetchval(SERVICE_TOKEN)
     await seal_all(hub)
     assert await give_positions(hub.parts) > 0
     return {
         "tenant_id": DEFAULT_TENANT_ID,
         "number": 1,
+        "token_id": token_id,
         "user_id": UUID(me),
         "member_role_id": ADMIN_ROLE,
         "actor_id": UUID(me),
@@ -185,7 +187,13 @@ INSERTS = [
        VALUES ($1, $2, 'a', 'queued', $3, '{}', '{"found": 3}', now(), now())""",
     """INSERT INTO service_accounts (id, tenant_id, name, name_key, is_active, created_at, updated_at)
        VALUES ($1, $2, 'an account', $3::uuid::text, true, now(), now())""",
+    """INSERT INTO oauth_clients (id, tenant_id, client_id, name, name_key, redirect_uris, is_confidential, created_at, updated_at)
+       VALUES ($1, $2, 'dfo_x', 'a client', $3::uuid::text, '{https://app.example.org/ü}', false, now(), now())""",
 ]
+SERVICE_TOKEN = """
+    INSERT INTO service_tokens (id, tenant_id, service_account_id, jwk_id, created_at, expires_at)
+    SELECT gen_random_uuid(), tenant_id, id, gen_random_uuid(), now(), now() + interval '1 hour' FROM service_accounts
+    LIMIT 1 RETURNING id"""
 
 
 async def by_asyncpg(hub: Hub, statement: Select[Any], values: dict[str, Any]) -> list[list[Any]]:
@@ -381,7 +389,7 @@ async def failure(read: Any, hub: Hub, statement: Select[Any], values: dict[str,
     raise AssertionError("nothing failed")
 
 
-IDS = {"id", "ids", "session_id", "user_id", "data_source_id", "member_role_id", "key_id"}
+IDS = {"id", "ids", "session_id", "user_id", "data_source_id", "member_role_id", "key_id", "token_id"}
 """Parameters that texts and numbers are no values of."""
 
 

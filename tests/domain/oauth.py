@@ -2,6 +2,7 @@
 
 import secrets
 from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from time import time
@@ -212,12 +213,13 @@ async def machine_with_key(hub: Hub, *, permissions: list[str] | None = None, **
 
 
 async def machine_that_signs(hub: Hub, algorithm: str = "EdDSA", **of_key: str) -> Machine:
-    private: Any = {
+    made: dict[str, Callable[[], Any]] = {
         "EdDSA": ed25519.Ed25519PrivateKey.generate,
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
         "RS256": lambda: rsa.generate_private_key(65537, 2048),
         "PS256": lambda: rsa.generate_private_key(65537, 2048),
-    }[algorithm]()
+    }
+    private = made[algorithm]()
     account = await new_account(hub, jwks={"keys": [public_jwk(private, algorithm) | of_key]})
     return Machine(hub, account, private=private, algorithm=algorithm)
 

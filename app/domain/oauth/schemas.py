@@ -176,12 +176,13 @@ class ResourceMetadata(Output):
 TEXT: dict[str, Any] = {"type": "string", "maxLength": 2048}
 AUTHORIZATION: Mapping[str, Mapping[str, Any]] = {
     "response_type": TEXT | {"description": "`code`"},
-    "client_id": TEXT | {"description": "Of a registered client, or `hub-cli`."},
-    "redirect_uri": TEXT | {"description": "One that the client has registered."},
+    "client_id": TEXT | {"minLength": 1, "required": True, "description": "Of a registered client, or `hub-cli`."},
+    "redirect_uri": TEXT | {"minLength": 1, "required": True, "description": "One that the client has registered."},
     "code_challenge": TEXT | {"description": "RFC 7636."},
     "code_challenge_method": TEXT | {"description": "`S256`"},
     "state": TEXT | {"description": "Comes back as it is."},
     "scope": TEXT | {"description": "`api` is all there is; what else is asked for is not given."},
     "tenant": TEXT | {"description": "Slug of the organisation that is meant, on a hub that serves several."},
 }
-"""Query parameters of the authorization endpoint (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+"""Query parameters of the authorization endpoint (RFC 6749 section 4.1.1, RFC 7636 section 4.3). Of those that are
+missing the client is told by way of the browser, but for the two without which there is nobody to tell."""
