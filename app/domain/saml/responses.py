@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from app.core.saml.metadata import IdentityProvider
     from app.core.saml.responses import Assertion, Received
 
-KIND: Final = "dfs"
+KIND: Final = "dfa"
 LIVES: Final = timedelta(minutes=5)
 """Of an arrival: the browser follows a redirect."""
 REFUSAL: Final = "saml refusal"

@@ -13,7 +13,7 @@ from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Mark, Principals
 from app.domain.scim.repositories import LIVE_SCIM_KEY
 
-KIND: Final = "dfs"
+KIND: Final = "dfd"
 """How the text of each begins."""
 MOST_KEYS = 1000
 DIGEST = 2
