@@ -32,6 +32,9 @@ MEANINGS = {
     "broker_destination": "topic or queue of an event, by its tenant's slug and its type",
     "events_redis_stream": "name of a stream at `HUB_REDIS_URL` that events are published to as well",
     "events_redis_length": "entries that stay in that stream, about",
+    "smtp_url": "the mail server that letters are handed to: `smtp://user:password@host:587`, or `smtps://`; unset: the hub sends no mail",
+    "smtp_from": "what letters come from: an address, or `Name <address>`",
+    "smtp_ca_file": "PEM file of the authority that signed the mail server's certificate; unset: those that the system trusts",
     "egress_allow": "private addresses that data sources and webhooks may have: CIDR ranges, host names, `*.example.org`",
     "egress_deny": "addresses that are never dialled; wins over every allowance",
     "egress_loopback": "whether data sources and webhooks may be on this machine; for development, and for all on one machine",
@@ -64,6 +67,7 @@ MEANINGS = {
     "history_days": "days for which results of tests, ended jobs and events are kept; events that wait to be published longer",
     "request_days": "days until a role request on which nobody has decided expires",
     "require_if_match": "whether a change without `If-Match` is a 428",
+    "sign_in_redirects": "pages of other programs at which a sign-in may end",
     "identity_providers": "single sign-on",
 }
 DEPENDENT = {

@@ -59,6 +59,10 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     assert key.status_code == 201, key.text
     webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
     assert webhook.status_code == 201, webhook.text
+    invited = await hub.admin.post("/api/v1/users/invitations", json={"email": "invited@example.org"})
+    assert invited.status_code == 201, invited.text
+    forgotten = await hub.client().post("/api/v1/auth/forgot-password", json={"email": "invited@example.org"})
+    assert forgotten.status_code == 202, forgotten.text
     told = await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")
     assert told.status_code == 200, told.text
     await owner.execute(DELEGATION, uuid4(), DEFAULT_TENANT_ID, UUID(user["id"]))
@@ -295,6 +299,7 @@ TABLES = {
     "webhook_id": "webhooks",
     "delivery_id": "webhook_deliveries",
     "tenant_id": "tenants",
+    "invitation_id": "invitations",
 }
 """By path parameter whose ids it takes; of one that is not here, all ids are tried."""
 
