@@ -303,8 +303,8 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
 def _invitations(numbers: str) -> str:
     address = "'invited.' || substr(md5('i' || i), 1, 12) || '@example.org'"
     return f"""
-        INSERT INTO invitations (id, tenant_id, email, email_key, first_name, last_name, role_ids, expires_at, created_at,
-                                 updated_at)
+        INSERT INTO invitations (id, tenant_id, email, email_key, first_name, last_name, role_ids, expires_at,
+                                 created_at, updated_at)
         SELECT {_id("invitations")}, '{TENANT}', {address}, {address}, {_FIRST_NAMES}, '', '{{}}', {_CHANGED}, {_AT},
           {_CHANGED}
         FROM {numbers}
