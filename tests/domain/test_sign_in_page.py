@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import uuid4
@@ -20,7 +21,9 @@ from app.domain.requests import HubRequest
 from app.domain.sign_in import forms
 from app.domain.sign_in.forms import field, form
 from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_header, cookie_name, digest_of, new_browser, seal
-from app.domain.sign_in.rendering import fill, together
+from app.domain.sign_in.rendering import FOLDER, fill, together
+from app.domain.sign_in.texts import TEXTS
+from app.domain.sign_in.views import STATUS
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, Page, PageLink, ProviderLink, Then
 from app.domain.work import UnitOfWork, work_of_its_own
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
@@ -491,3 +494,23 @@ async def test_links_and_providers_of_other_slices_stand_on_the_page(
 
 async def test_the_pages_stand_in_no_document() -> None:
     assert [path for path in document()["paths"] if path.startswith("/sign-in")] == []
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.html")), ids=lambda path: path.stem)
+async def test_every_text_of_a_template_is_there_and_every_template_is_used(path: Path) -> None:
+    wanted = set(re.findall(r"\$say_([a-z_]+)", path.read_text(encoding="utf-8")))
+    assert wanted <= TEXTS.keys()
+    sources = "".join(each.read_text(encoding="utf-8") for each in FOLDER.parent.glob("*.py"))
+    assert f'"{path.stem}"' in sources
+
+
+async def test_every_text_is_said_somewhere() -> None:
+    files = [*FOLDER.glob("*.html"), *(each for each in FOLDER.parent.glob("*.py") if each.name != "texts.py")]
+    domain = FOLDER.parent.parent
+    files += [*(domain / "letter_pages").glob("*.py"), domain.parent / "api" / "v1.py"]
+    said = "".join(each.read_text(encoding="utf-8") for each in files)
+    unsaid = {
+        name for name in TEXTS if f'"{name}"' not in said and f"'{name}'" not in said and f"$say_{name}" not in said
+    }
+    titled = {name for name in unsaid if f'"{name.removesuffix("_title")}"' in said}
+    assert {name for name in unsaid - titled if name.removesuffix("_title") not in STATUS} == set()
