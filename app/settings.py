@@ -473,15 +473,15 @@ def _is_exposed(value: str) -> bool:
 
 
 def _sender(value: str) -> None:
+    from email.errors import MessageError
     from email.headerregistry import Address
     from email.utils import parseaddr
 
     name, address = parseaddr(value)
+    is_plain = value.isprintable() and address.isascii() and value.rstrip(">").endswith(address)
     try:
-        is_fit = (
-            bool(Address(display_name=name, addr_spec=address).domain) and address.isascii() and value.isprintable()
-        )
-    except (ValueError, IndexError):
+        is_fit = is_plain and bool(Address(display_name=name, addr_spec=address).domain)
+    except (ValueError, IndexError, MessageError):
         is_fit = False
     if not is_fit or not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
         raise ValueError("an address such as hub@example.org, or `Data Fusion Hub <hub@example.org>`, is wanted")

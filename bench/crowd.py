@@ -18,8 +18,7 @@ FEW = 20
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
-    "webhooks", "deliveries",
-    "events", "scim keys", "clients",
+    "webhooks", "deliveries", "events", "scim keys", "clients", "invitations",
 )  # fmt: skip
 
 
@@ -283,6 +282,7 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     """
     yield _keys(numbers, user_id)
     yield _scim_keys(numbers)
+    yield _invitations(numbers)
     yield f"""
         INSERT INTO webhooks (id, tenant_id, url, event_types, data_domain_id, is_active, position, created_at,
                               updated_at)
@@ -303,6 +303,17 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         SELECT {_id("sessions")}, '{TENANT}', '{user_id}', 'of before', 1, {_AT},
           now() + {_rare_or("interval '1 day'", "interval '-1 day'")}, now() + interval '2 days', {_CHANGED}, {_AT},
           {_AT}
+        FROM {numbers}
+    """
+
+
+def _invitations(numbers: str) -> str:
+    address = "'invited.' || substr(md5('i' || i), 1, 12) || '@example.org'"
+    return f"""
+        INSERT INTO invitations (id, tenant_id, email, email_key, first_name, last_name, role_ids, expires_at,
+                                 created_at, updated_at)
+        SELECT {_id("invitations")}, '{TENANT}', {address}, {address}, {_FIRST_NAMES}, '', '{{}}', {_CHANGED}, {_AT},
+          {_CHANGED}
         FROM {numbers}
     """
 

@@ -64,6 +64,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
     return {
         # What most rows have, what few have, what none has.
         "users.email": ["person.5e5ed2d7a6e1@example.org", "nobody@example.org"],
+        "invitations.email": ["invited.5e5ed2d7a6e1@example.org", "nobody@example.org"],
         "users.is_active": ["true", "false"],
         "users.role_id": [str(role) for role in (PUBLIC_ROLE, CROWDED_ROLE, SMALL_ROLE, EMPTY_ROLE)],
         "users.q": ["example.org", "barbara of", "p", "zz", "no such text", "%", "~", "李明"],

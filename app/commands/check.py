@@ -40,7 +40,7 @@ def check() -> int:
         return 1
     findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
     findings += [_about_limits(settings), _about_egress(settings), *_about_proxy(settings), *_about_folders(settings)]
-    findings += [_about_connectors(), *_about_destinations(settings)]
+    findings += [_about_connectors(), *_about_destinations(settings), _about_mail(settings)]
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -428,6 +428,27 @@ async def _try_destinations(settings: Settings) -> list[Finding]:
         finally:
             await destination.close()
     return findings
+
+
+def _about_mail(settings: Settings) -> Finding:
+    """Whether a worker could hand a letter over now; none is sent."""
+    if settings.smtp_url is None:
+        sentence = (
+            "HUB_SMTP_URL is not set: invitations show their link to who invites, and nobody resets a password alone"
+        )
+        return Finding("note", "mail", sentence)
+    from app.core.mail import MailNotTaken, SmtpServer, try_server
+    from app.domain.letters.messages import host_of
+
+    server = SmtpServer.parse(settings.smtp_url, str(settings.smtp_ca_file) if settings.smtp_ca_file else None)
+    try:
+        asyncio.run(try_server(server, host_of(settings)))
+    except MailNotTaken as reason:
+        return Finding("wrong", "mail", str(reason))
+    links = f"links of letters lead to {settings.url}"
+    if settings.public_url is None:
+        return Finding("note", "mail", f"{server} takes letters; {links}: set HUB_PUBLIC_URL")
+    return Finding("right", "mail", f"{server} takes letters; {links}")
 
 
 def _mode(path: Path) -> int:

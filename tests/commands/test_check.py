@@ -5,12 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from app.connectors.processes.confinement import version
 from app.settings import Settings, variable
 from tests.commands.hubs import Serve, run
 from tests.connectors.servers import connect_proxy
+from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.connect_proxy import ConnectProxy
+from tests.mail_servers import taking_mail, tls_of
 from tests.redis_server import redis_server
 
 
@@ -182,3 +185,32 @@ def test_the_proxy_is_asked_for_a_way_to_nowhere(data_dir: Path) -> None:
     assert "canary" not in well.stdout + refused.stdout + away.stdout
     mistaken = run(data_dir, "check", HUB_EGRESS_PROXY="https://hub:canary@127.0.0.1:1")
     assert (mistaken.returncode, "canary" in mistaken.stdout) == (1, False)
+
+
+def test_a_hub_without_mail_is_fine(data_dir: Path) -> None:
+    ended = run(data_dir, "check")
+    assert ended.returncode == 0
+    assert "note   mail: HUB_SMTP_URL is not set" in ended.stdout
+
+
+def test_a_mail_server_is_tried_and_sent_nothing(data_dir: Path) -> None:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(taking_mail()) as server:
+        given = {"HUB_SMTP_URL": server.url(), "HUB_SMTP_FROM": "hub@example.org"}
+        ended = run(data_dir, "check", **given, HUB_PUBLIC_URL="https://hub.example.org")
+        assert f"right  mail: 127.0.0.1:{server.port} takes letters" in ended.stdout
+        assert "note   mail" in run(data_dir, "check", **given).stdout, "links lead to this machine"
+    assert server.taken == []
+    ended = run(data_dir, "check", **given)
+    assert (ended.returncode, _wrong(ended.stdout)) == (1, ["mail"])
+    assert "cannot be reached" in ended.stdout
+
+
+def test_a_mail_server_that_lets_nobody_in_is_wrong(data_dir: Path) -> None:
+    secured = taking_mail(tls=tls_of(authority()), login=("hub", "hunter22"))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(secured) as server:
+        given = {"HUB_SMTP_FROM": "hub@example.org", "HUB_SMTP_CA_FILE": str(server.ca_file)}
+        ended = run(data_dir, "check", **given, HUB_SMTP_URL=server.url(user="hub:hunter23@", tls="starttls"))
+        assert "does not accept user and password" in ended.stdout
+        assert "hunter2" not in ended.stdout
+        ended = run(data_dir, "check", **given, HUB_SMTP_URL=server.url(user="hub:hunter22@", tls="starttls"))
+        assert ended.returncode == 0

@@ -11,6 +11,8 @@ import pytest
 
 from app.api.route_table import Route, all_routes
 from app.commands.openapi import routes_alone
+from app.domain.letters.services import link_of, write_letter
+from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
@@ -45,6 +47,11 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     },
     "POST /api/v1/auth/step-up": {"password": PASSWORD},
     "POST /api/v1/auth/factors": {"type": "totp", "name": "Of the walk"},
+    "POST /api/v1/auth/forgot-password": {"email": "EMAIL"},
+    "POST /api/v1/auth/reset-password": {"token": "RESET", "new_password": "a heron waits where two rivers meet"},
+    "POST /api/v1/auth/change-email": {"new_email": "new.walker@example.org", "current_password": PASSWORD},
+    "POST /api/v1/auth/confirm-email": {"token": "CONFIRM"},
+    "POST /api/v1/auth/accept-invitation": {"token": "INVITATION", "password": PASSWORD},
     "POST /api/v1/auth/introspect": {"token": "TOKEN"},
     "POST /api/v1/auth/token": {"grant_type": "refresh_token", "refresh_token": "REFRESH"},
     "POST /api/v1/auth/revoke": {"token": "REFRESH"},
@@ -128,6 +135,9 @@ class World:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
         if "scim_key_id" in route.path_parameters:
             made["scim_key_id"] = (await self.send("POST", f"{V1}/scim-keys", {"name": new_name()}))["id"]
+        if "invitation_id" in route.path_parameters:
+            body = {"email": f"{new_name()}@example.org"}
+            made["invitation_id"] = (await self.send("POST", f"{V1}/users/invitations", body))["id"]
         if {"webhook_id", "delivery_id"} & {*route.path_parameters}:
             told = {"url": "https://no-such-name.invalid/"}
             made["webhook_id"] = (await self.send("POST", f"{V1}/webhooks", told))["id"]
@@ -229,6 +239,8 @@ class World:
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
             body = await self.assignment()
+        if route.method == "POST" and path.endswith("/users/invitations"):
+            body = {"email": f"{new_name()}@example.org"}
         if route.method == "POST" and path.endswith("/access-reviews"):
             body = await self.review()
         if route.method == "POST" and path.endswith("/delegations"):
@@ -265,12 +277,25 @@ class World:
         if path.endswith("/options"):
             return path, {}
         return path, {"token": begun["token"], "credential": passkey.get(begun["options"])}
+    async def links_of(self, email: str) -> dict[str, str]:
+        """The tokens of letters to somebody."""
+        user_id = await self.records.one("SELECT id FROM users WHERE email = $1", email)
+        found: dict[str, str] = {}
+        async with unit_of_work_of(self.hub.parts) as work:
+            for name, kind in (("RESET", "reset_password"), ("CONFIRM", "confirm_email")):
+                to = email if name == "RESET" else f"{new_name()}@example.org"
+                letter = await write_letter(work, kind, to, user_id=user_id)  # type: ignore[arg-type]
+                found[name] = link_of(work, letter)
+        invited = await self.send("POST", f"{V1}/users/invitations", {"email": f"{new_name()}@example.org"})
+        return {name: link.rpartition("token=")[2] for name, link in {**found, "INVITATION": invited["link"]}.items()}
 
     async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
         """Somebody new, signed in, and the body with what is theirs in place of what it names."""
         email = await new_user(self.hub, self.records)
         tokens = await open_pair(self.hub, self.records, email)
         own = {"EMAIL": email, "REFRESH": tokens["refresh_token"], "TOKEN": tokens["access_token"]}
+        if {"RESET", "CONFIRM", "INVITATION"} & {*body.values()}:
+            own |= await self.links_of(email)
         return self.hub.client(tokens["access_token"]), {name: own.get(value, value) for name, value in body.items()}
 
 

@@ -113,6 +113,9 @@ def test_every_operation_says_who_may_call_it(table: list[Operation]) -> None:
     assert ROUTES
 
 
+LETTER_PAGES = ("forgotten", "reset", "invitation", "email")
+
+
 def test_only_these_operations_are_open(table: list[Operation]) -> None:
     """Each is open for a reason; one more is a decision, not an omission."""
     allowed = {
@@ -136,6 +139,9 @@ def test_only_these_operations_are_open(table: list[Operation]) -> None:
         "POST /api/v1/auth/revoke",
         "GET /.well-known/oauth-authorization-server",
         "GET /.well-known/oauth-protected-resource",
+        *(f"POST /api/v1/auth/{name}" for name in ("forgot-password", "reset-password", "confirm-email")),
+        "POST /api/v1/auth/accept-invitation",
+        *(f"{method} /sign-in/{page}" for method in ("GET", "POST") for page in LETTER_PAGES),
         "GET /sign-in",
         "POST /sign-in",
         "GET /sign-in/passkey",

@@ -183,6 +183,7 @@ async def at_depth(filled: Filled, listing: Listing, query: ListQuery, bound: Ma
 
 
 UNIQUE = {
+    "invitations.email_key",
     "users.email_key",
     "roles.name_key",
     "groups.name_key",

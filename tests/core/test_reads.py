@@ -185,6 +185,9 @@ INSERTS = [
        ($1, $2, $3, 'orders', '{shop,orders}', 'shop.orders', 'table', true, '[{"name": "id", "position": 1}]', now())""",
     """INSERT INTO jobs (id, tenant_id, kind, status, subject_id, arguments, result, created_at, updated_at)
        VALUES ($1, $2, 'a', 'queued', $3, '{}', '{"found": 3}', now(), now())""",
+    """INSERT INTO invitations (id, tenant_id, email, email_key, first_name, last_name, role_ids, expires_at, created_at,
+         updated_at)
+       SELECT $1, $2, 'ü@example.org', 'ü@example.org', 'ü', '', ARRAY[$3::uuid], now(), now(), now()""",
     """INSERT INTO service_accounts (id, tenant_id, name, name_key, is_active, created_at, updated_at)
        VALUES ($1, $2, 'an account', $3::uuid::text, true, now(), now())""",
     """INSERT INTO oauth_clients (id, tenant_id, client_id, name, name_key, redirect_uris, is_confidential, created_at, updated_at)

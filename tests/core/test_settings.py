@@ -349,3 +349,44 @@ def test_a_key_to_seal_with_is_of_ed25519_and_given_in_production(tmp_path: Path
         load_sealing_keys(load({"HUB_ENV": "production", **given}, env_file=None))
     made = load({"HUB_DATA_DIR": str(tmp_path)}, env_file=None)
     assert load_sealing_keys(made)[0].kid == load_sealing_keys(made)[0].kid != load_signing_keys(made)[0].kid
+
+
+# --- mail ---
+
+
+def test_mail_needs_a_sender() -> None:
+    assert problems_of(HUB_SMTP_URL="smtp://mail.example.org") == ["HUB_SMTP_FROM: is needed where HUB_SMTP_URL is set"]
+
+
+@pytest.mark.parametrize("url", ["http://mail.example.org", "smtp://h?tls=maybe", "smtps://h?tls=none", "smtp://"])
+def test_a_mail_server_that_is_none_is_named_without_its_password(url: str) -> None:
+    (problem,) = problems_of(HUB_SMTP_URL=url.replace("://", "://hub:hunter22@", 1), HUB_SMTP_FROM="hub@example.org")
+    assert problem.startswith("HUB_SMTP_URL: ")
+    assert "hunter22" not in problem
+
+
+@pytest.mark.parametrize(
+    "sender", ["hub", "hub@", "@example.org", "Hub <hub>", "hub@example.org\r\nBcc: x@y.org", "a@b c"]
+)
+def test_a_sender_that_is_no_address_is_refused(sender: str) -> None:
+    assert problems_of(HUB_SMTP_FROM=sender)[0].startswith("HUB_SMTP_FROM: ")
+
+
+@pytest.mark.parametrize("sender", ["hub@example.org", "Data Fusion Hub <hub@example.org>", "Büro <hub@example.org>"])
+def test_a_sender_may_have_a_name(sender: str) -> None:
+    assert load({"HUB_SMTP_FROM": sender}, env_file=None).smtp_from == sender
+
+
+def test_mail_without_tls_is_for_development_and_this_machine(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.pem"
+    keys.touch()
+    production = {"HUB_ENV": "production", "HUB_SECRET_KEYS": KeyRing.generate(), "HUB_SIGNING_KEYS_FILE": str(keys)}
+    bare = {"HUB_SMTP_URL": "smtp://mail.example.org?tls=none", "HUB_SMTP_FROM": "hub@example.org"}
+    assert [problem.split(":")[0] for problem in problems_of(**production, **bare)] == ["HUB_SMTP_URL"]
+    assert load(bare, env_file=None).smtp_url
+    here = {"HUB_SMTP_URL": "smtp://127.0.0.1:25?tls=none", "HUB_SMTP_FROM": "hub@example.org"}
+    assert load({**production, **here}, env_file=None).smtp_url
+
+
+def test_the_mail_servers_password_is_a_secret() -> None:
+    assert "smtp_url" in SECRET

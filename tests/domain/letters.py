@@ -41,11 +41,10 @@ class Post:
             pass
 
     async def let_time_pass(self) -> None:
-        """What waits is due now, and what was written before was written hours ago."""
+        """What waits is due now."""
         await self.records.run(
             "UPDATE letters SET next_attempt_at = now(), lease_until = NULL WHERE status = 'waiting'"
         )
-        await self.records.run("UPDATE letters SET created_at = created_at - interval '2 hours'")
 
     async def forget(self, email: str, **given: str) -> None:
         answer = await self.hub.client().post("/api/v1/auth/forgot-password", json={"email": email, **given})

@@ -126,7 +126,7 @@ async def test_the_first_admin_of_a_tenant_is_invited_where_no_password_is_given
     email = f"admin@{slug}.example.org"
     made = await hub.admin.post("/api/v1/tenants", json={"slug": slug, "name": "Acme & Co", "admin": {"email": email}})
     assert made.status_code == 201, made.text
-    assert made.json()["invitation_link"] is None
+    assert "invitation_link" not in made.json()
     await post.work()
     taken = post.last_to(email)
     assert "Acme &amp; Co" in taken.html

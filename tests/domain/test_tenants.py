@@ -103,7 +103,7 @@ async def test_the_birth_is_on_the_operators_record_and_the_admins_on_the_new_te
         ({"name": "\u200b"}, "name"),
         ({"name": "Аcme sales"}, "name"),
         ({"admin": {"email": "nobody", "password": PASSWORD}}, "admin.email"),
-        ({"admin": {"email": "a@example.org"}}, "admin.password"),
+        ({"admin": {"email": "a@example.org", "password": ""}}, "admin.password"),
         ({"admin": {"email": "a@example.org", "password": "short"}}, "admin.password"),
         ({"admin": {"email": "long.enough.address@example.org", "password": "long.enough.address"}}, "admin.password"),
         ({"is_active": False}, "is_active"),

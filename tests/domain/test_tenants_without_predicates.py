@@ -62,6 +62,10 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     assert directory.status_code == 201, directory.text
     webhook = await hub.admin.post("/api/v1/webhooks", json={"url": "https://no-such-name.invalid/"})
     assert webhook.status_code == 201, webhook.text
+    invited = await hub.admin.post("/api/v1/users/invitations", json={"email": "invited@example.org"})
+    assert invited.status_code == 201, invited.text
+    forgotten = await hub.client().post("/api/v1/auth/forgot-password", json={"email": "invited@example.org"})
+    assert forgotten.status_code == 202, forgotten.text
     told = await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")
     assert told.status_code == 200, told.text
     await tell_of_oauth(hub, UUID(user["id"]), owner)
@@ -309,6 +313,7 @@ TABLES = {
     "webhook_id": "webhooks",
     "delivery_id": "webhook_deliveries",
     "tenant_id": "tenants",
+    "invitation_id": "invitations",
 }
 """By path parameter whose ids it takes; of one that is not here, all ids are tried."""
 

@@ -45,7 +45,8 @@ def message_of(letter: Letter, settings: Settings, *, organisation: str, link: s
     text, recipient = text_of(letter.kind), envelope_address(letter.email)
     message = EmailMessage(policy=SMTP if recipient.isascii() else SMTPUTF8)
     message["From"] = _sender(settings)
-    message["To"] = Address(addr_spec=recipient)
+    local, _, domain = recipient.rpartition("@")
+    message["To"] = Address(username=local, domain=domain)
     message["Subject"] = text.subject.substitute(values)
     message["Date"] = format_datetime(letter.created_at)
     message["Message-ID"] = f"<{letter.id}@{host_of(settings)}>"

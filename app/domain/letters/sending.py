@@ -92,6 +92,9 @@ class LetterSender:
             except DATABASE_ERRORS as error:
                 span.fail("put_off")
                 log.warning("letter %s waits until its lease runs out: %s", letter.id, type(error).__name__)
+            except Exception:  # one that cannot be written holds no other up
+                span.fail("internal_error")
+                log.exception("letter %s could not be sent", letter.id)
 
     async def _attempt(self, letter: Letter) -> None:
         if letter.ended_at is not None:

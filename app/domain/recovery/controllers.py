@@ -1,15 +1,18 @@
 """Forgotten passwords and new email addresses."""
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.params import RequestBody
 
 from app.core.answers import Answer, answer, no_content
 from app.core.limits.prices import costs
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
+from app.domain.idempotency.services import idempotent
 from app.domain.recovery import services
 from app.domain.recovery.schemas import Accepted, ChangeEmail, ConfirmEmail, ForgotPassword, ResetPassword
 from app.domain.requests import HubRequest
+from app.domain.work import UnitOfWork
 
 RESETTING = outcomes("link_not_valid", "login_busy", "weak_password")
 CONFIRMING = outcomes("email_taken", "link_not_valid")
@@ -44,7 +47,10 @@ class RecoveryController(Controller):
         status_code=202,
         summary="Change one's email address",
     )
-    async def change_email(self, request: HubRequest, data: RequestBody[ChangeEmail]) -> Answer[Accepted]:
+    @idempotent
+    async def change_email(
+        self, request: HubRequest, work: NamedDependency[UnitOfWork], data: RequestBody[ChangeEmail]
+    ) -> Answer[Accepted]:
         """A letter with a link goes to the new address; the old one stays until it is confirmed, and is told. The
         answer is the same whether somebody has the new address or not."""
         return answer(request.exchange, await services.change_email(request, data), status=202)

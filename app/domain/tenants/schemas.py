@@ -60,10 +60,10 @@ class TenantOut(EntityOut):
     """Whether its members can sign in, and its jobs and schedules go on."""
 
 
-class TenantCreated(TenantOut):
-    invitation_link: str | None
+class TenantCreated(TenantOut, omit_defaults=True):
+    invitation_link: str | None = None
     """Of the first admin, where they were given no password and the hub sends no mail: give it to them. Shown now and
-    never again; else null."""
+    never again; else absent."""
 
 
 class FirstAdmin(Input):
