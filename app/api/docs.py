@@ -32,7 +32,10 @@ ASSETS = "/docs/assets"
 BUNDLES = frozenset({"redoc.js", "redoc.svg", "swagger.js", "swagger.css", "scalar.js"})
 """The only files that are served, of those that the build takes into the hub's wheel (`hatch_build.py`)."""
 BUNDLES_FOLDER = "data_fusion_hub_pages"
-OWN = frozenset({"bar.css", "bar.js", "session.js", "start-redoc.js", "start-swagger.js", "start-scalar.js"})
+OWN = frozenset(
+    {"bar.css", "bar.js", "digest.js", "session.js", "signed-in.js"}
+    | {"start-redoc.js", "start-swagger.js", "start-scalar.js"}
+)
 OWN_FOLDER = Path(__file__).with_name("pages")
 NAMED = re.compile(r"\{([a-z-]+\.(?:js|css|svg))\}")
 """In a script of ours, another asset: its address beside it stands there instead."""
@@ -67,6 +70,8 @@ REDOC = Page("/docs", "Redoc", modules=("start-redoc.js",), policy="; worker-src
 SWAGGER = Page("/docs/swagger", "Swagger UI", ("swagger.js",), ("swagger.css",), ("start-swagger.js",))
 SCALAR = Page("/docs/scalar", "Scalar", ("scalar.js",), modules=("start-scalar.js",))
 PAGES = (REDOC, SWAGGER, SCALAR)
+SIGNED_IN = Page("/docs/signed-in", "Signing in", modules=("signed-in.js",))
+"""Where the hub's sign-in page sends a browser back to: the client `hub-docs`."""
 DOCUMENT = "/openapi.json"
 DOCUMENT_OF_EVENTS = "/asyncapi.json"
 
@@ -105,8 +110,8 @@ def _versioned(name: str) -> str:
 
 
 @cache
-def page_html(page: Page, base: str) -> bytes:
-    """`base` is the path under which clients find the hub, empty or such as `/hub`."""
+def page_html(page: Page, base: str, hub: str) -> bytes:
+    """`base` is the path under which clients find the hub, empty or such as `/hub`; `hub` its whole address."""
     place = escape(base + ASSETS)
     styles = (f'<link rel="stylesheet" href="{place}/{_versioned(name)}">' for name in (*page.styles, "bar.css"))
     scripts = [f'<script src="{place}/{_versioned(name)}"></script>' for name in page.scripts]
@@ -115,6 +120,7 @@ def page_html(page: Page, base: str) -> bytes:
     template = Template((OWN_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=f"Data Fusion Hub API: {page.name}",
+        hub=escape(hub.rstrip("/")),
         links=" ".join(_links(page, base)),
         document=escape(base + DOCUMENT),
         styles="".join(f"{line}\n" for line in styles),
@@ -137,7 +143,8 @@ def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[byt
 
 
 async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
-    body = await asyncio.to_thread(page_html, page, request.exchange.base_path)
+    settings = request.parts.settings
+    body = await asyncio.to_thread(page_html, page, request.exchange.base_path, settings.url)
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", (POLICY + page.policy).encode()),
@@ -162,6 +169,16 @@ async def swagger(request: HubRequest) -> Tagged[bytes]:
 async def scalar(request: HubRequest) -> Tagged[bytes]:
     """Both in one."""
     return await _show(request, SCALAR)
+
+
+@get(
+    SIGNED_IN.path,
+    opt=open_to_all(parameters={"code": {"type": "string"}}, needs_database=False) | costs("nothing"),
+    include_in_schema=False,
+)
+async def signed_in(request: HubRequest) -> Tagged[bytes]:
+    """The end of a sign-in; what the address says beside the path is for the page's script alone."""
+    return await _show(request, SIGNED_IN)
 
 
 @get(
@@ -211,4 +228,4 @@ async def index(request: HubRequest) -> Answer[Index]:
     )
 
 
-DOCS = [index, redoc, swagger, scalar, docs_asset]
+DOCS = [index, redoc, swagger, scalar, signed_in, docs_asset]

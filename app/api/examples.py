@@ -19,6 +19,7 @@ SESSION = "01934f6f-5a5b-7c5d-9e5f-6a6b6c6d6e07"
 ACCOUNT = "01934f73-1a1b-7c1d-8e1f-2a2b2c2d2e08"
 ASSIGNMENT = "01934f72-3b3c-7d3e-8f4a-4b5c6d7e8f09"
 ADMIN = "01934f6e-6a10-7c11-8d22-3e4f5a6b7c0a"
+OAUTH_CLIENT = "01934f76-5e5f-7b6c-8d7e-8f9a0b1c2d10"
 KEY = "01934f74-3a3b-7c3d-8e3f-4a4b4c4d4e09"
 ROLE_REQUEST = "01934f74-2b2c-7d2e-8f3a-3b4c4d5e6f0b"
 DELEGATION = "01934f74-3c3d-7f4e-8a5b-5d6e7f8a9b0d"
@@ -140,6 +141,17 @@ GROUND: dict[str, object] = {
     "scope": {"type": "data_source", "id": SOURCE},
     "request_id": None,
 }
+REGISTERED: Mapping[str, object] = {
+    "name": "Reports",
+    "redirect_uris": ["https://reports.example.org/signed-in"],
+    "is_confidential": True,
+}
+CLIENT: Mapping[str, object] = {
+    **REGISTERED,
+    "id": OAUTH_CLIENT,
+    "client_id": "dfo_AAAAAAAAcACAAAAAAAAAAQGTT3ZeX3tsjX6PmgscLRA",
+}
+JWK = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "2026"}
 API_KEY: Mapping[str, object] = {
     "id": KEY,
     "name": "report on host 7",
@@ -193,14 +205,70 @@ ASSERTION: Mapping[str, object] = {
     "response": {"clientDataJSON": "e30", "authenticatorData": "AA", "signature": "AA", "userHandle": "AA"},
     "clientExtensionResults": {},
 }
+AUTHENTICATION = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
+SERVER: Mapping[str, object] = {
+    "issuer": "https://hub.example.org",
+    "authorization_endpoint": "https://hub.example.org/api/v1/auth/authorize",
+    "token_endpoint": "https://hub.example.org/api/v1/auth/token",
+    "revocation_endpoint": "https://hub.example.org/api/v1/auth/revoke",
+    "introspection_endpoint": "https://hub.example.org/api/v1/auth/introspect",
+    "jwks_uri": "https://hub.example.org/.well-known/jwks.json",
+    "service_documentation": "https://hub.example.org/docs",
+    "scopes_supported": ["api"],
+    "response_types_supported": ["code"],
+    "response_modes_supported": ["query"],
+    "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+    "code_challenge_methods_supported": ["S256"],
+    "token_endpoint_auth_methods_supported": AUTHENTICATION,
+    "token_endpoint_auth_signing_alg_values_supported": ["EdDSA", "ES256", "RS256", "PS256"],
+    "revocation_endpoint_auth_methods_supported": AUTHENTICATION,
+    "revocation_endpoint_auth_signing_alg_values_supported": ["EdDSA", "ES256", "RS256", "PS256"],
+    "introspection_endpoint_auth_methods_supported": ["Bearer"],
+    "authorization_response_iss_parameter_supported": True,
+}
 
 BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "UserOut": {"roles": [{"id": ROLE, "name": "analysts"}]},
     "RoleRef": {"id": ROLE},
     "RoleOut": {"id": ROLE, "is_system": False, "is_requestable": True},
     "RequestableRoleOut": {"id": ROLE},
-    "ServiceAccountOut": {"id": ACCOUNT, "name": "nightly report", "description": "Reads orders at four each morning."},
-    "ServiceAccountCreate": {"name": "nightly report", "description": "Reads orders at four each morning."},
+    "ServiceAccountOut": {
+        "id": ACCOUNT,
+        "name": "nightly report",
+        "description": "Reads orders at four each morning.",
+        "jwks": {"keys": [JWK]},
+    },
+    "ServiceAccountCreate": {
+        "name": "nightly report",
+        "description": "Reads orders at four each morning.",
+        "jwks": {"keys": [JWK]},
+    },
+    "ServiceAccountPatch": {"description": "Reads orders at five each morning.", "jwks": None},
+    "JsonWebKey": JWK,
+    "OAuthClientOut": CLIENT,
+    "OAuthClientCreated": {
+        **CLIENT,
+        "client_secret": "dfs_AAAAAAAAcACAAAAAAAAAAQGTT3ZeX3tsjX6PmgscLRA_5wH1jUlTn2Yc3Xo9Pq4Rr8Ss7Dd6Ee2BWWUrQ0aZ1b2",
+    },
+    "OAuthClientCreate": REGISTERED,
+    "OAuthClientPatch": {"redirect_uris": ["https://reports.example.org/signed-in"]},
+    "TokenForm": {
+        "grant_type": "client_credentials",
+        "client_id": ACCOUNT,
+        "client_secret": "dfh_02yJQWmpMLyO9gTehLb42r_5wH1jUlTn2Yc3Xo9Pq4Rr8Ss7Dd6Ee2BWWUr",
+    },
+    "RevocationForm": {"client_id": "hub-cli"},
+    "Granted": {"token_type": "Bearer", "scope": "api"},
+    "OAuthFault": {"error": "invalid_request", "error_description": "`grant_type` is missing."},
+    "ServerMetadata": SERVER,
+    "ResourceMetadata": {
+        "resource": "https://hub.example.org",
+        "resource_name": "Data Fusion Hub",
+        "resource_documentation": "https://hub.example.org/docs",
+        "authorization_servers": ["https://hub.example.org"],
+        "scopes_supported": ["api"],
+        "bearer_methods_supported": ["header"],
+    },
     "AssignmentOut": {**ASSIGNED, "id": ASSIGNMENT, "ended_at": None, "ended_by": None},
     "AssignmentCreate": {**ASSIGNED, "scope": {"type": "data_source", "id": SOURCE}},
     "AssignmentPatch": {"expires_at": "2030-12-31T17:00:00Z"},
@@ -418,6 +486,7 @@ PATH_PARAMETERS: Mapping[str, object] = {
     "item_id": ITEM,
     "delegation_id": DELEGATION,
     "account_id": ACCOUNT,
+    "oauth_client_id": OAUTH_CLIENT,
     "key_id": KEY,
     "source_id": SOURCE,
     "object_id": OBJECT,

@@ -56,6 +56,7 @@ TAGS = {
     "access reviews": "Looking at who holds what, line by line, until a day.",
     "service accounts": "What programs act as: without password and session, with keys of their own.",
     "api keys": "What a program sends in place of an access token: narrowed, limited in time, revoked within a second.",
+    "oauth clients": "Programs to which people sign in with the hub (OAuth 2.0).",
     "tenants": "The organisations that share this hub, for its operators, and the settings of one's own.",
     "data domains": "Folders for data sources, one in another: what somebody may do in one they may do in those below.",
     "data sources": "Where data is: registered with write-only secrets, tested step by step, discovered, previewed.",

@@ -25,13 +25,20 @@ from app.core.errors import (
 )
 from app.core.exchange import JSON, MSGPACK
 from app.core.listing import COMMON_PARAMETERS, Listing
+from app.core.outcomes import ErrorForm
 from app.core.server_sent_events import MEDIA_TYPE
 from app.domain.dry_runs.schemas import RightsChange
 from app.domain.dry_runs.services import MEDIA_TYPE as DRY_RUN_TYPE
 
 CHANGES = frozenset(("PUT", "PATCH", "DELETE"))
 PLAIN_TEXT = {"type": "string", "pattern": WITHOUT_NUL}
-REASONS = {200: "As asked.", 201: "Made.", 202: "Taken on; it goes on.", 204: "Done; there is nothing to show."}
+REASONS = {
+    200: "As asked.",
+    201: "Made.",
+    202: "Taken on; it goes on.",
+    204: "Done; there is nothing to show.",
+    302: "To there.",
+}
 
 
 class Operations:
@@ -124,11 +131,25 @@ class Operations:
             answers["304"] = {"$ref": "#/components/responses/NotModified"}
         for error, codes in self._endings(route).items():
             answers[str(error.status)] = {"$ref": _place_of(error), "description": _told_apart(error, codes)}
+        if route.outcomes.errors_as is not None:
+            answers |= self._errors_in_own_form(route, route.outcomes.errors_as)
         for other, wanted in route.outcomes.by_status.items():
             answers[str(other)] = self._other_answer(other, wanted)
         if route.is_rehearsed:
             self._add_dry_run(answers)
         return dict(sorted(answers.items()))
+
+    def _errors_in_own_form(self, route: Route, form: type[ErrorForm]) -> dict[str, object]:
+        """The hub's shape stands beside it: what ends a request before its route is found knows of no other."""
+        possible = [*self._endings(route), Unauthenticated]
+        by_status = {form.status_of(error): error for error in reversed(possible)}
+        return {str(status): self._other_error(status, error, form) for status, error in by_status.items()}
+
+    def _other_error(self, status: int, error: type[HubError], form: object) -> dict[str, object]:
+        own = self._components.of(form)
+        schema = {"anyOf": [own, self._components.of(error.body_type)]}
+        content = {JSON: {"schema": schema, **self._example_of(own)}, MSGPACK: {"schema": schema}}
+        return {"description": error().detail, "headers": _headers(*_ERROR_HEADERS.get(error, ())), "content": content}
 
     def _add_dry_run(self, answers: dict[str, Any]) -> None:
         """A media type of its own beside the real answer's. Where that has another status, the 200 repeats what it has
@@ -156,13 +177,14 @@ class Operations:
         """
         links = self._links.of(route)
         names = ["ETag"] if route.sends_entity_tag else []
-        names += ["Location"] if status == 201 or (status == 202 and links) else []
+        names += ["Location"] if status in (201, 302) or (status == 202 and links) else []
         names += ["IdempotencyReplayed"] if route.is_idempotent else []
         names += ["RateLimit", "RateLimitPolicy"] if route.price.units else []
         answer: dict[str, object] = {"description": REASONS.get(status, "As asked."), "headers": _headers(*names)}
         if links:
             answer["links"] = links
-        return answer if status == 204 else answer | {"content": self._content(route)}
+        is_empty = status == 204 or route.answer_type in (None, type(None))
+        return answer if is_empty else answer | {"content": self._content(route)}
 
     def _content(self, route: Route) -> dict[str, object]:
         if route.answer_type in (str, bytes):

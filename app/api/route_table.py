@@ -59,10 +59,11 @@ class Route(Struct, frozen=True):
 
     @property
     def answer_types(self) -> tuple[object, ...]:
-        """Of every body that goes out, but for errors."""
+        """Of every body that goes out, but for errors in the hub's own shape."""
         to_others = () if self.outcomes.to_others is None else (self.outcomes.to_others,)
         dry = (RightsChange,) if self.is_rehearsed else ()
-        return (self.answer_type, *to_others, *self.outcomes.by_status.values(), *dry)
+        errors = () if self.outcomes.errors_as is None else (self.outcomes.errors_as,)
+        return (self.answer_type, *to_others, *self.outcomes.by_status.values(), *dry, *errors)
 
     @property
     def sends_entity_tag(self) -> bool:

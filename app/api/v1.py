@@ -31,6 +31,12 @@ from app.domain.factors.pages import FactorStep
 from app.domain.groups.controllers import GroupController
 from app.domain.health.controllers import get_live, get_metrics, get_ready
 from app.domain.jobs.controllers import JobController
+from app.domain.oauth.controllers import (
+    OAuthClientController,
+    OAuthController,
+    get_resource_metadata,
+    get_server_metadata,
+)
 from app.domain.redelivery.controllers import redeliver_events
 from app.domain.role_requests.controllers import RoleRequestController
 from app.domain.roles.controllers import PermissionController, RoleController
@@ -53,6 +59,7 @@ API = Router(
     route_handlers=[
         LoginController,
         AuthController,
+        OAuthController,
         FactorController,
         renew_recovery_codes,
         reset_factors,
@@ -73,6 +80,7 @@ API = Router(
         TenantSettingsController,
         DataDomainController,
         ApiKeyController,
+        OAuthClientController,
         DataSourceTypeController,
         DataSourceController,
         SourceWorkController,
@@ -93,6 +101,8 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_ready,
     get_metrics,
     get_jwks,
+    get_server_metadata,
+    get_resource_metadata,
     openapi_json,
     asyncapi_json,
     SignInController,

@@ -22,6 +22,10 @@ async def tenant_of_session(reads: Reads, session_id: UUID) -> UUID | None:
     return await _asked(reads, "SELECT public.tenant_of_session($1)", session_id)
 
 
+async def tenant_of_service_account(reads: Reads, account_id: UUID) -> UUID | None:
+    return await _asked(reads, "SELECT public.tenant_of_service_account($1)", account_id)
+
+
 async def tenants_of_address(reads: Reads, email_key: str) -> list[UUID]:
     """In which somebody has that address and may sign in: two at most, for more tell no more."""
     async with reads.connection(KIND, None) as connection:

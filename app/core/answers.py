@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope
 
 from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
 from app.core.exchange import JSON, MSGPACK, Exchange
+from app.core.outcomes import NONE, ErrorForm
 from app.core.stopping import STOPPING
 
 T = TypeVar("T")
@@ -154,7 +155,12 @@ def no_content() -> Answer[None]:
 
 
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    """In the hub's own shape, unless the route that was found has declared another."""
+    form = _form_of_errors(exchange)
+    if form is None:
+        response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    else:
+        response = answer(exchange, form.telling(error), status=form.status_of(error))
     response.wire_headers.extend(
         (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
     )
@@ -174,6 +180,17 @@ def shown_error(scope: Mapping[str, Any], error: HubError) -> Answer[Any]:
     handler = scope.get("route_handler")
     show: ShowError = error_answer if handler is None else handler.opt.get("show_error", error_answer)
     return show(Exchange.of(scope), error)
+
+
+def _form_of_errors(exchange: Exchange) -> type[ErrorForm] | None:
+    handler = exchange.scope.get("route_handler")
+    form: type[ErrorForm] | None = None if handler is None else handler.opt.get("outcomes", NONE).errors_as
+    return form
+
+
+def found_there(location: str, *headers: tuple[bytes, bytes]) -> Answer[None]:
+    """302 (RFC 9110 section 15.4.3)."""
+    return Answer(302, [(b"location", location.encode()), *headers], b"")
 
 
 def require_match(exchange: Exchange, entity_tag: str, *, always: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 `<kind>_<place>_<secret>`: the place is the tenant and the row, so that nothing has to be looked for in all tenants; the
 secret has 256 bits, so that its digest needs no slow hash. Both are base64url (RFC 4648 section 5) without padding.
+What is no secret, and is to be found as well, is called by its place alone: `<kind>_<place>`.
 """
 
 import hmac
@@ -14,6 +15,7 @@ from uuid import UUID
 from msgspec import Struct
 
 _FORM = re.compile(r"([a-z]{3})_([A-Za-z0-9_-]{43})_([A-Za-z0-9_-]{43})")
+_NAME = re.compile(r"([a-z]{3})_([A-Za-z0-9_-]{43})")
 
 
 class NewToken(Struct, frozen=True):
@@ -36,8 +38,7 @@ class GivenToken(Struct, frozen=True):
 
 def new_token(kind: str, tenant_id: UUID, row_id: UUID) -> NewToken:
     """`kind` is three small letters."""
-    place = urlsafe_b64encode(tenant_id.bytes + row_id.bytes).rstrip(b"=").decode()
-    text = f"{kind}_{place}_{secrets.token_urlsafe(32)}"
+    text = f"{name_of_place(kind, tenant_id, row_id)}_{secrets.token_urlsafe(32)}"
     return NewToken(text, sha256(text.encode()).digest())
 
 
@@ -46,5 +47,22 @@ def read_token(kind: str, text: str) -> GivenToken | None:
     found = _FORM.fullmatch(text)
     if found is None or found[1] != kind:
         return None
-    place = urlsafe_b64decode(f"{found[2]}=")
-    return GivenToken(UUID(bytes=place[:16]), UUID(bytes=place[16:]), sha256(text.encode()).digest())
+    return GivenToken(*_place(found[2]), sha256(text.encode()).digest())
+
+
+def name_of_place(kind: str, tenant_id: UUID, row_id: UUID) -> str:
+    return f"{kind}_{urlsafe_b64encode(tenant_id.bytes + row_id.bytes).rstrip(b'=').decode()}"
+
+
+def read_name(kind: str, text: str) -> tuple[UUID, UUID] | None:
+    """The tenant and the row; None for what cannot be a name of that kind, or is another spelling of one."""
+    found = _NAME.fullmatch(text)
+    if found is None or found[1] != kind:
+        return None
+    place = _place(found[2])
+    return place if name_of_place(kind, *place) == text else None
+
+
+def _place(text: str) -> tuple[UUID, UUID]:
+    place = urlsafe_b64decode(f"{text}=")
+    return UUID(bytes=place[:16]), UUID(bytes=place[16:])

@@ -5,11 +5,23 @@ as the codes of a body that cannot be read, is known of the kind (`app.api.endin
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from app.core.error_codes import Code
+from app.core.errors import HubError
+
+
+class ErrorForm(Protocol):
+    """The shape in which a route tells of errors where a standard has one of its own: a Struct."""
+
+    @classmethod
+    def telling(cls, error: HubError) -> Any:
+        """The body."""
+
+    @classmethod
+    def status_of(cls, error: HubError | type[HubError]) -> int: ...
 
 
 class Outcomes(Struct, frozen=True, kw_only=True):
@@ -22,6 +34,9 @@ class Outcomes(Struct, frozen=True, kw_only=True):
     """The type of the body where another status than the usual one has another body."""
     to_others: Any = None
     """The type of the body for callers who see less of the same."""
+    errors_as: type[ErrorForm] | None = None
+    """The shape of every error that the route itself ends with; what ends a request before there is a route (an unknown
+    host, a stopping hub) has the hub's."""
 
     def __deepcopy__(self, memo: object) -> "Outcomes":
         """Litestar copies the handlers of a controller; what cannot change need not be copied."""
@@ -34,9 +49,17 @@ def outcomes(
     streams: bool = False,
     by_status: Mapping[int, Any] | None = None,
     to_others: Any = None,
+    errors_as: type[ErrorForm] | None = None,
 ) -> dict[str, Outcomes]:
     """For `opt`, beside `requires` and its siblings: `opt=requires("roles:write") | outcomes("name_taken")`."""
-    made = Outcomes(codes=codes, also_as=also_as, streams=streams, by_status=by_status or {}, to_others=to_others)
+    made = Outcomes(
+        codes=codes,
+        also_as=also_as,
+        streams=streams,
+        by_status=by_status or {},
+        to_others=to_others,
+        errors_as=errors_as,
+    )
     return {"outcomes": made}
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import and_
@@ -34,6 +34,10 @@ SIGNS_AFTER_S = 3.0
 does not."""
 AUDIENCE = "data-fusion-hub"
 TOKEN_TYPE = "at+jwt"  # noqa: S105
+SCOPE = "api"
+"""The one that there is: what somebody may do hangs on their roles."""
+ONE_FACTOR, TWO_FACTORS = "aal1", "aal2"
+"""`acr`, after the assurance levels of NIST SP 800-63B-4 as far as the number of factors goes."""
 MAX_TOKEN_BYTES = 4096
 VERIFIED_TOKENS = 20_000
 
@@ -51,6 +55,13 @@ class Claims(Struct, frozen=True):
     iat: int
     exp: int
     scope: str
+    client_id: str = ""
+    """The OAuth client that it is for; the audience where it is the hub's own API."""
+
+    @property
+    def is_of_program(self) -> bool:
+        """Whether a service account has got it for itself (RFC 9068 section 2.2: then the client is the subject)."""
+        return self.client_id == str(self.sub)
 
 
 PrincipalType = Literal["user", "service_account"]
@@ -158,20 +169,37 @@ class Tokens:
     def audience(self) -> str:
         return self._audience
 
-    def issue(self, *, subject: UUID, session: UUID, tenant: UUID, now: float | None = None) -> str:
+    def issue(
+        self,
+        *,
+        subject: UUID,
+        session: UUID,
+        tenant: UUID,
+        now: float | None = None,
+        lasts_s: int = ACCESS_TOKEN_S,
+        client_id: str | None = None,
+        amr: Sequence[str] = (),
+        auth_time: datetime | None = None,
+    ) -> str:
+        """`session` is what it rests on: the row whose end is its end. `amr` and `auth_time` are how and when the user
+        has proven to be themselves (RFC 9068 section 2.2.1); a program has nothing of the kind."""
         issued = int(time.time() if now is None else now)
-        claims = {
+        claims: dict[str, object] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": str(subject),
-            "client_id": self._audience,
+            "client_id": client_id or self._audience,
             "sid": str(session),
             "tid": str(tenant),
             "jti": uuid4().hex,
             "iat": issued,
-            "exp": issued + ACCESS_TOKEN_S,
-            "scope": "api",
+            "exp": issued + lasts_s,
+            "scope": SCOPE,
         }
+        if amr:
+            claims |= {"amr": list(amr), "acr": TWO_FACTORS if "mfa" in amr else ONE_FACTOR}
+        if auth_time is not None:
+            claims["auth_time"] = int(auth_time.timestamp())
         key = self._key_to_sign()
         return jwt.encode(claims, key.private, key.algorithm, headers={"typ": TOKEN_TYPE, "kid": key.kid})
 
@@ -337,8 +365,10 @@ def signed_in(
     return {"access": access}
 
 
-def open_to_all(
-    *, parameters: Parameters | None = None, takes_form: bool = False, needs_database: bool = True
-) -> dict[str, object]:
-    access = Access(is_open=True, parameters=parameters or {}, takes_form=takes_form, needs_database=needs_database)
-    return {"access": access}
+def open_to_all(*, parameters: Parameters | None = None, needs_database: bool = True) -> dict[str, object]:
+    return {"access": Access(is_open=True, parameters=parameters or {}, needs_database=needs_database)}
+
+
+def form_open_to_all() -> dict[str, object]:
+    """For who shows in an HTML form who they are."""
+    return {"access": Access(is_open=True, takes_form=True)}

@@ -17,6 +17,7 @@ from app.domain.domains.schemas import DataDomainOut
 from app.domain.factors.schemas import FactorOut
 from app.domain.groups.schemas import GroupOut
 from app.domain.jobs.schemas import JobOut
+from app.domain.oauth.schemas import OAuthClientOut
 from app.domain.role_requests.schemas import RoleRequestOut
 from app.domain.roles.schemas import PermissionOut, RoleOut
 from app.domain.seals.schemas import AuditSealOut
@@ -103,6 +104,9 @@ DATA: Final[Mapping[EventName, type[Output]]] = {
     "job.failed": JobOut,
     "job.retried": JobOut,
     "job.succeeded": JobOut,
+    "oauth_client.created": OAuthClientOut,
+    "oauth_client.updated": OAuthClientOut,
+    "oauth_client.deleted": IdOnly,
     "permission.registered": PermissionOut,
     "permission.updated": PermissionOut,
     "permission.deleted": PermissionName,

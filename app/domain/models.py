@@ -5,7 +5,7 @@ from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.api_keys.models import ApiKey
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
-from app.domain.auth.models import Session
+from app.domain.auth.models import ServiceToken, Session
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
@@ -14,6 +14,7 @@ from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.jobs.models import Job
+from app.domain.oauth.models import OAuthClient, UsedAssertion
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
@@ -28,10 +29,11 @@ from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 
 TABLES = (
     AccessReview, AccessReviewItem, ApiKey, AuditAnchor, AuditEvent, AuditLeaf, AuditSeal, AuditWatermark, DataDomain,
-    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor, Group, GroupMember,
-    IdempotencyKey, Job, OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role,
-    RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey, ServiceAccount, Session, SignInCode,
-    SourceObject, SpentChallenge, Tenant, TenantSettings, UpkeepState, User, Webhook, WebhookDelivery, WebhookSecret,
+    DataSource, DataSourceSecret, DataSourceTag, DataSourceTest, Delegation, EventAttempt, Factor, Group,
+    GroupMember, IdempotencyKey, Job, OAuthClient, OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission,
+    RelayState, RightsHistory, Role, RoleApprover, RoleAssignment, RoleRequest, RoleRequestEntry, SealingKey,
+    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings,
+    UpkeepState, UsedAssertion, User, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -98,8 +98,6 @@ def test_a_page_fits_a_phone(served: Served, browser: Browser, path: str) -> Non
     browser.open(served.url + path, READY)
     browser.keep_screenshot(f"{PAGES[path]}-phone")
     assert browser.script("return document.scrollingElement.scrollWidth") <= 390
-    browser.press(".bar summary")
-    browser.keep_screenshot(f"{PAGES[path]}-phone-sign-in")
     left, right = browser.script(
         "const box = document.getElementById('sign-in').getBoundingClientRect(); return [box.left, box.right]"
     )
@@ -110,10 +108,11 @@ def test_a_page_fits_a_phone(served: Served, browser: Browser, path: str) -> Non
 
 
 def sign_in(browser: Browser, password: str = PASSWORD) -> None:
-    browser.press(".bar summary")
-    browser.fill("#sign-in [name=email]", ADMIN_EMAIL)
-    browser.fill("#sign-in [name=password]", password)
-    browser.press("#sign-in button")
+    """From a page of the documentation, by the hub's sign-in page."""
+    browser.press("#sign-in")
+    browser.fill("#email", ADMIN_EMAIL)
+    browser.fill("#password", password)
+    browser.press("main button")
 
 
 def is_signed_in(browser: Browser) -> bool:
@@ -128,7 +127,7 @@ def kept_session(browser: Browser) -> dict[str, str]:
 def ask_who_i_am(browser: Browser, url: str, path: str) -> None:
     """Make the call from the page."""
     if path == "/docs/swagger":
-        browser.open(f"{url}/docs/swagger#/auth/get_me", "Create a role")
+        browser.open(f"{url}/docs/swagger#/auth/get_me", "Who am I")
         for button in ("#operations-auth-get_me .try-out__btn", "#operations-auth-get_me .execute"):
             browser.press(button)
     else:
@@ -150,9 +149,10 @@ def test_somebody_signs_in_on_a_page_and_stays_signed_in(served: Served, browser
     browser.open(served.url + path, READY)
     sign_in(browser, "a guess")
     browser.until(lambda: "Email address or password is wrong." in browser.text, "why it did not work")
-    browser.fill("#sign-in [name=password]", PASSWORD)
-    browser.press("#sign-in button")
-    browser.until(lambda: is_signed_in(browser), "somebody is signed in")
+    browser.fill("#password", PASSWORD)
+    browser.press("main button")
+    browser.until(lambda: is_signed_in(browser) and READY in browser.text, "somebody is signed in on the page")
+    assert urlsplit(browser.driver.current_url).path == path
     assert ADMIN_EMAIL in browser.text
     browser.driver.refresh()
     browser.until(lambda: READY in browser.text, "the page is there again")
@@ -182,7 +182,7 @@ def test_a_call_from_a_page_is_made_as_who_is_signed_in(served: Served, browser:
 
 @pytest.mark.found("U8")
 def test_a_token_that_expires_is_renewed_and_an_ended_session_asked_for_anew(served: Served, browser: Browser) -> None:
-    browser.open(f"{served.url}/docs/swagger", "Create a role")
+    browser.open(f"{served.url}/docs/swagger", READY)
     sign_in(browser)
     browser.until(lambda: is_signed_in(browser), "somebody is signed in")
     first = kept_session(browser)
@@ -197,7 +197,7 @@ def test_a_token_that_expires_is_renewed_and_an_ended_session_asked_for_anew(ser
         assert client.post("/auth/logout", headers=headers).status_code == 204
     expire(browser)
     browser.press("#operations-auth-get_me .execute")
-    browser.until(lambda: "Your session has ended. Sign in again." in browser.text, "the form asks for the password")
+    browser.until(lambda: "Your session has ended. Sign in again." in browser.text, "the page says so")
     assert not is_signed_in(browser)
 
 
@@ -217,7 +217,7 @@ def test_swagger_ui_sends_a_request_and_shows_the_answer(served: Served, browser
 
 
 def test_swagger_ui_signs_in_with_a_token_and_shows_what_it_opens(served: Served, browser: Browser) -> None:
-    browser.open(f"{served.url}/docs/swagger#/auth/get_me", "Create a role")
+    browser.open(f"{served.url}/docs/swagger#/auth/get_me", "Who am I")
     browser.press(".btn.authorize")
     browser.fill(".auth-container input", served.sign_in())
     for button in (".auth-btn-wrapper .authorize", ".btn-done", ".try-out__btn", ".execute"):

@@ -1,8 +1,15 @@
 // Who is signed in on the documentation pages. Kept in sessionStorage: it outlasts a reload and ends with the tab.
+import { sha256 } from "{digest.js}";
 
 /** The path of the hub, "" or such as "/hub": this file lies at <hub>/docs/assets/session.js. */
 export const BASE = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
+/** Where the hub says it is: the only place to which it sends a browser back. */
+const HUB = document.documentElement.dataset.hub;
+const CLIENT = "hub-docs";
+const REDIRECT = `${HUB}/docs/signed-in`;
+const TOKENS = `${BASE}/api/v1/auth/token`;
 const KEY = "data-fusion-hub";
+const KEY_OF_SIGN_IN = "data-fusion-hub-sign-in";
 const RENEWED_BEFORE_MS = 30_000;
 const listeners = new Set();
 let renewal = null;
@@ -40,23 +47,73 @@ export function onSession(listener) {
   listener(session && { email: session.email, token: session.access_token }, "");
 }
 
-async function post(path, body, token) {
-  const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
-  return fetch(`${BASE}/api/v1/auth/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+/** base64url without padding (RFC 4648 section 5). */
+function asText(bytes) {
+  return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 }
 
-/** Throws an Error with the hub's own sentence where it does not let the person in. */
-export async function signIn(email, password) {
-  const answer = await post("login", { email, password });
+const chance = (bytes) => asText(crypto.getRandomValues(new Uint8Array(bytes)));
+
+/** A page of the documentation of this hub, whatever was asked for. */
+export function shownBefore(address = "") {
+  const url = new URL(address || `${BASE}/docs`, location.origin);
+  const isOurs = url.origin === location.origin && url.pathname.startsWith(`${BASE}/docs`);
+  return isOurs && !url.pathname.endsWith("/signed-in") ? url.href : `${BASE}/docs`;
+}
+
+/** Leaves for the hub's own sign-in page: RFC 6749 section 4.1 with RFC 7636. `from` is where to come back to. */
+export function beginSignIn(from) {
+  if (HUB !== location.origin + BASE) {
+    location.assign(`${REDIRECT}#${new URL(from).pathname}`); // known by another name: begin where it will end
+    return;
+  }
+  const verifier = chance(32);
+  const state = chance(16);
+  sessionStorage.setItem(KEY_OF_SIGN_IN, JSON.stringify({ verifier, state, from }));
+  const asked = {
+    response_type: "code",
+    client_id: CLIENT,
+    redirect_uri: REDIRECT,
+    code_challenge: asText(sha256(new TextEncoder().encode(verifier))),
+    code_challenge_method: "S256",
+    state,
+  };
+  location.assign(`${BASE}/api/v1/auth/authorize?${new URLSearchParams(asked)}`);
+}
+
+/** {email, from} once the code is exchanged. Throws an Error with a sentence for the reader. */
+export async function endSignIn(answer) {
+  const begun = JSON.parse(sessionStorage.getItem(KEY_OF_SIGN_IN));
+  sessionStorage.removeItem(KEY_OF_SIGN_IN);
+  if (!begun || answer.get("state") !== begun.state) throw new Error("This sign-in was not begun in this tab.");
+  if (answer.has("error")) throw new Error("Nobody was signed in.");
+  const given = {
+    grant_type: "authorization_code",
+    code: answer.get("code"),
+    redirect_uri: REDIRECT,
+    client_id: CLIENT,
+    code_verifier: begun.verifier,
+  };
+  const tokens = await told(fetch(TOKENS, { method: "POST", body: new URLSearchParams(given) }));
+  const headers = { Authorization: `Bearer ${tokens.access_token}` };
+  const me = await told(fetch(`${BASE}/api/v1/auth/me`, { headers }));
+  keep(me.user.email, tokens);
+  return { email: me.user.email, from: shownBefore(begun.from) };
+}
+
+async function told(asked) {
+  const answer = await asked;
   const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.detail ?? `The hub answered ${answer.status}.`);
-  keep(email, said);
+  if (!answer.ok) throw new Error(said.detail ?? said.error_description ?? `The hub answered ${answer.status}.`);
+  return said;
 }
 
 export async function signOut() {
   const session = kept();
   forget();
-  if (session) await post("logout", {}, session.access_token).catch(() => {});
+  if (!session) return;
+  const headers = { Authorization: `Bearer ${session.access_token}` };
+  await fetch(`${BASE}/api/v1/auth/logout`, { method: "POST", headers }).catch(() => {});
 }
 
 /** A token that is good for a while yet; null where nobody is signed in. */
@@ -69,12 +126,13 @@ export async function accessToken() {
 }
 
 async function renewed(session) {
-  const answer = await post("refresh", { refresh_token: session.refresh_token });
+  const given = { grant_type: "refresh_token", refresh_token: session.refresh_token, client_id: CLIENT };
+  const answer = await fetch(TOKENS, { method: "POST", body: new URLSearchParams(given) });
   if (answer.ok) {
     keep(session.email, await answer.json());
     return kept().access_token;
   }
-  if (answer.status !== 401) return session.access_token; // the hub is busy: it says so of the call itself, too
+  if (answer.status !== 400) return session.access_token; // the hub is busy: it says so of the call itself, too
   forget("Your session has ended. Sign in again.");
   return null;
 }

@@ -1,4 +1,4 @@
-"""Sessions: one sign-in on one device, carried on by refreshing."""
+"""Sessions: one sign-in on one device, carried on by refreshing; and access tokens of programs, which have none."""
 
 from datetime import datetime
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, DateTime, ForeignKey, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Entity, Tenanted
+from app.core.database import Base, Entity, Tenanted
 from app.core.rows import left_empty
 
 
@@ -37,3 +37,18 @@ class Session(Tenanted, Entity):
     """The identity provider that vouched for them, with what it calls them and their session there."""
     provider_subject: Mapped[str | None]
     provider_session: Mapped[str | None]
+
+
+class ServiceToken(Tenanted, Base):
+    """What an access token of a service account rests on: the credential that it was given for, and its own end."""
+
+    __tablename__ = "service_tokens"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    service_account_id: Mapped[UUID] = mapped_column(ForeignKey("service_accounts.id", ondelete="CASCADE"))
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    jwk_id: Mapped[UUID | None]
+    """Or the public key of the account by which it had signed (`app.domain.service_accounts.jwks.id_of_key`)."""
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=left_empty)

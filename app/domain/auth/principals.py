@@ -1,4 +1,5 @@
-"""Principals in memory: loaded once per session or API key, dropped within a second of anything that makes them untrue.
+"""Principals in memory: loaded once per session, API key or token of a program, dropped within a second of anything
+that makes them untrue.
 
 Every change of a session, a key, its owner, a role or a tenant notifies all workers as it commits. A worker whose
 listener is not proven alive trusts nothing in memory and asks the database each time; what was loaded while its own
@@ -22,7 +23,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
-from sqlalchemy import Float, Select, and_, bindparam, case, func, select
+from sqlalchemy import Float, Select, and_, bindparam, case, func, or_, select
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unauthenticated
@@ -32,9 +33,10 @@ from app.core.reads import Reads
 from app.core.security import Claims, KeyLimits, Principal, PrincipalType
 from app.domain.api_keys.keys import PresentedKey
 from app.domain.api_keys.models import ApiKey
-from app.domain.auth.models import Session
+from app.domain.auth.models import ServiceToken, Session
 from app.domain.auth.rights import DOMAINS, Domain, Held, Rights, domains_wanted, held_by, read_held, rights_of
 from app.domain.auth.schemas import Me, TenantRef
+from app.domain.service_accounts.jwks import id_of_key, keys_of
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.service_accounts.repositories import ServiceAccountRepository, roles_of_account
 from app.domain.service_accounts.schemas import ServiceAccountOut
@@ -186,8 +188,49 @@ def _live_key() -> Select[Any]:
     )
 
 
+def _live_program() -> Select[Any]:
+    """The token of a service account with its tenant, the API key that it rests on if it does, and the account's
+    assignments, then the columns of the account; no row once any of them ended. Whether a public key that it rests on
+    is still the account's is for who has read them to say."""
+    accounts = ServiceAccountRepository.selection(ServiceAccountOut)
+    own = select(
+        ServiceToken.id,
+        ServiceToken.expires_at,
+        Tenant.id,
+        Tenant.slug,
+        Tenant.name,
+        held_by("service_accounts").label("held"),
+        ServiceToken.jwk_id,
+        ApiKey.id,
+        ApiKey.permissions,
+        roles_of_account().label("roles_of_account"),
+    )
+    return (
+        own.add_columns(*(column.label(f"account_{column.key}") for column in accounts.selected_columns))
+        .select_from(ServiceToken)
+        .join(Tenant, Tenant.id == ServiceToken.tenant_id)
+        .join(
+            ServiceAccount,
+            and_(
+                ServiceAccount.id == ServiceToken.service_account_id, ServiceAccount.tenant_id == ServiceToken.tenant_id
+            ),
+        )
+        .outerjoin(ApiKey, and_(ApiKey.id == ServiceToken.api_key_id, ApiKey.tenant_id == ServiceToken.tenant_id))
+        .where(
+            ServiceToken.id == bindparam("token_id", type_=ServiceToken.id.type),
+            ServiceToken.tenant_id == bindparam("tenant_id", type_=ServiceToken.tenant_id.type),
+            ServiceToken.revoked_at.is_(None),
+            ServiceToken.expires_at > func.now(),
+            or_(ServiceToken.jwk_id.is_not(None), ApiKey.expires_at > func.now()),
+            ServiceAccount.is_active,
+            Tenant.is_active,
+        )
+    )
+
+
 LIVE_SESSION = _live_session()
 LIVE_KEY = _live_key()
+LIVE_PROGRAM = _live_program()
 HELD = 5
 """The column of each of what the owner's assignments say."""
 DIGEST = 6
@@ -234,7 +277,7 @@ class Principals:
         else:
             epoch = self._epoch
             marks = [self._mark(row_id) for row_id in (credential.sid, credential.sub, credential.tid)]
-            loaded = await self._load(credential)
+            loaded = await (self._load_program if credential.is_of_program else self._load)(credential)
             is_true = epoch == self._epoch and not any(mark.has_changed for mark in marks)
         if is_true and self._listener.is_proven_alive:
             self._keep(credential, loaded)
@@ -264,6 +307,19 @@ class Principals:
             raise Unauthenticated(code="session_ended")
         held = read_held(rows[0][HELD])
         signed = _signed(_Rested(asked_at, held, await self._domains(held, claims.tid)), *rows[0])
+        if signed.principal.id != claims.sub:
+            raise Unauthenticated(code="invalid_token")
+        return signed
+
+    async def _load_program(self, claims: Claims) -> Signed:
+        asked_at = time.monotonic()
+        rows = await self._reads.rows(LIVE_PROGRAM, {"token_id": claims.sid, "tenant_id": claims.tid})
+        if not rows:
+            raise Unauthenticated(code="session_ended")
+        held = read_held(rows[0][HELD])
+        signed = _signed_program(_Rested(asked_at, held, await self._domains(held, claims.tid)), *rows[0])
+        if signed is None:
+            raise Unauthenticated(code="session_ended")
         if signed.principal.id != claims.sub:
             raise Unauthenticated(code="invalid_token")
         return signed
@@ -381,6 +437,34 @@ def _signed_by_key(
     key = KeyLimits(key_id, None if named is None else frozenset(named), expires_at)
     tenant = _tenant(tenant_id, slug, tenant_name)
     return _signed_as(on, shown, held, tenant, key, expires_at.timestamp())
+
+
+def _signed_program(
+    on: _Rested,
+    token_id: UUID,
+    expires_at: datetime,
+    tenant_id: UUID,
+    slug: str,
+    tenant_name: str,
+    _held: object,
+    jwk_id: UUID | None,
+    key_id: UUID | None,
+    named: list[str] | None,
+    roles: list[dict[str, Any]],
+    *columns: Any,
+) -> Signed | None:
+    """As somebody who came with the API key; or with one that leaves all, where it was a public key, by whose id it is
+    told in logs and on record. None where that public key is not the account's any more."""
+    account = ServiceAccountOut(*columns)
+    if jwk_id is not None and all(id_of_key(account.id, key) != jwk_id for key in keys_of(account.jwks)):
+        return None
+    credential_id = key_id or jwk_id
+    assert credential_id is not None
+    limits = KeyLimits(credential_id, None if named is None else frozenset(named), expires_at)
+    held = msgspec.convert(roles, list[RoleRef])
+    signed = _signed_as(on, account, held, _tenant(tenant_id, slug, tenant_name), limits, expires_at.timestamp())
+    signed.rests_on = (*signed.rests_on, token_id)
+    return signed
 
 
 def _signed_as(

@@ -357,7 +357,7 @@ def _introspected(tokens: Tokens, claims: Claims, principal: Principal) -> Intro
     return Introspection(
         active=True,
         scope=claims.scope,
-        client_id=tokens.audience,
+        client_id=claims.client_id,
         username=principal.name,
         token_type="Bearer",  # noqa: S106
         exp=claims.exp,

@@ -94,8 +94,9 @@ async def _tell_of_new_device(work: UnitOfWork, opened: Session) -> None:
         work.announce("user.signed_in_from_new_device", f"users/{opened.user_id}", told | seen)
 
 
-async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
-    """Rotate.
+async def refresh(request: HubRequest, refresh_token: str, *, client_id: str | None = None) -> TokenPair:
+    """Rotate, for the OAuth client that the session was opened for; None: the hub's own API. For any other it is no
+    token at all, and none of its uses is counted.
 
     A token that was used before ends the whole session, but for ten seconds in which it gets the same successor.
     """
@@ -105,7 +106,7 @@ async def refresh(request: HubRequest, refresh_token: str) -> TokenPair:
         work.move_to(tenant_id or work.tenant_id)
         session = await SessionRepository(work.session).get_one_or_none(id=session_id, with_for_update=True)
         email = await _live_user(work, session) if session is not None else None
-        if session is not None and email is not None:
+        if session is not None and email is not None and session.client_id == client_id:
             if generation == session.generation:
                 return await _rotate(work, session, email)
             if generation == session.generation - 1 and work.now - session.rotated_at <= REFRESH_GRACE:
@@ -155,7 +156,14 @@ def _pair(work: UnitOfWork, session: Session) -> TokenPair:
     except SealingError:
         raise Unauthenticated(code="session_ended") from None
     return TokenPair(
-        access_token=work.parts.tokens.issue(subject=session.user_id, session=session.id, tenant=session.tenant_id),
+        access_token=work.parts.tokens.issue(
+            subject=session.user_id,
+            session=session.id,
+            tenant=session.tenant_id,
+            client_id=session.client_id,
+            amr=session.amr,
+            auth_time=session.authenticated_at,
+        ),
         token_type="bearer",  # noqa: S106
         expires_in=ACCESS_TOKEN_S,
         refresh_token=successor,

@@ -46,7 +46,8 @@ class ServiceAccountController(Controller):
     async def create_service_account(
         self, request: HubRequest, work: Work, data: RequestBody[ServiceAccountCreate]
     ) -> Tagged[ServiceAccountOut]:
-        """It has no password and no session: a program acts as it with a key (`POST /api/v1/api-keys`)."""
+        """It has no password and no session: a program acts as it with a key (`POST /api/v1/api-keys`), or with the
+        access token that `/auth/token` gives for a key, or for what one of its `jwks` has signed."""
         account = await ServiceAccountService(work).create(data)
         return created(request.exchange, account, f"/api/v1/service-accounts/{account.id}")
 

@@ -12,13 +12,14 @@ from app.domain.assignments.models import RoleAssignment
 from app.domain.lookalikes import refuse_lookalike
 from app.domain.reach import require_reach
 from app.domain.roles.built_in import public_role_id
+from app.domain.service_accounts.jwks import kept
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.service_accounts.repositories import ServiceAccountRepository
 from app.domain.service_accounts.schemas import ServiceAccountCreate, ServiceAccountOut, ServiceAccountPatch
 from app.domain.work import UnitOfWork
 
 COLUMNS = Normaliser(
-    ServiceAccountCreate, ServiceAccountPatch, ServiceAccount, ServiceAccountOut, rules={"name": named}
+    ServiceAccountCreate, ServiceAccountPatch, ServiceAccount, ServiceAccountOut, rules={"name": named, "jwks": kept}
 )
 
 

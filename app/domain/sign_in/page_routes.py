@@ -15,7 +15,7 @@ from app.core.bodies import form_fields
 from app.core.errors import BadRequest, HubError, TooManyRequests, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.limits.prices import costs
-from app.core.security import open_to_all
+from app.core.security import form_open_to_all, open_to_all
 from app.domain.requests import HubRequest
 from app.domain.sign_in import services, views
 from app.domain.sign_in.services import CannotGoOn
@@ -24,7 +24,7 @@ from app.domain.sign_in.ways import Page
 PAGES = tells_errors_by(views.error_page)
 SHOWN = open_to_all(parameters={"request": {"type": "string"}, "token": {"type": "string"}}) | PAGES
 """Other parameters are not looked at: mail programs and proxies add their own to the addresses of pages."""
-SENT = open_to_all(takes_form=True) | PAGES | costs("login")
+SENT = form_open_to_all() | PAGES | costs("login")
 SHOWN_AGAIN = (BadRequest, Unauthenticated, TooManyRequests)
 """What leaves somebody on the page that they have sent, to try again."""
 

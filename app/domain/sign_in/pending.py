@@ -21,7 +21,7 @@ from app.settings import Settings
 LIVES_S = 1800
 """Until the form is to be sent; then the page says to begin anew."""
 
-PENDING: Final = "pending sign-in"
+PENDING: Final = "sign-in"
 """The purpose that a `PendingSignIn` is sealed for, by whoever sends a browser to the sign-in page."""
 
 __all__ = [

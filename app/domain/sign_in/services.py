@@ -110,10 +110,9 @@ async def asks_for_tenant(request: HubRequest, pending: PendingSignIn) -> bool:
 
 
 async def sign_in(request: HubRequest, pending: PendingSignIn, given: Given) -> str:
-    """Where the browser goes now. Raises as `with_password`."""
-    if not given.can_be_right:
-        raise Unauthenticated(code="invalid_credentials")
-    login = Login(email=given.email, password=given.password, tenant=pending.tenant or given.tenant.strip() or None)
+    """Where the browser goes now. Raises as `with_password`, which is asked of nobody for what can be nobody's."""
+    known = given if given.can_be_right else Given()
+    login = Login(email=known.email, password=known.password, tenant=pending.tenant or known.tenant.strip() or None)
     try:
         return await with_password(request, login, lambda work, who: go_on(work, pending, who))
     except FactorNeeded as needed:

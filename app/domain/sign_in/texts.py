@@ -17,7 +17,7 @@ TEXTS: Mapping[str, str] = {
     "organisation": "Organisation",
     "organisation_hint": "Its short name. Only needed if you belong to several here.",
     "or": "or",
-    "going_on_to": "You go on to",
+    "going_on_to": "You will continue to",
     "program_here": "a program on this computer",
     "app_here": "an app on this device",
     # second factors and passkeys

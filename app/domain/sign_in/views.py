@@ -36,7 +36,6 @@ def page_answer(exchange: Exchange, page: Page, *, status: int = 200, goes_to: s
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", policy(goes_to, has_script=page.script is not None).encode()),
-        (b"cross-origin-opener-policy", b"same-origin"),
         (b"cross-origin-resource-policy", b"same-origin"),
     ]
     return Answer(status, headers, shown.html.encode())

@@ -36,6 +36,8 @@ IDEMPOTENCY_KEPT = timedelta(hours=24)
 ENDED_SESSIONS_KEPT = timedelta(days=30)
 SIGN_IN_CODES_KEPT = timedelta(days=1)
 """So that one that comes a second time is known."""
+ENDED_TOKENS_KEPT = timedelta(hours=1)
+"""More than the clocks of hubs are apart."""
 EXPIRED_KEYS_KEPT = timedelta(days=30)
 """So that whoever wonders why a program is not let in any more finds its key."""
 ROWS_AT_ONCE = 5000
@@ -102,6 +104,8 @@ KINDS = (
     Kind("idempotency_keys", _removal("idempotency_keys", lambda _: IDEMPOTENCY_KEPT)),
     Kind("sessions", _removal("sessions", lambda _: ENDED_SESSIONS_KEPT)),
     Kind("sign_in_codes", _removal("sign_in_codes", lambda _: SIGN_IN_CODES_KEPT)),
+    Kind("service_tokens", _removal("service_tokens", lambda _: ENDED_TOKENS_KEPT)),
+    Kind("used_assertions", _removal("used_assertions", lambda _: ENDED_TOKENS_KEPT)),
     Kind("factors", _removal("factors", lambda _: timedelta(0))),
     Kind("spent_challenges", _removal("spent_challenges", lambda _: timedelta(0))),
     Kind("api_keys", _removal("api_keys", lambda _: EXPIRED_KEYS_KEPT)),

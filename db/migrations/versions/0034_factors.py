@@ -1,7 +1,7 @@
 """Second factors: one-time passwords, passkeys and recovery codes, and roles that ask for one.
 
 Revision ID: 0034
-Revises: 0032
+Revises: 0033
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from app.core import schema_changes
 
 revision = "0034"
-down_revision = "0032"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,152 @@
+"""`private_key_jwt`: a short-lived JWT that a service account has signed with a key whose public half the hub has
+(RFC 7523 section 3, RFC 8725)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from time import time
+from typing import Any, Final
+from uuid import UUID
+
+import jwt
+from msgspec import Struct
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.core.across_tenants import tenant_of_service_account
+from app.core.security import LEEWAY_S
+from app.domain.oauth.endpoints import TOKEN, url_of
+from app.domain.oauth.models import UsedAssertion
+from app.domain.parts import Parts
+from app.domain.service_accounts.jwks import ALGORITHMS, id_of_key, keys_of, public_key
+from app.domain.service_accounts.models import ServiceAccount
+from app.domain.tenants.models import Tenant
+from app.domain.work import UnitOfWork
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+LASTS_AT_MOST_S: Final = 300
+_CLAIMS: Final = ("iss", "sub", "aud", "exp", "jti")
+_HEADER = {"alg", "kid", "typ"}
+"""Only what says which key it is: no `jwk`, `jku`, `x5c` or `crit`."""
+
+
+class Assertion(Struct, frozen=True, kw_only=True):
+    account_id: UUID
+    tenant_id: UUID
+    name: str
+    jwk_id: UUID
+    jti: str
+    expires_at: datetime
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """Whose it says that it is, as far as that is known, and what it is where it is theirs."""
+
+    account_id: UUID | None = None
+    tenant_id: UUID | None = None
+    assertion: Assertion | None = None
+
+
+async def read_assertion(parts: Parts, text: str) -> Found:
+    account_id = _subject(text)
+    tenant_id = None if account_id is None else await tenant_of_service_account(parts.reads, account_id)
+    if account_id is None or tenant_id is None:
+        return Found()
+    rows = await parts.reads.rows(_ACCOUNT, {"account_id": account_id, "tenant_id": tenant_id})
+    if not rows:
+        return Found()
+    name, jwks = rows[0]
+    audiences = (parts.tokens.issuer, url_of(parts.settings, TOKEN))
+    verified = _verified(text, keys_of(jwks), audiences, account_id)
+    if verified is None:
+        return Found(account_id=account_id, tenant_id=tenant_id)
+    key, claims = verified
+    assertion = Assertion(
+        account_id=account_id,
+        tenant_id=tenant_id,
+        name=name,
+        jwk_id=id_of_key(account_id, key),
+        jti=claims["jti"],
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+    )
+    return Found(account_id=account_id, tenant_id=tenant_id, assertion=assertion)
+
+
+_ACCOUNT = (
+    select(ServiceAccount.name, ServiceAccount.jwks)
+    .join(Tenant, Tenant.id == ServiceAccount.tenant_id)
+    .where(
+        ServiceAccount.id == bindparam("account_id", type_=ServiceAccount.id.type),
+        ServiceAccount.tenant_id == bindparam("tenant_id", type_=ServiceAccount.tenant_id.type),
+        ServiceAccount.is_active,
+        Tenant.is_active,
+    )
+)
+
+
+def _subject(text: str) -> UUID | None:
+    """Whose it says that it is: nothing is believed of it before its signature is checked."""
+    try:
+        said = jwt.decode(text, options={"verify_signature": False}).get("sub")
+        found = UUID(said) if isinstance(said, str) else None
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+    return found if found is not None and str(found) == said else None
+
+
+def _verified(
+    text: str, keys: Sequence[Mapping[str, str]], audiences: Sequence[str], account_id: UUID
+) -> tuple[Mapping[str, str], dict[str, Any]] | None:
+    """The key that has signed it, and its claims; None for what is not valid."""
+    try:
+        header = jwt.get_unverified_header(text)
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+    if set(header) - _HEADER:
+        return None
+    for key in keys:
+        if _may_fit(key, header) and (claims := _claims(text, key, header["alg"], audiences)) is not None:
+            return (key, claims) if _are_sound(claims, audiences, account_id) else None
+    return None
+
+
+def _may_fit(key: Mapping[str, str], header: Mapping[str, Any]) -> bool:
+    """The algorithm has to be one of the key's own kind: the header never chooses how a key is used."""
+    of_kind = ALGORITHMS[key["kty"]] if "alg" not in key else (key["alg"],)
+    return header.get("alg") in of_kind and header.get("kid") in (None, key.get("kid"))
+
+
+def _claims(text: str, key: Mapping[str, str], algorithm: str, audiences: Sequence[str]) -> dict[str, Any] | None:
+    try:
+        return jwt.decode(
+            text,
+            public_key(key),
+            algorithms=[algorithm],
+            audience=audiences,
+            leeway=LEEWAY_S,
+            options={"require": list(_CLAIMS), "verify_iat": True, "verify_nbf": True},
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _are_sound(claims: Mapping[str, Any], audiences: Sequence[str], account_id: UUID) -> bool:
+    """What PyJWT does not look at: it is the client itself that speaks, to this server alone, and not for long."""
+    jti, meant = claims["jti"], claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    is_brief = int(claims["exp"]) <= time() + LASTS_AT_MOST_S + LEEWAY_S
+    is_own = claims["iss"] == claims["sub"] == str(account_id)
+    is_named = isinstance(jti, str) and 1 <= len(jti) <= 255
+    return is_brief and is_own and is_named and set(meant) <= set(audiences)
+
+
+async def use_up(work: UnitOfWork, assertion: Assertion) -> bool:
+    """False for one that was used before, by whichever process. `work` is in the account's tenant."""
+    place = sha256(assertion.account_id.bytes + assertion.jti.encode("utf-8", "surrogatepass")).digest()[:16]
+    row = {
+        "id": UUID(bytes=place),
+        "tenant_id": assertion.tenant_id,
+        "service_account_id": assertion.account_id,
+        "expires_at": assertion.expires_at + timedelta(seconds=LEEWAY_S),
+    }
+    used = insert(UsedAssertion).values(row).on_conflict_do_nothing().returning(UsedAssertion.id)
+    return await work.session.scalar(used) is not None

@@ -1,0 +1,33 @@
+"""How requests to the token and revocation endpoints end badly, in the words of RFC 6749 section 5.2."""
+
+from app.core.answers import Answer, answer
+from app.core.exchange import Exchange
+from app.domain.oauth.schemas import FaultName, OAuthFault, plain
+
+CHALLENGE = b'Basic realm="hub"'
+
+
+class OAuthRefused(Exception):
+    """Said to a client, which reads the name; the sentence is for whoever writes it."""
+
+    def __init__(self, name: FaultName, sentence: str) -> None:
+        self.name: FaultName = name
+        self.sentence = sentence
+        super().__init__(name)
+
+    def answer(self, exchange: Exchange) -> Answer[OAuthFault]:
+        """401 says how a client may show who it is (RFC 9110 section 15.5.2); all else is a 400."""
+        is_unknown = self.name == "invalid_client"
+        told = answer(exchange, OAuthFault(self.name, plain(self.sentence)), status=401 if is_unknown else 400)
+        if is_unknown:
+            told.wire_headers.append((b"www-authenticate", CHALLENGE))
+        return told
+
+
+def invalid_client() -> OAuthRefused:
+    """One sentence for whatever is wrong: nobody learns which clients there are."""
+    return OAuthRefused("invalid_client", "The client is unknown, or has not shown who it is.")
+
+
+def invalid_grant() -> OAuthRefused:
+    return OAuthRefused("invalid_grant", "It is not valid, is over, was used, or was given to another client.")
