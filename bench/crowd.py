@@ -19,7 +19,7 @@ _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
     "webhooks", "deliveries",
-    "events",
+    "events", "clients",
 )  # fmt: skip
 
 
@@ -121,6 +121,13 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
         INSERT INTO service_accounts (id, tenant_id, name, name_key, description, is_active, created_at, updated_at)
         SELECT {_id("accounts")}, '{TENANT}', name, name, 'Looks at ' || {_WORDS}, i > {FEW}, {_AT}, {_CHANGED}
         FROM (SELECT i, {_WORDS} || ' of ' || substr(md5('a' || i), 1, 12) AS name FROM {numbers}) AS numbered
+    """
+    yield f"""
+        INSERT INTO oauth_clients (id, tenant_id, client_id, name, name_key, redirect_uris, is_confidential, created_at,
+                                   updated_at)
+        SELECT {_id("clients")}, '{TENANT}', 'dfo_' || i, name, name, '{{https://app.example.org/}}', false, {_AT},
+          {_CHANGED}
+        FROM (SELECT i, {_WORDS} || ' for ' || substr(md5('o' || i), 1, 12) AS name FROM {numbers}) AS numbered
     """
     yield f"""
         INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at)

@@ -75,6 +75,7 @@ def values(user_id: UUID) -> dict[str, list[str]]:
         "requestable roles.is_requestable": ["true", "false"],
         "requestable roles.q": ["people", "parcels", "p", "no such text", "~"],
         "roles.q": ["people", "parcels", "p", "zz", "no such text", "_", "~"],
+        "oauth clients.name": ["parcels for 6512bd43d9ca", "no such name"],
         "service accounts.name": ["parcels of 6512bd43d9ca", "no such name"],
         "service accounts.is_active": ["true", "false"],
         "service accounts.q": ["looks", "parcels", "p", "zz", "no such text", "_", "~"],

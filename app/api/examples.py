@@ -220,9 +220,9 @@ SERVER: Mapping[str, object] = {
     "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
     "code_challenge_methods_supported": ["S256"],
     "token_endpoint_auth_methods_supported": AUTHENTICATION,
-    "token_endpoint_auth_signing_alg_values_supported": ["EdDSA", "ES256", "RS256", "PS256"],
+    "token_endpoint_auth_signing_alg_values_supported": ["EdDSA", "Ed25519", "ES256", "RS256", "PS256"],
     "revocation_endpoint_auth_methods_supported": AUTHENTICATION,
-    "revocation_endpoint_auth_signing_alg_values_supported": ["EdDSA", "ES256", "RS256", "PS256"],
+    "revocation_endpoint_auth_signing_alg_values_supported": ["EdDSA", "Ed25519", "ES256", "RS256", "PS256"],
     "introspection_endpoint_auth_methods_supported": ["Bearer"],
     "authorization_response_iss_parameter_supported": True,
 }

@@ -106,7 +106,7 @@ def openapi_document(app: Litestar, base_path: str = "") -> Document:
             "responses": error_responses(components, examples),
             "parameters": REQUEST_HEADERS,
             "headers": RESPONSE_HEADERS,
-            "securitySchemes": {"bearer": BEARER},
+            "securitySchemes": {"bearer": BEARER, "oauth2": _oauth2(base_path)},
         },
     }
     plain: Document = msgspec.json.decode(msgspec.json.encode(document))
@@ -144,6 +144,20 @@ BEARER = {
     "description": "An access token (RFC 9068) from `POST /api/v1/auth/login`, or an API key from `POST "
     "/api/v1/api-keys`.",
 }
+
+
+def _oauth2(base_path: str) -> dict[str, object]:
+    """How a program gets a person's access token. No operation names it: what they take is the token, as `bearer`."""
+    endpoints = {"authorizationUrl": "authorize", "tokenUrl": "token", "refreshUrl": "token"}
+    flow = {name: f"{base_path}/api/v1/auth/{last}" for name, last in endpoints.items()}
+    return {
+        "type": "oauth2",
+        "description": "Signing in on the hub's own page (RFC 6749 section 4.1 with PKCE, S256). The access token is "
+        "sent as `bearer`.",
+        "flows": {"authorizationCode": flow | {"scopes": {}}},
+    }
+
+
 _TAG_TEXT = {"type": "string", "pattern": '^"v[0-9]+(-[0-9a-f]+)?"$'}
 # None of these has an `example`: Swagger UI would fill it in, and send it with the first request that somebody tries.
 REQUEST_HEADERS: dict[str, object] = {

@@ -219,10 +219,27 @@ def test_swagger_ui_sends_a_request_and_shows_the_answer(served: Served, browser
 def test_swagger_ui_signs_in_with_a_token_and_shows_what_it_opens(served: Served, browser: Browser) -> None:
     browser.open(f"{served.url}/docs/swagger#/auth/get_me", "Who am I")
     browser.press(".btn.authorize")
-    browser.fill(".auth-container input", served.sign_in())
+    browser.fill("[aria-label=auth-bearer-value]", served.sign_in())
     for button in (".auth-btn-wrapper .authorize", ".btn-done", ".try-out__btn", ".execute"):
         browser.press(button)
     browser.until(lambda: f'"email": "{ADMIN_EMAIL}"' in browser.text, "the answer is shown")
+
+
+def test_swagger_ui_authorizes_by_the_hubs_sign_in_page(served: Served, browser: Browser) -> None:
+    browser.open(f"{served.url}/docs/swagger#/auth/get_me", "Who am I")
+    browser.press(".btn.authorize")
+    browser.script(
+        """const scheme = [...document.querySelectorAll(".auth-container")]
+             .find((each) => each.innerText.includes("authorizationCode"));
+           scheme.querySelector("button.authorize").click();"""
+    )
+    browser.fill("#email", ADMIN_EMAIL)
+    browser.fill("#password", PASSWORD)
+    browser.press("main button")
+    browser.until(lambda: is_signed_in(browser) and "Who am I" in browser.text, "somebody is signed in on the page")
+    for button in ("#operations-auth-get_me .try-out__btn", "#operations-auth-get_me .execute"):
+        browser.press(button)
+    browser.until(lambda: answers_who_i_am(browser), "the answer is shown")
 
 
 @pytest.mark.found("U8")

@@ -187,6 +187,7 @@ UNIQUE = {
     "roles.name_key",
     "groups.name_key",
     "service_accounts.name_key",
+    "oauth_clients.name_key",
     "api_keys.prefix",
     "data_sources.name_key",
 }

@@ -25,6 +25,7 @@ from app.domain.events.sequencing import give_positions
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.core.test_reads import DELEGATION
 from tests.core.test_reads import REQUEST as ROLE_REQUEST
+from tests.domain.oauth import Flow, Somebody, flow_of_registered, machine_that_signs
 from tests.domain.seals import seal_all
 from tests.domain.sources import NOWHERE, registered
 
@@ -61,6 +62,7 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
     assert webhook.status_code == 201, webhook.text
     told = await hub.admin.post(f"/api/v1/webhooks/{webhook.json()['id']}/test")
     assert told.status_code == 200, told.text
+    await tell_of_oauth(hub, UUID(user["id"]), owner)
     await owner.execute(DELEGATION, uuid4(), DEFAULT_TENANT_ID, UUID(user["id"]))
     await owner.execute(ROLE_REQUEST, uuid4(), DEFAULT_TENANT_ID, UUID(user["id"]), UUID(role["id"]))
     await owner.execute("UPDATE jobs SET status = 'failed', finished_at = now()")  # no worker will
@@ -78,6 +80,15 @@ async def tell_story(hub: Hub, owner: "asyncpg.Connection[Any]") -> None:
         """INSERT INTO event_attempts (tenant_id, event_id, destination, subject, attempts, retry_at, reason)
            SELECT tenant_id, id, 'broker', subject, 1, now(), 'busy' FROM outbox_events"""
     )
+
+
+async def tell_of_oauth(hub: Hub, user_id: UUID, owner: "asyncpg.Connection[Any]") -> None:
+    assert await flow_of_registered(hub)
+    machine = await machine_that_signs(hub)
+    assert await machine.token()
+    code = await Flow(hub).code(Somebody(str(user_id), "of the story"))
+    assert code
+    await owner.execute("UPDATE sign_in_codes SET expires_at = now() + interval '1 day'")
 
 
 async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) -> None:

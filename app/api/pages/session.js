@@ -5,7 +5,7 @@ import { sha256 } from "{digest.js}";
 export const BASE = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 /** Where the hub says it is: the only place to which it sends a browser back. */
 const HUB = document.documentElement.dataset.hub;
-const CLIENT = "hub-docs";
+export const CLIENT = "hub-docs";
 const REDIRECT = `${HUB}/docs/signed-in`;
 const TOKENS = `${BASE}/api/v1/auth/token`;
 const KEY = "data-fusion-hub";

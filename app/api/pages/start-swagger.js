@@ -1,4 +1,4 @@
-import { accessToken, BASE, onSession } from "{session.js}";
+import { accessToken, BASE, beginSignIn, CLIENT, onSession } from "{session.js}";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const showDark = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -13,6 +13,7 @@ const ui = SwaggerUIBundle({
   persistAuthorization: false,
   validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis],
+  plugins: [{ statePlugins: { auth: { wrapActions: { authPopup: () => () => beginSignIn(location.href) } } } }],
   async requestInterceptor(request) {
     const token = request.loadSpec ? null : await accessToken();
     if (token) request.headers.Authorization = `Bearer ${token}`;
@@ -27,3 +28,4 @@ const ui = SwaggerUIBundle({
     });
   },
 });
+ui.initOAuth({ clientId: CLIENT, usePkceWithAuthorizationCodeGrant: true });

@@ -15,7 +15,7 @@ INTROSPECT = f"{OF_VERSION}/auth/introspect"
 JWKS = "/.well-known/jwks.json"
 
 CLIENT_AUTHENTICATION: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
-SIGNED_BY: Final = ("EdDSA", "ES256", "RS256", "PS256")
+SIGNED_BY: Final = ("EdDSA", "Ed25519", "ES256", "RS256", "PS256")
 
 
 def url_of(settings: Settings, path: str) -> str:

@@ -16,10 +16,11 @@ class OAuthRefused(Exception):
         super().__init__(name)
 
     def answer(self, exchange: Exchange) -> Answer[OAuthFault]:
-        """401 says how a client may show who it is (RFC 9110 section 15.5.2); all else is a 400."""
+        """401 for a client that has not shown who it is, with a challenge where it has tried to by the header (RFC 6749
+        section 5.2): a client that has sent a form reads the body, and a browser would ask its user for a password."""
         is_unknown = self.name == "invalid_client"
         told = answer(exchange, OAuthFault(self.name, plain(self.sentence)), status=401 if is_unknown else 400)
-        if is_unknown:
+        if is_unknown and b"authorization" in exchange.headers:
             told.wire_headers.append((b"www-authenticate", CHALLENGE))
         return told
 

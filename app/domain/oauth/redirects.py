@@ -16,7 +16,7 @@ _CHARACTERS = re.compile(r"[!-~]+")
 _NOT_IN_ANY = re.compile(r"[#*\\<>\"^`{|}]")
 _LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::([0-9]{1,5}))?((?:[/?].*)?)")
 """Origin without port, port, and the rest (RFC 8252 section 7.3)."""
-_PRIVATE_USE = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+:/[^/].*|[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+:/{1,3}")
+_PRIVATE_USE = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+:/.*")
 """A scheme of a program's own has a dot, because it is a domain name turned around (RFC 8252 section 7.1): so no scheme
 that a browser knows is one, `javascript` the last."""
 _HTTPS = re.compile(r"https://([^/?]+)([/?].*)?")

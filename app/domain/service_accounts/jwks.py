@@ -17,7 +17,7 @@ MOST_KEYS: Final = 10
 RSA_BITS: Final = range(2048, 4097)
 """A longer key makes whoever verifies pay for it."""
 ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
-    "OKP": ("EdDSA",),
+    "OKP": ("EdDSA", "Ed25519"),
     "EC": ("ES256",),
     "RSA": ("RS256", "PS256"),
 }
@@ -32,7 +32,7 @@ _KEPT = ("kty", "crv", "x", "y", "n", "e", "kid", "alg", "use")
 
 Number = Annotated[str, Meta(min_length=1, max_length=700, pattern=r"^[A-Za-z0-9_-]+$")]
 """Base64url, without padding."""
-Algorithm = Literal["EdDSA", "ES256", "RS256", "PS256"]
+Algorithm = Literal["EdDSA", "Ed25519", "ES256", "RS256", "PS256"]
 KeyId = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
 
 
