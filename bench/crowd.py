@@ -18,7 +18,7 @@ FEW = 20
 _TABLES = (
     "users", "roles", "sources", "tests", "objects", "jobs", "audit events", "sessions", "accounts", "tenants",
     "domains", "groups", "keys", "role requests", "timeline", "delegations", "reviews", "lines",
-    "webhooks", "deliveries", "events", "scim keys", "clients", "invitations",
+    "webhooks", "deliveries", "events", "scim keys", "clients", "invitations", "factors",
 )  # fmt: skip
 
 
@@ -192,6 +192,12 @@ def _statements(first: int, last: int, user_id: UUID) -> Iterator[str]:
     yield f"""
         INSERT INTO role_request_entries (id, tenant_id, request_id, kind, role_ids, created_at)
         SELECT {_id("timeline")}, '{TENANT}', '{row_id("role requests", 1)}', 'commented', '{{}}', {_AT}
+        FROM {numbers}
+    """
+    yield f"""
+        INSERT INTO factors (id, tenant_id, user_id, type, name, confirmed_at, created_at, updated_at)
+        SELECT {_id("factors")}, '{TENANT}', {_rare_or(f"'{row_id('users', 5)}'::uuid", f"'{user_id}'::uuid")},
+          'passkey', 'key ' || i, {_AT}, {_AT}, {_AT}
         FROM {numbers}
     """
     yield f"""

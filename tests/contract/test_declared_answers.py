@@ -1,11 +1,14 @@
 """What every route declares of its answers, held against what it answers: entity tags, media types, codes."""
 
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pyotp
 import pytest
 
@@ -13,6 +16,7 @@ from app.api.route_table import Route, all_routes
 from app.commands.openapi import routes_alone
 from app.domain.letters.services import link_of, write_letter
 from app.domain.work import unit_of_work_of
+from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
@@ -235,6 +239,8 @@ class World:
             path = path.replace("{session_id}", session["id"])
         if "/factors/{" in path or path.startswith((f"{V1}/auth/mfa", f"{V1}/auth/passkey")):
             path, body = await self.with_factors(client, path, body)
+        if path.startswith("/sign-in"):
+            client, path, body = await self.on_the_page(route)
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
@@ -258,6 +264,38 @@ class World:
         has_end = accept != "text/event-stream" or accept not in route.outcomes.also_as
         has_end &= path != f"{V1}/jobs/events"  # which goes on until one's own jobs have ended
         return await client.request(route.method if has_end else "HEAD", path, headers={"accept": accept}, **form)
+
+    async def on_the_page(self, route: Route) -> tuple[httpx.AsyncClient, str, dict[str, Any]]:
+        """Somebody new with a passkey and recovery codes, in a browser that has begun to sign in."""
+        cookie, client = new_browser(), self.hub.client()
+        client.cookies.set(cookie_name(self.hub.settings), cookie)
+        pending = PendingSignIn(
+            client_id=None,
+            redirect_uri="https://client.example.org/",
+            state="s",
+            code_challenge="x" * 43,
+            browser=digest_of(cookie),
+            expires_at=int(time.time()) + 1800,
+        )
+        sealed = seal(self.hub.parts.key_ring, PENDING, pending)
+        if route.path.endswith("/assets/{name}"):
+            return client, "/sign-in/assets/sign-in.css", {}
+        person = await Person.new(self.hub, self.records)
+        form = {"request": sealed, "email": person.email, "password": PASSWORD}
+        if route.path == "/sign-in/passkey" and route.method == "POST":
+            passkey = await person.set_up_passkey()
+            begun = (await client.post(f"{V1}/auth/passkey/options")).json()
+            credential = msgspec.json.encode(passkey.get(begun["options"])).decode()
+            form = {"request": sealed, "token": begun["token"], "credential": credential}
+        if "{step}" in route.path:
+            await person.set_up_passkey()
+            codes = await person.recovery_codes()
+            next_page = (await client.post("/sign-in", data=form)).headers["location"]
+            shown = (await client.get(next_page)).text
+            fields = dict(re.findall(r'name="(request|mfa_token)" value="([^"]+)"', shown))
+            form, sealed = {**fields, "code": codes[0]}, fields["request"]
+        path = route.path.replace("{step}", "factor")
+        return (client, path, form) if route.method == "POST" else (client, f"{path}?request={sealed}", {})
 
     async def with_factors(
         self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]

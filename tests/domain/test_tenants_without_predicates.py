@@ -118,6 +118,19 @@ async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) ->
             group_id,
             user_id,
         ),
+        (
+            """INSERT INTO factors (id, tenant_id, user_id, type, name, confirmed_at, created_at, updated_at)
+               VALUES ($1, $2, $3, 'passkey', 'laptop', now(), now(), now())""",
+            uuid4(),
+            user_id,
+        ),
+        (
+            """INSERT INTO recovery_codes (id, tenant_id, user_id, digest, created_at)
+               VALUES ($1, $2, $3, '\\x00', now())""",
+            uuid4(),
+            user_id,
+        ),
+        ("INSERT INTO spent_challenges (id, tenant_id, expires_at) VALUES ($1, $2, now() + interval '1 day')", uuid4()),
     ):
         row_id, *more = values
         await owner.execute(statement, row_id, DEFAULT_TENANT_ID, *more)
@@ -310,6 +323,7 @@ TABLES = {
     "review_id": "access_reviews",
     "item_id": "access_review_items",
     "delegation_id": "delegations",
+    "factor_id": "factors",
     "webhook_id": "webhooks",
     "delivery_id": "webhook_deliveries",
     "tenant_id": "tenants",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import Base, Entity, Tenanted
@@ -27,14 +27,14 @@ class Factor(Tenanted, Entity):
     """The secret of one-time passwords."""
     key_id: Mapped[str | None]
     """The key that sealed it."""
-    last_step: Mapped[int] = mapped_column(default=0)
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0)
     """The last time step of which a code was taken: neither it nor an earlier one is taken again."""
     challenge: Mapped[bytes | None]
     """That a new passkey has to answer; null once it has."""
     credential_id: Mapped[bytes | None] = mapped_column(default=left_empty)
     credential: Mapped[bytes | None] = mapped_column(default=left_empty)
     """Attested credential data of a passkey (WebAuthn section 6.5.1): its id and its public key."""
-    sign_count: Mapped[int] = mapped_column(default=0)
+    sign_count: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class RecoveryCode(Tenanted, Base):

@@ -3,7 +3,7 @@
 from litestar import Controller, get, post
 from litestar.params import FromPath
 
-from app.core.answers import Answer
+from app.core.answers import Answer, Tagged
 from app.core.errors import HubError, NotFound
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
@@ -73,14 +73,14 @@ class SignInController(Controller):
         "/assets/{name:str}",
         opt=open_to_all(parameters={"v": {"type": "string"}}, needs_database=False) | PAGES | costs("nothing"),
     )
-    async def asset(self, request: HubRequest, name: FromPath[str]) -> Answer[bytes]:
+    async def asset(self, request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
         found = assets().get(name)
         if found is None:
             raise NotFound
         headers = [(b"etag", found.tag), (b"content-type", found.media_type), (b"cache-control", FOREVER)]
         if request.exchange.headers.get(b"if-none-match") == found.tag:
-            return Answer(304, headers, b"")
-        return Answer(200, headers, found.body)
+            return Tagged(304, headers, b"")
+        return Tagged(200, headers, found.body)
 
 
 async def _show_form(
