@@ -80,7 +80,7 @@ async def open_session(
 async def _lifetimes(work: UnitOfWork) -> tuple[int, int]:
     """In days, as the tenant has it: of a session that nobody refreshes, and of any."""
     wanted = select(TenantSettings.session_idle_days, TenantSettings.session_days)
-    found = await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))
+    found = await work.session.execute(wanted.where(TenantSettings.id == work.tenant_id))
     idle_days, days = found.one()
     return idle_days, days
 
