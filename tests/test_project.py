@@ -11,7 +11,8 @@ import yaml
 
 from app.cli import _parser
 from app.connectors import registry
-from app.settings import PROVIDER_PATTERN, Settings, load, variable
+from app.core.provider_settings import VARIABLE as PROVIDER_PATTERN
+from app.settings import Settings, load, variable
 from tests.readme_tables import MEANINGS, README, number_of_types, with_tables
 
 ROOT = Path(__file__).parents[1]
