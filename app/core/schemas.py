@@ -132,6 +132,15 @@ def visible(value: str, path: str) -> Iterator[Fault]:
         yield Fault(path, "blank", "must have at least one visible character")
 
 
+def each_once(values: list[str], path: str) -> Iterator[Fault]:
+    """Rule: none of them comes twice (`uniqueItems`)."""
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            yield Fault(f"{path}[{index}]", "duplicate", "is given twice")
+        seen.add(value)
+
+
 def _is_visible(value: str) -> bool:
     return bool((value if value.isascii() else INVISIBLE.sub("", value)).strip())
 

@@ -57,6 +57,8 @@ BEYOND_SCHEMA = {
     "reference_not_allowed": "which variables and files may be referred to is the operator's choice",
     "invalid_schedule": "whether five fields of cron ever come to pass is the calendar's to say",
     "unknown_time_zone": "the list of time zones is IANA's, and grows",
+    "domain_not_allowed": "of which domains members are is a matter of history",
+    "sign_in_invalid": "a sign-in is sealed by the hub, for one browser, or ends at a page of the operator's list",
     "secret_reentry_required": "whether stored secrets would go elsewhere is a matter of history",
 }
 """Codes with which a request that fits the document may be refused, and why the document cannot say so."""
@@ -86,8 +88,8 @@ def refusal_of_what_the_schema_forbids(ctx: Any, response: Any, case: Any) -> bo
 
 def _is_beyond_schema(response: Any, case: Any) -> bool:
     body = response.json()
-    if "error" in body:
-        return True  # RFC 6749: what a grant is worth is a matter of history
+    if "code" not in body:
+        return "error" in body  # of OAuth: whether a code or a token is good is for whoever made it to say
     faults = body.get("errors") or [{"path": "", "code": body["code"]}]
     return all(
         fault["code"] in BEYOND_SCHEMA
@@ -97,6 +99,7 @@ def _is_beyond_schema(response: Any, case: Any) -> bool:
         or _is_of_a_pair(fault)
         or _is_of_a_connector(fault, case)
         or _is_of_a_url(fault)
+        or _is_of_a_provider(fault, case)
         for fault in faults
     )
 
@@ -142,6 +145,14 @@ def _is_of_a_connector(fault: dict[str, str], case: Any) -> bool:
 def _is_of_a_url(fault: dict[str, str]) -> bool:
     """Of a webhook: that it names a host, and one to which the hub may go."""
     return fault["path"] == "url" and fault["code"] in ("invalid", "not_allowed")
+
+
+def _is_of_a_provider(fault: dict[str, str], case: Any) -> bool:
+    """What the kind of an identity provider needs and does not know, and where its addresses lead; of how long a
+    password is, that the deployment has a say."""
+    if case.path.startswith("/api/v1/tenant-settings"):
+        return (fault["path"], fault["code"]) == ("password_min_length", "too_small")
+    return "/identity-providers" in case.path and fault["code"] in ("invalid", "not_allowed", "required")
 
 
 class Session:

@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -15,12 +15,13 @@ import pytest
 from app.api.route_table import Route, all_routes
 from app.commands.openapi import routes_alone
 from app.domain.letters.services import link_of, write_letter
-from app.domain.work import unit_of_work_of
 from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
 from tests.domain.factors import Person
+from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
 
@@ -41,6 +42,14 @@ MEDIA_TYPES = {
 """Each is asked for of every route; only those that it declares may come."""
 V1 = "/api/v1"
 SIMULATED = {"name": "Of the walk", "type": "simulated", "config": {}}
+PROVIDER = {
+    "kind": "oidc",
+    "name": "walked",
+    "label": "Of the walk",
+    "issuer": "https://idp.example.org",
+    "client_id": "hub",
+    "client_secret": "of the walk",
+}
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/auth/register": {"email": "walker@example.org", "password": PASSWORD},
     "POST /api/v1/auth/login": {"email": "EMAIL", "password": PASSWORD},
@@ -61,6 +70,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/auth/revoke": {"token": "REFRESH"},
     "POST /api/v1/oauth-clients": {"name": "Of the walk", "redirect_uris": ["https://app.example.org/"]},
     "PATCH /api/v1/oauth-clients/{oauth_client_id}": {"name": "Another of the walk"},
+    "POST /api/v1/auth/identities": {"provider": "walk", "redirect_uri": "http://127.0.0.1:9/done"},
     "POST /api/v1/users": {"email": "another.walker@example.org"},
     "PATCH /api/v1/users/{user_id}": {"first_name": "Ada"},
     "POST /api/v1/roles": {"name": "Of the walk"},
@@ -80,6 +90,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
     "POST /api/v1/events/redeliver": {"from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
     "POST /api/v1/authz/check": {"checks": [{"action": "roles:read"}]},
+    "POST /api/v1/identity-providers": PROVIDER,
+    "PATCH /api/v1/identity-providers/{provider_id}": {"label": "Another."},
     "POST /api/v1/groups": {"name": "Of the walk"},
     "PATCH /api/v1/groups/{group_id}": {"description": "Another."},
     "POST /api/v1/data-domains": {"name": "Of the walk"},
@@ -113,12 +125,18 @@ DELIVERY = """
 class World:
     """One of everything, so that every route has something to answer with."""
 
-    def __init__(self, hub: Hub, records: Records) -> None:
+    def __init__(self, hub: Hub, records: Records, provider: Provider) -> None:
         self.hub = hub
+        self.provider = provider
         self.records = records
         self.known: dict[str, str] = {"type_name": "simulated", "name": "swagger.css"}
 
     async def prepare(self) -> None:
+        new = {"kind": "oidc", "name": "walk", "label": "Of the walk", "issuer": self.provider.issuer}
+        await self.send(
+            "POST", f"{V1}/identity-providers", new | {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        )
+        await self.by_provider("callback", "application/json")  # whoever comes again is somebody who is known
         source = await registered(self.hub, type="simulated", config={"objects": 1})
         self.known["source_id"] = source["id"]
         self.known["job_id"] = (await discovered(self.hub, f"{SOURCES}/{source['id']}"))["id"]
@@ -135,6 +153,9 @@ class World:
             made["user_id"] = (await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"}))["id"]
         if "role_id" in route.path_parameters:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
+        if "provider_id" in route.path_parameters:
+            provider = PROVIDER | {"name": f"w{uuid4().hex}"}
+            made["provider_id"] = (await self.send("POST", f"{V1}/identity-providers", provider))["id"]
         if "key_id" in route.path_parameters:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
         if "scim_key_id" in route.path_parameters:
@@ -231,6 +252,8 @@ class World:
 
     async def call(self, route: Route, accept: str) -> httpx.Response:
         """As somebody who may do everything, or as somebody new where it is about oneself."""
+        if "/auth/oidc/" in route.path:
+            return await self.by_provider(route.path.rpartition("/")[2], accept)
         client, body = self.hub.admin, BODIES.get(f"{route.method} {route.path}", {})
         path = route.path
         if path.startswith(f"{V1}/auth/"):
@@ -241,6 +264,9 @@ class World:
             path, body = await self.with_factors(client, path, body)
         if path.startswith("/sign-in"):
             client, path, body = await self.on_the_page(route)
+            if "{identity_id}" in path:
+                me = (await client.get(f"{V1}/auth/me")).json()["user"]
+                path = path.replace("{identity_id}", await self.identity(me["email"]))
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
@@ -315,6 +341,7 @@ class World:
         if path.endswith("/options"):
             return path, {}
         return path, {"token": begun["token"], "credential": passkey.get(begun["options"])}
+
     async def links_of(self, email: str) -> dict[str, str]:
         """The tokens of letters to somebody."""
         user_id = await self.records.one("SELECT id FROM users WHERE email = $1", email)
@@ -326,6 +353,39 @@ class World:
                 found[name] = link_of(work, letter)
         invited = await self.send("POST", f"{V1}/users/invitations", {"email": f"{new_name()}@example.org"})
         return {name: link.rpartition("token=")[2] for name, link in {**found, "INVITATION": invited["link"]}.items()}
+
+    async def by_provider(self, step: str, accept: str) -> httpx.Response:
+        """One step of a sign-in by an identity provider, after those before it."""
+        at, headers, client = f"{V1}/auth/oidc/walk", {"accept": accept}, self.hub.client()
+        end = "http://127.0.0.1:9/done"
+        asked = {"redirect_uri": end, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+        answer = await client.get(f"{at}/login", params=asked, headers=headers)
+        if step == "login":
+            return answer
+        there = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+        self.provider.nonces[there["code_challenge"]] = there["nonce"]
+        back = {"state": there["state"], "code": there["code_challenge"]}
+        answer = await client.get(f"{at}/callback", params=back, headers=headers)
+        if step == "callback":
+            return answer
+        code = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["code"]
+        form = {"grant_type": "authorization_code", "client_id": "hub-cli", "redirect_uri": end, "code": code}
+        await client.post(f"{V1}/auth/token", data=form | {"code_verifier": VERIFIER})
+        token = {"logout_token": self.provider.logout_token(sub="s-1")}
+        return await client.post(f"{at}/{step}", data=token, headers=headers)
+
+    async def identity(self, email: str) -> str:
+        """Of somebody, as a provider would have given it."""
+        identity_id = uuid4()
+        await self.records.run(
+            """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+               SELECT $1, tenant_id, id, 'oidc', 'walk', 'https://idp.example.org', $2, now()
+               FROM users WHERE email = $3""",
+            identity_id,
+            str(identity_id),
+            email,
+        )
+        return str(identity_id)
 
     async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
         """Somebody new, signed in, and the body with what is theirs in place of what it names."""
@@ -346,10 +406,11 @@ def new_name() -> str:
 
 
 @pytest.fixture(scope="module")
-async def world(hub: Hub, records: Records) -> World:
-    made = World(hub, records)
-    await made.prepare()
-    return made
+async def world(hub: Hub, records: Records) -> AsyncIterator[World]:
+    async with serving_provider() as provider:
+        made = World(hub, records, provider)
+        await made.prepare()
+        yield made
 
 
 @pytest.mark.anyio

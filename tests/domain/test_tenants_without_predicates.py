@@ -125,12 +125,28 @@ async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) ->
             user_id,
         ),
         (
+            """INSERT INTO identity_providers (id, tenant_id, kind, name, label, is_active, scopes, allowed_domains,
+                                               created_at, updated_at)
+               VALUES ($1, $2, 'oidc', 'corp', 'Corp', true, '{}', '{}', now(), now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+               VALUES ($1, $2, $3, 'oidc', 'corp', 'https://idp.example.org', 'one', now())""",
+            uuid4(),
+            user_id,
+        ),
+        (
             """INSERT INTO recovery_codes (id, tenant_id, user_id, digest, created_at)
                VALUES ($1, $2, $3, '\\x00', now())""",
             uuid4(),
             user_id,
         ),
         ("INSERT INTO spent_challenges (id, tenant_id, expires_at) VALUES ($1, $2, now() + interval '1 day')", uuid4()),
+        (
+            "INSERT INTO used_provider_assertions (id, tenant_id, digest, expires_at) VALUES ($1, $2, 'x', now())",
+            uuid4(),
+        ),
     ):
         row_id, *more = values
         await owner.execute(statement, row_id, DEFAULT_TENANT_ID, *more)

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import and_, exists, not_, select, update
+from sqlalchemy import and_, exists, func, not_, select, update
 from uuid_utils.compat import uuid7
 
 from app.core.across_tenants import tenant_of_session
@@ -24,6 +24,8 @@ from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
 
+USUAL_IDLE_DAYS, USUAL_DAYS = 7, 30
+"""Of sessions, where a tenant has decided nothing."""
 REFRESH_GRACE = timedelta(seconds=10)
 """A client that lost the answer to its refresh may ask again for that long and gets the same successor."""
 
@@ -98,9 +100,8 @@ async def _tell_of_new_device(work: UnitOfWork, opened: Session) -> None:
 async def _lifetimes(work: UnitOfWork) -> tuple[int, int]:
     """In days, as the tenant has it: of a session that nobody refreshes, and of any."""
     wanted = select(TenantSettings.session_idle_days, TenantSettings.session_days)
-    found = await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))
-    idle_days, days = found.one()
-    return idle_days, days
+    found = (await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))).first()
+    return (USUAL_IDLE_DAYS, USUAL_DAYS) if found is None else (found[0], found[1])
 
 
 async def refresh(request: HubRequest, refresh_token: str, *, client_id: str | None = None) -> TokenPair:
@@ -131,8 +132,10 @@ async def _live_user(work: UnitOfWork, session: Session) -> tuple[str, int] | No
     has ended."""
     if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
         return None
-    statement = select(User.email, TenantSettings.session_idle_days).join(Tenant, Tenant.id == User.tenant_id)
-    statement = statement.join(TenantSettings, TenantSettings.tenant_id == Tenant.id)
+    statement = select(User.email, func.coalesce(TenantSettings.session_idle_days, USUAL_IDLE_DAYS)).join(
+        Tenant, Tenant.id == User.tenant_id
+    )
+    statement = statement.outerjoin(TenantSettings, TenantSettings.tenant_id == Tenant.id)
     is_live = (User.id == session.user_id, User.is_active, Tenant.is_active)
     row = (await work.session.execute(statement.where(*is_live))).one_or_none()
     return None if row is None else (row[0], row[1])

@@ -12,7 +12,7 @@ from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_pa
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent
-from app.domain.identity_providers.registry import shown_providers, tenant_meant, ways_to_sign_in
+from app.domain.identity_providers.registry import DEFAULT_SLUG, shown_providers, tenant_meant, ways_to_sign_in
 from app.domain.identity_providers.schemas import (
     IdentityProviderCreate,
     IdentityProviderOut,
@@ -45,6 +45,8 @@ async def list_providers(request: HubRequest) -> Answer[Page[ProviderOut]]:
     if unknown := given.keys() - TENANT.keys():
         faults = [Fault(name, "unknown_field", "is no parameter of this call") for name in sorted(unknown)]
         raise BadRequest(code="invalid_parameter", errors=faults)
+    if not 1 <= len(given.get("tenant", DEFAULT_SLUG)) <= 63:
+        raise BadRequest("`tenant` is the slug of a tenant.", code="invalid_parameter")
     found = await ways_to_sign_in(request.parts, tenant_meant(request, given.get("tenant")))
     return answer(request.exchange, Page(items=found, next_cursor=None, total=len(found)))
 

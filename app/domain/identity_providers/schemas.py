@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from app.core.errors import Fault
 from app.core.lookalikes import well_named
 from app.core.provider_settings import DEFAULT_SCOPES, issuer_fault, scopes_fault, web_address_fault
-from app.core.schemas import EntityOut, Input, Output, Rule, patch_of
+from app.core.schemas import EntityOut, Input, Output, Rule, each_once, patch_of
 
 Kind = Annotated[Literal["oidc", "saml"], Meta(title="IdentityProviderKind", examples=["oidc"])]
 ProviderName = Annotated[
@@ -72,6 +72,7 @@ def is_web_address(value: str, path: str) -> Iterator[Fault]:
 
 
 def are_scopes(value: Sequence[str], path: str) -> Iterator[Fault]:
+    yield from each_once(list(value), path)
     if (fault := scopes_fault(tuple(value))) is not None:
         yield Fault(path, "invalid", fault)
 
@@ -81,6 +82,7 @@ RULES: Mapping[str, Rule] = {
     "issuer": is_issuer,
     "metadata_url": is_web_address,
     "scopes": are_scopes,
+    "allowed_domains": each_once,
 }
 
 

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from app.core.errors import Fault
 from app.core.lookalikes import well_named
-from app.core.schemas import EntityOut, Input, Name, Rule, patch_of
+from app.core.schemas import EntityOut, Input, Name, Rule, each_once, patch_of
 from app.domain.users.identity import is_email
 from app.domain.users.schemas import Email, Password
 
@@ -106,6 +106,8 @@ class TenantSettingsOut(EntityOut):
 
 class TenantSettingsGiven(Input):
     """What a tenant that has decided nothing has."""
+
+    rules = {"allowed_email_domains": each_once}
 
     max_key_days: KeyDays = 366
     is_admin_requestable: bool = False
