@@ -20,9 +20,9 @@ from uuid_utils.compat import uuid7
 from app.core.errors import BadRequest, Unavailable
 from app.core.fetching import FetchFailed, fetch
 from app.core.outbound import Limits
+from app.core.saml.memory import Known
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
-from app.domain.saml.memory import Known
 from app.domain.saml.models import SamlMetadata
 from app.domain.work import unit_of_work_of
 
