@@ -1,8 +1,8 @@
 """What every route declares of its answers, held against what it answers: entity tags, media types, codes."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -13,8 +13,10 @@ from app.commands.openapi import routes_alone
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
+from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
+from tests.saml_provider import TestProvider, as_form_value
 
 ROUTES = {f"{route.method} {route.path}": route for route in all_routes(routes_alone())}
 MEDIA_TYPES = {
@@ -28,6 +30,14 @@ MEDIA_TYPES = {
 """Each is asked for of every route; only those that it declares may come."""
 V1 = "/api/v1"
 SIMULATED = {"name": "Of the walk", "type": "simulated", "config": {}}
+PROVIDER = {
+    "kind": "oidc",
+    "name": "walked",
+    "label": "Of the walk",
+    "issuer": "https://idp.example.org",
+    "client_id": "hub",
+    "client_secret": "of the walk",
+}
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/auth/register": {"email": "walker@example.org", "password": PASSWORD},
     "POST /api/v1/auth/login": {"email": "EMAIL", "password": PASSWORD},
@@ -41,6 +51,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "POST /api/v1/auth/revoke": {"token": "REFRESH"},
     "POST /api/v1/oauth-clients": {"name": "Of the walk", "redirect_uris": ["https://app.example.org/"]},
     "PATCH /api/v1/oauth-clients/{oauth_client_id}": {"name": "Another of the walk"},
+    "POST /api/v1/auth/identities": {"provider": "walk", "redirect_uri": "http://127.0.0.1:9/done"},
     "POST /api/v1/users": {"email": "another.walker@example.org"},
     "PATCH /api/v1/users/{user_id}": {"first_name": "Ada"},
     "POST /api/v1/roles": {"name": "Of the walk"},
@@ -60,6 +71,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "PUT /api/v1/permissions/{permission_name}": {"description": "See dashboards."},
     "POST /api/v1/events/redeliver": {"from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
     "POST /api/v1/authz/check": {"checks": [{"action": "roles:read"}]},
+    "POST /api/v1/identity-providers": PROVIDER,
+    "PATCH /api/v1/identity-providers/{provider_id}": {"label": "Another."},
     "POST /api/v1/groups": {"name": "Of the walk"},
     "PATCH /api/v1/groups/{group_id}": {"description": "Another."},
     "POST /api/v1/data-domains": {"name": "Of the walk"},
@@ -92,12 +105,27 @@ DELIVERY = """
 class World:
     """One of everything, so that every route has something to answer with."""
 
-    def __init__(self, hub: Hub, records: Records) -> None:
+    def __init__(self, hub: Hub, records: Records, provider: Provider, saml: TestProvider) -> None:
         self.hub = hub
+        self.saml = saml
+        self.provider = provider
         self.records = records
         self.known: dict[str, str] = {"type_name": "simulated", "name": "swagger.css"}
 
     async def prepare(self) -> None:
+        new = {"kind": "oidc", "name": "walk", "label": "Of the walk", "issuer": self.provider.issuer}
+        await self.send(
+            "POST", f"{V1}/identity-providers", new | {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        )
+        await self.by_provider("callback", "application/json")  # whoever comes again is somebody who is known
+        metadata = {"metadata_xml": self.saml.metadata().decode()}
+        await self.send(
+            "POST",
+            f"{V1}/identity-providers",
+            {"kind": "saml", "name": "walk-saml", "label": "Of the walk"} | metadata,
+        )
+        self.saml.know((await self.by_saml("metadata", "application/xml")).content)
+        await self.by_saml("finish", "application/json")
         source = await registered(self.hub, type="simulated", config={"objects": 1})
         self.known["source_id"] = source["id"]
         self.known["job_id"] = (await discovered(self.hub, f"{SOURCES}/{source['id']}"))["id"]
@@ -114,6 +142,9 @@ class World:
             made["user_id"] = (await self.send("POST", f"{V1}/users", {"email": f"{new_name()}@example.org"}))["id"]
         if "role_id" in route.path_parameters:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
+        if "provider_id" in route.path_parameters:
+            new = PROVIDER | {"name": f"w{uuid4().hex}"}
+            made["provider_id"] = (await self.send("POST", f"{V1}/identity-providers", new))["id"]
         if "key_id" in route.path_parameters:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
         if {"webhook_id", "delivery_id"} & {*route.path_parameters}:
@@ -205,12 +236,19 @@ class World:
 
     async def call(self, route: Route, accept: str) -> httpx.Response:
         """As somebody who may do everything, or as somebody new where it is about oneself."""
+        if "/auth/oidc/" in route.path:
+            return await self.by_provider(route.path.rpartition("/")[2], accept)
+        if "/auth/saml/" in route.path:
+            return await self.by_saml(route.path.rpartition("/")[2], accept)
         client, body = self.hub.admin, BODIES.get(f"{route.method} {route.path}", {})
         path = route.path
         if path.startswith(f"{V1}/auth/"):
             client, body = await self.somebody(body)
             (session,) = (await client.get(f"{V1}/auth/sessions")).json()["items"]
             path = path.replace("{session_id}", session["id"])
+            if "{identity_id}" in path:
+                me = (await client.get(f"{V1}/auth/me")).json()["user"]
+                path = path.replace("{identity_id}", await self.identity(me["email"]))
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
@@ -233,6 +271,58 @@ class World:
         has_end &= path != f"{V1}/jobs/events"  # which goes on until one's own jobs have ended
         return await client.request(route.method if has_end else "HEAD", path, headers={"accept": accept}, **form)
 
+    async def by_provider(self, step: str, accept: str) -> httpx.Response:
+        """One step of a sign-in by an identity provider, after those before it."""
+        at, headers, client = f"{V1}/auth/oidc/walk", {"accept": accept}, self.hub.client()
+        end = "http://127.0.0.1:9/done"
+        asked = {"redirect_uri": end, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+        answer = await client.get(f"{at}/login", params=asked, headers=headers)
+        if step == "login":
+            return answer
+        there = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+        self.provider.nonces[there["code_challenge"]] = there["nonce"]
+        back = {"state": there["state"], "code": there["code_challenge"]}
+        answer = await client.get(f"{at}/callback", params=back, headers=headers)
+        if step == "callback":
+            return answer
+        code = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["code"]
+        form = {"grant_type": "authorization_code", "client_id": "hub-cli", "redirect_uri": end, "code": code}
+        await client.post(f"{V1}/auth/token", data=form | {"code_verifier": VERIFIER})
+        token = {"logout_token": self.provider.logout_token(sub="s-1")}
+        return await client.post(f"{at}/{step}", data=token, headers=headers)
+
+    async def by_saml(self, step: str, accept: str) -> httpx.Response:
+        """Likewise, by one that speaks SAML."""
+        at, headers, client = f"{V1}/auth/saml/walk-saml", {"accept": accept}, self.hub.client()
+        if step == "metadata":
+            return await client.get(f"{at}/metadata", headers=headers)
+        asked = {"redirect_uri": "http://127.0.0.1:9/done", "code_challenge": CHALLENGE}
+        answer = await client.get(f"{at}/login", params=asked | {"code_challenge_method": "S256"}, headers=headers)
+        if step == "login":
+            return answer
+        request_id = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["RelayState"]
+        own = self.hub.settings.url + at
+        response = self.saml.respond(audience=f"{own}/metadata", acs_url=f"{own}/acs", request_id=request_id)
+        form = {"SAMLResponse": as_form_value(response), "RelayState": request_id}
+        answer = await client.post(f"{at}/acs", data=form, headers=headers)
+        if step == "acs":
+            return answer
+        address = answer.headers["location"].removeprefix(self.hub.settings.url)
+        return await client.get(address, headers=headers)
+
+    async def identity(self, email: str) -> str:
+        """Of somebody, as a provider would have given it."""
+        identity_id = uuid4()
+        await self.records.run(
+            """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+               SELECT $1, tenant_id, id, 'oidc', 'walk', 'https://idp.example.org', $2, now()
+               FROM users WHERE email = $3""",
+            identity_id,
+            str(identity_id),
+            email,
+        )
+        return str(identity_id)
+
     async def somebody(self, body: Mapping[str, Any]) -> tuple[httpx.AsyncClient, dict[str, Any]]:
         """Somebody new, signed in, and the body with what is theirs in place of what it names."""
         email = await new_user(self.hub, self.records)
@@ -250,10 +340,11 @@ def new_name() -> str:
 
 
 @pytest.fixture(scope="module")
-async def world(hub: Hub, records: Records) -> World:
-    made = World(hub, records)
-    await made.prepare()
-    return made
+async def world(hub: Hub, records: Records, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with serving_provider() as provider:
+        made = World(hub, records, provider, TestProvider.made_in(tmp_path_factory.mktemp("saml")))
+        await made.prepare()
+        yield made
 
 
 @pytest.mark.anyio

@@ -101,6 +101,37 @@ async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) ->
             group_id,
             user_id,
         ),
+        (
+            """INSERT INTO identity_providers (id, tenant_id, kind, name, label, is_active, scopes, allowed_domains,
+                                               created_at, updated_at)
+               VALUES ($1, $2, 'oidc', 'corp', 'Corp', true, '{}', '{}', now(), now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+               VALUES ($1, $2, $3, 'oidc', 'corp', 'https://idp.example.org', 'one', now())""",
+            uuid4(),
+            user_id,
+        ),
+        (
+            "INSERT INTO used_provider_assertions (id, tenant_id, digest, expires_at) VALUES ($1, $2, 'x', now())",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO saml_keys (id, tenant_id, provider_id, certificate, sealed, key_id, created_at)
+               VALUES ($1, $2, $1, 'x', 'x', 'gone', now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO saml_metadata (id, tenant_id, provider_id, url, document, fetched_at)
+               VALUES ($1, $2, $1, 'https://idp.example.org', 'x', now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO saml_arrivals (id, tenant_id, digest, provider_id, request_id, said, expires_at)
+               VALUES ($1, $2, 'x', $1, 'x', '{}', now())""",
+            uuid4(),
+        ),
     ):
         row_id, *more = values
         await owner.execute(statement, row_id, DEFAULT_TENANT_ID, *more)

@@ -90,7 +90,7 @@ export async function endSignIn(answer) {
   const begun = JSON.parse(sessionStorage.getItem(KEY_OF_SIGN_IN));
   sessionStorage.removeItem(KEY_OF_SIGN_IN);
   if (!begun || answer.get("state") !== begun.state) throw new Error("This sign-in was not begun in this tab.");
-  if (answer.has("error")) throw new Error("Nobody was signed in.");
+  if (answer.has("error")) throw new Error(answer.get("error_description") ?? "Nobody was signed in.");
   const given = {
     grant_type: "authorization_code",
     code: answer.get("code"),

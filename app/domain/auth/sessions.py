@@ -80,9 +80,9 @@ async def open_session(
 async def _lifetimes(work: UnitOfWork) -> tuple[int, int]:
     """In days, as the tenant has it: of a session that nobody refreshes, and of any."""
     wanted = select(TenantSettings.session_idle_days, TenantSettings.session_days)
-    found = await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))
-    idle_days, days = found.one()
-    return idle_days, days
+    found = (await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))).first()
+    assert found is not None
+    return found[0], found[1]
 
 
 async def refresh(request: HubRequest, refresh_token: str, *, client_id: str | None = None) -> TokenPair:
