@@ -54,7 +54,7 @@ def site(host: str, answering: Answering) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(page.encode())
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - as the library calls it
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing."""

@@ -191,7 +191,7 @@ def test_while_a_provider_changes_its_key_both_are_taken(parties: Parties, tmp_p
     newer = replace(parties.provider, keys=KeyFiles.made_in(tmp_path, "newer"), also_published=[parties.provider.keys])
     both = read_metadata(newer.metadata()).certificates
     assert len(both) == 2
-    said = {"audience": HUB, "acs_url": ACS, "request_id": REQUEST}
+    said: dict[str, Any] = {"audience": HUB, "acs_url": ACS, "request_id": REQUEST}
     assert parties.take(newer.respond(**said), certificates=both).name_id == "id-of-ada"
     assert parties.take(parties.respond(), certificates=both).name_id == "id-of-ada"
     assert parties.code_of(newer.respond(**said)) == "saml_wrong_key"
@@ -322,9 +322,7 @@ SHAPES = [(xsw1, True), (xsw2, True), *((shape, False) for shape in (xsw3, xsw4,
 
 
 @pytest.mark.parametrize(("shape", "sign_response"), SHAPES, ids=[f"XSW{n}" for n in range(1, 9)])
-def test_a_wrapped_response_is_refused(
-    parties: Parties, shape: Callable[[Any], None], sign_response: bool
-) -> None:
+def test_a_wrapped_response_is_refused(parties: Parties, shape: Callable[[Any], None], sign_response: bool) -> None:
     document = parties.mutated(shape, sign_response=sign_response)
     assert b"id-of-mallory" in document
     assert parties.code_of(document) == "saml_wrapped"
@@ -379,7 +377,9 @@ def test_a_name_in_sections_of_character_data_is_read_whole(parties: Parties) ->
 
 EXTERNAL = b'<!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 PARAMETER = b'<!DOCTYPE r [<!ENTITY % x SYSTEM "http://127.0.0.1:9/x.dtd"> %x;]>'
-LAUGHS = b'<!DOCTYPE r [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
+LAUGHS = (
+    b'<!DOCTYPE r [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
+)
 QUADRATIC = b'<!DOCTYPE r [<!ENTITY a "' + b"a" * 50_000 + b'">]>'
 
 
@@ -393,7 +393,9 @@ def test_a_document_type_is_refused(parties: Parties, prologue: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-7", "ebcdic-cp-us", "iso-8859-1"])
 def test_other_encodings_in_which_a_document_type_could_hide_are_refused(parties: Parties, encoding: str) -> None:
     text = EXTERNAL.decode() + "<r>&x;</r>"
-    declared = f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode("utf-16" if encoding == "utf-16" else "ascii")
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(
+        "utf-16" if encoding == "utf-16" else "ascii"
+    )
     assert parties.code_of(declared) == "saml_malformed"
 
 

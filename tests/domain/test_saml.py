@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-from uuid import UUID
 
 import httpx
 import pytest
@@ -15,13 +14,10 @@ from lxml import etree
 from saml2 import BINDING_HTTP_POST, saml
 
 from app.core.embedded import EmbeddedPostgres
-from app.core.saml.metadata import read_metadata
 from app.core.saml.names import NAMESPACES
 from app.core.saml.signatures import what_is_signed
 from app.core.sealing import KeyRing
-from app.domain.auth.sessions import Authenticated
 from app.domain.resealing import reseal
-from app.domain.sign_in.models import SignInCode
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.conftest import records as records
@@ -92,7 +88,12 @@ async def test_a_whole_sign_in_ends_at_the_clients_page(corporate: Corporate) ->
 
 
 async def test_who_comes_for_the_first_time_becomes_a_member(corporate: Corporate) -> None:
-    attributes = {"mail": "grace@example.org", "givenName": "Grace", "sn": "Hopper", "groups": ["engineers", "admirals"]}
+    attributes = {
+        "mail": "grace@example.org",
+        "givenName": "Grace",
+        "sn": "Hopper",
+        "groups": ["engineers", "admirals"],
+    }
     me = await member_of(corporate, await corporate.arrive(name_id="grace", attributes=attributes))
     assert me["user"]["email"] == "grace@example.org"
     assert (me["user"]["first_name"], me["user"]["last_name"]) == ("Grace", "Hopper")
@@ -171,6 +172,23 @@ async def test_a_transient_name_is_nobody(corporate: Corporate) -> None:
     assert code_of(posted) == (400, "saml_no_subject")
 
 
+async def test_an_attribute_says_who_it_is_where_one_is_configured(corporate: Corporate) -> None:
+    """Whatever the NameID is, which may then be another one each time."""
+    staff = replace(corporate, base="/api/v1/auth/saml/staff")
+    await staff.introduce()
+    said: dict[str, Any] = {"name_format": saml.NAMEID_FORMAT_TRANSIENT}
+    attributes = {"mail": "number7@example.org", "employeeNumber": "7"}
+    first = await member_of(staff, await staff.arrive(name_id="one", attributes=attributes, **said))
+    second = await member_of(staff, await staff.arrive(name_id="two", attributes=attributes, **said))
+    assert first["user"]["id"] == second["user"]["id"]
+    browser = staff.browser()
+    await browser.begin()
+    assert code_of(await browser.post(browser.response(attributes={"mail": "x@example.org"}))) == (
+        400,
+        "saml_no_subject",
+    )
+
+
 # The request ----------------------------------------------------------------------------------------------------------
 
 
@@ -242,8 +260,8 @@ async def test_a_provider_that_is_not_there_is_not_found(corporate: Corporate, s
 
 async def test_the_sign_in_page_has_a_button_for_the_provider(corporate: Corporate) -> None:
     shown = await corporate.hub.client().get("/api/v1/auth/providers")
-    (provider,) = shown.json()["items"]
-    assert (provider["name"], provider["kind"]) == ("corp", "saml")
+    provider, staff = shown.json()["items"]
+    assert (provider["name"], provider["kind"], staff["name"]) == ("corp", "saml", "staff")
     assert provider["login_url"] == f"{URL}{SAML}/login"
 
 
@@ -261,9 +279,7 @@ async def test_an_assertion_is_worth_something_once(corporate: Corporate) -> Non
     assert code_of(await browser.follow(first)) == (400, "sign_in_invalid")
 
 
-async def test_another_worker_knows_an_assertion_that_was_used(
-    corporate: Corporate, other_worker: Hub
-) -> None:
+async def test_another_worker_knows_an_assertion_that_was_used(corporate: Corporate, other_worker: Hub) -> None:
     browser = corporate.browser()
     await browser.begin()
     response = browser.response(name_id="workers", attributes={"mail": "workers@example.org"})
@@ -389,9 +405,7 @@ def test_a_start_of_the_hub_imports_nothing_of_it() -> None:
     assert ended.stdout.strip() == "[]"
 
 
-async def test_a_provider_that_a_tenant_keeps_itself_signs_in_its_members(
-    corporate: Corporate, tmp_path: Path
-) -> None:
+async def test_a_provider_that_a_tenant_keeps_itself_signs_in_its_members(corporate: Corporate, tmp_path: Path) -> None:
     tenant = await corporate.hub.new_tenant("acme")
     provider = TestProvider.made_in(tmp_path / "acme", entity_id="https://acme.test/idp")
     body = {"kind": "saml", "name": "corp", "label": "Acme", "metadata_xml": provider.metadata().decode()}

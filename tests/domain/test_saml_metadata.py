@@ -89,7 +89,9 @@ async def test_it_is_fetched_when_first_needed_and_not_at_every_sign_in(
 async def test_a_key_that_is_new_is_asked_for_once_a_minute(
     corporate: Corporate, site: MetadataSite, tmp_path: Path
 ) -> None:
-    rolled = replace(corporate.provider, keys=KeyFiles.made_in(tmp_path, "newer"), also_published=[corporate.provider.keys])
+    rolled = replace(
+        corporate.provider, keys=KeyFiles.made_in(tmp_path, "newer"), also_published=[corporate.provider.keys]
+    )
     browser = await begun(corporate)
     assert await code_of(browser, rolled) == "saml_wrong_key"
     assert site.asked == 1  # a moment ago, and it said nothing of that key
@@ -125,9 +127,7 @@ async def test_a_provider_whose_metadata_cannot_be_had_goes_on_with_the_last_cop
     assert site.asked == 2
 
 
-async def test_the_last_copy_outlives_the_process(
-    corporate: Corporate, site: MetadataSite, records: Records
-) -> None:
+async def test_the_last_copy_outlives_the_process(corporate: Corporate, site: MetadataSite, records: Records) -> None:
     await begun(corporate)
     (kept,) = await records.run("SELECT * FROM saml_metadata")
     assert kept["document"].encode() == site.document
@@ -152,7 +152,7 @@ async def test_it_is_fetched_through_the_egress_policy(
     site.document = TestProvider.made_in(tmp_path / "other").metadata()
     with site.serving() as url:
         said = {"HUB_SAML_CORP_METADATA": url, "HUB_EGRESS_DENY": "127.0.0.1/32"}
-        async with corporate_hub(cluster, migrated, tmp_path, **said) as corporate:
+        async with corporate_hub(cluster, migrated, tmp_path, None, **said) as corporate:
             answer = await corporate.hub.client().get(f"{SAML}/login", params=LOGIN)
     assert answer.status_code == 503
     assert site.asked == 0
