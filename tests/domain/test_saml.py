@@ -388,12 +388,12 @@ async def test_all_workers_have_one_key(corporate: Corporate, other_worker: Hub)
 
 
 async def test_the_key_is_sealed_and_sealed_anew_with_the_others(corporate: Corporate, records: Records) -> None:
-    (stored,) = await records.run("SELECT * FROM saml_keys")
+    (stored, *_) = await records.run("SELECT * FROM saml_keys ORDER BY created_at")
     assert b"PRIVATE" not in stored["sealed"]
     ring = corporate.hub.parts.key_ring
     corporate.hub.parts.key_ring = KeyRing([("newer", bytes(range(32))), *ring._keys.items()])
     await reseal(corporate.hub.parts)
-    (after,) = await records.run("SELECT * FROM saml_keys")
+    (after, *_) = await records.run("SELECT * FROM saml_keys ORDER BY created_at")
     assert (after["key_id"], after["certificate"]) == ("newer", stored["certificate"])
     corporate.hub.parts.saml.keys.clear()
     assert (await corporate.hub.client().get(f"{SAML}/metadata")).status_code == 200
