@@ -11,8 +11,7 @@ import yaml
 
 from app.cli import _parser
 from app.connectors import registry
-from app.core.provider_settings import VARIABLE
-from app.settings import Settings, load, variable
+from app.settings import PROVIDER_PATTERN, Settings, load, variable
 from tests.readme_tables import MEANINGS, README, number_of_types, with_tables
 
 ROOT = Path(__file__).parents[1]
@@ -61,8 +60,8 @@ def test_every_command_is_in_the_readme_and_exists() -> None:
 def test_every_setting_named_in_a_text_exists(compose: dict[str, Any]) -> None:
     known = {variable(field) for field in Settings.__struct_fields__}
     for name in ("README.md", "CHANGELOG.md", "Containerfile", "app/connectors/contract/failures.py"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        found = {each for each in re.findall(r"HUB_[A-Z_]+[A-Z]", text) if not VARIABLE.fullmatch(each)}
+        found = set(re.findall(r"HUB_[A-Z_]+[A-Z]", (ROOT / name).read_text(encoding="utf-8")))
+        found = {each for each in found if not PROVIDER_PATTERN.fullmatch(each)}
         assert found - known <= {"HUB_OIDC", "HUB_SAML"}, name
 
 

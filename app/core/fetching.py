@@ -97,7 +97,6 @@ async def fetch(
     *,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    limits: Limits = LIMITS,
     authorities: ssl.SSLContext | None = None,
 ) -> Fetched:
     """What is there, or with a form what is answered to it, whatever the status. Raises FetchFailed."""
@@ -106,7 +105,7 @@ async def fetch(
     if form is not None:
         kind, body = _Posting, urlencode(form).encode()
         given |= {"content-type": FORM_TYPE, "content-length": str(len(body))}
-    place = kind(url, policy, limits=limits, authorities=authorities, lookup=looked_up_in(_threads()))
+    place = kind(url, policy, limits=LIMITS, authorities=authorities, lookup=looked_up_in(_threads()))
     try:
         return await place.fetch({"accept": "application/json", **given}, body)
     finally:
@@ -123,10 +122,9 @@ async def fetch_object(
     *,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    limits: Limits = LIMITS,
 ) -> tuple[int, dict[str, object]]:
     """The status, and the JSON object that came with it. Raises FetchFailed."""
-    found = await fetch(url, policy, form=form, headers=headers, limits=limits)
+    found = await fetch(url, policy, form=form, headers=headers)
     if not (found.media_type == "application/json" or found.media_type.endswith("+json")):
         raise FetchFailed("http_error" if found.status >= 400 else "wrong_media_type")
     try:

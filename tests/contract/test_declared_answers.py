@@ -143,8 +143,8 @@ class World:
         if "role_id" in route.path_parameters:
             made["role_id"] = (await self.send("POST", f"{V1}/roles", {"name": new_name()}))["id"]
         if "provider_id" in route.path_parameters:
-            new = PROVIDER | {"name": f"w{uuid4().hex}"}
-            made["provider_id"] = (await self.send("POST", f"{V1}/identity-providers", new))["id"]
+            provider = PROVIDER | {"name": f"w{uuid4().hex}"}
+            made["provider_id"] = (await self.send("POST", f"{V1}/identity-providers", provider))["id"]
         if "key_id" in route.path_parameters:
             made["key_id"] = (await self.send("POST", f"{V1}/api-keys", {"name": new_name()}))["id"]
         if {"webhook_id", "delivery_id"} & {*route.path_parameters}:

@@ -35,6 +35,7 @@ class Key:
     def __init__(self, kid: str, algorithm: str = "RS256", bits: int = 2048) -> None:
         self.kid, self.algorithm = kid, algorithm
         self.private: Any
+        form: Any
         if algorithm == "ES256":
             self.private, form = ec.generate_private_key(ec.SECP256R1()), ECAlgorithm.to_jwk
         elif algorithm == "EdDSA":

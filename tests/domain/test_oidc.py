@@ -268,7 +268,7 @@ async def test_a_state_brings_one_code(browser: Browser) -> None:
 
 
 def unsigned(claims: dict[str, Any]) -> str:
-    return jwt.encode(claims, None, algorithm="none")
+    return jwt.encode(claims, "", algorithm="none")
 
 
 def signed_with_the_public_key(claims: dict[str, Any]) -> str:
@@ -392,10 +392,7 @@ STRANGE: dict[str, Answering] = {
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second in place of ten."""
-    monkeypatch.setattr(fetching.fetch, "__kwdefaults__", fetching.fetch.__kwdefaults__ | {"limits": HASTE})
-    monkeypatch.setattr(
-        fetching.fetch_object, "__kwdefaults__", fetching.fetch_object.__kwdefaults__ | {"limits": HASTE}
-    )
+    monkeypatch.setattr(fetching, "LIMITS", HASTE)
 
 
 HASTE = Limits(connect_s=0.5, total_s=0.5, connections=1)
