@@ -220,6 +220,8 @@ PARAMETERS_OF_STREAMS: dict[str, dict[str, object]] = {
 }
 DRY_RUN_REASON = "With `dry_run`: what would come of it."
 TEXT_EXAMPLES = {
+    "application/samlmetadata+xml": '<md:EntityDescriptor entityID="https://hub.example.org/api/v1/auth/saml/corp/metadata">'
+    "</md:EntityDescriptor>",
     "text/csv": "id,total\r\n1,19.90\r\n",
     "application/x-ndjson": '{"action":"role.create","outcome":"success"}\n',
     "text/plain": 'hub_http_request_duration_seconds_count{method="GET",route="/api/v1/roles",status="200"} 42.0\n',

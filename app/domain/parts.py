@@ -20,6 +20,7 @@ from app.core.places import Places
 from app.core.probe import DatabaseProbe
 from app.core.reads import Reads
 from app.core.redis_link import RedisLink
+from app.core.saml.memory import SamlMemory
 from app.core.schema_state import SchemaWatch
 from app.core.sealing import KeyRing
 from app.core.security import Tokens
@@ -31,7 +32,6 @@ from app.domain.api_keys.uses import KeyUses
 from app.domain.auth.principals import Principals
 from app.domain.authz.known import KnownPermissions
 from app.domain.events.feed import EventFeed
-from app.domain.saml.memory import SamlMemory
 from app.domain.scim.admission import DirectoryKeys
 from app.settings import Settings
 

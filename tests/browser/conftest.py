@@ -125,9 +125,9 @@ def _driver() -> Iterator[Any]:
         "--disable-component-update",
         "--no-first-run",
         "--window-size=1400,1600",
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1, EXCLUDE localhost",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE 127.0.0.2 , EXCLUDE localhost",
         "--proxy-server=127.0.0.1:9",
-        "--proxy-bypass-list=127.0.0.1",
+        "--proxy-bypass-list=127.0.0.1;127.0.0.2",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})

@@ -22,10 +22,12 @@ ONLY_ASKS = {
     "POST /api/v1/auth/passkey/options": "what a browser needs to ask for a passkey",
     "POST /api/v1/auth/step-up/options": "likewise",
     "POST /api/v1/auth/identities": "where a link begins",
+    "POST /api/v1/auth/saml/{provider_name}/acs": "what is on record once the browser is known again",
 }
 """By its method a write, by what it does a read."""
 CHANGES_BY_GET: Mapping[str, tuple[str, ...]] = {
     "GET /api/v1/auth/oidc/{name}/callback": ("auth.sign_in",),
+    "GET /api/v1/auth/saml/{provider_name}/finish": ("auth.sign_in",),
 }
 """A browser comes back from elsewhere; nobody else can have it come."""
 CHANGES_NOTHING = {

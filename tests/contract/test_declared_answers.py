@@ -24,6 +24,7 @@ from tests.domain.factors import Person
 from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
+from tests.saml_provider import TestProvider, as_form_value
 
 ROUTES = {
     f"{route.method} {route.path}": route
@@ -125,8 +126,9 @@ DELIVERY = """
 class World:
     """One of everything, so that every route has something to answer with."""
 
-    def __init__(self, hub: Hub, records: Records, provider: Provider) -> None:
+    def __init__(self, hub: Hub, records: Records, provider: Provider, saml: TestProvider) -> None:
         self.hub = hub
+        self.saml = saml
         self.provider = provider
         self.records = records
         self.known: dict[str, str] = {"type_name": "simulated", "name": "swagger.css"}
@@ -137,6 +139,14 @@ class World:
             "POST", f"{V1}/identity-providers", new | {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
         )
         await self.by_provider("callback", "application/json")  # whoever comes again is somebody who is known
+        metadata = {"metadata_xml": self.saml.metadata().decode()}
+        await self.send(
+            "POST",
+            f"{V1}/identity-providers",
+            {"kind": "saml", "name": "walk-saml", "label": "Of the walk"} | metadata,
+        )
+        self.saml.know((await self.by_saml("metadata", "application/xml")).content)
+        await self.by_saml("finish", "application/json")
         source = await registered(self.hub, type="simulated", config={"objects": 1})
         self.known["source_id"] = source["id"]
         self.known["job_id"] = (await discovered(self.hub, f"{SOURCES}/{source['id']}"))["id"]
@@ -254,6 +264,8 @@ class World:
         """As somebody who may do everything, or as somebody new where it is about oneself."""
         if "/auth/oidc/" in route.path:
             return await self.by_provider(route.path.rpartition("/")[2], accept)
+        if "/auth/saml/" in route.path:
+            return await self.by_saml(route.path.rpartition("/")[2], accept)
         client, body = self.hub.admin, BODIES.get(f"{route.method} {route.path}", {})
         path = route.path
         if path.startswith(f"{V1}/auth/"):
@@ -374,6 +386,26 @@ class World:
         token = {"logout_token": self.provider.logout_token(sub="s-1")}
         return await client.post(f"{at}/{step}", data=token, headers=headers)
 
+    async def by_saml(self, step: str, accept: str) -> httpx.Response:
+        """Likewise, by one that speaks SAML."""
+        at, headers, client = f"{V1}/auth/saml/walk-saml", {"accept": accept}, self.hub.client()
+        if step == "metadata":
+            return await client.get(f"{at}/metadata", headers=headers)
+        asked = {"redirect_uri": "http://127.0.0.1:9/done", "code_challenge": CHALLENGE}
+        answer = await client.get(f"{at}/login", params=asked | {"code_challenge_method": "S256"}, headers=headers)
+        if step == "login":
+            return answer
+        request_id = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["RelayState"]
+        own = self.hub.settings.url + at
+        said: dict[str, Any] = {"request_id": request_id, "attributes": {"mail": "walker@saml.example.org"}}
+        response = self.saml.respond(audience=f"{own}/metadata", acs_url=f"{own}/acs", **said)
+        form = {"SAMLResponse": as_form_value(response), "RelayState": request_id}
+        answer = await client.post(f"{at}/acs", data=form, headers=headers)
+        if step == "acs":
+            return answer
+        address = answer.headers["location"].removeprefix(self.hub.settings.url)
+        return await client.get(address, headers=headers)
+
     async def identity(self, email: str) -> str:
         """Of somebody, as a provider would have given it."""
         identity_id = uuid4()
@@ -406,9 +438,9 @@ def new_name() -> str:
 
 
 @pytest.fixture(scope="module")
-async def world(hub: Hub, records: Records) -> AsyncIterator[World]:
+async def world(hub: Hub, records: Records, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with serving_provider() as provider:
-        made = World(hub, records, provider)
+        made = World(hub, records, provider, TestProvider.made_in(tmp_path_factory.mktemp("saml")))
         await made.prepare()
         yield made
 
@@ -433,7 +465,9 @@ async def test_a_route_answers_in_the_media_types_that_it_declares(world: World,
         return
     sent = answer.headers["content-type"].partition(";")[0]
     if route.answer_type is bytes:
-        assert sent in ("text/html", "text/css", "application/json"), "pages and the document have one form each"
+        assert sent in ("text/html", "text/css", "application/json", "application/samlmetadata+xml"), (
+            "pages and the document have one form each"
+        )
     elif route.answer_type is str:
         assert sent == str(route.handler.media_type)
     else:

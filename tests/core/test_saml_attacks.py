@@ -191,7 +191,7 @@ def test_while_a_provider_changes_its_key_both_are_taken(parties: Parties, tmp_p
     newer = replace(parties.provider, keys=KeyFiles.made_in(tmp_path, "newer"), also_published=[parties.provider.keys])
     both = read_metadata(newer.metadata()).certificates
     assert len(both) == 2
-    said = {"audience": HUB, "acs_url": ACS, "request_id": REQUEST}
+    said: dict[str, Any] = {"audience": HUB, "acs_url": ACS, "request_id": REQUEST}
     assert parties.take(newer.respond(**said), certificates=both).name_id == "id-of-ada"
     assert parties.take(parties.respond(), certificates=both).name_id == "id-of-ada"
     assert parties.code_of(newer.respond(**said)) == "saml_wrong_key"

@@ -122,6 +122,8 @@ async def corporate_hub(
         "HUB_SIGN_IN_REDIRECTS": PAGE,
         "HUB_SAML_CORP_METADATA": str(metadata),
         "HUB_SAML_CORP_ATTRIBUTE_GROUPS": "groups",
+        "HUB_SAML_STAFF_METADATA": str(metadata),
+        "HUB_SAML_STAFF_ATTRIBUTE_SUBJECT": "employeeNumber",
         **variables,
     }
     async with running_hub(cluster, template, folder / "hub", **said) as hub:

@@ -172,6 +172,23 @@ async def test_a_transient_name_is_nobody(corporate: Corporate) -> None:
     assert code_of(posted) == (400, "saml_no_subject")
 
 
+async def test_an_attribute_says_who_it_is_where_one_is_configured(corporate: Corporate) -> None:
+    """Whatever the NameID is, which may then be another one each time."""
+    staff = replace(corporate, base="/api/v1/auth/saml/staff")
+    await staff.introduce()
+    said: dict[str, Any] = {"name_format": saml.NAMEID_FORMAT_TRANSIENT}
+    attributes = {"mail": "number7@example.org", "employeeNumber": "7"}
+    first = await member_of(staff, await staff.arrive(name_id="one", attributes=attributes, **said))
+    second = await member_of(staff, await staff.arrive(name_id="two", attributes=attributes, **said))
+    assert first["user"]["id"] == second["user"]["id"]
+    browser = staff.browser()
+    await browser.begin()
+    assert code_of(await browser.post(browser.response(attributes={"mail": "x@example.org"}))) == (
+        400,
+        "saml_no_subject",
+    )
+
+
 # The request ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,8 +260,8 @@ async def test_a_provider_that_is_not_there_is_not_found(corporate: Corporate, s
 
 async def test_the_sign_in_page_has_a_button_for_the_provider(corporate: Corporate) -> None:
     shown = await corporate.hub.client().get("/api/v1/auth/providers")
-    (provider,) = shown.json()["items"]
-    assert (provider["name"], provider["kind"]) == ("corp", "saml")
+    provider, staff = shown.json()["items"]
+    assert (provider["name"], provider["kind"], staff["name"]) == ("corp", "saml", "staff")
     assert provider["login_url"] == f"{URL}{SAML}/login"
 
 
@@ -371,21 +388,15 @@ async def test_all_workers_have_one_key(corporate: Corporate, other_worker: Hub)
 
 
 async def test_the_key_is_sealed_and_sealed_anew_with_the_others(corporate: Corporate, records: Records) -> None:
-    (stored,) = await records.run("SELECT * FROM saml_keys")
+    (stored, *_) = await records.run("SELECT * FROM saml_keys ORDER BY created_at")
     assert b"PRIVATE" not in stored["sealed"]
     ring = corporate.hub.parts.key_ring
-    newer = KeyRing.parse(KeyRing.generate("newer"))
-    newer._keys |= ring._keys
-    corporate.hub.parts.key_ring = newer
-    try:
-        await reseal(corporate.hub.parts)
-        (after,) = await records.run("SELECT * FROM saml_keys")
-        assert (after["key_id"], after["certificate"]) == ("newer", stored["certificate"])
-        corporate.hub.parts.saml.keys.clear()
-        assert (await corporate.hub.client().get(f"{SAML}/metadata")).status_code == 200
-    finally:
-        corporate.hub.parts.key_ring = ring
-        corporate.hub.parts.saml.keys.clear()
+    corporate.hub.parts.key_ring = KeyRing([("newer", bytes(range(32))), *ring._keys.items()])
+    await reseal(corporate.hub.parts)
+    (after, *_) = await records.run("SELECT * FROM saml_keys ORDER BY created_at")
+    assert (after["key_id"], after["certificate"]) == ("newer", stored["certificate"])
+    corporate.hub.parts.saml.keys.clear()
+    assert (await corporate.hub.client().get(f"{SAML}/metadata")).status_code == 200
 
 
 def test_a_start_of_the_hub_imports_nothing_of_it() -> None:

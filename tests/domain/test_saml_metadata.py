@@ -19,31 +19,39 @@ pytestmark = pytest.mark.anyio
 DAY_S = 86_400
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site() -> MetadataSite:
     return MetadataSite()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def corporate(
-    cluster: EmbeddedPostgres, migrated: str, tmp_path: Path, site: MetadataSite
+    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory, site: MetadataSite
 ) -> AsyncIterator[Corporate]:
-    provider = TestProvider.made_in(tmp_path / "idp")
-    site.document = provider.metadata()
+    folder = tmp_path_factory.mktemp("saml")
+    provider = TestProvider.made_in(folder / "idp")
     with site.serving() as url:
-        async with corporate_hub(cluster, migrated, tmp_path, provider, HUB_SAML_CORP_METADATA=url) as running:
+        async with corporate_hub(cluster, migrated, folder, provider, HUB_SAML_CORP_METADATA=url) as running:
             yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub(corporate: Corporate) -> Hub:
     return corporate.hub
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_known_yet(corporate: Corporate, site: MetadataSite, records: Records) -> None:
+    site.document, site.fault, site.asked = corporate.provider.metadata(), "", 0
+    corporate.hub.parts.saml.metadata.clear()
+    await records.run("DELETE FROM saml_metadata")
 
 
 async def code_of(browser: SamlBrowser, provider: TestProvider) -> str:
     """What becomes of a response of this provider's: the code of its refusal, or `taken`."""
     corporate = browser.corporate
     document = provider.respond(
+        name_id="url",
         audience=corporate.audience,
         acs_url=corporate.acs_url,
         request_id=browser.request_id,
@@ -115,7 +123,7 @@ async def test_a_provider_whose_metadata_cannot_be_had_goes_on_with_the_last_cop
     await begun(corporate)
     site.fault = fault
     let_pass(corporate, DAY_S + 1)
-    assert "code" in query_of(await corporate.arrive(name_id="away"))
+    assert "code" in query_of(await corporate.arrive(name_id="url"))
     assert site.asked == 2
 
 
@@ -125,7 +133,7 @@ async def test_the_last_copy_outlives_the_process(corporate: Corporate, site: Me
     assert kept["document"].encode() == site.document
     site.fault = "away"
     corporate.hub.parts.saml.metadata.clear()
-    assert "code" in query_of(await corporate.arrive(name_id="restart"))
+    assert "code" in query_of(await corporate.arrive(name_id="url"))
     assert site.asked == 1
 
 
@@ -144,7 +152,7 @@ async def test_it_is_fetched_through_the_egress_policy(
     site.document = TestProvider.made_in(tmp_path / "other").metadata()
     with site.serving() as url:
         said = {"HUB_SAML_CORP_METADATA": url, "HUB_EGRESS_DENY": "127.0.0.1/32"}
-        async with corporate_hub(cluster, migrated, tmp_path, **said) as corporate:
+        async with corporate_hub(cluster, migrated, tmp_path, None, **said) as corporate:
             answer = await corporate.hub.client().get(f"{SAML}/login", params=LOGIN)
     assert answer.status_code == 503
     assert site.asked == 0

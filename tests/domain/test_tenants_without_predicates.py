@@ -147,6 +147,21 @@ async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) ->
             "INSERT INTO used_provider_assertions (id, tenant_id, digest, expires_at) VALUES ($1, $2, 'x', now())",
             uuid4(),
         ),
+        (
+            """INSERT INTO saml_keys (id, tenant_id, provider_id, certificate, sealed, key_id, created_at)
+               VALUES ($1, $2, $1, 'x', 'x', 'gone', now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO saml_metadata (id, tenant_id, provider_id, url, document, fetched_at)
+               VALUES ($1, $2, $1, 'https://idp.example.org', 'x', now())""",
+            uuid4(),
+        ),
+        (
+            """INSERT INTO saml_arrivals (id, tenant_id, digest, provider_id, request_id, said, expires_at)
+               VALUES ($1, $2, 'x', $1, 'x', '{}', now())""",
+            uuid4(),
+        ),
     ):
         row_id, *more = values
         await owner.execute(statement, row_id, DEFAULT_TENANT_ID, *more)

@@ -66,7 +66,7 @@ class SamlController(Controller):
         media_type=METADATA_TYPE,
         summary="Describe this hub to a SAML provider",
     )
-    async def get_metadata(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[bytes]:
+    async def get_saml_metadata(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[bytes]:
         """The metadata of this service provider, for the provider's administrators: its id, where responses go, and
         the certificate of its key, with which it is signed. Each provider knows another key."""
         from app.core.saml.metadata import write_metadata
@@ -81,7 +81,7 @@ class SamlController(Controller):
         status_code=302,
         summary="Sign in by a SAML provider",
     )
-    async def login(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[bytes]:
+    async def go_to_saml_provider(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[None]:
         """For a browser: on to the provider, with a signed request. To a provider that takes requests by HTTP-POST
         only, a page of the hub sends it (200). The sign-in ends at `redirect_uri` with `code` and `state`, or with
         `error`; the code is exchanged at `POST /auth/token`. Other parameters are not looked at."""
@@ -97,12 +97,12 @@ class SamlController(Controller):
         status_code=303,
         summary="Take a SAML response",
     )
-    async def take_response(
+    async def take_saml_response(
         self,
         request: HubRequest,
         provider_name: FromPath[str],
         data: Annotated[SamlForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
-    ) -> Answer[bytes]:
+    ) -> Answer[None]:
         """For the form that a provider makes the browser send: a response to a request of this hub, with an assertion
         that is signed itself. Whatever is wrong with it has a code of its own. The browser is led on to where its
         cookies come along, for other sites' forms bring none."""
@@ -116,7 +116,7 @@ class SamlController(Controller):
         status_code=303,
         summary="End a sign-in by a SAML provider",
     )
-    async def finish(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[bytes]:
+    async def finish_saml_sign_in(self, request: HubRequest, provider_name: FromPath[str]) -> Answer[None]:
         """For the browser that began the sign-in, once: on to `redirect_uri`, or to the next step of the hub's own
         page where more is asked of somebody."""
         provider, given = await _provider(request, provider_name)

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from app.core.answers import Answer
 from app.core.errors import BadRequest
@@ -48,7 +48,7 @@ class Begun(NamedTuple):
     """Who wants the provider's identity to be theirs as well."""
 
 
-async def send_to_provider(request: HubRequest, provider: Provider, given: Mapping[str, str]) -> Answer[bytes]:
+async def send_to_provider(request: HubRequest, provider: Provider, given: Mapping[str, str]) -> Answer[Any]:
     """Raises BadRequest and CannotGoOn for a sign-in that may not begin so."""
     parts, settings = request.parts, request.parts.settings
     browser = browser_of(request.exchange, settings) or new_browser()
@@ -66,7 +66,7 @@ async def send_to_provider(request: HubRequest, provider: Provider, given: Mappi
     return answer
 
 
-async def _answer(request: HubRequest, provider: Provider, request_id: str) -> Answer[bytes]:
+async def _answer(request: HubRequest, provider: Provider, request_id: str) -> Answer[Any]:
     from app.core.saml.requests import posted_message, redirect_address
 
     own, theirs = await own_side(request.parts, provider), await their_side(request.parts, provider)

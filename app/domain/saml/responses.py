@@ -188,7 +188,7 @@ async def _record_refusal(request: HubRequest, provider: Provider, detail: str, 
 # From the browser that began ------------------------------------------------------------------------------------------
 
 
-async def take_up(request: HubRequest, provider: Provider, given: dict[str, str]) -> Answer[bytes]:
+async def take_up(request: HubRequest, provider: Provider, given: dict[str, str]) -> Answer[None]:
     """Where the browser goes with what came of it. Raises CannotGoOn where it is another one, or too late."""
     if "refused" in given:
         refusal = unseal(request.parts.key_ring, REFUSAL, given["refused"], Refusal)
@@ -254,7 +254,7 @@ def _error_address(request: HubRequest, pending: PendingSignIn, code: str, sente
     return pending.ends_at(error="access_denied", **said, iss=request.parts.settings.url)
 
 
-def _answer(request: HubRequest, provider: Provider, request_id: str, address: str) -> Answer[bytes]:
+def _answer(request: HubRequest, provider: Provider, request_id: str, address: str) -> Answer[None]:
     headers = [
         (b"location", address.encode()),
         keep_in_browser(request.parts.settings, provider, request_id, "", for_s=0),

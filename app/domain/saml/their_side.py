@@ -19,10 +19,9 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Unavailable
 from app.core.fetching import FetchFailed, fetch
-from app.core.outbound import Limits
+from app.core.saml.memory import Known
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
-from app.domain.saml.memory import Known
 from app.domain.saml.models import SamlMetadata
 from app.domain.work import unit_of_work_of
 
@@ -33,7 +32,6 @@ log = logging.getLogger("hub.saml")
 
 FRESH_S: Final = 86_400.0
 ASKED_EVERY_S: Final = 60.0
-WITHIN: Final = Limits(connect_s=3.0, total_s=8.0)
 
 
 async def their_side(parts: Parts, provider: Provider) -> IdentityProvider:
@@ -118,7 +116,7 @@ async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
 async def _fetched(parts: Parts, provider: Provider) -> str:
     assert provider.metadata_url is not None
     headers = {"accept": "application/samlmetadata+xml, application/xml"}
-    fetched = await fetch(provider.metadata_url, parts.egress, headers=headers, limits=WITHIN)
+    fetched = await fetch(provider.metadata_url, parts.egress, headers=headers)
     if fetched.status != 200:
         raise FetchFailed("http_error")
     return fetched.body.decode("utf-8")
