@@ -25,7 +25,7 @@ class Passkey:
     def create(self, options: dict[str, Any], **wrong: Any) -> dict[str, Any]:
         """Of `PublicKeyCredentialCreationOptions` in JSON."""
         self.user_handle = websafe_decode(options["user"]["id"])
-        public = ES256.from_cryptography_key(self._key.public_key())
+        public = ES256.from_cryptography_key(self._key.public_key())  # type: ignore[no-untyped-call]
         made = AttestedCredentialData.create(Aaguid(bytes(16)), self.id, public)
         data = self._data(wrong, made)
         client = self._client("webauthn.create", options, wrong)
@@ -47,7 +47,9 @@ class Passkey:
             flags |= AuthenticatorData.FLAG.AT
         rp_id = wrong.get("rp_id", self.rp_id)
         counter = wrong.get("counter", self.counter)
-        return AuthenticatorData.create(sha256(rp_id.encode()).digest(), flags, counter, made or b"")
+        hashed = sha256(rp_id.encode()).digest()
+        data: AuthenticatorData = AuthenticatorData.create(hashed, flags, counter, made or b"")
+        return data
 
     def _client(self, kind: str, options: dict[str, Any], wrong: dict[str, Any]) -> CollectedClientData:
         challenge = wrong.get("challenge", options["challenge"])
