@@ -23,7 +23,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
-from sqlalchemy import Float, Select, and_, bindparam, case, func, or_, select
+from sqlalchemy import ColumnElement, Float, Select, and_, bindparam, case, func, or_, select
 
 from app.core.answers import Answer, answer
 from app.core.errors import Unauthenticated
@@ -40,7 +40,7 @@ from app.domain.service_accounts.jwks import id_of_key, keys_of
 from app.domain.service_accounts.models import ServiceAccount
 from app.domain.service_accounts.repositories import ServiceAccountRepository, roles_of_account
 from app.domain.service_accounts.schemas import ServiceAccountOut
-from app.domain.tenants.models import Tenant
+from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import RoleRef, UserOut
@@ -119,6 +119,12 @@ class Signed(msgspec.Struct):
         return Answer(200, [(b"content-type", media_type.encode())], body)
 
 
+def _asks_all_for_factor() -> ColumnElement[bool]:
+    """Whether the tenant wants a second factor of whoever signs in."""
+    wanted = select(TenantSettings.requires_mfa).where(TenantSettings.tenant_id == Tenant.id)
+    return func.coalesce(wanted.correlate(Tenant).scalar_subquery(), False)
+
+
 def _live_session() -> Select[Any]:
     """The session with its tenant and its user's assignments, then the columns of the user; no row once any of them
     ended.
@@ -132,6 +138,7 @@ def _live_session() -> Select[Any]:
         Tenant.name,
         held_by("users").label("held"),
         Session.amr,
+        _asks_all_for_factor(),
     )
     users = UserRepository.selection(UserOut)
     return (
@@ -410,11 +417,12 @@ def _signed(
     tenant_name: str,
     _held: object,
     amr: list[str],
+    asks_all: bool,
     *user: Any,
 ) -> Signed:
     shown = _shown_user(user)
-    tenant = _tenant(tenant_id, slug, tenant_name)
-    return _signed_as(on, shown, shown.roles, tenant, session_id, expires_at, has_factor="mfa" in amr)
+    tenant, has_factor = _tenant(tenant_id, slug, tenant_name), "mfa" in amr
+    return _signed_as(on, shown, shown.roles, tenant, session_id, expires_at, has_factor=has_factor, asks_all=asks_all)
 
 
 def _signed_by_key(
@@ -476,11 +484,13 @@ def _signed_as(
     expires_at: float,
     *,
     has_factor: bool = False,
+    asks_all: bool = False,
 ) -> Signed:
-    """`came_with` is the id of the session, or the key. No key carries a second factor, whoever owns it."""
+    """`came_with` is the id of the session, or the key. No key carries a second factor, whoever owns it; `asks_all` is
+    about sessions alone, in which people sign in."""
     asked_at, held, domains = on
     session_id, key = (None, came_with) if isinstance(came_with, KeyLimits) else (came_with, None)
-    shown = held if has_factor else held.without_factor()
+    shown = held if has_factor else held.without_factor(of_all=asks_all)
     rights = _left_by(key, rights_of(shown, domains))
     with_factor = NOTHING if shown is held else _left_by(key, rights_of(held, domains))
     names, permissions = _in_order(rights.permissions)

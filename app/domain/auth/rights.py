@@ -46,8 +46,10 @@ class Held(Struct, frozen=True):
     changes_in_s: float | None
     """Until the next one begins or expires by itself."""
 
-    def without_factor(self) -> "Held":
-        """What is left of it to who has shown no second factor."""
+    def without_factor(self, *, of_all: bool = False) -> "Held":
+        """What is left of it to who has shown no second factor: nothing `of_all`, where the tenant asks everybody."""
+        if of_all:
+            return Held([], self.groups, self.changes_in_s)
         if not any(role.requires_mfa for role in self.roles):
             return self
         return Held([role for role in self.roles if not role.requires_mfa], self.groups, self.changes_in_s)

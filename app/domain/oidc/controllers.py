@@ -16,6 +16,7 @@ from app.core.limits.prices import costs
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
+from app.domain.factors.stepping_up import require_step_up
 from app.domain.identity_providers.registry import tenant_meant
 from app.domain.identity_providers.schemas import IdentityOut
 from app.domain.oauth.faults import OAuthRefused
@@ -138,14 +139,15 @@ class IdentityController(Controller):
 
     @post(
         "/",
-        opt=signed_in(needs_session=True) | outcomes("not_found", "sign_in_invalid"),
+        opt=signed_in(needs_session=True) | outcomes("not_found", "sign_in_invalid", "step_up_required"),
         status_code=200,
         summary="Link an identity",
     )
-    async def link_identity(self, request: HubRequest, data: RequestBody[LinkBegin]) -> Answer[LinkBegun]:
+    async def link_identity(self, request: HubRequest, work: Work, data: RequestBody[LinkBegin]) -> Answer[LinkBegun]:
         """An address for this browser, which goes to the provider; whoever signs in there is linked to the account of
         this session. The browser ends at `redirect_uri`, with `linked` or with `error`. The call sets a cookie, and
         the address works where it comes along."""
+        await require_step_up(work)
         begun, browser = await begin_link(request, data)
         told = answer(request.exchange, begun)
         if browser is not None:
@@ -154,7 +156,7 @@ class IdentityController(Controller):
 
     @delete(
         "/{identity_id:uuid}",
-        opt=signed_in(needs_session=True) | outcomes("last_way_in"),
+        opt=signed_in(needs_session=True) | outcomes("last_way_in", "step_up_required"),
         status_code=204,
         summary="Take a linked identity away",
     )

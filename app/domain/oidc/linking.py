@@ -8,6 +8,7 @@ from app.core.errors import Conflict
 from app.core.event_names import EventName
 from app.core.reads import Reads
 from app.domain.auth.models import Session
+from app.domain.factors.stepping_up import require_step_up
 from app.domain.identity_providers.models import UserIdentity
 from app.domain.identity_providers.people import SignInRefused, Vouched, add_identity
 from app.domain.identity_providers.registry import Provider
@@ -49,11 +50,14 @@ async def identities_of(reads: Reads, user_id: UUID, tenant_id: UUID) -> dict[st
 
 
 async def unlink_identity(work: UnitOfWork, identity_id: UUID) -> None:
-    """Raises NotFound for what is not the actor's, Conflict where nothing else would let them in."""
+    """Raises NotFound for what is not the actor's, Conflict where nothing else would let them in, and Forbidden where
+    they have not just shown that it is them."""
+    await require_step_up(work)
     identities = UserIdentityRepository(work.session, tenant_id=work.tenant_id)
     user = await work.session.get_one(User, work.actor.id, with_for_update={"key_share": True})
     identity = await identities.get_one(id=identity_id, user_id=user.id)
-    if user.password_hash is None and await identities.count(UserIdentity.user_id == user.id) == 1:
+    has_other = user.password_hash is not None or "passkey" in user.factors
+    if not has_other and await identities.count(UserIdentity.user_id == user.id) == 1:
         raise Conflict(code="last_way_in")
     await identities.delete(identity_id)
     _record(work, "user.unlink_identity", "user.identity_unlinked", identity, user)

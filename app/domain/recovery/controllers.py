@@ -15,8 +15,8 @@ from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
 RESETTING = outcomes("link_not_valid", "login_busy", "weak_password")
-CONFIRMING = outcomes("email_taken", "link_not_valid")
-CHANGING = outcomes("login_busy", "wrong_password")
+CONFIRMING = outcomes("email_taken", "link_not_valid", "managed_externally")
+CHANGING = outcomes("login_busy", "managed_externally", "wrong_password")
 
 
 class RecoveryController(Controller):

@@ -80,5 +80,6 @@ async def _write_to(work: UnitOfWork, email: str) -> None:
 
 
 def may_reset(user: User) -> bool:
-    """Whoever signs in without a password does so because somebody decided it."""
-    return user.is_active and user.password_hash is not None
+    """Whoever signs in without a password does so because somebody decided it. A directory may have given somebody a
+    name in place of an address."""
+    return user.is_active and user.password_hash is not None and "@" in user.email

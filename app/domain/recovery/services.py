@@ -20,7 +20,9 @@ from app.domain.letters.services import are_enough, is_tenant_active, letter_of,
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.recovery.schemas import ChangeEmail, ForgotPassword, ResetPassword
 from app.domain.requests import HubRequest
+from app.domain.sign_in_rules import rules_of
 from app.domain.users.identity import checked_email, email_key
+from app.domain.users.managed import refuse_managed
 from app.domain.users.models import User
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserOut
@@ -79,10 +81,12 @@ async def reset_password(request: HubRequest, given: ResetPassword) -> None:
 
 async def change_email(request: HubRequest, given: ChangeEmail) -> Accepted:
     """A letter goes to the new address, unless somebody has it, which nobody is told. Raises BadRequest for a wrong
-    password."""
+    password and for a domain that the tenant does not take, Conflict for who is kept by a directory."""
     new_email = checked_email(given.new_email, "new_email")
 
     async def ask(work: UnitOfWork, user: User) -> Accepted:
+        refuse_managed(user)
+        (await rules_of(work.parts, work.tenant_id)).refuse_domain(new_email, path="new_email")
         await _held_user(work, user.id)
         if not await are_enough(work, "confirm_email", user_id=user.id):
             await write_letter(work, "confirm_email", new_email, user_id=user.id)
@@ -98,6 +102,7 @@ async def confirm_email(request: HubRequest, text: str) -> None:
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
         user, letter = await _user_of(work, "confirm_email", text)
+        refuse_managed(user)
         before, old_email = await _shown(work, user.id), user.email
         await _refuse_taken(work, user.id, letter.email)
         await _change(work, user, {"email": letter.email, "email_key": email_key(letter.email)})

@@ -95,7 +95,8 @@ class TenantSettingsOut(EntityOut):
     password_min_length: int | None
     """Characters that a new password of a member needs; null: as many as the deployment asks for."""
     requires_mfa: bool
-    """Whether members need a second factor."""
+    """Whether members may do nothing but what is about themselves before they have shown a second factor. API keys are
+    not asked for one by this."""
     allowed_email_domains: list[str]
     """Of the addresses of new members; empty: all."""
     session_idle_days: int

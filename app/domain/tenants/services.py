@@ -188,16 +188,20 @@ SETTINGS_COLUMNS = Normaliser(TenantSettingsGiven, TenantSettingsPatch, TenantSe
 
 
 async def update_settings(work: UnitOfWork, patch: TenantSettingsPatch) -> TenantSettingsOut:
-    """Of one's own tenant. Raises BadRequest for passwords that may be shorter than the deployment wants them."""
+    """Of one's own tenant. Raises BadRequest for passwords that may be shorter than the deployment wants them, and
+    Forbidden where everybody is to have a second factor and the actor has shown none."""
     repository = TenantSettingsRepository(work.session, tenant_id=work.tenant_id)
     settings = await repository.get_one(id=work.tenant_id, with_for_update=True)
     before = to_struct(settings, TenantSettingsOut)
     work.require_match(settings.version)
     changes = SETTINGS_COLUMNS.columns_of_changes(patch)
     _refuse_shorter_passwords(work, changes.get("password_min_length"))
+    if changes.get("requires_mfa") and not work.actor.has_factor:
+        raise Forbidden("Sign in with a second factor first: nothing would be left to you.", code="factor_required")
     if not work.apply(settings, changes):
         return before
     await repository.update(settings)
+    work.forget("tenant", work.tenant_id)
     await _let_admin_be_asked_for(work, settings.is_admin_requestable)
     after = await settings_of(work.session, work.tenant_id)
     work.audit("tenant_settings.update", "tenant_settings", settings.id, before=before, after=after)
