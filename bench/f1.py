@@ -23,7 +23,7 @@ _TENANT = UUID(os.environ["BENCH_TENANT_ID"])
 _ACTOR = UUID(os.environ["BENCH_ACTOR_ID"])
 
 _ROLE = """
-    SELECT id, name, description, permissions, owner_role_id, is_system, is_requestable,
+    SELECT id, name, description, permissions, owner_role_id, is_system, is_requestable, requires_mfa,
            created_at, updated_at, created_by, updated_by, version
     FROM roles
 """
@@ -61,6 +61,7 @@ class Role(msgspec.Struct, gc=False):
     owner_role_id: UUID | None
     is_system: bool
     is_requestable: bool
+    requires_mfa: bool
     created_at: datetime
     updated_at: datetime
     created_by: UUID | None
@@ -150,6 +151,7 @@ async def create_role(data: RequestBody[NewRole]) -> Role:
         data.description,
         data.permissions,
         None,
+        False,
         False,
         False,
         now,

@@ -60,6 +60,7 @@ class Role(RoleIn, table=True):
     owner_role_id: UUID | None = None
     is_system: bool = False
     is_requestable: bool = False
+    requires_mfa: bool = False
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True)), default_factory=_now)
     updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True)), default_factory=_now)
     created_by: UUID | None = None
@@ -75,6 +76,7 @@ class RoleOut(SQLModel):
     owner_role_id: UUID | None
     is_system: bool
     is_requestable: bool
+    requires_mfa: bool
     created_at: datetime
     updated_at: datetime
     created_by: UUID | None

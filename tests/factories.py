@@ -60,6 +60,7 @@ class RoleFactory(MsgspecFactory[RoleCreate]):
 class ServiceAccountFactory(MsgspecFactory[ServiceAccountCreate]):
     __random_seed__ = 1
     is_active = True
+    jwks = None  # whatever is made up is no key
 
     @classmethod
     def name(cls) -> str:

@@ -42,6 +42,11 @@ REASONS = {
 }
 
 
+def _reason_in(answer: Any) -> dict[str, object]:
+    """Which codes a status has is told of whatever body it comes with."""
+    return {} if answer is None else {"description": answer["description"]}
+
+
 class Operations:
     def __init__(
         self, routes: list[Route], components: Components, examples: Examples, permissions: Mapping[str, str]
@@ -135,7 +140,7 @@ class Operations:
         if route.outcomes.errors_as is not None:
             answers |= self._errors_in_own_form(route, route.outcomes.errors_as)
         for other, wanted in route.outcomes.by_status.items():
-            answers[str(other)] = self._other_answer(other, wanted)
+            answers[str(other)] = self._other_answer(other, wanted) | _reason_in(answers.get(str(other)))
         if route.is_rehearsed:
             self._add_dry_run(answers)
         return dict(sorted(answers.items()))

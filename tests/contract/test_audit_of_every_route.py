@@ -38,9 +38,11 @@ CHANGES_NOTHING = {
 """As it is called in this walk."""
 OF_NOBODY = {
     "POST /api/v1/auth/forgot-password": "who has that address is found out later, where its time tells nobody",
+    "POST /sign-in/forgotten": "likewise",
 }
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "POST /api/v1/auth/accept-invitation": ("invitation.accept", "user.create"),
+    "POST /sign-in/invitation": ("invitation.accept", "user.create"),
     "POST /api/v1/access-reviews/{review_id}/close": ("access_review.close", "access_review.finish"),
     "POST /api/v1/access-reviews/{review_id}/items/{item_id}/end": ("access_review.end", "role_assignment.end"),
     "POST /api/v1/role-requests/{request_id}/approve": ("role_assignment.create", "role_request.approve"),

@@ -123,6 +123,10 @@ DELIVERY = """
     FROM outbox_events LIMIT 1 RETURNING id"""
 
 
+LINKS = {"reset": "RESET", "email": "CONFIRM", "invitation": "INVITATION"}
+"""By page, the token of `World.links_of` that its form takes."""
+
+
 class World:
     """One of everything, so that every route has something to answer with."""
 
@@ -272,13 +276,13 @@ class World:
             client, body = await self.somebody(body)
             (session,) = (await client.get(f"{V1}/auth/sessions")).json()["items"]
             path = path.replace("{session_id}", session["id"])
+            if "{identity_id}" in path:
+                me = (await client.get(f"{V1}/auth/me")).json()["user"]
+                path = path.replace("{identity_id}", await self.identity(me["email"]))
         if "/factors/{" in path or path.startswith((f"{V1}/auth/mfa", f"{V1}/auth/passkey")):
             path, body = await self.with_factors(client, path, body)
         if path.startswith("/sign-in"):
             client, path, body = await self.on_the_page(route)
-            if "{identity_id}" in path:
-                me = (await client.get(f"{V1}/auth/me")).json()["user"]
-                path = path.replace("{identity_id}", await self.identity(me["email"]))
         for name, value in (await self.ids_for(route)).items():
             path = path.replace(f"{{{name}}}", value)
         if route.method == "POST" and path.endswith("/role-assignments"):
@@ -325,6 +329,9 @@ class World:
             begun = (await client.post(f"{V1}/auth/passkey/options")).json()
             credential = msgspec.json.encode(passkey.get(begun["options"])).decode()
             form = {"request": sealed, "token": begun["token"], "credential": credential}
+        page = route.path.removeprefix("/sign-in/")
+        if page in LINKS:
+            form = {"token": (await self.links_of(person.email))[LINKS[page]], "password": PASSWORD + " anew"}
         if "{step}" in route.path:
             await person.set_up_passkey()
             codes = await person.recovery_codes()

@@ -21,10 +21,11 @@ from tests.domain.oauth import registered_client
 
 pytestmark = pytest.mark.anyio
 
-NOT_OF_A_TENANT = {"type_name", "name", "step", "tenant_id", "permission_name", "number"}
+NOT_OF_A_TENANT = {"type_name", "name", "provider_name", "step", "tenant_id", "permission_name", "number"}
 """What paths name that is no id of something of one tenant."""
 UNTOUCHED = ("audit_events", "outbox_events", "sessions", "idempotency_keys", "upkeep_state", "rights_history")
 """Tables that calls may leave rows in, whatever they are answered."""
+PROVIDER = {"kind": "oidc", "label": "ü", "issuer": "https://idp.example.org", "client_id": "hub", "client_secret": "s"}
 STALE = {"If-Match": '"v999999"'}
 """With it nothing that is let in goes on to change anything."""
 
@@ -109,6 +110,15 @@ class World:
             tenant,
             webhook.json()["id"],
         )
+        invitation = await hub.admin.post("/api/v1/users/invitations", json={"email": f"{uuid4().hex}@example.org"})
+        provider = await hub.admin.post("/api/v1/identity-providers", json=PROVIDER | {"name": f"p{uuid4().hex}"})
+        identity = await records.one(
+            """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+               VALUES (gen_random_uuid(), $1, $2::uuid, 'oidc', 'corp', 'https://idp.example.org', $2::text, now())
+               RETURNING id""",
+            tenant,
+            user["id"],
+        )
         factor = await session.post("/api/v1/auth/factors", json={"type": "totp", "name": "phone"})
         return cls(
             {
@@ -129,6 +139,9 @@ class World:
                 "delegation_id": away.json()["id"],
                 "object_id": str(made),
                 "job_id": str(job),
+                "invitation_id": invitation.json()["id"],
+                "provider_id": provider.json()["id"],
+                "identity_id": str(identity),
                 "factor_id": factor.json()["id"],
                 "session_id": sessions[0]["id"],
                 "webhook_id": webhook.json()["id"],

@@ -74,7 +74,7 @@ def test_the_document_lists_the_codes() -> None:
     assert set(schemas["ErrorCode"]["enum"]) == set(get_args(Code))
     assert set(schemas["FaultCode"]["enum"]) == set(get_args(FaultCode))
     login = document["paths"]["/api/v1/auth/login"]["post"]
-    assert login["x-error-codes"]["401"] == ["invalid_credentials"]
+    assert login["x-error-codes"]["401"] == ["invalid_credentials", "mfa_required"]
     assert "`invalid_credentials`" in login["responses"]["401"]["description"]
     assert "- `invalid_credentials`: Email address or password is wrong. (401)" in schemas["ErrorCode"]["description"]
 

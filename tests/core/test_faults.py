@@ -2,6 +2,7 @@
 
 import random
 from datetime import datetime
+from itertools import compress
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -80,7 +81,10 @@ def _sample(schema: dict[str, Any], whole: dict[str, Any], chance: random.Random
             return _map_sample(schema, whole, chance)
         case "array":
             length = schema.get("minItems", 0) + chance.choice((0, 0, 1, 3))
-            return [_sample(schema.get("items", {}), whole, chance) for _ in range(length)]
+            items = [_sample(schema.get("items", {}), whole, chance) for _ in range(length)]
+            # Which of them comes twice is told by a rule (`each_once`), where their places are known.
+            is_new = [item not in items[:place] for place, item in enumerate(items)]
+            return list(compress(items, is_new)) if schema.get("uniqueItems") else items
         case "string":
             return chance.choice(schema.get("examples", ["abc"]))
         case "integer" | "number":

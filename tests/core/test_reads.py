@@ -88,6 +88,8 @@ async def bound(hub: Hub) -> dict[str, Any]:
     async with hub.parts.reads.connection("test", DEFAULT_TENANT_ID) as connection:
         for insert in INSERTS:
             await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, source_id)
+        for insert in INSERTS_OF_USER:
+            await connection.execute(insert, uuid4(), DEFAULT_TENANT_ID, UUID(me))
         await connection.execute("UPDATE jobs SET created_by = $1", UUID(me))
         token_id = await connection.fetchval(SERVICE_TOKEN)
     await seal_all(hub)
@@ -192,6 +194,15 @@ INSERTS = [
        VALUES ($1, $2, 'an account', $3::uuid::text, true, now(), now())""",
     """INSERT INTO oauth_clients (id, tenant_id, client_id, name, name_key, redirect_uris, is_confidential, created_at, updated_at)
        VALUES ($1, $2, 'dfo_x', 'a client', $3::uuid::text, '{https://app.example.org/ü}', false, now(), now())""",
+]
+INSERTS_OF_USER = [
+    """INSERT INTO factors (id, tenant_id, user_id, type, name, confirmed_at, created_at, updated_at)
+       VALUES ($1, $2, $3, 'passkey', 'ü', now(), now(), now())""",
+    """INSERT INTO user_identities (id, tenant_id, user_id, kind, provider, issuer, subject, created_at)
+       VALUES ($1, $2, $3, 'oidc', 'corp', 'https://idp.example.org', 'ü', now())""",
+    """INSERT INTO identity_providers (id, tenant_id, kind, name, label, is_active, scopes, allowed_domains, created_at,
+         updated_at, created_by)
+       VALUES ($1, $2, 'oidc', 'corp', 'Ü', true, '{openid}', '{}', now(), now(), $3)""",
 ]
 SERVICE_TOKEN = """
     INSERT INTO service_tokens (id, tenant_id, service_account_id, jwk_id, created_at, expires_at)

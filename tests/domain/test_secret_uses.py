@@ -340,6 +340,10 @@ OPENERS = {
     "app.domain.sources.secrets.sealed": "a start and `hub check` hold a key against what it sealed, and forget it",
     "app.domain.idempotency.services": "the hub's own answers, no secret of a source's",
     "app.domain.webhooks.secrets": "the hub's own signing secrets, no secret of a source's",
+    "app.core.sealed_values": "what the hub has given a browser to keep, no secret of a source's",
+    "app.domain.factors.checking": "the secret of an authenticator app, held against a code",
+    "app.domain.identity_providers.registry": "what the hub shows to an identity provider that it is a client of",
+    "app.domain.saml.own_side": "the key that signs what goes to an identity provider",
 }
 """Who opens anything that is sealed, and why that may be."""
 

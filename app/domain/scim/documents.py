@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.domain.scim.definitions import Attribute, Kind
 from app.domain.scim.errors import ScimFault
-from app.domain.scim.paths import Target, resolved
+from app.domain.scim.paths import Target, target_at
 
 Document = dict[str, Any]
 MAX_TEXT: Final = 1000
@@ -39,7 +39,7 @@ def _named(kind: Kind, name: str) -> Attribute | str | None:
     """An attribute that may be written, the URN of the extension, or None for what is not taken."""
     if kind.extension is not None and name.lower() == kind.extension.lower():
         return kind.extension
-    target = resolved(kind, name)
+    target = target_at(kind, name)
     if target is None or target.part is not None or target.is_extended or target.attribute.is_read_only:
         return None
     return target.attribute
@@ -161,7 +161,7 @@ def _targets(kind: Kind, names: str | Iterable[str]) -> Iterator[Target]:
         text = name.strip()
         if kind.extension is not None and text.lower() == kind.extension.lower():
             yield from (Target(attribute, None, True) for attribute in kind.extended)
-        elif (target := resolved(kind, text)) is not None:
+        elif (target := target_at(kind, text)) is not None:
             yield target
 
 

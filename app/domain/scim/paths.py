@@ -66,7 +66,7 @@ class PatchPath(Struct, frozen=True):
     condition: Filter | None = None
 
 
-def resolved(kind: Kind, text: str) -> Target | None:
+def target_at(kind: Kind, text: str) -> Target | None:
     """What a name means, in any case and with or without the URN of its schema; None for what is in no schema."""
     is_extended = False
     lowered = text.lower()
@@ -86,7 +86,7 @@ def resolved(kind: Kind, text: str) -> Target | None:
 
 def read_filter(kind: Kind, text: str) -> Filter:
     """Raises ScimFault (invalidFilter)."""
-    reader = _Reader(text, "invalidFilter", lambda name: resolved(kind, name))
+    reader = _Reader(text, "invalidFilter", lambda name: target_at(kind, name))
     found = reader.either()
     reader.require_end()
     return found
@@ -99,7 +99,7 @@ def read_patch_path(kind: Kind, text: str) -> PatchPath | None:
         return PatchPath(None)
     before, bracket, _ = text.partition("[")
     bare = before.strip()
-    target = resolved(kind, bare)
+    target = target_at(kind, bare)
     if target is None:
         name = bare.lower().removeprefix(f"{kind.urn.lower()}:").partition(".")[0]
         if name in kind.ignored:

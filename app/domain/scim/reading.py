@@ -15,7 +15,7 @@ from app.domain.scim.conditions import Conditions
 from app.domain.scim.definitions import GROUP, MAX_RESULTS, USER, Kind
 from app.domain.scim.documents import Document, Selection
 from app.domain.scim.errors import ScimFault
-from app.domain.scim.paths import MAX_LENGTH, read_filter, resolved
+from app.domain.scim.paths import MAX_LENGTH, read_filter, target_at
 from app.domain.scim.resources import GroupRef, group_resource, user_resource
 
 LIST_RESPONSE: Final = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
@@ -239,7 +239,7 @@ class Directory:
         by_age = f"{table.name}.created_at, {table.name}.id"
         if not query.sort_by:
             return by_age
-        target = resolved(kind, query.sort_by)
+        target = target_at(kind, query.sort_by)
         if target is None:
             raise ScimFault("invalidPath", "There is no attribute of that name to sort by.")
         direction = "DESC NULLS FIRST" if query.is_descending else "ASC NULLS LAST"
