@@ -10,15 +10,14 @@ from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
 from app.domain.events.models import EventAttempt, OutboxEnd, OutboxEvent, RelayState
-from app.domain.factors.models import Factor, RecoveryCode, SpentChallenge
+from app.domain.factors.models import Factor, RecoveryCode
 from app.domain.groups.models import Group, GroupMember
 from app.domain.idempotency.models import IdempotencyKey
 from app.domain.identity_providers.models import IdentityProvider, UserIdentity
-from app.domain.identity_providers.models import UsedAssertion as UsedProviderAssertion
 from app.domain.invitations.models import Invitation
 from app.domain.jobs.models import Job
 from app.domain.letters.models import Letter
-from app.domain.oauth.models import OAuthClient, UsedAssertion
+from app.domain.oauth.models import OAuthClient
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
@@ -29,6 +28,7 @@ from app.domain.service_accounts.models import ServiceAccount
 from app.domain.sign_in.models import SignInCode
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
+from app.domain.spent.models import SpentToken
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.upkeep.models import UpkeepState
 from app.domain.users.models import User
@@ -40,8 +40,8 @@ TABLES = (
     ForgottenPassword, Group, GroupMember, IdempotencyKey, IdentityProvider, Invitation, Job, Letter, OAuthClient,
     OutboxEnd, OutboxEvent, RecoveryCode, RegisteredPermission, RelayState, RightsHistory, Role, RoleApprover,
     RoleAssignment, RoleRequest, RoleRequestEntry, SamlArrival, SamlKey, SamlMetadata, ScimKey, SealingKey,
-    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentChallenge, Tenant, TenantSettings,
-    UpkeepState, UsedAssertion, UsedProviderAssertion, User, UserIdentity, Webhook, WebhookDelivery, WebhookSecret,
+    ServiceAccount, ServiceToken, Session, SignInCode, SourceObject, SpentToken, Tenant, TenantSettings,
+    UpkeepState, User, UserIdentity, Webhook, WebhookDelivery, WebhookSecret,
 )  # fmt: skip
 
 __all__ = ["METADATA", "TABLES"]

@@ -494,10 +494,10 @@ async def test_what_is_over_is_removed(hub: Hub, records: Records) -> None:
     machine = await machine_that_signs(hub)
     token = await machine.token()
     await records.run("UPDATE service_tokens SET expires_at = now() - interval '2 hours'")
-    await records.run("UPDATE used_assertions SET expires_at = now() - interval '2 hours'")
+    await records.run("UPDATE spent_tokens SET expires_at = now() - interval '2 hours'")
     await remove_due(hub.parts, datetime.now(UTC))
     assert await records.one("SELECT count(*) FROM service_tokens") == 0
-    assert await records.one("SELECT count(*) FROM used_assertions") == 0
+    assert await records.one("SELECT count(*) FROM spent_tokens") == 0
     hub.parts.principals.drop("service_account", UUID(machine.id))
     assert not await works(hub, token)
 

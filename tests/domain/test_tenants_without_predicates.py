@@ -142,11 +142,7 @@ async def fill_what_is_empty(owner: "asyncpg.Connection[Any]", user_id: UUID) ->
             uuid4(),
             user_id,
         ),
-        ("INSERT INTO spent_challenges (id, tenant_id, expires_at) VALUES ($1, $2, now() + interval '1 day')", uuid4()),
-        (
-            "INSERT INTO used_provider_assertions (id, tenant_id, digest, expires_at) VALUES ($1, $2, 'x', now())",
-            uuid4(),
-        ),
+        ("INSERT INTO spent_tokens (id, tenant_id, expires_at) VALUES ($1, $2, now() + interval '1 day')", uuid4()),
         (
             """INSERT INTO saml_keys (id, tenant_id, provider_id, certificate, sealed, key_id, created_at)
                VALUES ($1, $2, $1, 'x', 'x', 'gone', now())""",

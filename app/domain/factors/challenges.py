@@ -3,17 +3,15 @@ once."""
 
 import secrets
 import time
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct, field
-from sqlalchemy.dialects.postgresql import insert
 
 from app.core.sealed_values import seal, unseal
 from app.core.sealing import KeyRing
-from app.domain.factors.models import SpentChallenge
+from app.domain.spent.services import moment_of
+from app.domain.spent.services import spend as spend_once
 from app.domain.work import UnitOfWork
 
 LIVES_S = 300
@@ -38,10 +36,6 @@ class Challenge(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def sealed(self, ring: KeyRing, purpose: Purpose) -> str:
         return seal(ring, f"factors.{purpose}", self)
 
-    @property
-    def spent_id(self) -> UUID:
-        return UUID(bytes=sha256(self.challenge).digest()[:16])
-
 
 def opened(ring: KeyRing, purpose: Purpose, token: str | None) -> Challenge | None:
     """None for what was not sealed for this purpose, and for what is over."""
@@ -51,10 +45,4 @@ def opened(ring: KeyRing, purpose: Purpose, token: str | None) -> Challenge | No
 
 async def spend(work: UnitOfWork, challenge: Challenge) -> bool:
     """False where it was spent before, by another worker at this moment, too."""
-    row = {
-        "id": challenge.spent_id,
-        "tenant_id": work.tenant_id,
-        "expires_at": datetime.fromtimestamp(challenge.expires_at, UTC),
-    }
-    statement = insert(SpentChallenge).values(row).on_conflict_do_nothing().returning(SpentChallenge.id)
-    return await work.session.scalar(statement) is not None
+    return await spend_once(work, "factor", challenge.challenge, moment_of(challenge.expires_at))

@@ -46,12 +46,3 @@ class RecoveryCode(Tenanted, Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     digest: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-class SpentChallenge(Tenanted, Base):
-    """A sealed challenge that was answered, by its digest: it is worth nothing any more."""
-
-    __tablename__ = "spent_challenges"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -58,16 +58,4 @@ class UserIdentity(Tenanted, Base):
     last_used_at: Mapped[datetime | None] = mapped_column(Moment)
 
 
-class UsedAssertion(Tenanted, Base):
-    """What a provider has said once, and may not say again: a logout token, a SAML assertion."""
-
-    __tablename__ = "used_provider_assertions"
-    __table_args__ = (UniqueConstraint("tenant_id", "digest", name="used_provider_assertions_digest_key"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    digest: Mapped[bytes]
-    expires_at: Mapped[datetime] = mapped_column(Moment)
-    """Until then it would be taken, were it not known."""
-
-
 UNIQUE_SENTENCES["identity_providers_name_key"] = ("name", "name_taken", "A provider of this name exists already.")

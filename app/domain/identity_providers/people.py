@@ -7,13 +7,11 @@ mailbox, and who signs in by it would be whoever the provider says. That link is
 """
 
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest
@@ -21,7 +19,7 @@ from app.core.lookalikes import written_alike
 from app.core.schemas import single_spaced
 from app.domain.auth.sessions import Authenticated, Method
 from app.domain.identity_providers.groups import keep_groups
-from app.domain.identity_providers.models import UsedAssertion, UserIdentity
+from app.domain.identity_providers.models import UserIdentity
 from app.domain.identity_providers.registry import Provider
 from app.domain.users.identity import checked_email, email_key, is_email
 from app.domain.users.models import User
@@ -186,16 +184,3 @@ def add_identity(work: UnitOfWork, provider: Provider, vouched: Vouched, user_id
     )
     work.session.add(identity)
     return identity
-
-
-async def use_once(work: UnitOfWork, said: str, expires_at: float) -> bool:
-    """Whether this is the first time that it is said; `expires_at` is when it could not be said any more anyhow, in
-    seconds since 1970."""
-    values = {
-        "id": uuid7(),
-        "tenant_id": work.tenant_id,
-        "digest": sha256(said.encode()).digest(),
-        "expires_at": text("to_timestamp(:until)").bindparams(until=expires_at),
-    }
-    used = insert(UsedAssertion).values(values).on_conflict_do_nothing(constraint="used_provider_assertions_digest_key")
-    return await work.session.scalar(used.returning(UsedAssertion.id)) is not None

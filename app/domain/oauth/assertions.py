@@ -4,7 +4,6 @@
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from time import time
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -13,15 +12,14 @@ import jwt
 import msgspec
 from msgspec import Meta, Struct
 from sqlalchemy import bindparam, select
-from sqlalchemy.dialects.postgresql import insert
 
 from app.core.across_tenants import tenant_of_service_account
 from app.core.security import LEEWAY_S
 from app.domain.oauth.endpoints import SIGNED_BY, TOKEN, url_of
-from app.domain.oauth.models import UsedAssertion
 from app.domain.parts import Parts
 from app.domain.service_accounts.jwks import ALGORITHMS, id_of_key, keys_of, public_key
 from app.domain.service_accounts.models import ServiceAccount
+from app.domain.spent.services import spend
 from app.domain.tenants.models import Tenant
 from app.domain.work import UnitOfWork
 
@@ -169,12 +167,5 @@ def _are_sound(claims: _Claims, audiences: Sequence[str], account_id: UUID) -> b
 
 async def use_up(work: UnitOfWork, assertion: Assertion) -> bool:
     """False for one that was used before, by whichever process. `work` is in the account's tenant."""
-    place = sha256(assertion.account_id.bytes + assertion.jti.encode("utf-8", "surrogatepass")).digest()[:16]
-    row = {
-        "id": UUID(bytes=place),
-        "tenant_id": assertion.tenant_id,
-        "service_account_id": assertion.account_id,
-        "expires_at": assertion.expires_at + timedelta(seconds=LEEWAY_S),
-    }
-    used = insert(UsedAssertion).values(row).on_conflict_do_nothing().returning(UsedAssertion.id)
-    return await work.session.scalar(used) is not None
+    said = assertion.account_id.bytes + assertion.jti.encode("utf-8", "surrogatepass")
+    return await spend(work, "client assertion", said, assertion.expires_at + timedelta(seconds=LEEWAY_S))

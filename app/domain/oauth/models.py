@@ -1,14 +1,10 @@
 """OAuth clients: programs to which people sign in with the hub; and what programs have signed to show who they are."""
 
-from datetime import datetime
-from uuid import UUID
-
-from sqlalchemy import ForeignKey, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import LargeBinary, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import DateTime
 
-from app.core.database import UNIQUE_SENTENCES, Base, Entity, Tenanted
+from app.core.database import UNIQUE_SENTENCES, Entity, Tenanted
 
 
 class OAuthClient(Tenanted, Entity):
@@ -23,17 +19,6 @@ class OAuthClient(Tenanted, Entity):
     is_confidential: Mapped[bool]
     secret_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
     """SHA-256 of the secret; null for a public client."""
-
-
-class UsedAssertion(Tenanted, Base):
-    """A `private_key_jwt` is good once: its row is there until the assertion is over (RFC 7523 section 3, `jti`)."""
-
-    __tablename__ = "used_assertions"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    """Made of the account and the `jti`, so that the second one finds its place taken."""
-    service_account_id: Mapped[UUID] = mapped_column(ForeignKey("service_accounts.id", ondelete="CASCADE"))
-    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 UNIQUE_SENTENCES["oauth_clients_name_key"] = ("name", "name_taken", "An OAuth client of this name exists already.")

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import delete, update
 
 from app.domain.auth.models import Session
-from app.domain.identity_providers.people import use_once
 from app.domain.identity_providers.registry import Provider, provider_named
 from app.domain.oidc.discovery import ProviderAway
 from app.domain.oidc.services import verified_by
 from app.domain.oidc.tokens import OLDEST_S, SKEW_S, TokenRefused, require_logout_token
 from app.domain.requests import HubRequest
 from app.domain.sign_in.models import SignInCode
+from app.domain.spent.services import moment_of, spend
 from app.domain.work import UnitOfWork, work_of_its_own
 
 log = logging.getLogger("hub.oidc")
@@ -49,8 +49,8 @@ async def log_out(request: HubRequest, name: str, slug: str, token: str) -> None
 async def _end(request: HubRequest, provider: Provider, claims: Mapping[str, Any]) -> None:
     async with work_of_its_own(request) as work:
         work.move_to(provider.tenant_id)
-        said = f"logout {provider.id} {claims['jti']}"
-        if not await use_once(work, said, claims["iat"] + OLDEST_S + 2 * SKEW_S):
+        said = f"{provider.id} {claims['jti']}".encode()
+        if not await spend(work, "oidc logout", said, moment_of(claims["iat"] + OLDEST_S + 2 * SKEW_S)):
             raise LogoutRefused("replayed")
         await _end_sessions(work, provider, claims)
         await work.session.execute(delete(SignInCode).where(*_meant(SignInCode, work, provider, claims)))

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
 from app.core.errors import BadRequest, NotFound, Unavailable
 from app.core.fetching import FetchFailed, fetch_object
-from app.domain.identity_providers.people import SignInRefused, Vouched, let_in, use_once
+from app.domain.identity_providers.people import SignInRefused, Vouched, let_in
 from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider, provider_named, tenant_meant
 from app.domain.oidc.claims import vouched_of
 from app.domain.oidc.discovery import ProviderAway, ProviderMetadata, discovery_of
@@ -37,6 +37,7 @@ from app.domain.sign_in.pending import (
     unseal,
 )
 from app.domain.sign_in.services import CannotGoOn, go_on, pending_of
+from app.domain.spent.services import moment_of, spend
 from app.domain.work import work_of_its_own
 from app.settings import Settings
 
@@ -336,7 +337,7 @@ async def _signed_in(request: HubRequest, provider: Provider, sign_in: OidcSignI
     to a code that comes twice."""
     async with work_of_its_own(request) as work:
         work.move_to(provider.tenant_id)
-        if not await use_once(work, f"state {state}", sign_in.pending.expires_at):
+        if not await spend(work, "oidc state", state.encode(), moment_of(sign_in.pending.expires_at)):
             raise SignInRefused("answer_invalid", "state: used already")
         if sign_in.link is not None:
             await link_identity(work, provider, vouched, sign_in.link)

@@ -15,7 +15,7 @@ from app.core.answers import Answer
 from app.core.database import Repository
 from app.core.errors import BadRequest
 from app.core.opaque_tokens import new_token, read_token
-from app.domain.identity_providers.people import SignInRefused, Vouched, let_in, use_once
+from app.domain.identity_providers.people import SignInRefused, Vouched, let_in
 from app.domain.identity_providers.registry import Provider
 from app.domain.oidc.linking import link_identity
 from app.domain.requests import HubRequest
@@ -28,6 +28,7 @@ from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
 from app.domain.saml.their_side import their_new_side, their_side
 from app.domain.sign_in.pending import PendingSignIn, seal, unseal
 from app.domain.sign_in.services import CannotGoOn, go_on
+from app.domain.spent.services import spend
 from app.domain.work import UnitOfWork, work_of_its_own
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ async def _verified(request: HubRequest, provider: Provider, received: Received,
 
 async def _keep(work: UnitOfWork, provider: Provider, request_id: str, assertion: Assertion) -> str:
     """Raises BadRequest for an assertion that was here before, whichever process has seen it."""
-    said = f"saml {assertion.issuer} {assertion.id}"
-    if not await use_once(work, said, assertion.expires_at.timestamp()):
+    said = f"{assertion.issuer} {assertion.id}".encode()
+    if not await spend(work, "saml assertion", said, assertion.expires_at):
         raise BadRequest(code="saml_replayed")
     arrival_id = uuid7()
     token = new_token(KIND, work.tenant_id, arrival_id)

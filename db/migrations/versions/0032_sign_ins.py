@@ -43,27 +43,37 @@ CODES = """
     expires_at timestamptz NOT NULL,
     session_id uuid
 """
+SPENT = """
+    id uuid PRIMARY KEY,
+    tenant_id uuid NOT NULL REFERENCES tenants (id),
+    expires_at timestamptz NOT NULL
+"""
 INDEXES = {
+    "spent_tokens_expires_at_idx": "spent_tokens (expires_at)",
+    "spent_tokens_tenant_id_idx": "spent_tokens (tenant_id)",
     "sign_in_codes_user_id_idx": "sign_in_codes (user_id)",
     "sign_in_codes_expires_at_idx": "sign_in_codes (expires_at)",
     "sessions_provider_subject_idx": """sessions (tenant_id, provider, provider_subject)
         WHERE provider IS NOT NULL AND revoked_at IS NULL""",
 }
+TABLES = {"sign_in_codes": CODES, "spent_tokens": SPENT}
 
 
 def upgrade() -> None:
     columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in OF_SESSIONS.items())
     schema_changes.in_steps("sessions", f"ALTER TABLE sessions {columns}")
-    op.execute(f"CREATE TABLE sign_in_codes ({CODES})")
-    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON sign_in_codes TO hub_app")
-    schema_changes.wall_off("sign_in_codes")
+    for table, definition in TABLES.items():
+        op.execute(f"CREATE TABLE {table} ({definition})")
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO hub_app")
+        schema_changes.wall_off(table)
+        schema_changes.make_removable(table, "expires_at")
     schema_changes.create_indexes(INDEXES)
-    schema_changes.make_removable("sign_in_codes", "expires_at")
 
 
 def downgrade() -> None:
-    schema_changes.drop_owners_functions("remove_outdated_sign_in_codes")
-    op.execute("DROP TABLE sign_in_codes")
+    for table in TABLES:
+        schema_changes.drop_owners_functions(f"remove_outdated_{table}")
+        op.execute(f"DROP TABLE {table}")
     schema_changes.drop_indexes(["sessions_provider_subject_idx"])
     columns = ", ".join(f"DROP COLUMN {name}" for name in OF_SESSIONS)
     schema_changes.in_steps("sessions", f"ALTER TABLE sessions {columns}")

@@ -45,12 +45,6 @@ TABLES = {
         revoked_at timestamptz,
         CHECK ((api_key_id IS NULL) <> (jwk_id IS NULL))
     """,
-    "used_assertions": f"""
-        id uuid PRIMARY KEY,
-        {OF_TENANT},
-        service_account_id uuid NOT NULL REFERENCES service_accounts (id) ON DELETE CASCADE,
-        expires_at timestamptz NOT NULL
-    """,
 }
 INDEXES = {
     "oauth_clients_created_at_idx": "oauth_clients (tenant_id, created_at, id)",
@@ -58,8 +52,6 @@ INDEXES = {
     "service_tokens_service_account_id_idx": "service_tokens (service_account_id)",
     "service_tokens_api_key_id_idx": "service_tokens (api_key_id) WHERE api_key_id IS NOT NULL",
     "service_tokens_expires_at_idx": "service_tokens (expires_at)",
-    "used_assertions_service_account_id_idx": "used_assertions (service_account_id)",
-    "used_assertions_expires_at_idx": "used_assertions (expires_at)",
     "sessions_client_id_idx": "sessions (tenant_id, client_id) WHERE client_id IS NOT NULL AND revoked_at IS NULL",
 }
 
@@ -77,12 +69,10 @@ def upgrade() -> None:
         "SELECT tenant_id FROM public.service_accounts WHERE id = account",
     )
     schema_changes.make_removable("service_tokens", "expires_at")
-    schema_changes.make_removable("used_assertions", "expires_at")
 
 
 def downgrade() -> None:
-    removals = ("remove_outdated_service_tokens", "remove_outdated_used_assertions")
-    schema_changes.drop_owners_functions("tenant_of_service_account", *removals)
+    schema_changes.drop_owners_functions("tenant_of_service_account", "remove_outdated_service_tokens")
     schema_changes.drop_indexes(["sessions_client_id_idx"])
     schema_changes.in_steps("service_accounts", "ALTER TABLE service_accounts DROP COLUMN IF EXISTS jwks")
     for table in reversed(TABLES):

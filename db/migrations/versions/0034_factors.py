@@ -49,18 +49,12 @@ TABLES = {
         digest bytea NOT NULL,
         created_at timestamptz NOT NULL
     """,
-    "spent_challenges": f"""
-        id uuid PRIMARY KEY,
-        {OF_TENANT},
-        expires_at timestamptz NOT NULL
-    """,
 }
 INDEXES = {
     "factors_user_id_created_at_idx": "factors (user_id, created_at, id)",
     "factors_key_id_idx": "factors (key_id) WHERE sealed IS NOT NULL",
     "factors_expires_at_idx": "factors (expires_at) WHERE expires_at IS NOT NULL",
     "recovery_codes_user_id_idx": "recovery_codes (user_id)",
-    "spent_challenges_expires_at_idx": "spent_challenges (expires_at)",
 }
 
 
@@ -80,13 +74,10 @@ def upgrade() -> None:
         "SELECT key_id, count(*) FROM public.factors WHERE sealed IS NOT NULL GROUP BY key_id",
     )
     schema_changes.make_removable("factors", "expires_at")
-    schema_changes.make_removable("spent_challenges", "expires_at")
 
 
 def downgrade() -> None:
-    schema_changes.drop_owners_functions(
-        "factors_of_each_key", "remove_outdated_factors", "remove_outdated_spent_challenges"
-    )
+    schema_changes.drop_owners_functions("factors_of_each_key", "remove_outdated_factors")
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
     schema_changes.in_steps("roles", "ALTER TABLE roles DROP COLUMN requires_mfa")

@@ -56,19 +56,10 @@ TABLES = {
         last_used_at timestamptz,
         CONSTRAINT user_identities_subject_key UNIQUE (tenant_id, kind, issuer, subject)
     """,
-    # The `jti` of what a provider has sent once and may not send again, until it would be too old anyhow.
-    "used_provider_assertions": f"""
-        id uuid PRIMARY KEY,
-        {OF_TENANT},
-        digest bytea NOT NULL,
-        expires_at timestamptz NOT NULL,
-        CONSTRAINT used_provider_assertions_digest_key UNIQUE (tenant_id, digest)
-    """,
 }
 INDEXES = {
     "identity_providers_key_id_idx": "identity_providers (key_id, created_at, id) WHERE key_id IS NOT NULL",
     "user_identities_user_id_idx": "user_identities (user_id)",
-    "used_provider_assertions_expires_at_idx": "used_provider_assertions (expires_at)",
 }
 FUNCTIONS = {
     "identity_provider_secrets_of_each_key()": (
@@ -99,14 +90,13 @@ def upgrade() -> None:
     schema_changes.create_indexes(INDEXES)
     for signature, (answers, body) in FUNCTIONS.items():
         schema_changes.create_owners_function(signature, answers, body)
-    schema_changes.make_removable("used_provider_assertions", "expires_at")
     columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in OF_SETTINGS.items())
     schema_changes.in_steps("tenant_settings", f"ALTER TABLE tenant_settings {columns}")
 
 
 def downgrade() -> None:
     names = [signature.partition("(")[0] for signature in FUNCTIONS]
-    schema_changes.drop_owners_functions(*names, "remove_outdated_used_provider_assertions")
+    schema_changes.drop_owners_functions(*names)
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
     columns = ", ".join(f"DROP COLUMN {name}" for name in OF_SETTINGS)
