@@ -24,9 +24,6 @@ from app.core.provider_settings import ConfiguredProvider, parse_providers
 
 Environment = Literal["development", "production"]
 
-NO_EFFECT_YET: Mapping[str, str] = {}
-"""By field, why a setting that is known does nothing."""
-
 Values = dict[str, Any]
 """By field, before they are Settings."""
 DEFAULT_URL = "http://127.0.0.1:8000"

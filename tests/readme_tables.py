@@ -8,7 +8,7 @@ from typing import Any
 from app.connectors import registry
 from app.core.event_names import SENTENCES
 from app.domain.event_types import DATA
-from app.settings import NO_EFFECT_YET, Settings, variable
+from app.settings import Settings, variable
 
 README = Path(__file__).parents[1] / "README.md"
 EXAMPLE = Path(__file__).parent / "connectors/example/couchdb.py"
@@ -87,8 +87,7 @@ def settings_table() -> Iterator[str]:
     defaults = Settings()
     for field in Settings.__struct_fields__:
         name = variable(field) if field != "identity_providers" else "HUB_OIDC_<NAME>_*`, `HUB_SAML_<NAME>_*"
-        note = f" (no effect yet: {NO_EFFECT_YET[field]})" if field in NO_EFFECT_YET else ""
-        yield f"| `{name}` | {MEANINGS[field]}{note} | {DEPENDENT.get(field) or _shown(getattr(defaults, field))} |"
+        yield f"| `{name}` | {MEANINGS[field]} | {DEPENDENT.get(field) or _shown(getattr(defaults, field))} |"
 
 
 def _shown(value: Any) -> str:

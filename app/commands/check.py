@@ -15,7 +15,7 @@ from app.commands.database import CommandFailed, Database, database, explained
 from app.core import embedded, migrations
 from app.core.invocation import HUB
 from app.core.provider_settings import SECRET_SUFFIXES
-from app.settings import NO_EFFECT_YET, SECRET, Settings, SettingsError, load, variable
+from app.settings import SECRET, Settings, SettingsError, load, variable
 
 OLDEST_POSTGRESQL = 150_000
 """As `server_version_num` counts."""
@@ -48,15 +48,15 @@ def check() -> int:
 # --- Settings -------------------------------------------------------------------------------------------------------
 
 
-def _listed(settings: Settings) -> list[tuple[str, str, str]]:
-    """Every variable with its value, secrets hidden, and what it does not do yet."""
+def _listed(settings: Settings) -> list[tuple[str, str]]:
+    """Every variable with its value, secrets hidden."""
     listed = [
-        (variable(field), _value(field, getattr(settings, field)), NO_EFFECT_YET.get(field, ""))
+        (variable(field), _value(field, getattr(settings, field)))
         for field in Settings.__struct_fields__
         if field != "identity_providers"
     ]
     given = sorted(settings.identity_providers.items())
-    return listed + [(name, "set" if name.endswith(SECRET_SUFFIXES) else text, "") for name, text in given]
+    return listed + [(name, "set" if name.endswith(SECRET_SUFFIXES) else text) for name, text in given]
 
 
 def _value(field: str, value: object) -> str:
@@ -71,10 +71,6 @@ def _value(field: str, value: object) -> str:
 
 def _about_settings(settings: Settings) -> Iterator[Finding]:
     yield Finding("right", "settings", f"{settings.env}; every variable is known and fits")
-    unused = Settings()
-    for field, reason in NO_EFFECT_YET.items():
-        if getattr(settings, field) != getattr(unused, field):
-            yield Finding("note", variable(field), f"is set, but has no effect yet: {reason}")
     if settings.metrics_address is not None and not _is_loopback(settings.metrics_address[0]):
         sentence = f"whoever reaches {settings.metrics_port} reads the metrics without a token"
         yield Finding("note", variable("metrics_port"), sentence)
@@ -474,7 +470,7 @@ def _show(settings: list[tuple[str, str, str]], findings: list[Finding]) -> None
 
     console = Console()
     if settings:
-        table = Table("setting", "value", "no effect yet", box=box.SIMPLE_HEAD)
+        table = Table("setting", "value", box=box.SIMPLE_HEAD)
         for row in settings:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
