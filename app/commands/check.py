@@ -456,7 +456,7 @@ def _mode(path: Path) -> int:
 COLOURS: dict[Verdict, str] = {"right": "green", "wrong": "bold red", "note": "yellow"}
 
 
-def _show(settings: list[tuple[str, str, str]], findings: list[Finding]) -> None:
+def _show(settings: list[tuple[str, str]], findings: list[Finding]) -> None:
     if not sys.stdout.isatty():
         for row in settings:
             print("  ".join((f"{row[0]:28}", *filter(None, row[1:]))))
