@@ -26,8 +26,8 @@ from tests.serving import ADMIN_EMAIL, NO_LIMIT, PASSWORD
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-RELEASE_BEFORE = "f2f1eef"
-"""0.3.0."""
+RELEASE_BEFORE = "fd38a1d"
+"""0.4.0."""
 BEHIND_A_BREAK = "3489235"
 """0.2.0: 0.3.0 is the break."""
 PASSED_ON = (503, "database_migrated")
