@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from app.connectors.contract.config import portable
 from app.core.errors import ERRORS
 from app.core.listing import Page
 
@@ -41,9 +42,11 @@ class Components:
         for (cls, info), reference in zip(structs, found[len(asked) :], strict=True):
             _complete(info, schemas[reference["$ref"].removeprefix(PLACE)], is_taken=cls in taken)
         naming = _Naming()
-        self._references = {wanted: naming.tidied(reference) for wanted, reference in zip(asked, found, strict=False)}
+        self._references = {
+            wanted: portable(naming.tidied(reference)) for wanted, reference in zip(asked, found, strict=False)
+        }
         own = {_page_name(name): naming.named_schema(_page_name(name), schema) for name, schema in schemas.items()}
-        self.schemas: dict[str, Schema] = dict(sorted((own | naming.named).items()))
+        self.schemas: dict[str, Schema] = dict(sorted(portable(own | naming.named).items()))
 
     def of(self, wanted: object) -> Schema:
         """The schema of one of the types, most often a reference."""

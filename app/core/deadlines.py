@@ -32,13 +32,13 @@ class Limited:
 class Deadline(Limited):
     """A limit for the block, entered with `with`. Raises TimeoutError out of it when its time is up."""
 
-    __slots__ = ("_is_expired", "_requests_before", "_task")
+    __slots__ = ("_is_expired", "_is_over", "_requests_before", "_task")
 
     def __enter__(self) -> Deadline:
         loop, task = self._deadlines._running_task()
         self._task = task
         self._requests_before = task.cancelling()
-        self._is_expired = False
+        self._is_expired = self._is_over = False
         self.begin(loop)
         return self
 
@@ -46,12 +46,15 @@ class Deadline(Limited):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.lift()
+        self._is_over = True
         if self._is_expired and self._task.uncancel() <= self._requests_before and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        self._is_expired = True
-        self._task.cancel()
+        """Nothing, where the block is over: what its task does by then is none of this."""
+        if not self._is_over:
+            self._is_expired = True
+            self._task.cancel()
 
 
 class Deadlines:

@@ -51,7 +51,7 @@ class EntityOut(Output, gc=False):
         return f"v{self.version}"
 
 
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["analysts"])]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["analysts"])]
 Text = Annotated[str, Meta(max_length=4000, examples=["What this is for."])]
 
 

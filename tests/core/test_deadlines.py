@@ -42,6 +42,14 @@ async def test_a_lifted_deadline_no_longer_ends_its_block() -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_what_is_told_to_end_when_it_is_over_leaves_its_task_alone() -> None:
+    """Whoever ends a request of a suspended tenant has asked the database in between."""
+    with Deadlines(30).start() as deadline:
+        pass
+    deadline.expire()
+    await asyncio.sleep(0)
+
+
 async def test_shortened_deadlines_end_what_runs_and_what_begins_later() -> None:
     deadlines = Deadlines(30)
 

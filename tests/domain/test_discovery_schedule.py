@@ -87,7 +87,7 @@ async def test_a_schedule_is_kept_changed_and_taken_away(hub: Hub) -> None:
         ({"discover_schedule": "0 0 31 2 *"}, "discover_schedule", "invalid_schedule"),
         ({"discover_schedule": "61 * * * *"}, "discover_schedule", "invalid_schedule"),
         ({"discover_schedule": "* * * * * *"}, "discover_schedule", "wrong_form"),
-        ({"discover_schedule": "0 3 * * *\n"}, "discover_schedule", "invalid_schedule"),
+        ({"discover_schedule": "0 3 * * *\n"}, "discover_schedule", "wrong_form"),
         ({"discover_schedule": "every night"}, "discover_schedule", "wrong_form"),
         ({"discover_schedule": "@daily"}, "discover_schedule", "too_short"),
         ({"discover_schedule": 5}, "discover_schedule", "wrong_type"),

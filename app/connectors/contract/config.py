@@ -149,7 +149,21 @@ def config_schema(struct: type[Struct]) -> dict[str, Any]:
         document["properties"] = {name: properties[name] for name in _own_first(struct)}
     if components:
         document["$defs"] = components
-    return document
+    published: dict[str, Any] = portable(document)
+    return published
+
+
+def portable(schema: Any) -> Any:
+    """With patterns as JSON Schema has them (ECMA-262). A pattern of ours ends with `\\Z`, because Python's `$` lets a
+    line feed pass behind it, which that of ECMA-262 does not."""
+    if isinstance(schema, list):
+        return [portable(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: portable(value) for name, value in schema.items()}
+    if isinstance(pattern := made.get("pattern"), str) and pattern.endswith(r"\Z"):
+        made["pattern"] = pattern.removesuffix(r"\Z") + "$"
+    return made
 
 
 def _own_first(struct: type[Struct]) -> list[str]:

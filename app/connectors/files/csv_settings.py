@@ -28,7 +28,7 @@ Delimiter = Annotated[
     Meta(description="For CSV and TSV: what stands between cells. Unset: found among comma, semicolon, tab and bar."),
 ]
 Quote = Annotated[
-    Annotated[str, Meta(max_length=1, pattern="^[^\\r\\n]?$")] | None,
+    Annotated[str, Meta(max_length=1, pattern=r"^[^\r\n]?\Z")] | None,
     Meta(
         description="For CSV and TSV: what stands around cells; empty: nothing does. Unset: the double quote, where it "
         "is closed again."

@@ -46,7 +46,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         Meta(
             min_length=3,
             max_length=24,
-            pattern="^[a-z0-9]+$",
+            pattern=r"^[a-z0-9]+\Z",
             description="Name of the storage account.",
             examples=["shopdata"],
         ),
@@ -57,7 +57,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
             min_length=3,
             max_length=63,
             # Names with a dollar sign are Azure's own: $web, $root, $logs.
-            pattern="^(\\$[a-z]+|[a-z0-9](-?[a-z0-9])+)$",
+            pattern=r"^(\$[a-z]+|[a-z0-9](-?[a-z0-9])+)\Z",
             description="Name of the container.",
             examples=["orders"],
         ),
@@ -72,11 +72,11 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
     ] = None
     auth: Annotated[Auth, Meta(description="How to sign in: with which of the secrets.")] = "account_key"
     tenant_id: Annotated[
-        Annotated[str, Meta(max_length=253, pattern="^[A-Za-z0-9][A-Za-z0-9.-]*$")] | None,
+        Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*\Z")] | None,
         Meta(description="Directory of the service principal, for client_secret."),
     ] = None
     client_id: Annotated[
-        Annotated[str, Meta(max_length=128, pattern="^[!-~]+$")] | None,
+        Annotated[str, Meta(max_length=128, pattern=r"^[!-~]+\Z")] | None,
         Meta(description="Application id of the service principal, for client_secret."),
     ] = None
     authority_host: Annotated[
@@ -98,7 +98,7 @@ class AzureBlobConfig(ObjectStoreConfig, frozen=True, kw_only=True):
 class AzureBlobSecrets(ConnectorSecrets, frozen=True, kw_only=True):
     account_key: Annotated[SecretText | None, Meta(description="One of the two keys of the account, in base64.")] = None
     sas_token: Annotated[
-        Annotated[SecretText, Meta(pattern="^[!-~]+$")] | None,
+        Annotated[SecretText, Meta(pattern=r"^[!-~]+\Z")] | None,
         Meta(description="A shared access signature with the rights to read and to list, as a query string."),
     ] = None
     client_secret: Annotated[SecretText | None, Meta(description="Of the service principal.")] = None

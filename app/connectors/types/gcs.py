@@ -44,7 +44,7 @@ class GcsConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         Meta(
             min_length=3,
             max_length=222,
-            pattern="^[a-z0-9][a-z0-9._-]*[a-z0-9]$",
+            pattern=r"^[a-z0-9][a-z0-9._-]*[a-z0-9]\Z",
             description="Name of the bucket.",
             examples=["shop-data"],
         ),
@@ -57,7 +57,7 @@ class GcsConfig(ObjectStoreConfig, frozen=True, kw_only=True):
         Literal["service_account", "none"], Meta(description="How to sign in: with a key, or as anybody.")
     ] = "service_account"
     billing_project: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=128, pattern="^[a-z0-9][a-z0-9.:-]*$")] | None,
+        Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[a-z0-9][a-z0-9.:-]*\Z")] | None,
         Meta(description="Project that pays for reading a bucket that asks its readers to."),
     ] = None
 
@@ -76,7 +76,7 @@ class GcsSecrets(ConnectorSecrets, frozen=True, kw_only=True):
 class ServiceAccount(msgspec.Struct, frozen=True):
     """What of a key is used. Whatever else stands in it (`gcs_base_url`, `disable_oauth`, paths) is not looked at."""
 
-    client_email: Annotated[str, Meta(min_length=3, max_length=320, pattern="^[!-~]+@[!-~]+$")]
+    client_email: Annotated[str, Meta(min_length=3, max_length=320, pattern=r"^[!-~]+@[!-~]+\Z")]
     private_key: Annotated[str, Meta(max_length=8192)]
     private_key_id: Annotated[str, Meta(max_length=128)] | None = None
     token_uri: HttpUrl = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no secret

@@ -74,7 +74,7 @@ class SnowflakeConfig(ConnectorConfig, frozen=True, kw_only=True):
     account: Annotated[
         str,
         Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z",
             max_length=200,
             description="Account identifier, such as `myorg-myaccount` or `xy12345.eu-central-1`.",
             examples=["myorg-myaccount"],

@@ -28,7 +28,7 @@ EVERYTHING: Final = UUID(int=2**128 - 1)
 DOMAIN, SOURCE = 1, 2
 """Ranks of scopes, behind the tenant."""
 LineKey = tuple[
-    Annotated[int, Meta(ge=0, le=SOURCE)], UUID, Annotated[str, Meta(max_length=100, pattern=r"^[^\x00]*$")]
+    Annotated[int, Meta(ge=0, le=SOURCE)], UUID, Annotated[str, Meta(max_length=100, pattern=r"^[^\x00]*\Z")]
 ]
 """Rank of the scope, its id, the permission."""
 

@@ -11,6 +11,7 @@ from app.core.errors import Fault
 from app.core.lookalikes import well_named
 from app.core.provider_settings import DEFAULT_SCOPES, issuer_fault, scopes_fault, web_address_fault
 from app.core.schemas import EntityOut, Input, Output, Rule, each_once, patch_of
+from app.domain.tenants.schemas import EmailDomains
 
 Kind = Annotated[Literal["oidc", "saml"], Meta(title="IdentityProviderKind", examples=["oidc"])]
 ProviderName = Annotated[
@@ -23,36 +24,28 @@ ProviderName = Annotated[
         extra_json_schema={"patternErrorMessage": "takes small letters and digits, and dashes between them"},
     ),
 ]
-Label = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Corporate login"])]
+Label = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["Corporate login"])
+]
 WebAddress = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=1000,
-        pattern=r"^https?://[^\x00-\x20\x7f]+$",
+        pattern=r"^https?://[^\x00-\x20\x7f]+\Z",
         examples=["https://login.example.org"],
         extra_json_schema={"patternErrorMessage": "must start with https:// and hold no blanks"},
     ),
 ]
-Line = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["data-fusion-hub"])]
-Scope = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$", examples=["openid"])]
-EmailDomain = Annotated[
-    str,
-    Meta(
-        max_length=253,
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$",
-        examples=["example.org"],
-        extra_json_schema={"patternErrorMessage": "must be the domain of an email address, in small letters"},
-    ),
-]
-EmailDomains = Annotated[list[EmailDomain], Meta(max_length=50, extra_json_schema={"uniqueItems": True})]
+Line = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["data-fusion-hub"])]
+Scope = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+\Z", examples=["openid"])]
 Scopes = Annotated[list[Scope], Meta(min_length=1, max_length=20, extra_json_schema={"uniqueItems": True})]
 ClientSecret = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=1024,
-        pattern=r"^[\x20-\x7e]*$",
+        pattern=r"^[\x20-\x7e]*\Z",
         examples=["a secret that the provider gave"],
         extra_json_schema={"writeOnly": True, "format": "password"},
     ),

@@ -30,10 +30,10 @@ THUMBED: Final[Mapping[str, tuple[str, ...]]] = {
 """By `kty`, what the key itself is made of, in order (RFC 7638 section 3.2)."""
 _KEPT = ("kty", "crv", "x", "y", "n", "e", "kid", "alg", "use")
 
-Number = Annotated[str, Meta(min_length=1, max_length=700, pattern=r"^[A-Za-z0-9_-]+$")]
+Number = Annotated[str, Meta(min_length=1, max_length=700, pattern=r"^[A-Za-z0-9_-]+\Z")]
 """Base64url, without padding."""
 Algorithm = Literal["EdDSA", "Ed25519", "ES256", "RS256", "PS256"]
-KeyId = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
+KeyId = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+\Z")]
 
 
 class JsonWebKey(Input):

@@ -26,7 +26,7 @@ from app.domain.sources.secrets.masks import no_masks
 
 MAX_BULK = 500
 
-Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["sales"])]
+Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["sales"])]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
 TestInterval = Annotated[
     int,
@@ -37,7 +37,7 @@ DiscoverSchedule = Annotated[
     Meta(
         min_length=9,
         max_length=100,
-        pattern=r"^[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}$",
+        pattern=r"^[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}\Z",
         description="When the hub discovers the source by itself: five fields of cron (minute, hour, day of the month, "
         "month, day of the week), in `discover_time_zone`.",
         examples=["0 3 * * *"],
@@ -45,7 +45,7 @@ DiscoverSchedule = Annotated[
 ]
 TimeZone = Annotated[
     str,
-    Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*$", examples=["Europe/Berlin"]),
+    Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*\Z", examples=["Europe/Berlin"]),
 ]
 SecretPatch = Annotated[str, Meta(min_length=1, max_length=16_384, extra_json_schema={"writeOnly": True})]
 MAX_CONFIG_FIELDS = 100
@@ -56,7 +56,7 @@ Ref = Annotated[
     Meta(
         min_length=5,
         max_length=1024,
-        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f/][^\x00-\x1f\x7f]*)$",
+        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f/][^\x00-\x1f\x7f]*)\Z",
         description="`env:NAME`, a variable of the hub, or `file:path`, a file below its folder for secrets.",
         examples=["env:SHOP_PASSWORD"],
     ),

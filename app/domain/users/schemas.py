@@ -14,7 +14,7 @@ from app.domain.users.identity import is_email
 Email = Annotated[
     str, Meta(min_length=3, max_length=254, examples=["ada@example.org"], extra_json_schema={"format": "email"})
 ]
-PersonName = Annotated[str, Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["Ada"])]
+PersonName = Annotated[str, Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["Ada"])]
 Password = Annotated[
     str,
     Meta(

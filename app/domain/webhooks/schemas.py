@@ -19,7 +19,7 @@ Url = Annotated[
     Meta(
         min_length=1,
         max_length=2048,
-        pattern=r"^https?://[^\x00-\x20\x7f]+$",
+        pattern=r"^https?://[^\x00-\x20\x7f]+\Z",
         examples=["https://hooks.example.org/hub"],
         extra_json_schema={"patternErrorMessage": "must start with https:// and hold no blanks"},
     ),

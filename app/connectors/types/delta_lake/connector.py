@@ -36,7 +36,7 @@ from app.connectors.values.describing import Describer, Description, together
 from app.connectors.values.preview import Preview
 from app.core.egress import EgressPolicy
 
-TableName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^/\\]+(/[^/\\]+)*$")]
+TableName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^/\\]+(/[^/\\]+)*\Z")]
 
 _MAX_TABLES_OF_A_CHECK: Final = 10
 _MAX_FILES_OF_A_PREVIEW: Final = 200

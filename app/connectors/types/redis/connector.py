@@ -96,7 +96,7 @@ class RedisConfig(TlsModeConfig, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             max_length=4,
-            pattern=r"^[^*?\[\]^\\]+$",
+            pattern=r"^[^*?\[\]^\\]+\Z",
             description="What parts of a key's name are joined by.",
         ),
     ] = ":"

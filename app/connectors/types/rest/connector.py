@@ -53,7 +53,7 @@ from app.connectors.values.json_rows import fields_of
 from app.connectors.values.preview import Preview
 from app.connectors.values.values import json_safe
 
-Pointer = Annotated[str, Meta(max_length=512, pattern="^(/.*)?$")]
+Pointer = Annotated[str, Meta(max_length=512, pattern=r"^(/.*)?\Z")]
 
 _BATCH: Final = 100
 _SAMPLE_ROWS: Final = 100

@@ -11,14 +11,14 @@ from app.connectors.contract.config import ConnectorSecrets, InvalidField, Secre
 # A label of the endpoint's host name (RFC 1035 section 2.3.1).
 Region = Annotated[
     str,
-    Meta(min_length=1, max_length=63, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", description="Region of the bucket."),
+    Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z", description="Region of the bucket."),
 ]
 PathStyle = Annotated[
     bool | None,
     Meta(description="Whether the bucket stands in the path. Unset: where an endpoint_url is given, it does."),
 ]
 AccessKeyId = Annotated[
-    Annotated[str, Meta(min_length=1, max_length=128, pattern="^[!-~]+$")] | None,
+    Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")] | None,
     Meta(description="Unset: the bucket is read without signing in.", examples=["AKIAIOSFODNN7EXAMPLE"]),
 ]
 
@@ -26,7 +26,7 @@ AccessKeyId = Annotated[
 class S3Secrets(ConnectorSecrets, frozen=True, kw_only=True):
     secret_access_key: Annotated[SecretText | None, Meta(description="Belongs to the access_key_id.")] = None
     session_token: Annotated[
-        Annotated[SecretText, Meta(pattern="^[!-~]+$")] | None, Meta(description="For temporary credentials.")
+        Annotated[SecretText, Meta(pattern=r"^[!-~]+\Z")] | None, Meta(description="For temporary credentials.")
     ] = None
 
 

@@ -31,7 +31,7 @@ class S3Config(ObjectStoreConfig, frozen=True, kw_only=True):
         Meta(
             min_length=3,
             max_length=63,
-            pattern="^[A-Za-z0-9][A-Za-z0-9._-]+$",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]+\Z",
             description="Name of the bucket.",
             examples=["shop-data"],
         ),
