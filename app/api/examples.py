@@ -292,7 +292,7 @@ BY_STRUCT: Mapping[str, Mapping[str, object]] = {
     "ApiKeyOut": API_KEY,
     "ApiKeyCreated": {**API_KEY, "key": "dfh_02yJQWmpMLyO9gTehLb42r_5wH1jUlTn2Yc3Xo9Pq4Rr8Ss7Dd6Ee2BWWUr"},
     "ScimKeyOut": {"name": "Entra ID", "last_used_at": "2025-11-22T14:00:00Z"},
-    "ScimKeyCreated": {"name": "Entra ID", "last_used_at": None, "key": f"dfs_{43 * 'A'}_{43 * 'B'}"},
+    "ScimKeyCreated": {"name": "Entra ID", "last_used_at": None, "key": f"dfd_{43 * 'A'}_{43 * 'B'}"},
     "ScimKeyCreate": {"name": "Entra ID"},
     "ApiKeyCreate": {"name": "report on host 7", "expires_at": None, "permissions": ["data-sources:read"]},
     "RoleRequestOut": {

@@ -28,7 +28,7 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(hub: Hub, records: Records
     made = await hub.admin.post(KEYS, json={"name": "  Entra   ID "})
     assert made.status_code == 201
     key = made.json()["key"]
-    assert key.startswith("dfs_")
+    assert key.startswith("dfd_")
     assert made.json()["name"] == "Entra ID"
     listed = (await hub.admin.get(KEYS)).json()["items"][0]
     assert listed == {name: value for name, value in made.json().items() if name != "key"}
@@ -104,7 +104,7 @@ async def test_nothing_else_opens_the_directory(hub: Hub, directory: Directory) 
     api_key = (await hub.admin.post("/api/v1/api-keys", json={"name": "a"})).json()["key"]
     token = hub.admin.headers["authorization"].removeprefix("Bearer ")
     forged = directory.key[:-4] + "AAAA"
-    for credential in (api_key, token, forged, directory.key + "=", directory.key.upper(), "dfs_", "x" * 5000, "dfs_ü"):
+    for credential in (api_key, token, forged, directory.key + "=", directory.key.upper(), "dfd_", "x" * 5000, "dfd_ü"):
         for path in PATHS:
             headers = [(b"authorization", b"Bearer " + credential.encode())]
             assert told(await hub.client().get(f"/scim/v2{path}", headers=headers)) == (401, None), credential[:12]

@@ -12,6 +12,7 @@ from app.domain.sign_in.views import told
 from app.domain.sign_in.ways import Page
 
 MOST_OF_NAME = 100
+DEAD = "link_not_valid"
 
 
 def forgotten_page(
@@ -56,12 +57,16 @@ def letter_on_its_way(request: HubRequest, sealed: str) -> Page:
 
 
 def reset_page(request: HubRequest, token: str, wrong: HubError | None = None) -> Page:
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong, link(TEXTS["forgotten_again"], _at(request, "forgotten")))
     fields = [_new_password(request, wrong)]
     body = form(_at(request, "reset"), fields, TEXTS["reset_button"], {"token": token})
     return Page(heading=TEXTS["reset_title"], body=together([_said(wrong), body]), is_wrong=wrong is not None)
 
 
 def invitation_page(request: HubRequest, given: Mapping[str, str], wrong: HubError | None = None) -> Page:
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong)
     names = [
         field(
             name,
@@ -80,9 +85,16 @@ def invitation_page(request: HubRequest, given: Mapping[str, str], wrong: HubErr
 
 
 def email_page(request: HubRequest, token: str, wrong: HubError | None = None) -> Page:
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong)
     body = form(_at(request, "email"), [], TEXTS["email_button"], {"token": token})
     parts = [_said(wrong), paragraph(TEXTS["email_confirmed_by"]), body]
     return Page(heading=TEXTS["email_title"], body=together(parts), is_wrong=wrong is not None)
+
+
+def _dead_link(wrong: HubError, way_on: Markup = NOTHING) -> Page:
+    """In place of a form that can no longer be sent."""
+    return Page(heading=TEXTS["dead_link_title"], body=together([paragraph(told(wrong)), way_on]), is_wrong=True)
 
 
 def done_page(request: HubRequest, what: str) -> Page:

@@ -68,8 +68,11 @@ TEXTS: Mapping[str, str] = {
     "no_mail": "This hub sends no mail. Ask an administrator for a new password.",
     "on_its_way_title": "Check your email",
     "on_its_way": "If somebody has that address, an email is on its way to them.",
-    "look_for_letter": "Its link works for 30 minutes. If none comes, look among your spam, then ask an administrator.",
+    "look_for_letter": "Its link works for 30 minutes. If none comes, look in your spam folder, then ask an "
+    "administrator.",
     "back_to_sign_in": "Back to signing in",
+    "dead_link_title": "This link no longer works",
+    "forgotten_again": "Ask for a new link",
     "reset_title": "Choose a new password",
     "reset_button": "Set the password",
     "new_password": "New password",
@@ -95,11 +98,12 @@ SECONDS = ("{} second", "{} seconds")
 MINUTES = ("{} minute", "{} minutes")
 
 PROBLEMS: Mapping[str, str] = {
-    "invalid_credentials": "Email address or password is wrong.",
+    "invalid_credentials": "Email address or password is wrong. After too many wrong attempts an account is locked for "
+    "a while, even for the right password.",
     "invalid_factor": "That code or passkey is not right, or was used already. Codes change every half minute.",
     "invalid_mfa_token": "This took too long. Try once more.",
     "login_busy": "Too many people are signing in at this moment. Wait a little, then try again.",
-    "link_not_valid": "This link was used already, has expired, or is not one of ours. Ask for a new one.",
+    "link_not_valid": "It was used already, has expired, or is not whole. Ask for a new one.",
     "unknown_client": "The program that sent you here is not registered here (client_id). Tell those who run it.",
     "unregistered_redirect": "The program that sent you here wants you back at an address that is not registered for "
     "it (redirect_uri). Tell those who run it.",
