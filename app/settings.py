@@ -322,6 +322,8 @@ def _unknown(name: str, known: Mapping[str, str]) -> str:
     """What all names begin with makes none of them alike."""
     if name in {"HUB_HOST", "HUB_PORT"}:
         return f"{name}: is not a setting of the hub; `{HUB} serve --{name[4:].lower()}` takes it"
+    if name.startswith(("HUB_OIDC_", "HUB_SAML_")):
+        return f"{name}: is not a setting of the hub; {name[:9]}<NAME>_... are, with a name of capitals and digits"
     near = get_close_matches(name.removeprefix("HUB_"), [each.removeprefix("HUB_") for each in known], n=1)
     return f"{name}: is not a setting of the hub" + (f"; did you mean HUB_{near[0]}?" if near else "")
 

@@ -15,8 +15,8 @@ TOOLS = ("bash", "curl", "jq", "column")
 
 
 def commands_and_answers() -> list[tuple[str, str]]:
-    """Each bash block of the tour with the block that shows its answer, where one follows."""
-    tour = README.read_text(encoding="utf-8").partition("## A tour with curl")[2].partition("\n## ")[0]
+    """Each bash block of the tour, and of what goes on from it, with the block that shows its answer, where one follows."""
+    tour = README.read_text(encoding="utf-8").partition("## A tour with curl")[2].partition("\n## Data source types")[0]
     return re.findall(r"```bash\n(.*?)```\n(?:```(?:json|http|text)\n(.*?)```)?", tour, re.DOTALL)
 
 

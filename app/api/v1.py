@@ -61,7 +61,10 @@ from app.domain.users.controllers import UserController
 from app.domain.webhooks.controllers import DeliveryController, WebhookController
 
 WAYS.offer_step(FactorStep())
-WAYS.links.append(PageLink(TEXTS["passkey_sign_in"], "/sign-in/passkey"))
+WAYS.links += [
+    PageLink(TEXTS["forgotten_link"], "/sign-in/forgotten"),
+    PageLink(TEXTS["passkey_sign_in"], "/sign-in/passkey"),
+]
 fill_page()
 
 API = Router(
@@ -134,5 +137,3 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
 ]
 
 ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]
-
-WAYS.links.append(PageLink(TEXTS["forgotten_link"], "/sign-in/forgotten"))

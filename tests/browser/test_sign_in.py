@@ -120,7 +120,7 @@ def test_who_comes_back_after_an_hour_is_led_to_begin_anew(browser: Browser, beg
 def test_a_browser_that_keeps_no_cookies_is_told_so(browser: Browser, begun: Begun) -> None:
     address = begun.address()
     browser.driver.delete_all_cookies()
-    browser.open(address, "This browser keeps no cookies")
+    browser.open(address, "This browser has no cookie of the hub")
 
 
 def test_a_link_that_somebody_else_has_begun_signs_nobody_in(served: Served, browser: Browser, begun: Begun) -> None:

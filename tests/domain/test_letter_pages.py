@@ -54,7 +54,7 @@ async def test_a_password_is_forgotten_and_reset_by_pages_alone(post: Post) -> N
     browser = post.hub.client()
     page(await browser.get("/sign-in/forgotten"))
     sent = page(await browser.post("/sign-in/forgotten", data={"request": "", "email": email, "tenant": ""}))
-    assert heading(sent) == "Look into your mailbox"
+    assert heading(sent) == "Check your email"
     await post.work()
     token = post.last_to(email).token
     shown = page(await browser.get("/sign-in/reset", params={"token": token}))
@@ -63,10 +63,10 @@ async def test_a_password_is_forgotten_and_reset_by_pages_alone(post: Post) -> N
     assert 'role="alert"' in weak
     assert f'name="token" value="{token}"' in weak
     done = page(await browser.post("/sign-in/reset", data={"token": token, "password": NEW}))
-    assert heading(done) == "Your password is new"
+    assert heading(done) == "Your password is changed"
     await post.hub.sign_in(email, NEW)
     used = page(await browser.post("/sign-in/reset", data={"token": token, "password": NEW}), 400)
-    assert "Ask for a new letter" in used
+    assert "Ask for a new one" in used
 
 
 async def test_a_scanner_that_opens_a_link_uses_nothing_up(post: Post) -> None:

@@ -174,6 +174,13 @@ async def test_nobody_is_redirected_before_client_and_address_belong_together(
     assert "set-cookie" not in answer.headers
 
 
+async def test_a_person_is_told_on_a_page_that_a_program_is_not_registered(hub: Hub) -> None:
+    asked, browsers = Flow(hub).parameters(client_id="nobody"), {"accept": "text/html,*/*;q=0.8"}
+    answer = await hub.client().get(AUTHORIZE, params=asked, headers=browsers)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert "is not registered here" in answer.text
+
+
 @pytest.mark.parametrize(
     ("changed", "error"),
     [

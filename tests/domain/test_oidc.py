@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from hashlib import sha256, sha512
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -19,6 +20,7 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.outbound import Limits
 from app.domain.oidc import discovery
 from tests.conftest import PASSWORD, Hub, running_hub
+from tests.domain.oauth import AUTHORIZE, Flow
 from tests.domain.oidc_provider import (
     CHALLENGE,
     CLIENT_ID,
@@ -220,12 +222,17 @@ async def test_parameters_that_nobody_knows_are_passed_over(browser: Browser) ->
     assert "state" in await browser.go(utm_source="mail")
 
 
-async def test_a_provider_that_is_not_there_is_a_404_page_for_a_browser(browser: Browser) -> None:
+async def test_a_provider_that_is_not_there_is_a_404_page_for_a_browser(hub: Hub, browser: Browser) -> None:
     browser.name = "nobodys"
     asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
     answer = await browser.client.get(f"{browser.at}/login", params=asked, headers={"accept": "text/html"})
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
+    assert "Back to signing in" not in answer.text
+    begun = await browser.client.get(AUTHORIZE, params=Flow(hub).parameters())
+    asked = dict(parse_qsl(urlsplit(begun.headers["location"]).query))
+    come = await browser.client.get(f"{browser.at}/login", params=asked, headers={"accept": "text/html"})
+    assert (come.status_code, f'href="/sign-in?request={asked["request"]}"' in come.text) == (404, True)
 
 
 # --- until state is known to be ours, nobody is sent anywhere ---

@@ -105,7 +105,7 @@ async def test_an_altered_sign_in_is_no_sign_in(hub: Hub, browser: httpx.AsyncCl
     for request in (genuine[:-2], genuine[:20] + "AAAA" + genuine[24:], "x", "é", "\x00", other_purpose, "A" * 5000):
         for answer in (await browser.get("/sign-in", params={"request": request}), await send(browser, request)):
             assert answer.status_code == 400, request
-            assert "This sign-in cannot go on" in answer.text
+            assert "This sign-in cannot continue" in answer.text
             assert "client.example.org" not in answer.text
 
 
@@ -121,7 +121,7 @@ async def test_a_browser_without_cookies_is_told_to_allow_them(hub: Hub) -> None
     async with hub.client() as client:
         for answer in (await client.get("/sign-in", params={"request": sealed(hub)}), await send(client, sealed(hub))):
             assert answer.status_code == 403
-            assert "keeps no cookies" in answer.text
+            assert "has no cookie of the hub" in answer.text
 
 
 async def test_who_comes_without_a_sign_in_is_told_where_to_begin(hub: Hub, browser: httpx.AsyncClient) -> None:

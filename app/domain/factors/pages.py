@@ -18,7 +18,7 @@ from app.domain.factors.signing_in import with_factor
 from app.domain.requests import HubRequest
 from app.domain.sign_in import forms
 from app.domain.sign_in.page_routes import text_of
-from app.domain.sign_in.pending import PendingSignIn
+from app.domain.sign_in.pending import PENDING, PendingSignIn, seal
 from app.domain.sign_in.rendering import NOTHING, Markup, fill, together
 from app.domain.sign_in.texts import TEXTS
 from app.domain.sign_in.ways import HalfSignedIn, Page, Then
@@ -62,7 +62,15 @@ class FactorStep:
         fields = [code, passkey_button(request, challenge, known) if known else NOTHING]
         hidden = {**kept, "mfa_token": challenge.sealed(request.parts.key_ring, "mfa")}
         said = NOTHING if problem is None else forms.problem(problem)
-        body = together([said, forms.form(action, fields, TEXTS["factor_go_on"], hidden)])
+        anew = seal(request.parts.key_ring, PENDING, half.pending)
+        body = together(
+            [
+                said,
+                forms.paragraph(f"{TEXTS['factor_signed_in_as']} {user.email}"),
+                forms.form(action, fields, TEXTS["factor_go_on"], hidden),
+                forms.link(TEXTS["factor_begin_anew"], f"{request.exchange.base_path}/sign-in?request={anew}"),
+            ]
+        )
         script = SCRIPT if known else None
         return Page(heading=TEXTS["factor_title"], body=body, script=script, is_wrong=is_wrong)
 

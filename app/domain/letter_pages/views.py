@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from app.core.errors import HubError
-from app.domain.recovery.services import ON_ITS_WAY
 from app.domain.requests import HubRequest
 from app.domain.sign_in.forms import field, form, link, paragraph, problem
 from app.domain.sign_in.rendering import NOTHING, Markup, together
@@ -13,6 +12,7 @@ from app.domain.sign_in.views import told
 from app.domain.sign_in.ways import Page
 
 MOST_OF_NAME = 100
+DEAD = "link_not_valid"
 
 
 def forgotten_page(
@@ -52,17 +52,21 @@ def forgotten_page(
 
 def letter_on_its_way(request: HubRequest, sealed: str) -> Page:
     """The same for everybody."""
-    parts = [paragraph(ON_ITS_WAY.message), paragraph(TEXTS["look_for_letter"]), _back(request, sealed)]
+    parts = [paragraph(TEXTS["on_its_way"]), paragraph(TEXTS["look_for_letter"]), _back(request, sealed)]
     return Page(heading=TEXTS["on_its_way_title"], body=together(parts))
 
 
 def reset_page(request: HubRequest, token: str, wrong: HubError | None = None) -> Page:
-    fields = [_new_password(wrong)]
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong, link(TEXTS["forgotten_again"], _at(request, "forgotten")))
+    fields = [_new_password(request, wrong)]
     body = form(_at(request, "reset"), fields, TEXTS["reset_button"], {"token": token})
     return Page(heading=TEXTS["reset_title"], body=together([_said(wrong), body]), is_wrong=wrong is not None)
 
 
 def invitation_page(request: HubRequest, given: Mapping[str, str], wrong: HubError | None = None) -> Page:
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong)
     names = [
         field(
             name,
@@ -74,16 +78,23 @@ def invitation_page(request: HubRequest, given: Mapping[str, str], wrong: HubErr
         )
         for name, autocomplete in (("first_name", "given-name"), ("last_name", "family-name"))
     ]
-    fields = [*names, _new_password(wrong)]
+    fields = [*names, _new_password(request, wrong)]
     body = form(_at(request, "invitation"), fields, TEXTS["invitation_button"], {"token": given["token"]})
     parts = [_said(wrong), paragraph(TEXTS["invitation"]), body]
     return Page(heading=TEXTS["invitation_title"], body=together(parts), is_wrong=wrong is not None)
 
 
 def email_page(request: HubRequest, token: str, wrong: HubError | None = None) -> Page:
+    if wrong is not None and wrong.code == DEAD:
+        return _dead_link(wrong)
     body = form(_at(request, "email"), [], TEXTS["email_button"], {"token": token})
     parts = [_said(wrong), paragraph(TEXTS["email_confirmed_by"]), body]
     return Page(heading=TEXTS["email_title"], body=together(parts), is_wrong=wrong is not None)
+
+
+def _dead_link(wrong: HubError, way_on: Markup = NOTHING) -> Page:
+    """In place of a form that can no longer be sent."""
+    return Page(heading=TEXTS["dead_link_title"], body=together([paragraph(told(wrong)), way_on]), is_wrong=True)
 
 
 def done_page(request: HubRequest, what: str) -> Page:
@@ -91,12 +102,13 @@ def done_page(request: HubRequest, what: str) -> Page:
     return Page(heading=TEXTS[f"{what}_title"], body=together(parts))
 
 
-def _new_password(wrong: HubError | None) -> Markup:
+def _new_password(request: HubRequest, wrong: HubError | None) -> Markup:
     return field(
         "password",
         TEXTS["new_password"],
         kind="password",
         autocomplete="new-password",
+        hint=TEXTS["password_hint"].format(request.parts.settings.password_min_length),
         most=MOST_OF_PASSWORD,
         has_focus=wrong is None,
         is_wrong=wrong is not None,

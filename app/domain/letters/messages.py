@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import idna
@@ -22,6 +22,11 @@ from app.settings import Settings
 
 TEXTS = Path(__file__).parent / "texts"
 _SUBJECT = "Subject: "
+
+
+NAME_OF_FIRST: Final = "Default"
+"""What the first tenant is called until somebody renames it: nobody who gets a letter knows it by that."""
+PRODUCT: Final = "Data Fusion Hub"
 
 
 class Text(NamedTuple):
@@ -55,6 +60,11 @@ def message_of(letter: Letter, settings: Settings, *, organisation: str, link: s
     message.set_content(text.plain.substitute(values))
     message.add_alternative(text.html.substitute(_escaped(values)), subtype="html")
     return message
+
+
+def known_as(organisation: str | None) -> str:
+    """What letters call the tenant of this name."""
+    return PRODUCT if organisation is None or organisation == NAME_OF_FIRST else organisation
 
 
 def _in_one_line(value: str) -> str:

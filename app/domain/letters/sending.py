@@ -25,7 +25,7 @@ from app.core.tracing import background_work
 from app.core.turns import keep_doing
 from app.domain.letters import metrics
 from app.domain.letters.links import link_to, token_of
-from app.domain.letters.messages import envelope_address, envelope_sender, host_of, message_of
+from app.domain.letters.messages import envelope_address, envelope_sender, host_of, known_as, message_of
 from app.domain.letters.models import Letter
 from app.domain.letters.schemas import LetterFailure, LetterOut
 from app.domain.letters.services import LetterRepository
@@ -113,7 +113,7 @@ class LetterSender:
         async with self._parts.sessions.begin(letter.tenant_id) as session:
             organisation = await session.scalar(_ORGANISATION, {"tenant_id": letter.tenant_id})
             link = await self._link(session, letter)
-        message = message_of(letter, settings, organisation=organisation or "", link=link)
+        message = message_of(letter, settings, organisation=known_as(organisation), link=link)
         to_whom = {"sender": envelope_sender(settings), "recipient": envelope_address(letter.email)}
         try:
             await send_mail(server, message, **to_whom, name=host_of(settings))

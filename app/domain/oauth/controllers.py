@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.enums import RequestEncodingType
 from litestar.params import Body, FromPath, RequestBody
 
-from app.core.answers import Answer, Tagged, answer, created, entity, no_content
+from app.core.answers import Answer, Tagged, answer, created, entity, no_content, tells_errors_by
 from app.core.bodies import form_fields
 from app.core.limits.prices import costs
 from app.core.listing import Page
@@ -36,6 +36,7 @@ from app.domain.oauth.schemas import (
 )
 from app.domain.oauth.services import OAuthClientService
 from app.domain.requests import HubRequest
+from app.domain.sign_in.views import error_told
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
@@ -51,7 +52,9 @@ class OAuthController(Controller):
 
     @get(
         "/authorize",
-        opt=open_to_all(parameters=AUTHORIZATION) | outcomes("unknown_client", "unregistered_redirect"),
+        opt=open_to_all(parameters=AUTHORIZATION)
+        | outcomes("unknown_client", "unregistered_redirect")
+        | tells_errors_by(error_told),
         status_code=302,
         summary="Sign in for a client",
     )

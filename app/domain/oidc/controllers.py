@@ -42,7 +42,9 @@ def _is_browser(exchange: Exchange) -> bool:
 
 def _told(exchange: Exchange, error: HubError) -> Answer[Any]:
     """A page for people, and the usual shape for all others."""
-    return views.error_page(exchange, error) if _is_browser(exchange) else error_answer(exchange, error)
+    return (
+        views.error_page(exchange, error, leads_back=True) if _is_browser(exchange) else error_answer(exchange, error)
+    )
 
 
 def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:

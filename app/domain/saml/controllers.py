@@ -8,7 +8,7 @@ from litestar.params import Body, FromPath
 from litestar.types import ExceptionHandlersMap
 
 from app.core.answers import Answer, error_answer, tells_errors_by
-from app.core.errors import BadRequest, HubError, NotFound
+from app.core.errors import BadRequest, NotFound
 from app.core.exchange import Exchange
 from app.core.limits.prices import costs
 from app.core.outcomes import outcomes
@@ -21,7 +21,7 @@ from app.domain.saml.requests import send_to_provider
 from app.domain.saml.responses import take_response, take_up
 from app.domain.saml.schemas import OF_FINISH, OF_LOGIN, OF_TENANT, SamlForm
 from app.domain.sign_in.services import CannotGoOn
-from app.domain.sign_in.views import cannot_go_on, error_page
+from app.domain.sign_in.views import cannot_go_on, error_told_on_the_way
 
 METADATA_TYPE = "application/samlmetadata+xml"
 FORM_BYTES = 524_288
@@ -39,11 +39,6 @@ FINISHING = outcomes("sign_in_invalid", "saml_not_installed")
 DESCRIBING = outcomes("saml_not_installed", "secret_unreadable", "sign_in_invalid")
 
 
-def show_error(exchange: Exchange, error: HubError) -> Answer[Any]:
-    """As a page to who comes with a browser; as the API tells it to all others."""
-    return error_page(exchange, error) if exchange.accepts("text/html") else error_answer(exchange, error)
-
-
 def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:
     exchange = Exchange.of(request.scope)
     if exchange.accepts("text/html"):
@@ -51,7 +46,7 @@ def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[
     return error_answer(exchange, BadRequest(code="sign_in_invalid"))
 
 
-SHOWN = tells_errors_by(show_error)
+SHOWN = tells_errors_by(error_told_on_the_way)
 HANDLERS: ExceptionHandlersMap = {CannotGoOn: _cannot_go_on}
 
 

@@ -15,6 +15,7 @@ from app.domain.scim.repositories import LIVE_SCIM_KEY
 
 KIND: Final = "dfd"
 """How the text of each begins."""
+NO_KEY: Final = "This is no key of a directory, or one that was deleted. An admin makes one: POST /api/v1/scim-keys."
 MOST_KEYS = 1000
 DIGEST = 2
 
@@ -39,11 +40,11 @@ class DirectoryKeys:
         """Whatever is wrong with a key is answered alike."""
         given = read_token(KIND, token.decode("ascii", "replace"))
         if given is None:
-            raise Unauthenticated(code="invalid_token")
+            raise Unauthenticated(NO_KEY, code="invalid_token")
         marks = self._principals.mark_of(given.row_id), self._principals.mark_of(given.tenant_id)
         rows = await self._reads.rows(LIVE_SCIM_KEY, {"scim_key_id": given.row_id, "tenant_id": given.tenant_id})
         if not rows or not given.fits(rows[0][DIGEST]):
-            raise Unauthenticated(code="invalid_token")
+            raise Unauthenticated(NO_KEY, code="invalid_token")
         principal = _principal(given, rows[0][1])
         if self._principals.is_trusted and not any(mark.has_changed for mark in marks):
             self._kept[given.digest] = principal, marks

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-from app.core.answers import Answer, Headers
+from app.core.answers import Answer, Headers, error_answer
+from app.core.bodies import form_fields
 from app.core.errors import HubError
 from app.core.exchange import Exchange
 from app.domain.sign_in.forms import button_link, field, form, link, paragraph, problem, title_of
@@ -152,15 +154,36 @@ def cannot_go_on(exchange: Exchange, settings: Settings, error: CannotGoOn) -> A
     return page_answer(exchange, page, status=STATUS[reason])
 
 
-def error_page(exchange: Exchange, error: HubError) -> Answer[bytes]:
+def error_page(exchange: Exchange, error: HubError, *, leads_back: bool = False) -> Answer[bytes]:
     """Of whatever else goes wrong: for `tells_errors_by`."""
     is_limit = "Retry-After" in error.headers and error.status == 429
     heading = TEXTS["limited_title" if is_limit else "failed_title"]
     code = fill("request_id", id=exchange.request_id)
-    page = Page(heading=heading, body=together([paragraph(told(error)), code]), is_wrong=True)
+    back = _way_back(exchange) if leads_back else NOTHING
+    page = Page(heading=heading, body=together([paragraph(told(error)), back, code]), is_wrong=True)
     answer = page_answer(exchange, page, status=error.status)
     answer.wire_headers += headers_of(error)
     return answer
+
+
+def error_told(exchange: Exchange, error: HubError) -> Answer[Any]:
+    """As a page to who comes with a browser; as the API tells it to all others."""
+    return error_page(exchange, error) if exchange.accepts("text/html") else error_answer(exchange, error)
+
+
+def error_told_on_the_way(exchange: Exchange, error: HubError) -> Answer[Any]:
+    """As `error_told`, to who comes from the sign-in page, and may go back to it."""
+    if exchange.accepts("text/html"):
+        return error_page(exchange, error, leads_back=True)
+    return error_answer(exchange, error)
+
+
+def _way_back(exchange: Exchange) -> Markup:
+    """To the sign-in that the address carries along, if it does; what it is worth is looked at there."""
+    sealed = form_fields(exchange.scope["query_string"]).get("request")
+    if not isinstance(sealed, str):
+        return NOTHING
+    return link(TEXTS["back_to_sign_in"], f"{exchange.base_path}/sign-in?{urlencode({'request': sealed})}")
 
 
 def headers_of(error: HubError) -> Headers:

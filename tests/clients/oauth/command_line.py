@@ -25,7 +25,8 @@ class Callback(BaseHTTPRequestHandler):
         Callback.answer = dict(parse_qsl(urlsplit(self.path).query))
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"Signed in. You can close this window.")
+        said = "Signed in." if "code" in Callback.answer else "You are not signed in."
+        self.wfile.write(f"{said} You can close this window.".encode())
 
     def log_message(self, *_: object) -> None:
         """The address holds the code: nothing is logged."""
