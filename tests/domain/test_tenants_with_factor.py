@@ -58,6 +58,21 @@ async def test_keys_are_not_asked(hub: Hub, ada: Person) -> None:
     assert (await hub.client(key).get("/api/v1/users")).status_code == 200
 
 
+async def test_nobody_makes_a_key_that_may_do_what_their_session_may_not(
+    hub: Hub, ada: Person, records: Records
+) -> None:
+    bob = await Person.new(hub, records)
+    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    refused = await bob.client.post("/api/v1/api-keys", json={"name": "all of it"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "factor_required")
+    nothing = await bob.client.post("/api/v1/api-keys", json={"name": "nothing", "permissions": []})
+    named = await bob.client.post("/api/v1/api-keys", json={"name": "named", "permissions": ["users:read"]})
+    assert [answer.status_code for answer in (nothing, named)] == [201, 403]
+    await bob.set_up_totp()
+    bob.client = await bob.sign_in()
+    assert (await bob.client.post("/api/v1/api-keys", json={"name": "all of it"})).status_code == 201
+
+
 async def test_another_tenant_is_not_asked(hub: Hub, ada: Person) -> None:
     other = await hub.new_tenant()
     assert (await asked_of_all(hub, True, ada.client)).status_code == 200
