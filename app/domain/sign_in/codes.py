@@ -4,6 +4,7 @@ import hmac
 from base64 import urlsafe_b64encode
 from datetime import timedelta
 from hashlib import sha256
+from uuid import UUID
 
 from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
@@ -62,6 +63,7 @@ async def redeem_code(
         return None
     async with work_of_its_own(request) as work:
         work.move_to(given.tenant_id)
+        await _hold_user(work, given.row_id)
         found = await SignInCodeRepository(work.session).get_one_or_none(id=given.row_id, with_for_update=True)
         if found is None or not given.fits(found.digest):
             return None
@@ -77,6 +79,12 @@ async def redeem_code(
         found.session_id = uuid7()
         await SignInCodeRepository(work.session).update(found)
         return await open_session(work, who, client_id, session_id=found.session_id)
+
+
+async def _hold_user(work: UnitOfWork, code_id: UUID) -> None:
+    """Before the code is: in this order it is ended by who holds the user, such as for a new password."""
+    whose = select(User.id).join(SignInCode, SignInCode.user_id == User.id).where(SignInCode.id == code_id)
+    await work.session.execute(whose.with_for_update(of=User, key_share=True))
 
 
 def _answers(code_verifier: str, code_challenge: str) -> bool:
