@@ -92,7 +92,7 @@ def credential_of(form: Mapping[str, Any]) -> Credential:
     """Raises BadRequest for what no script of ours has sent."""
     try:
         return msgspec.json.decode(text_of(form, "credential"), type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise BadRequest from None
 
 
