@@ -17,6 +17,7 @@ from tests.domain.conftest import Records
 from tests.domain.oauth import (
     AUTHORIZE,
     CALLBACK,
+    CLIENTS,
     REVOKE,
     TOKEN,
     WEB,
@@ -301,6 +302,16 @@ async def test_whoever_was_deactivated_meanwhile_gets_no_tokens(hub: Hub) -> Non
     flow, who = Flow(hub), await somebody(hub)
     code = await flow.code(who)
     assert (await hub.admin.patch(f"/api/v1/users/{who.id}", json={"is_active": False})).status_code == 200
+    assert_refused(await flow.redeem(code), "invalid_grant")
+
+
+async def test_a_code_for_an_address_that_was_taken_away_is_worth_nothing(hub: Hub) -> None:
+    """Whoever is on the form at that moment sends it there all the same."""
+    client, who = await registered_client(hub, redirect_uris=[WEB, "https://old.example.org/"]), await somebody(hub)
+    flow = Flow(hub, client["client_id"], "https://old.example.org/")
+    code = await flow.code(who)
+    changed = await hub.admin.patch(f"{CLIENTS}/{client['id']}", json={"redirect_uris": [WEB]})
+    assert changed.status_code == 200, changed.text
     assert_refused(await flow.redeem(code), "invalid_grant")
 
 

@@ -56,7 +56,8 @@ def _granted(pair: TokenPair) -> Granted:
 
 
 async def _by_code(request: HubRequest, form: TokenForm, client: Client) -> TokenPair:
-    """A code of another tenant than the client's is no code, whoever made it."""
+    """A code of another tenant than the client's is no code, whoever made it, and neither is one for an address that is
+    the client's no more: a sign-in that began before has its code sent there."""
     missing = [name for name in ("code", "redirect_uri", "code_verifier") if not getattr(form, name)]
     if missing:
         raise OAuthRefused("invalid_request", f"`{'`, `'.join(missing)}` missing.")
@@ -65,6 +66,8 @@ async def _by_code(request: HubRequest, form: TokenForm, client: Client) -> Toke
         raise OAuthRefused("invalid_request", "`code_verifier` has 43 to 128 letters, digits, or any of -._~")
     given = read_token(CODE, code)
     if given is None or client.tenant_id not in (None, given.tenant_id):
+        raise invalid_grant()
+    if client.id is not None and not client.allows(redirect_uri):
         raise invalid_grant()
     pair = await redeem_code(request, code, client_id=client.id, redirect_uri=redirect_uri, code_verifier=verifier)
     if pair is None:
