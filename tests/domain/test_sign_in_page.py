@@ -456,6 +456,8 @@ async def test_head_is_answered_like_get(hub: Hub, browser: httpx.AsyncClient) -
         ({"origin": "http://hub.test"}, True),
         ({"origin": "http://hub.test.evil.example"}, False),
         ({"origin": "http://hub.test@evil.example"}, False),
+        ({"origin": "http://["}, False),
+        ({"origin": "hub.test"}, False),
         ({"origin": "null"}, True),
         ({}, True),
     ],
