@@ -200,6 +200,17 @@ async def test_recovery_codes_work_once_and_new_ones_replace_them(ada: Person) -
     assert (await ada.show(await ada.password(), method="recovery", code=codes[1])).status_code == 401
 
 
+async def test_recovery_codes_stand_in_for_a_factor_and_for_nothing_else(hub: Hub, person: Person) -> None:
+    """Who has none would make a session of two factors by the password alone."""
+    codes = await person.recovery_codes()
+    shown = await person.client.post(f"{AUTH}/step-up", json={"method": "recovery", "code": codes[0]})
+    assert (shown.status_code, shown.json()["code"]) == (400, "wrong_factor")
+    assert await person.amr() == ["pwd"]
+    await person.set_up_totp()
+    shown = await person.client.post(f"{AUTH}/step-up", json={"method": "recovery", "code": codes[0]})
+    assert shown.status_code == 204, shown.text
+
+
 async def test_of_parallel_uses_of_one_recovery_code_one_wins(ada: Person) -> None:
     code, tokens = (await ada.recovery_codes())[0], [await ada.password() for _ in range(6)]
     answers = await asyncio.gather(*(ada.show(mfa, method="recovery", code=code) for mfa in tokens))
