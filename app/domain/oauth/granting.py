@@ -15,7 +15,7 @@ from app.domain.auth.models import ServiceToken
 from app.domain.auth.schemas import TokenPair
 from app.domain.oauth.assertions import use_up
 from app.domain.oauth.authentication import Program, authenticate, record_failure
-from app.domain.oauth.clients import Client
+from app.domain.oauth.clients import Client, hold_client
 from app.domain.oauth.faults import OAuthRefused, invalid_client, invalid_grant
 from app.domain.oauth.schemas import Granted, TokenForm
 from app.domain.requests import HubRequest
@@ -69,7 +69,14 @@ async def _by_code(request: HubRequest, form: TokenForm, client: Client) -> Toke
         raise invalid_grant()
     if client.id is not None and not client.allows(redirect_uri):
         raise invalid_grant()
-    pair = await redeem_code(request, code, client_id=client.id, redirect_uri=redirect_uri, code_verifier=verifier)
+    pair = await redeem_code(
+        request,
+        code,
+        client_id=client.id,
+        redirect_uri=redirect_uri,
+        code_verifier=verifier,
+        held=lambda work: hold_client(work, client),
+    )
     if pair is None:
         raise invalid_grant()
     return pair

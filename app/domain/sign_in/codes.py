@@ -2,6 +2,7 @@
 
 import hmac
 from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -54,15 +55,26 @@ def issue_code(work: UnitOfWork, pending: PendingSignIn, who: Authenticated) -> 
 
 
 async def redeem_code(
-    request: HubRequest, code: str, *, client_id: str | None, redirect_uri: str, code_verifier: str
+    request: HubRequest,
+    code: str,
+    *,
+    client_id: str | None,
+    redirect_uri: str,
+    code_verifier: str,
+    held: Callable[[UnitOfWork], Awaitable[bool]],
 ) -> TokenPair | None:
     """A new session for it. None where it is not genuine, over, of another client, redirect URI or verifier, or where
-    its user may not sign in any more. A code that comes a second time ends the session that the first one opened."""
+    its user may not sign in any more. A code that comes a second time ends the session that the first one opened.
+
+    `held` keeps the client from ending before this transaction has; False where it is gone.
+    """
     given = read_token(KIND, code)
     if given is None:
         return None
     async with work_of_its_own(request) as work:
         work.move_to(given.tenant_id)
+        if not await held(work):
+            return None
         await _hold_user(work, given.row_id)
         found = await SignInCodeRepository(work.session).get_one_or_none(id=given.row_id, with_for_update=True)
         if found is None or not given.fits(found.digest):
