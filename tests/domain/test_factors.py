@@ -3,12 +3,14 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from app.domain.factors import one_time, recovery
 from app.domain.factors.challenges import Challenge
+from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
 from app.domain.upkeep.services import KINDS
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
@@ -158,6 +160,31 @@ async def test_an_mfa_token_dies_with_the_password_that_it_was_given_for(hub: Hu
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_mfa_token")
 
 
+async def test_half_a_sign_in_dies_with_the_password_that_was_given(hub: Hub, ada: Person) -> None:
+    """Whatever page of it is asked for meanwhile: the one before the new password, and the one after it."""
+    browser = new_browser()
+    given: dict[str, Any] = {
+        "client_id": None,
+        "redirect_uri": "https://client.example.org/",
+        "state": "s",
+        "code_challenge": "x" * 43,
+    }
+    pending = PendingSignIn(browser=digest_of(browser), expires_at=int(time.time()) + 600, **given)
+    form = {"request": seal(hub.parts.key_ring, PENDING, pending), "email": ada.email, "password": PASSWORD}
+    async with hub.client() as client:
+        client.cookies.set(cookie_name(hub.settings), browser)
+        half = (await client.post("/sign-in", data=form)).headers["location"].partition("?request=")[2]
+        shown = await client.get("/sign-in/factor", params={"request": half})
+        token = shown.text.partition('name="mfa_token" value="')[2].partition('"')[0]
+        changed = {"current_password": PASSWORD, "new_password": "a heron waits where two rivers meet"}
+        assert (await ada.client.post(f"{AUTH}/change-password", json=changed)).status_code == 204
+        sent = {"request": half, "mfa_token": token, "code": await ada.code()}
+        assert (await client.post("/sign-in/factor", data=sent)).status_code == 401
+        again = await client.get("/sign-in/factor", params={"request": half})
+        assert again.status_code == 401
+        assert "mfa_token" not in again.text
+
+
 # --- recovery codes ---
 
 
@@ -171,6 +198,17 @@ async def test_recovery_codes_work_once_and_new_ones_replace_them(ada: Person) -
     assert (await ada.show(await ada.password(), method="recovery", code=codes[0])).status_code == 401
     await ada.recovery_codes()
     assert (await ada.show(await ada.password(), method="recovery", code=codes[1])).status_code == 401
+
+
+async def test_recovery_codes_stand_in_for_a_factor_and_for_nothing_else(hub: Hub, person: Person) -> None:
+    """Who has none would make a session of two factors by the password alone."""
+    codes = await person.recovery_codes()
+    shown = await person.client.post(f"{AUTH}/step-up", json={"method": "recovery", "code": codes[0]})
+    assert (shown.status_code, shown.json()["code"]) == (400, "wrong_factor")
+    assert await person.amr() == ["pwd"]
+    await person.set_up_totp()
+    shown = await person.client.post(f"{AUTH}/step-up", json={"method": "recovery", "code": codes[0]})
+    assert shown.status_code == 204, shown.text
 
 
 async def test_of_parallel_uses_of_one_recovery_code_one_wins(ada: Person) -> None:

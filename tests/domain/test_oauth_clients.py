@@ -1,5 +1,6 @@
 """Programs to which people sign in: registered, changed and deleted, with redirect URIs that nobody has to guess at."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
@@ -95,6 +96,17 @@ async def test_a_tenant_has_so_many_clients_at_most(
     monkeypatch.setattr(services, "MOST", 0)
     answer = await two_tenants[1].admin.post(CLIENTS, json={"name": "More", "redirect_uris": [WEB]})
     assert (answer.status_code, answer.json()["code"]) == (409, "too_many_clients")
+
+
+async def test_a_code_that_is_exchanged_while_its_client_is_deleted_opens_no_session_that_stays(hub: Hub) -> None:
+    for _ in range(5):
+        client, who = await registered_client(hub), await somebody(hub)
+        flow = Flow(hub, client["client_id"], WEB)
+        code = await flow.code(who)
+        redeemed, deleted = await asyncio.gather(flow.redeem(code), hub.admin.delete(f"{CLIENTS}/{client['id']}"))
+        assert deleted.status_code == 204, deleted.text
+        assert redeemed.status_code in (200, 400, 401), redeemed.text
+        assert redeemed.status_code != 200 or not await works(hub, redeemed.json()["access_token"])
 
 
 async def test_whoever_is_signed_in_to_a_client_is_signed_out_with_it(hub: Hub, records: Records) -> None:

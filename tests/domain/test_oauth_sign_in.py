@@ -17,6 +17,7 @@ from tests.domain.conftest import Records
 from tests.domain.oauth import (
     AUTHORIZE,
     CALLBACK,
+    CLIENTS,
     REVOKE,
     TOKEN,
     WEB,
@@ -34,6 +35,7 @@ from tests.domain.oauth import (
 )
 
 pytestmark = pytest.mark.anyio
+NEW = "a heron waits where two rivers meet"
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -308,6 +310,49 @@ async def test_whoever_was_deactivated_meanwhile_gets_no_tokens(hub: Hub) -> Non
     code = await flow.code(who)
     assert (await hub.admin.patch(f"/api/v1/users/{who.id}", json={"is_active": False})).status_code == 200
     assert_refused(await flow.redeem(code), "invalid_grant")
+
+
+async def test_a_code_for_an_address_that_was_taken_away_is_worth_nothing(hub: Hub) -> None:
+    """Whoever is on the form at that moment sends it there all the same."""
+    client, who = await registered_client(hub, redirect_uris=[WEB, "https://old.example.org/"]), await somebody(hub)
+    flow = Flow(hub, client["client_id"], "https://old.example.org/")
+    code = await flow.code(who)
+    changed = await hub.admin.patch(f"{CLIENTS}/{client['id']}", json={"redirect_uris": [WEB]})
+    assert changed.status_code == 200, changed.text
+    assert_refused(await flow.redeem(code), "invalid_grant")
+
+
+async def end_by(hub: Hub, ending: str, who: Somebody, session: httpx.AsyncClient) -> httpx.Response:
+    match ending:
+        case "new password":
+            return await hub.admin.patch(f"/api/v1/users/{who.id}", json={"password": NEW})
+        case "own new password":
+            body = {"current_password": PASSWORD, "new_password": NEW}
+            return await session.post("/api/v1/auth/change-password", json=body)
+        case "everywhere":
+            return await session.post("/api/v1/auth/logout", json={"scope": "all"})
+        case _:
+            return await hub.admin.post(f"/api/v1/users/{who.id}/end-sessions")
+
+
+@pytest.mark.parametrize("ending", ["new password", "own new password", "everywhere", "by an admin"])
+async def test_what_ends_all_sessions_ends_codes_that_would_open_one(hub: Hub, ending: str) -> None:
+    flow, who = Flow(hub), await somebody(hub)
+    session, code = await hub.sign_in(who.email), await flow.code(who)
+    ended = await end_by(hub, ending, who, session)
+    assert ended.status_code in (200, 204), ended.text
+    assert_refused(await flow.redeem(code), "invalid_grant")
+
+
+@pytest.mark.parametrize("ending", ["new password", "everywhere"])
+async def test_a_code_that_is_exchanged_meanwhile_opens_no_session_that_stays(hub: Hub, ending: str) -> None:
+    for _ in range(5):
+        flow, who = Flow(hub), await somebody(hub)
+        session, code = await hub.sign_in(who.email), await flow.code(who)
+        redeemed, ended = await asyncio.gather(flow.redeem(code), end_by(hub, ending, who, session))
+        assert ended.status_code in (200, 204), ended.text
+        assert redeemed.status_code in (200, 400), redeemed.text
+        assert redeemed.status_code == 400 or not await works(hub, redeemed.json()["access_token"])
 
 
 async def of_other_tenant(hub: Hub, other: Hub) -> Somebody:

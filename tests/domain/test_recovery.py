@@ -440,6 +440,20 @@ async def test_an_address_that_is_taken_meanwhile_is_not_given_twice(hub: Hub, p
     assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
 
 
+async def test_a_new_address_is_of_a_domain_that_the_tenant_takes_when_it_is_confirmed(
+    hub: Hub, post: Post, records: Records
+) -> None:
+    email, new = await new_user(hub, records), f"{uuid4().hex}@elsewhere.example"
+    client = await open_session(hub, records, email)
+    await client.post(CHANGE, json={"new_email": new, "current_password": PASSWORD})
+    await post.work()
+    rules = {"allowed_email_domains": ["example.org"]}
+    assert (await hub.admin.patch("/api/v1/tenant-settings", json=rules)).status_code == 200
+    answer = await hub.client().post(CONFIRM, json={"token": post.last_to(new).token})
+    await hub.admin.patch("/api/v1/tenant-settings", json={"allowed_email_domains": None})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "domain_not_allowed")
+
+
 async def test_a_new_address_ends_what_was_sent_to_the_old_one(hub: Hub, post: Post, records: Records) -> None:
     email, new = await new_user(hub, records), f"{uuid4().hex}@example.org"
     client = await open_session(hub, records, email)

@@ -212,3 +212,13 @@ async def test_an_approver_decides_with_a_factor(hub: Hub, ada: Person) -> None:
     place = f"{V1}/role-requests/{asked.json()['id']}/approve"
     assert refused(await ada.client.post(place))
     assert (await (await ada.sign_in()).post(place)).status_code == 200
+
+
+async def test_what_one_may_decide_with_a_factor_is_given_to_nobody_without_one(hub: Hub, ada: Person) -> None:
+    """Else whoever knows the password, and has an account with a factor of their own, decides by it."""
+    other = await hub.new_user()
+    body = {"to_user_id": other["id"], "ends_at": "2999-01-01T00:00:00Z"}
+    assert (await ada.client.post(f"{V1}/delegations", json=body)).status_code == 201
+    await give(hub, {"type": "user", "id": await id_of(hub, ada)}, await role_with(hub))
+    assert refused(await ada.client.post(f"{V1}/delegations", json=body))
+    assert (await (await ada.sign_in()).post(f"{V1}/delegations", json=body)).status_code == 201

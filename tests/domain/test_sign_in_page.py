@@ -417,6 +417,16 @@ async def test_what_is_no_form_of_ours_is_a_page_too(hub: Hub, browser: httpx.As
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
+@pytest.mark.parametrize("credential", ['{"a":' + "[" * 2500 + "]" * 2500 + "}", "[]", '{"a":"\\ud800"}', "", "{"])
+async def test_a_passkeys_answer_that_no_script_of_ours_has_sent_is_told(
+    hub: Hub, browser: httpx.AsyncClient, credential: str
+) -> None:
+    sent = {"request": sealed(hub), "token": "x", "credential": credential}
+    answer = await browser.post("/sign-in/passkey", data=sent)
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+
+
 async def test_fields_and_parameters_that_are_not_known_are_not_looked_at(hub: Hub, browser: httpx.AsyncClient) -> None:
     assert (
         (await send(browser, sealed(hub), redirect_uri="https://evil.example", next="//evil.example"))
@@ -446,6 +456,8 @@ async def test_head_is_answered_like_get(hub: Hub, browser: httpx.AsyncClient) -
         ({"origin": "http://hub.test"}, True),
         ({"origin": "http://hub.test.evil.example"}, False),
         ({"origin": "http://hub.test@evil.example"}, False),
+        ({"origin": "http://["}, False),
+        ({"origin": "hub.test"}, False),
         ({"origin": "null"}, True),
         ({}, True),
     ],

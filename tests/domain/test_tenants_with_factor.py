@@ -58,6 +58,39 @@ async def test_keys_are_not_asked(hub: Hub, ada: Person) -> None:
     assert (await hub.client(key).get("/api/v1/users")).status_code == 200
 
 
+async def test_nobody_makes_a_key_that_may_do_what_their_session_may_not(
+    hub: Hub, ada: Person, records: Records
+) -> None:
+    bob = await Person.new(hub, records)
+    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    refused = await bob.client.post("/api/v1/api-keys", json={"name": "all of it"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "factor_required")
+    nothing = await bob.client.post("/api/v1/api-keys", json={"name": "nothing", "permissions": []})
+    named = await bob.client.post("/api/v1/api-keys", json={"name": "named", "permissions": ["users:read"]})
+    assert [answer.status_code for answer in (nothing, named)] == [201, 403]
+    await bob.set_up_totp()
+    bob.client = await bob.sign_in()
+    assert (await bob.client.post("/api/v1/api-keys", json={"name": "all of it"})).status_code == 201
+
+
+async def test_nobody_decides_on_requests_or_has_others_decide(hub: Hub, ada: Person, records: Records) -> None:
+    """Not in the place of somebody else either, whose rights are not their own."""
+    bob, carl = await Person.new(hub, records), await hub.new_user()
+    me = (await bob.client.get(f"{AUTH}/me")).json()["user"]["id"]
+    wanted = await hub.new_role(is_requestable=True, permissions=["roles:read"])
+    asker = await hub.user_with()
+    body = {"role_id": wanted["id"], "justification": "For the audit."}
+    asked = await asker.post("/api/v1/role-requests", json=body)
+    assert asked.status_code == 201, asked.text
+    to_bob = {"to_user_id": me, "ends_at": "2999-01-01T00:00:00Z"}
+    assert (await hub.admin.post("/api/v1/delegations", json=to_bob)).status_code == 201
+    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    decided = await bob.client.post(f"/api/v1/role-requests/{asked.json()['id']}/approve")
+    to_carl = {**to_bob, "to_user_id": carl["id"]}
+    for answer in (decided, await bob.client.post("/api/v1/delegations", json=to_carl)):
+        assert (answer.status_code, answer.json()["code"]) == (403, "factor_required")
+
+
 async def test_another_tenant_is_not_asked(hub: Hub, ada: Person) -> None:
     other = await hub.new_tenant()
     assert (await asked_of_all(hub, True, ada.client)).status_code == 200

@@ -21,7 +21,7 @@ from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
-CREATING = outcomes("exceeds_own_permissions", "permission_missing")
+CREATING = outcomes("exceeds_own_permissions", "factor_required", "permission_missing")
 DELETING = outcomes("permission_missing")
 
 

@@ -43,7 +43,9 @@ class ApiKeyService:
         is_own = _is_own(actor, owner.type, owner.id)
         await refuse_unknown(self._work, new.permissions or [], "permissions")
         permissions = self._narrowed(new.permissions, actor.may_somewhere if is_own else actor.may)
-        if permissions is None and not is_own:
+        if permissions is None and is_own:
+            await self._require_factor()
+        elif permissions is None:
             permissions = await self._held_by_maker()
         expires_at = await self._end(new.expires_at)
         if not is_own:
@@ -90,6 +92,13 @@ class ApiKeyService:
         if not all(map(is_held, named)):
             raise Forbidden("The key would have permissions that you do not hold.", code="exceeds_own_permissions")
         return sorted(set(named))
+
+    async def _require_factor(self) -> None:
+        """Of who makes a key of all that they may, where the tenant asks everybody: no key is asked for one, so that it
+        would do what their session may not. Raises Forbidden."""
+        settings = await settings_of(self._work.session, self._work.tenant_id)
+        if settings.requires_mfa and not self._work.actor.has_factor:
+            raise Forbidden(code="factor_required")
 
     async def _held_by_maker(self) -> list[str] | None:
         """What somebody else's key is narrowed to where nothing is named: its maker does not rise with its owner. None

@@ -9,6 +9,7 @@ from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.listing import Page, parse_parameters
+from app.core.outcomes import outcomes
 from app.core.security import signed_in
 from app.domain.delegations.repositories import DELEGATION, DELEGATIONS
 from app.domain.delegations.schemas import DelegationCreate, DelegationOut
@@ -40,7 +41,7 @@ class DelegationController(Controller):
             request.exchange, await request.parts.reads.one(DELEGATION, DelegationOut, id=delegation_id, **of_caller)
         )
 
-    @post("/", opt=signed_in(needs_session=True), summary="Delegate decisions")
+    @post("/", opt=signed_in(needs_session=True) | outcomes("factor_required"), summary="Delegate decisions")
     @idempotent
     async def create_delegation(
         self, request: HubRequest, work: Work, data: RequestBody[DelegationCreate]

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 from uuid_utils.compat import uuid7
 
-from app.core.errors import BadRequest, Fault
+from app.core.errors import BadRequest, Fault, Forbidden
 from app.core.schemas import to_struct
 from app.domain.assignments.kinds import SUBJECTS
 from app.domain.delegations.models import Delegation
@@ -20,7 +20,10 @@ class DelegationService:
         self._delegations = DelegationRepository(work.session, tenant_id=work.tenant_id)
 
     async def create(self, new: DelegationCreate) -> DelegationOut:
-        """Raises BadRequest for who is not there or is oneself, and for times that do not fit."""
+        """Raises BadRequest for who is not there or is oneself, and for times that do not fit; Forbidden for who has
+        shown no second factor, and has roles that bring nothing without: whoever receives it shows but their own."""
+        if self._work.actor.factor_role_ids:
+            raise Forbidden(code="factor_required")
         now = (await self._work.session.execute(select(func.statement_timestamp()))).scalar_one()
         starts_at = max(new.starts_at or now, now)
         if new.ends_at <= starts_at:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import delete, update
+from sqlalchemy import delete, exists, update
 
 from app.core.sealing import SealingError
 from app.domain.auth.sessions import Method
@@ -62,8 +62,10 @@ async def take_step(work: UnitOfWork, factor_id: UUID, step: int) -> bool:
 
 
 async def _takes_recovery_code(work: UnitOfWork, user_id: UUID, code: str) -> bool:
+    """In place of a factor that cannot be shown: who has none has nothing for it to stand in for."""
     is_it = (RecoveryCode.user_id == user_id, RecoveryCode.digest == recovery.digest_of(user_id, code))
-    used = delete(RecoveryCode).where(*is_it).returning(RecoveryCode.id)
+    has_factor = exists().where(Factor.user_id == user_id, Factor.confirmed_at.is_not(None))
+    used = delete(RecoveryCode).where(*is_it, has_factor).returning(RecoveryCode.id)
     return await work.session.scalar(used, execution_options=NO_SYNC) is not None
 
 

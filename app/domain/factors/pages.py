@@ -47,7 +47,7 @@ class FactorStep:
         async with request.parts.sessions(half.tenant_id) as session:
             user = await session.scalar(select(User).where(User.id == half.who.user_id))
             known = [each.credential_id or b"" for each in await confirmed(session, half.who.user_id, "passkey")]
-        if user is None:
+        if user is None or user.version != half.version:  # such as by a new password: the old one was shown
             raise Unauthenticated(code="invalid_mfa_token")
         challenge = Challenge(user_id=user.id, tenant_id=half.tenant_id, version=user.version, amr=tuple(half.who.amr))
         code = forms.field(
@@ -100,7 +100,7 @@ def credential_of(form: Mapping[str, Any]) -> Credential:
     """Raises BadRequest for what no script of ours has sent."""
     try:
         return msgspec.json.decode(text_of(form, "credential"), type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise BadRequest from None
 
 

@@ -11,6 +11,7 @@ from app.domain.oauth.models import OAuthClient
 from app.domain.oauth.redirects import is_loopback, is_registered
 from app.domain.parts import Parts
 from app.domain.tenants.models import Tenant
+from app.domain.work import UnitOfWork
 from app.settings import Settings
 
 KIND = "dfo"
@@ -71,6 +72,15 @@ def _registered(
         row_id=row_id,
         secret_digest=digest,
     )
+
+
+async def hold_client(work: UnitOfWork, client: Client) -> bool:
+    """Until the transaction ends: whoever deletes it meanwhile waits, and ends what was opened for it. False for one
+    that is gone. `work` is in its tenant."""
+    if client.row_id is None:
+        return True
+    found = select(OAuthClient.id).where(OAuthClient.id == client.row_id)
+    return await work.session.scalar(found.with_for_update(read=True, key_share=True)) is not None
 
 
 _CLIENT = (

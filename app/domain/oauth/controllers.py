@@ -130,7 +130,7 @@ class OAuthClientController(Controller):
     async def update_oauth_client(
         self, request: HubRequest, work: Work, oauth_client_id: FromPath[UUID], data: RequestBody[OAuthClientPatch]
     ) -> Tagged[OAuthClientOut]:
-        """JSON Merge Patch (RFC 7396). A code for a redirect URI of before stays good for its minute."""
+        """JSON Merge Patch (RFC 7396). A code that is sent to a redirect URI of before is worth nothing."""
         return entity(request.exchange, await OAuthClientService(work).update(oauth_client_id, data), changed=True)
 
     @delete("/{oauth_client_id:uuid}", opt=requires(WRITE), summary="Delete an OAuth client")

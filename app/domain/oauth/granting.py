@@ -15,7 +15,7 @@ from app.domain.auth.models import ServiceToken
 from app.domain.auth.schemas import TokenPair
 from app.domain.oauth.assertions import use_up
 from app.domain.oauth.authentication import Program, authenticate, record_failure
-from app.domain.oauth.clients import Client
+from app.domain.oauth.clients import Client, hold_client
 from app.domain.oauth.faults import OAuthRefused, invalid_client, invalid_grant
 from app.domain.oauth.schemas import Granted, TokenForm
 from app.domain.requests import HubRequest
@@ -56,7 +56,8 @@ def _granted(pair: TokenPair) -> Granted:
 
 
 async def _by_code(request: HubRequest, form: TokenForm, client: Client) -> TokenPair:
-    """A code of another tenant than the client's is no code, whoever made it."""
+    """A code of another tenant than the client's is no code, whoever made it, and neither is one for an address that is
+    the client's no more: a sign-in that began before has its code sent there."""
     missing = [name for name in ("code", "redirect_uri", "code_verifier") if not getattr(form, name)]
     if missing:
         raise OAuthRefused("invalid_request", f"`{'`, `'.join(missing)}` missing.")
@@ -66,7 +67,16 @@ async def _by_code(request: HubRequest, form: TokenForm, client: Client) -> Toke
     given = read_token(CODE, code)
     if given is None or client.tenant_id not in (None, given.tenant_id):
         raise invalid_grant()
-    pair = await redeem_code(request, code, client_id=client.id, redirect_uri=redirect_uri, code_verifier=verifier)
+    if client.id is not None and not client.allows(redirect_uri):
+        raise invalid_grant()
+    pair = await redeem_code(
+        request,
+        code,
+        client_id=client.id,
+        redirect_uri=redirect_uri,
+        code_verifier=verifier,
+        held=lambda work: hold_client(work, client),
+    )
     if pair is None:
         raise invalid_grant()
     return pair

@@ -52,8 +52,9 @@ async def _end(request: HubRequest, provider: Provider, claims: Mapping[str, Any
         said = f"{provider.id} {claims['jti']}".encode()
         if not await spend(work, "oidc logout", said, moment_of(claims["iat"] + OLDEST_S + 2 * SKEW_S)):
             raise LogoutRefused("replayed")
-        await _end_sessions(work, provider, claims)
+        # First, so that a code that is being exchanged is waited for, and its session is there to be ended.
         await work.session.execute(delete(SignInCode).where(*_meant(SignInCode, work, provider, claims)))
+        await _end_sessions(work, provider, claims)
 
 
 async def _end_sessions(work: UnitOfWork, provider: Provider, claims: Mapping[str, Any]) -> None:

@@ -97,12 +97,14 @@ async def change_email(request: HubRequest, given: ChangeEmail) -> Accepted:
 
 
 async def confirm_email(request: HubRequest, text: str) -> None:
-    """Raises BadRequest for a link that is worth nothing, Conflict where somebody else has the address by now."""
+    """Raises BadRequest for a link that is worth nothing and for a domain that the tenant takes no more, Conflict where
+    somebody else has the address by now."""
     token = require_token("confirm_email", text)
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
         user, letter = await _user_of(work, "confirm_email", text)
         refuse_managed(user)
+        (await rules_of(work.parts, work.tenant_id)).refuse_domain(letter.email, path="token")
         before, old_email = await _shown(work, user.id), user.email
         await _refuse_taken(work, user.id, letter.email)
         await _change(work, user, {"email": letter.email, "email_key": email_key(letter.email)})

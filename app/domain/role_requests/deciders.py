@@ -16,6 +16,7 @@ from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import admin_role_id
 from app.domain.roles.models import Role
 from app.domain.roles.ownership import OWNER_BRINGS
+from app.domain.tenants.repositories import settings_of
 from app.domain.work import UnitOfWork
 
 _OWNER_BRINGS = f"ARRAY[{', '.join(repr(name) for name in sorted(OWNER_BRINGS))}]"
@@ -114,6 +115,8 @@ async def abilities_of_actor(work: UnitOfWork, request: RoleRequest) -> Abilitie
     able = await _abilities(work, _ACTOR_OF_REQUEST, request, values)
     if work.actor.has_factor or not able:
         return able
+    if (await settings_of(work.session, work.tenant_id)).requires_mfa:
+        raise Forbidden(code="factor_required")  # in whose place ever they decide
     asking = select(Role.id).where(Role.id.in_(request.slots), Role.requires_mfa)
     asks = frozenset(await work.session.scalars(asking))
     brought = await work.session.scalar(select(Role.permissions).where(Role.id == request.role_id)) or ()

@@ -2,8 +2,10 @@
 
 import hmac
 from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
+from uuid import UUID
 
 from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
@@ -53,15 +55,27 @@ def issue_code(work: UnitOfWork, pending: PendingSignIn, who: Authenticated) -> 
 
 
 async def redeem_code(
-    request: HubRequest, code: str, *, client_id: str | None, redirect_uri: str, code_verifier: str
+    request: HubRequest,
+    code: str,
+    *,
+    client_id: str | None,
+    redirect_uri: str,
+    code_verifier: str,
+    held: Callable[[UnitOfWork], Awaitable[bool]],
 ) -> TokenPair | None:
     """A new session for it. None where it is not genuine, over, of another client, redirect URI or verifier, or where
-    its user may not sign in any more. A code that comes a second time ends the session that the first one opened."""
+    its user may not sign in any more. A code that comes a second time ends the session that the first one opened.
+
+    `held` keeps the client from ending before this transaction has; False where it is gone.
+    """
     given = read_token(KIND, code)
     if given is None:
         return None
     async with work_of_its_own(request) as work:
         work.move_to(given.tenant_id)
+        if not await held(work):
+            return None
+        await _hold_user(work, given.row_id)
         found = await SignInCodeRepository(work.session).get_one_or_none(id=given.row_id, with_for_update=True)
         if found is None or not given.fits(found.digest):
             return None
@@ -77,6 +91,12 @@ async def redeem_code(
         found.session_id = uuid7()
         await SignInCodeRepository(work.session).update(found)
         return await open_session(work, who, client_id, session_id=found.session_id)
+
+
+async def _hold_user(work: UnitOfWork, code_id: UUID) -> None:
+    """Before the code is: in this order it is ended by who holds the user, such as for a new password."""
+    whose = select(User.id).join(SignInCode, SignInCode.user_id == User.id).where(SignInCode.id == code_id)
+    await work.session.execute(whose.with_for_update(of=User, key_share=True))
 
 
 def _answers(code_verifier: str, code_challenge: str) -> bool:

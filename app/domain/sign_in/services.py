@@ -6,6 +6,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from sqlalchemy import select
 
 from app.core.across_tenants import are_there_several_tenants
 from app.core.errors import NotFound, Unauthenticated
@@ -18,6 +19,7 @@ from app.domain.requests import HubRequest
 from app.domain.sign_in.finishing import finish
 from app.domain.sign_in.pending import PENDING, PendingSignIn, browser_of, seal, unseal
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
+from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
 from app.settings import Settings
 
@@ -95,7 +97,7 @@ def require_same_site(exchange: Exchange, settings: Settings) -> None:
         return
     origin = exchange.header(b"origin")
     ours = {urlsplit(settings.url).netloc, exchange.header(b"host")}
-    if origin not in (None, "null") and urlsplit(origin or "").netloc not in ours:
+    if origin not in (None, "null") and (origin or "").partition("://")[2] not in ours:  # it need not be a URL
         raise CannotGoOn("cross_site")
 
 
@@ -119,23 +121,26 @@ async def sign_in(request: HubRequest, pending: PendingSignIn, given: Given) -> 
         async with work_of_its_own(request) as work:
             work.move_to(needed.tenant_id)
             who = Authenticated(user_id=needed.user_id, email=needed.email)
-            return await go_on(work, pending, who, is_enough=False)
+            return await go_on(work, pending, who, version=needed.version)
 
 
-async def go_on(work: UnitOfWork, pending: PendingSignIn, who: Authenticated, *, is_enough: bool = True) -> str:
+async def go_on(work: UnitOfWork, pending: PendingSignIn, who: Authenticated, *, version: int | None = None) -> str:
     """Where the browser goes of whom this much is known: to the next step, or with a code to the client.
 
-    Every way of signing in ends here. `work` is in the user's tenant; one audit row says what was proven. Where that
-    is not enough, there has to be a step: raises Unauthenticated where no other slice brings one.
+    Every way of signing in ends here. `work` is in the user's tenant; one audit row says what was proven. `version` is
+    the user's, when they had proven what is not enough: then there has to be a step. Raises Unauthenticated where no
+    other slice brings one.
     """
     step = await next_step(work, pending, who)
-    if step is None and not is_enough:
+    if step is None and version is not None:
         raise Unauthenticated(code="invalid_credentials")
     if step is None:
         _record(work, "auth.sign_in", who)
         return finish(work, pending, who)
     _record(work, "auth.sign_in_step", who)
-    return _address_of_step(work, step, pending, who)
+    if version is None:
+        version = await work.session.scalar(select(User.version).where(User.id == who.user_id)) or 0
+    return _address_of_step(work, step, pending, who, version)
 
 
 def _record(work: UnitOfWork, action: str, who: Authenticated) -> None:
@@ -151,9 +156,12 @@ async def next_step(work: UnitOfWork, pending: PendingSignIn, who: Authenticated
     return None
 
 
-def _address_of_step(work: UnitOfWork, step: SignInStep, pending: PendingSignIn, who: Authenticated) -> str:
+def _address_of_step(
+    work: UnitOfWork, step: SignInStep, pending: PendingSignIn, who: Authenticated, version: int
+) -> str:
     expires_at = min(int(time.time()) + STEP_LIVES_S, pending.expires_at)
-    half = HalfSignedIn(pending=pending, tenant_id=work.tenant_id, who=who, step=step.name, expires_at=expires_at)
+    known: dict[str, Any] = {"pending": pending, "tenant_id": work.tenant_id, "who": who, "version": version}
+    half = HalfSignedIn(**known, step=step.name, expires_at=expires_at)
     sealed = seal(work.parts.key_ring, HALF, half)
     return f"{work.parts.settings.base_path}/sign-in/{step.name}?request={sealed}"
 

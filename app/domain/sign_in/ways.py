@@ -25,6 +25,8 @@ class HalfSignedIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pending: PendingSignIn
     tenant_id: UUID
     who: Authenticated
+    version: int
+    """Of the user, when they had proven it."""
     step: str
     """Which one comes now."""
     expires_at: int

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UnsetType
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, update
 
 from app.core.errors import BadRequest, Conflict, Fault, NotFound
 from app.core.passwords import refusal
@@ -27,6 +27,7 @@ from app.domain.role_requests.endings import cancel_requests
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
+from app.domain.sign_in.models import SignInCode
 from app.domain.sign_in_rules import rules_of
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.managed import DIRECTORY, columns_of_hand_over, refuse_changes_of_managed, refuse_managed
@@ -292,7 +293,13 @@ async def refuse_weak_password(work: UnitOfWork, password: str, own: Iterable[st
 
 
 async def end_sessions(work: UnitOfWork, user_id: UUID, *, keep: UUID | None = None) -> None:
-    """Revoke the user's sessions, but for one; their tokens are dead everywhere once this is committed."""
+    """Revoke the user's sessions, but for one; their tokens are dead everywhere once this is committed.
+
+    Codes that nobody has exchanged are sessions to come. They go first, so that one that is being exchanged is waited
+    for.
+    """
+    codes = delete(SignInCode).where(SignInCode.user_id == user_id, SignInCode.session_id.is_(None))
+    await work.session.execute(codes, execution_options={"synchronize_session": False})
     statement = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
     if keep is not None:
         statement = statement.where(Session.id != keep)
