@@ -22,18 +22,26 @@ class Person:
         self.totp: pyotp.TOTP | None = None
         self.totp_id = ""
         self.passkey_id = ""
+        self._home: httpx.AsyncClient | None = None
 
     @classmethod
     async def new(cls, hub: Hub, records: Records) -> "Person":
         email = await new_user(hub, records)
         return cls(hub, records, email, await hub.sign_in(email))
 
+    async def home(self) -> httpx.AsyncClient:
+        """The session in which they set up what they have: one of two factors from the first one on. `client` is one
+        of the password alone, opened before."""
+        self._home = self._home or await self.hub.sign_in(self.email)
+        return self._home
+
     async def set_up_totp(self) -> "Person":
-        made = await self.client.post(f"{AUTH}/factors", json={"type": "totp", "name": "phone"})
+        home = await self.home()
+        made = await home.post(f"{AUTH}/factors", json={"type": "totp", "name": "phone"})
         assert made.status_code == 201, made.text
         self.totp, self.totp_id = pyotp.TOTP(made.json()["secret"]), made.json()["id"]
         code = await self.code()
-        done = await self.client.post(f"{AUTH}/factors/{self.totp_id}/confirm", json={"code": code})
+        done = await home.post(f"{AUTH}/factors/{self.totp_id}/confirm", json={"code": code})
         assert done.status_code == 200, done.text
         await self.forget_steps()
         return self
@@ -42,19 +50,19 @@ class Person:
         options = await self.begin_passkey(name)
         passkey = new_passkey(self.hub)
         answer = passkey.create(options)
-        done = await self.client.post(f"{AUTH}/factors/{self.passkey_id}/confirm", json={"credential": answer})
+        done = await (await self.home()).post(f"{AUTH}/factors/{self.passkey_id}/confirm", json={"credential": answer})
         assert done.status_code == 200, done.text
         return passkey
 
     async def begin_passkey(self, name: str = "laptop") -> dict[str, Any]:
-        made = await self.client.post(f"{AUTH}/factors", json={"type": "passkey", "name": name})
+        made = await (await self.home()).post(f"{AUTH}/factors", json={"type": "passkey", "name": name})
         assert made.status_code == 201, made.text
         self.passkey_id = made.json()["id"]
         options: dict[str, Any] = made.json()["options"]
         return options
 
     async def recovery_codes(self) -> list[str]:
-        made = await self.client.post(f"{AUTH}/recovery-codes")
+        made = await (await self.home()).post(f"{AUTH}/recovery-codes")
         assert made.status_code == 200, made.text
         codes: list[str] = made.json()["codes"]
         return codes

@@ -96,13 +96,14 @@ class LoginController(Controller):
 
     @post(
         "/step-up",
-        opt=OWN | outcomes("login_busy", "wrong_factor", "wrong_password"),
+        opt=OWN | outcomes("factor_required", "login_busy", "wrong_factor", "wrong_password"),
         status_code=204,
         summary="Prove anew to be oneself",
     )
     async def step_up(self, request: HubRequest, data: RequestBody[StepUp]) -> Answer[None]:
-        """By the password, or by a second factor, which makes this session one of two factors. It is good for five
-        minutes of this session, as a sign-in is. A wrong one counts like a wrong password at a sign-in."""
+        """By the password, or by a second factor, which makes this session one of two factors; who has one shows it,
+        and no password will do. It is good for five minutes of this session, as a sign-in is. A wrong one counts like a
+        wrong password at a sign-in."""
         await signing_in.step_up(request, data)
         return no_content()
 

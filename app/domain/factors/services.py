@@ -23,7 +23,7 @@ from app.domain.factors.schemas import (
     RecoveryCodes,
 )
 from app.domain.factors.sealed import FIELD
-from app.domain.factors.stepping_up import require_step_up
+from app.domain.factors.stepping_up import note_step_up, require_step_up
 from app.domain.reach import require_reach
 from app.domain.users.repositories import UserRepository
 from app.domain.users.services import end_sessions
@@ -114,6 +114,7 @@ class FactorService:
         self._work.apply(factor, {"confirmed_at": self._work.now, "expires_at": None, "challenge": None})
         await self._factors.update(factor)
         await note_factors(self._work.session, factor.user_id)
+        await note_step_up(self._work, ("otp" if factor.type == "totp" else "hwk", "mfa"))
         after = _shown(factor)
         self._work.audit("factor.confirm", "factor", factor_id, before=before, after=after)
         self._work.announce("factor.created", f"users/{factor.user_id}", after)

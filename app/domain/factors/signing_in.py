@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.core.errors import BadRequest, Fault, Unauthenticated
+from app.core.errors import BadRequest, Fault, Forbidden, Unauthenticated
 from app.core.limits.prices import Price
 from app.domain.auth import services as passwords
 from app.domain.auth.schemas import Login, TokenPair
@@ -168,7 +168,8 @@ async def step_up_options(request: HubRequest) -> PasskeyOptions:
 
 
 async def step_up(request: HubRequest, given: StepUp) -> None:
-    """Raises BadRequest for a wrong password or factor, which count like those of a sign-in."""
+    """Raises BadRequest for a wrong password or factor, which count like those of a sign-in, and Forbidden for the
+    password of whoever has a second factor."""
     principal = request.principal
     await _charge(request, principal.id)
     if given.method is None:
@@ -195,7 +196,9 @@ async def _step_up_by_password(request: HubRequest, given: StepUp) -> None:
     if given.password is None:
         raise BadRequest(errors=[Fault("password", "required", "is required, or a method")])
 
-    async def note(work: UnitOfWork, _user: User) -> None:
+    async def note(work: UnitOfWork, user: User) -> None:
+        if user.factors:
+            raise Forbidden("You have a second factor: show that in place of the password.", code="factor_required")
         await note_step_up(work)
         work.audit("auth.step_up", "session", work.actor.session_id, detail="password")
 
