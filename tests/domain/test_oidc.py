@@ -532,6 +532,25 @@ async def test_a_tenants_provider_lets_into_that_tenant_alone(two_tenants: tuple
     assert (await stranger.client.get(f"{stranger.at}/login", params=asked)).status_code == 404
 
 
+async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
+    two_tenants: tuple[Hub, Hub], provider: Provider
+) -> None:
+    """Its admin could have sent the browser on to the other tenant's provider, with the state of their own."""
+    one, other = two_tenants
+    slugs = [(await me(each.admin))["tenant"]["slug"] for each in (one, other)]
+    theirs = await registered(other, provider, tenant=slugs[1])
+    await registered(one, provider, name=theirs.name)
+    attacked = Browser(one, provider, theirs.name, tenant=slugs[0])
+    victim = await theirs.go()
+    assert victim["redirect_uri"] != (await attacked.go())["redirect_uri"]
+    taken: list[dict[str, str]] = [{}, {"tenant": "default"}, {"tenant": slugs[0]}]
+    for given in taken:
+        answer = await theirs.come_back({"state": victim["state"]}, **given)
+        assert answer.status_code == 400, answer.text
+    assert provider.fetched("/token") == 0
+    assert "code" in ended(await theirs.come_back(victim))
+
+
 # --- groups ---
 
 
