@@ -303,6 +303,7 @@ LIES: dict[str, dict[str, Any]] = {
     "made long ago": {"claims": {"iat": NOW - 7200}},
     "not yet valid": {"claims": {"nbf": NOW + 3600}},
     "times that are texts": {"claims": {"exp": "tomorrow"}},
+    "nonce of half a character": {"claims": {"nonce": "\ud800"}},
     "sub missing": {"claims": {"sub": ...}},
     "sub empty": {"claims": {"sub": ""}},
     "sub a number": {"claims": {"sub": 7}},
@@ -332,6 +333,14 @@ async def test_a_lie_lets_nobody_in(browser: Browser, lie: str) -> None:
     assert (told["error"], told["error_code"]) == ("server_error", "answer_invalid")
     users = await browser.hub.admin.get(f"{V1}/users", params={"email": address})
     assert users.json()["items"] == []
+
+
+@pytest.mark.parametrize("odd", ["\x00", "\ud800"])
+async def test_a_text_that_cannot_be_kept_is_none(browser: Browser, odd: str) -> None:
+    browser.provider.claims |= {"sid": f"s{odd}", "given_name": f"Ada{odd}"}
+    assert (await me(await browser.signed_in()))["first_name"] == ""
+    browser.provider.claims = somebody(email=f"a{odd}@example.org")
+    assert (await browser.sign_in())["error_code"] == "email_missing"
 
 
 async def test_an_honest_at_hash_is_no_lie(browser: Browser) -> None:
