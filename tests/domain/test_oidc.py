@@ -262,6 +262,9 @@ async def test_a_state_brings_one_code(browser: Browser) -> None:
     assert "code" in ended(await browser.come_back(there))
     again = ended(await browser.come_back(there))
     assert (again["error"], again["error_code"]) == ("server_error", "answer_invalid")
+    state = there["state"]
+    for same in (f"{state}!", f"{state[:9]}.{state[9:]}", f"{state}===="):
+        assert (await browser.come_back(there | {"state": same})).status_code == 400
 
 
 # --- what a provider that lies may say ---
