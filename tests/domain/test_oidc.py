@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from hashlib import sha256, sha512
@@ -607,6 +608,16 @@ async def test_groups_of_others_are_left_alone(hub: Hub, provider: Provider) -> 
     await hub.admin.put(f"{V1}/groups/{ours['id']}/members/{user['id']}")
     await browser.signed_in()
     assert await groups_of(hub, user["id"]) == {name}
+
+
+async def test_a_group_that_looks_like_another_is_passed_over(hub: Hub, provider: Provider) -> None:
+    latin, cyrillic = "aeopc", "аеорс"  # noqa: RUF001
+    name = "".join(random.choices(latin, k=20))
+    assert (await hub.admin.post(f"{V1}/groups", json={"name": name})).status_code == 201
+    browser = await registered(hub, provider, groups_claim="groups")
+    fine = f"fine {uuid4().hex}"
+    provider.claims = somebody(groups=[name.translate(str.maketrans(latin, cyrillic)), fine])
+    assert await groups_of(hub, (await me(await browser.signed_in()))["id"]) == {fine}
 
 
 async def test_strange_groups_are_passed_over(hub: Hub, provider: Provider) -> None:
