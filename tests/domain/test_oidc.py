@@ -683,6 +683,18 @@ async def test_an_identity_is_of_one_person(hub: Hub, browser: Browser) -> None:
     assert ended(await browser.come_back(await begun(browser, client)))["error_code"] == "identity_taken"
 
 
+async def test_of_two_accounts_that_want_one_identity_at_once_one_has_it(hub: Hub, browser: Browser) -> None:
+    for _ in range(3):
+        browser.provider.claims = somebody()
+        under_way = []
+        for _ in range(3):
+            one = Browser(hub, browser.provider, browser.name)
+            client = await hub.sign_in((await hub.new_user(password=PASSWORD))["email"])
+            under_way.append((one, await begun(one, client)))
+        ends = [ended(each) for each in await asyncio.gather(*(one.come_back(there) for one, there in under_way))]
+        assert sorted(end.get("error_code", "linked") for end in ends) == ["identity_taken", "identity_taken", "linked"]
+
+
 async def test_the_last_way_in_stays(hub: Hub, browser: Browser) -> None:
     client = await browser.signed_in()
     (identity,) = (await client.get(IDENTITIES)).json()["items"]

@@ -76,7 +76,7 @@ class Vouched(Struct, frozen=True, kw_only=True):
 async def let_in(work: UnitOfWork, provider: Provider, vouched: Vouched) -> Authenticated:
     """The member it is, made where they were never here, in the groups that the provider says. `work` is in the
     provider's tenant. Raises SignInRefused."""
-    await _one_at_a_time(work, vouched)
+    await one_at_a_time(work, vouched)
     _require_domain(provider, vouched)
     identity = await _identity_of(work, provider, vouched)
     if identity is None:
@@ -96,8 +96,8 @@ async def let_in(work: UnitOfWork, provider: Provider, vouched: Vouched) -> Auth
     )
 
 
-async def _one_at_a_time(work: UnitOfWork, vouched: Vouched) -> None:
-    """Two sign-ins of one new person make one member."""
+async def one_at_a_time(work: UnitOfWork, vouched: Vouched) -> None:
+    """Two sign-ins of one new person make one member, and of two accounts that want one identity one has it."""
     whose = f"{work.tenant_id} {vouched.issuer} {vouched.subject}"
     await work.session.execute(_LOCK, {"whose": whose})
     if vouched.email is not None:
