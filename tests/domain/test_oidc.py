@@ -611,7 +611,7 @@ async def test_groups_of_others_are_left_alone(hub: Hub, provider: Provider) -> 
 
 
 async def test_a_group_that_looks_like_another_is_passed_over(hub: Hub, provider: Provider) -> None:
-    latin, cyrillic = "aeopc", "аеорс"  # noqa: RUF001
+    latin, cyrillic = "aeopc", "аеорс"
     name = "".join(random.choices(latin, k=20))
     assert (await hub.admin.post(f"{V1}/groups", json={"name": name})).status_code == 201
     browser = await registered(hub, provider, groups_claim="groups")

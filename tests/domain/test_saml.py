@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.core.saml.names import NAMESPACES
 from app.core.saml.signatures import what_is_signed
 from app.core.sealing import KeyRing
 from app.domain.resealing import reseal
+from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.conftest import records as records
@@ -244,6 +246,24 @@ async def test_to_a_provider_without_the_redirect_binding_the_browser_posts_the_
 async def test_a_sign_in_that_may_not_end_so_does_not_begin(corporate: Corporate, changed: dict[str, str]) -> None:
     answer = await corporate.hub.client().get(f"{SAML}/login", params=LOGIN | changed)
     assert code_of(answer) == (400, "sign_in_invalid")
+
+
+async def test_a_sign_in_that_means_one_tenant_does_not_go_to_another_ones_provider(corporate: Corporate) -> None:
+    hub, browser = corporate.hub, new_browser()
+    for tenant, status in ((None, 302), ("default", 302), ("another", 400)):
+        pending = PendingSignIn(
+            client_id=None,
+            redirect_uri=PAGE,
+            state="s",
+            code_challenge=LOGIN["code_challenge"],
+            tenant=tenant,
+            browser=digest_of(browser),
+            expires_at=int(time.time()) + 60,
+        )
+        given = {"request": seal(hub.parts.key_ring, PENDING, pending)}
+        headers = {"cookie": f"{cookie_name(hub.settings)}={browser}"}
+        answer = await hub.client().get(f"{SAML}/login", params=given, headers=headers)
+        assert answer.status_code == status, answer.text
 
 
 async def test_parameters_that_are_not_known_are_passed_over(corporate: Corporate) -> None:
