@@ -599,3 +599,9 @@ def test_an_encrypted_response_is_no_assertion(parties: Parties) -> None:
     root = etree.fromstring(whole)
     root.replace(assertion_of(root), etree.fromstring(encrypted(whole, parties.own.key.certificate)))
     assert parties.code_of(etree.tostring(root)) == "saml_undecipherable"
+
+
+def test_an_id_of_a_provider_that_no_index_can_hold_is_refused(parties: Parties) -> None:
+    long = replace(parties.provider, entity_id="https://idp.example.org/" + "\u4e2d" * 400)
+    with pytest.raises(BadRequest, match="entityID"):
+        read_metadata(long.metadata())

@@ -1,5 +1,6 @@
 """Signing in by SAML: from the client's page to the provider and back, with a code at the end."""
 
+import random
 import subprocess
 import sys
 import time
@@ -172,6 +173,15 @@ async def test_a_transient_name_is_nobody(corporate: Corporate) -> None:
     await browser.begin()
     posted = await browser.post(browser.response(name_format=saml.NAMEID_FORMAT_TRANSIENT))
     assert code_of(posted) == (400, "saml_no_subject")
+
+
+async def test_a_name_that_no_index_can_hold_is_refused(corporate: Corporate) -> None:
+    """Of so many bytes, and not of so many characters."""
+    long = "".join(random.choices([chr(number) for number in range(0x4E00, 0x9FA5)], k=1024))
+    browser = corporate.browser()
+    await browser.begin()
+    answer = await browser.post(browser.response(name_id=long))
+    assert (answer.status_code, answer.json()["code"]) == (400, "saml_malformed")
 
 
 async def test_an_attribute_says_who_it_is_where_one_is_configured(corporate: Corporate) -> None:
