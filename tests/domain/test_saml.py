@@ -175,6 +175,25 @@ async def test_a_transient_name_is_nobody(corporate: Corporate) -> None:
     assert code_of(posted) == (400, "saml_no_subject")
 
 
+async def test_a_provider_that_says_to_be_another_one_lets_in_none_of_its_people(
+    corporate: Corporate, tmp_path: Path
+) -> None:
+    impostor = TestProvider.made_in(tmp_path / "impostor")
+    assert impostor.entity_id == corporate.provider.entity_id
+    assert "code" in query_of(await corporate.arrive(name_id="of both"))
+    new = {"kind": "saml", "name": "partner", "label": "Partner", "metadata_xml": impostor.metadata().decode()}
+    made = await corporate.hub.admin.post("/api/v1/identity-providers", json=new)
+    assert made.status_code == 201, made.text
+    theirs = Corporate(corporate.hub, impostor, base="/api/v1/auth/saml/partner")
+    await theirs.introduce()
+    assert query_of(await theirs.arrive(name_id="of both"))["error_code"] == "identity_taken"
+    own = {"mail": ["of-partner@example.org"]}
+    assert "code" in query_of(await theirs.arrive(name_id="of partner", attributes=own))
+    assert query_of(await corporate.arrive(name_id="of partner"))["error_code"] == "identity_taken"
+    await corporate.hub.admin.delete(f"/api/v1/identity-providers/{made.json()['id']}")
+    assert "code" in query_of(await corporate.arrive(name_id="of partner")), "the other one is gone"
+
+
 async def test_a_name_that_no_index_can_hold_is_refused(corporate: Corporate) -> None:
     """Of so many bytes, and not of so many characters."""
     long = "".join(random.choices([chr(number) for number in range(0x4E00, 0x9FA5)], k=1024))
