@@ -4,6 +4,7 @@ The eight shapes of signature wrapping are those of Somorovsky et al., "On Break
 """
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -408,6 +409,25 @@ def test_too_many_elements_are_refused(parties: Parties) -> None:
     assert parties.code_of(b"<a>" + b"<b/>" * 30_000 + b"</a>") == "saml_forbidden_xml"
 
 
+def test_too_many_attributes_of_one_element_are_refused(parties: Parties) -> None:
+    """Before anything looks at each of them: thirty thousand would hold the whole process up for two seconds."""
+
+    def name(root: Any) -> None:
+        for number in range(101):
+            root.set(f"a{number}", "")
+
+    assert parties.code_of(parties.mutated(name)) == "saml_forbidden_xml"
+
+
+def test_the_time_for_attributes_does_not_grow_with_their_square() -> None:
+    many = "".join(f" a{number:x}=''" for number in range(28_000))
+    assert len(many) < 262_144
+    began = time.process_time()
+    with pytest.raises(BadRequest):
+        read_response(f"<p:Response xmlns:p='{NAMESPACES['samlp']}' Version='2.0'{many}/>".encode())
+    assert time.process_time() - began < 0.5
+
+
 def test_a_response_that_is_too_long_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(BadRequest) as raised:
         decode_form_value("A" * 400_000, 262_144)
@@ -579,3 +599,9 @@ def test_an_encrypted_response_is_no_assertion(parties: Parties) -> None:
     root = etree.fromstring(whole)
     root.replace(assertion_of(root), etree.fromstring(encrypted(whole, parties.own.key.certificate)))
     assert parties.code_of(etree.tostring(root)) == "saml_undecipherable"
+
+
+def test_an_id_of_a_provider_that_no_index_can_hold_is_refused(parties: Parties) -> None:
+    long = replace(parties.provider, entity_id="https://idp.example.org/" + "\u4e2d" * 400)
+    with pytest.raises(BadRequest, match="entityID"):
+        read_metadata(long.metadata())

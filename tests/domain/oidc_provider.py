@@ -168,7 +168,8 @@ class Browser:
         return there
 
     async def come_back(self, there: dict[str, str], **given: str) -> httpx.Response:
-        answered = {"code": there.get("code_challenge", "c"), "state": there["state"], **given}
+        named = dict(parse_qsl(urlsplit(there.get("redirect_uri", "")).query))
+        answered = {"code": there.get("code_challenge", "c"), "state": there["state"], **named, **given}
         return await self.client.get(f"{self.at}/callback", params=answered)
 
     async def sign_in(self, **given: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from hashlib import sha256, sha512
@@ -269,6 +270,9 @@ async def test_a_state_brings_one_code(browser: Browser) -> None:
     assert "code" in ended(await browser.come_back(there))
     again = ended(await browser.come_back(there))
     assert (again["error"], again["error_code"]) == ("server_error", "answer_invalid")
+    state = there["state"]
+    for same in (f"{state}!", f"{state[:9]}.{state[9:]}", f"{state}===="):
+        assert (await browser.come_back(there | {"state": same})).status_code == 400
 
 
 # --- what a provider that lies may say ---
@@ -310,6 +314,7 @@ LIES: dict[str, dict[str, Any]] = {
     "made long ago": {"claims": {"iat": NOW - 7200}},
     "not yet valid": {"claims": {"nbf": NOW + 3600}},
     "times that are texts": {"claims": {"exp": "tomorrow"}},
+    "nonce of half a character": {"claims": {"nonce": "\ud800"}},
     "sub missing": {"claims": {"sub": ...}},
     "sub empty": {"claims": {"sub": ""}},
     "sub a number": {"claims": {"sub": 7}},
@@ -339,6 +344,14 @@ async def test_a_lie_lets_nobody_in(browser: Browser, lie: str) -> None:
     assert (told["error"], told["error_code"]) == ("server_error", "answer_invalid")
     users = await browser.hub.admin.get(f"{V1}/users", params={"email": address})
     assert users.json()["items"] == []
+
+
+@pytest.mark.parametrize("odd", ["\x00", "\ud800"])
+async def test_a_text_that_cannot_be_kept_is_none(browser: Browser, odd: str) -> None:
+    browser.provider.claims |= {"sid": f"s{odd}", "given_name": f"Ada{odd}"}
+    assert (await me(await browser.signed_in()))["first_name"] == ""
+    browser.provider.claims = somebody(email=f"a{odd}@example.org")
+    assert (await browser.sign_in())["error_code"] == "email_missing"
 
 
 async def test_an_honest_at_hash_is_no_lie(browser: Browser) -> None:
@@ -539,6 +552,25 @@ async def test_a_tenants_provider_lets_into_that_tenant_alone(two_tenants: tuple
     assert (await stranger.client.get(f"{stranger.at}/login", params=asked)).status_code == 404
 
 
+async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
+    two_tenants: tuple[Hub, Hub], provider: Provider
+) -> None:
+    """Its admin could have sent the browser on to the other tenant's provider, with the state of their own."""
+    one, other = two_tenants
+    slugs = [(await me(each.admin))["tenant"]["slug"] for each in (one, other)]
+    theirs = await registered(other, provider, tenant=slugs[1])
+    await registered(one, provider, name=theirs.name)
+    attacked = Browser(one, provider, theirs.name, tenant=slugs[0])
+    victim = await theirs.go()
+    assert victim["redirect_uri"] != (await attacked.go())["redirect_uri"]
+    taken: list[dict[str, str]] = [{}, {"tenant": "default"}, {"tenant": slugs[0]}]
+    for given in taken:
+        answer = await theirs.come_back({"state": victim["state"]}, **given)
+        assert answer.status_code == 400, answer.text
+    assert provider.fetched("/token") == 0
+    assert "code" in ended(await theirs.come_back(victim))
+
+
 # --- groups ---
 
 
@@ -583,6 +615,16 @@ async def test_groups_of_others_are_left_alone(hub: Hub, provider: Provider) -> 
     await hub.admin.put(f"{V1}/groups/{ours['id']}/members/{user['id']}")
     await browser.signed_in()
     assert await groups_of(hub, user["id"]) == {name}
+
+
+async def test_a_group_that_looks_like_another_is_passed_over(hub: Hub, provider: Provider) -> None:
+    latin, cyrillic = "aeopc", "аеорс"
+    name = "".join(random.choices(latin, k=20))
+    assert (await hub.admin.post(f"{V1}/groups", json={"name": name})).status_code == 201
+    browser = await registered(hub, provider, groups_claim="groups")
+    fine = f"fine {uuid4().hex}"
+    provider.claims = somebody(groups=[name.translate(str.maketrans(latin, cyrillic)), fine])
+    assert await groups_of(hub, (await me(await browser.signed_in()))["id"]) == {fine}
 
 
 async def test_strange_groups_are_passed_over(hub: Hub, provider: Provider) -> None:
@@ -646,6 +688,18 @@ async def test_an_identity_is_of_one_person(hub: Hub, browser: Browser) -> None:
     await browser.signed_in()
     client = await hub.sign_in((await hub.new_user(password=PASSWORD))["email"])
     assert ended(await browser.come_back(await begun(browser, client)))["error_code"] == "identity_taken"
+
+
+async def test_of_two_accounts_that_want_one_identity_at_once_one_has_it(hub: Hub, browser: Browser) -> None:
+    for _ in range(3):
+        browser.provider.claims = somebody()
+        under_way = []
+        for _ in range(3):
+            one = Browser(hub, browser.provider, browser.name)
+            client = await hub.sign_in((await hub.new_user(password=PASSWORD))["email"])
+            under_way.append((one, await begun(one, client)))
+        ends = [ended(each) for each in await asyncio.gather(*(one.come_back(there) for one, there in under_way))]
+        assert sorted(end.get("error_code", "linked") for end in ends) == ["identity_taken", "identity_taken", "linked"]
 
 
 async def test_the_last_way_in_stays(hub: Hub, browser: Browser) -> None:

@@ -1,7 +1,9 @@
 """Signing in by SAML: from the client's page to the provider and back, with a code at the end."""
 
+import random
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from app.core.saml.names import NAMESPACES
 from app.core.saml.signatures import what_is_signed
 from app.core.sealing import KeyRing
 from app.domain.resealing import reseal
+from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.conftest import records as records
@@ -172,6 +175,34 @@ async def test_a_transient_name_is_nobody(corporate: Corporate) -> None:
     assert code_of(posted) == (400, "saml_no_subject")
 
 
+async def test_a_provider_that_says_to_be_another_one_lets_in_none_of_its_people(
+    corporate: Corporate, tmp_path: Path
+) -> None:
+    impostor = TestProvider.made_in(tmp_path / "impostor")
+    assert impostor.entity_id == corporate.provider.entity_id
+    assert "code" in query_of(await corporate.arrive(name_id="of both"))
+    new = {"kind": "saml", "name": "partner", "label": "Partner", "metadata_xml": impostor.metadata().decode()}
+    made = await corporate.hub.admin.post("/api/v1/identity-providers", json=new)
+    assert made.status_code == 201, made.text
+    theirs = Corporate(corporate.hub, impostor, base="/api/v1/auth/saml/partner")
+    await theirs.introduce()
+    assert query_of(await theirs.arrive(name_id="of both"))["error_code"] == "identity_taken"
+    own = {"mail": ["of-partner@example.org"]}
+    assert "code" in query_of(await theirs.arrive(name_id="of partner", attributes=own))
+    assert query_of(await corporate.arrive(name_id="of partner"))["error_code"] == "identity_taken"
+    await corporate.hub.admin.delete(f"/api/v1/identity-providers/{made.json()['id']}")
+    assert "code" in query_of(await corporate.arrive(name_id="of partner")), "the other one is gone"
+
+
+async def test_a_name_that_no_index_can_hold_is_refused(corporate: Corporate) -> None:
+    """Of so many bytes, and not of so many characters."""
+    long = "".join(random.choices([chr(number) for number in range(0x4E00, 0x9FA5)], k=1024))
+    browser = corporate.browser()
+    await browser.begin()
+    answer = await browser.post(browser.response(name_id=long))
+    assert (answer.status_code, answer.json()["code"]) == (400, "saml_malformed")
+
+
 async def test_an_attribute_says_who_it_is_where_one_is_configured(corporate: Corporate) -> None:
     """Whatever the NameID is, which may then be another one each time."""
     staff = replace(corporate, base="/api/v1/auth/saml/staff")
@@ -244,6 +275,24 @@ async def test_to_a_provider_without_the_redirect_binding_the_browser_posts_the_
 async def test_a_sign_in_that_may_not_end_so_does_not_begin(corporate: Corporate, changed: dict[str, str]) -> None:
     answer = await corporate.hub.client().get(f"{SAML}/login", params=LOGIN | changed)
     assert code_of(answer) == (400, "sign_in_invalid")
+
+
+async def test_a_sign_in_that_means_one_tenant_does_not_go_to_another_ones_provider(corporate: Corporate) -> None:
+    hub, browser = corporate.hub, new_browser()
+    for tenant, status in ((None, 302), ("default", 302), ("another", 400)):
+        pending = PendingSignIn(
+            client_id=None,
+            redirect_uri=PAGE,
+            state="s",
+            code_challenge=LOGIN["code_challenge"],
+            tenant=tenant,
+            browser=digest_of(browser),
+            expires_at=int(time.time()) + 60,
+        )
+        given = {"request": seal(hub.parts.key_ring, PENDING, pending)}
+        headers = {"cookie": f"{cookie_name(hub.settings)}={browser}"}
+        answer = await hub.client().get(f"{SAML}/login", params=given, headers=headers)
+        assert answer.status_code == status, answer.text
 
 
 async def test_parameters_that_are_not_known_are_passed_over(corporate: Corporate) -> None:

@@ -127,6 +127,23 @@ async def test_a_provider_whose_metadata_cannot_be_had_goes_on_with_the_last_cop
     assert site.asked == 2
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_what_is_published_there_does_not_become_another_provider(
+    corporate: Corporate, site: MetadataSite, tmp_path: Path, is_restarted: bool
+) -> None:
+    """Whose people it would sign in then."""
+    await begun(corporate)
+    other = replace(corporate.provider, keys=KeyFiles.made_in(tmp_path, "o"), entity_id="https://other.example.org/idp")
+    site.document = other.metadata()
+    let_pass(corporate, DAY_S + 1)
+    if is_restarted:
+        corporate.hub.parts.saml.metadata.clear()
+    assert await code_of(await begun(corporate), other) != "taken"
+    let_pass(corporate, 61)
+    assert await code_of(await begun(corporate), other) != "taken"
+    assert "code" in query_of(await corporate.arrive(name_id="url"))
+
+
 async def test_the_last_copy_outlives_the_process(corporate: Corporate, site: MetadataSite, records: Records) -> None:
     await begun(corporate)
     (kept,) = await records.run("SELECT * FROM saml_metadata")

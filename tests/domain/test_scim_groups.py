@@ -109,7 +109,8 @@ async def test_groups_are_found(directory: Directory) -> None:
         assert [each["id"] for each in found] == [group["id"]], condition
         assert "members" not in found[0]
     assert (await directory.found("Groups", f'id eq "{group["id"]}"'))[0]["members"] == group["members"]
-    assert told(await directory.call("GET", "/Groups?filter=members.noSuch eq 1")) == (400, "invalidFilter")
+    for nothing in ("members.noSuch eq 1", "members.$ref pr", 'members.$ref eq "x"'):
+        assert told(await directory.call("GET", "/Groups", params={"filter": nothing})) == (400, "invalidFilter")
 
 
 async def test_members_are_users_whom_the_directory_keeps(
@@ -156,6 +157,20 @@ async def test_a_group_of_the_hub_is_handed_over(hub: Hub, directory: Directory)
     await hub.admin.patch(f"/api/v1/groups/{group['id']}", json={"managed_by": "scim"})
     (found,) = await directory.found("Groups", f'displayName eq "{name}"')
     assert found["id"] == group["id"]
+
+
+async def test_whom_the_directory_does_not_keep_any_more_an_admin_takes_out(hub: Hub, directory: Directory) -> None:
+    """The directory does not see them, and they have what the group brings."""
+    user, other = await directory.new_user(), await directory.new_user()
+    group = await directory.new_group(user["id"], other["id"])
+    await hub.admin.patch(f"/api/v1/users/{user['id']}", json={"managed_by": None})
+    shown = (await directory.call("GET", f"/Groups/{group['id']}")).json()
+    assert [each["value"] for each in shown["members"]] == [other["id"]]
+    path = f"/api/v1/groups/{group['id']}/members"
+    assert (await hub.admin.delete(f"{path}/{other['id']}")).json()["code"] == "managed_externally"
+    assert (await hub.admin.delete(f"{path}/{user['id']}")).status_code == 204
+    assert [each["id"] for each in (await hub.admin.get(path)).json()["items"]] == [other["id"]]
+    assert (await hub.admin.put(f"{path}/{user['id']}")).json()["code"] == "managed_externally"
 
 
 async def test_a_group_that_carries_a_role_gives_it_within_a_second(

@@ -105,7 +105,7 @@ async def test_a_user_is_found_by_each_of_its_ids(directory: Directory, ada: dic
         'emails[noSuch eq "a"]', 'userName[value eq "a"]', 'name eq "a"', "userName eq 'a'", 'userName eq "a" "b"',
         "userName eq \"a'; DROP TABLE users; --", 'meta.location eq "x"', 'emails.value gt null', '""', "[", "not",
         'userName eq "\\ud800"', 'userName eq "\\u0000"', 'password eq "x"', 'password_hash pr', "(" * 100, "x" * 5000,
-        " and ".join(['userName pr'] * 60), "not (" * 20 + "userName pr" + ")" * 20,
+        'groups.$ref eq "x"', 'groups.$ref pr', " and ".join(['userName pr'] * 60), "not (" * 20 + "userName pr" + ")" * 20,
     ],
 )  # fmt: skip
 async def test_what_is_no_filter_is_an_invalid_filter(directory: Directory, condition: str) -> None:
@@ -151,6 +151,9 @@ async def test_pages_are_counted_from_one_and_sorted(hub: Hub) -> None:
     assert searched.status_code == 200
     assert searched.json()["totalResults"] == 2
     assert set(searched.json()["Resources"][0]) == {"schemas", "id", "userName"}
+    for wrong, kind in (({"schemas": 5}, "invalidSyntax"), ({"schemas": {"a": 1}}, "invalidSyntax"),
+                        ({"attributes": 5}, "invalidValue"), ({"excludedAttributes": True}, "invalidValue")):  # fmt: skip
+        assert told(await directory.call("POST", "/Users/.search", search | wrong)) == (400, kind), wrong
 
 
 async def test_only_what_is_asked_for_is_shown(directory: Directory, ada: dict[str, Any]) -> None:

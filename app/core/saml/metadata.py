@@ -18,6 +18,8 @@ from app.core.saml.signatures import sign
 from app.core.saml.times import instant
 
 MAX_BYTES: Final = 1_048_576
+MAX_ENTITY_ID: Final = 1024
+"""Core section 8.3.6."""
 MAX_CERTIFICATES: Final = 8
 
 
@@ -58,6 +60,8 @@ def _read(entity: Element, root: Element) -> IdentityProvider:
     entity_id = (entity.get("entityID") or "").strip()
     if not entity_id or not certificates or (redirect_url is None and post_url is None):
         raise _unfit("it lacks the entityID, a certificate to sign with, or an address for HTTP-Redirect or HTTP-POST")
+    if len(entity_id.encode()) > MAX_ENTITY_ID:
+        raise _unfit(f"its entityID is longer than {MAX_ENTITY_ID} bytes")
     ends = [each.get("validUntil") for each in (root, entity, role) if each.get("validUntil")]
     try:
         valid_until = min(map(instant, ends), default=None)

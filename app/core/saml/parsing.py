@@ -1,5 +1,5 @@
-"""XML of others: without document types, entities, network; of a size, a depth and a number of elements that are known
-before anything looks at it."""
+"""XML of others: without document types, entities, network; of a size, a depth and a number of elements and
+attributes that are known before anything looks at it."""
 
 import re
 from typing import Any, Final
@@ -14,6 +14,8 @@ Element = Any
 
 MAX_DEPTH: Final = 40
 MAX_ELEMENTS: Final = 20_000
+MAX_ATTRIBUTES: Final = 100
+"""Of one element: lxml looks for each from the first one on, and lets no other thread of the process run meanwhile."""
 _DECLARED: Final = re.compile(rb"""\A<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 _DOCUMENT_TYPE: Final = re.compile(r"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 
@@ -56,8 +58,9 @@ def _refuse_deep(root: Element) -> None:
     while waiting:
         element, depth = waiting.pop()
         count += 1
-        if depth > MAX_DEPTH or count > MAX_ELEMENTS:
-            raise BadRequest("The XML is nested too deeply, or has too many elements.", code="saml_forbidden_xml")
+        if depth > MAX_DEPTH or count > MAX_ELEMENTS or len(element.attrib) > MAX_ATTRIBUTES:
+            sentence = "The XML is nested too deeply, or has too many elements or attributes."
+            raise BadRequest(sentence, code="saml_forbidden_xml")
         waiting += ((child, depth + 1) for child in element)
 
 

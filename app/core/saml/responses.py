@@ -25,7 +25,7 @@ from app.core.saml.times import instant
 SKEW: Final = timedelta(seconds=60)
 """By which two clocks may differ."""
 MAX_VALUE: Final = 1024
-"""Characters of an id, a NameID or a value of an attribute."""
+"""Bytes of an id, a NameID or a value of an attribute: an index of the database holds two of them, and not three."""
 MAX_VALUES: Final = 2000
 """Of all attributes together."""
 _CONDITIONS: Final = frozenset(
@@ -277,7 +277,7 @@ def _attributes(assertion: Element) -> dict[str, list[str]]:
     for attribute in find_all(assertion, "saml:AttributeStatement/saml:Attribute"):
         values = [text_of(each) for each in find_all(attribute, "saml:AttributeValue") if not len(each)]
         count += len(values)
-        if count > MAX_VALUES or any(len(value) > MAX_VALUE for value in values):
+        if count > MAX_VALUES or any(len(value.encode()) > MAX_VALUE for value in values):
             raise BadRequest(
                 "The assertion has more attributes, or longer ones, than are taken.", code="saml_malformed"
             )
@@ -288,6 +288,6 @@ def _attributes(assertion: Element) -> dict[str, list[str]]:
 
 
 def _bounded(text: str) -> str:
-    if len(text) > MAX_VALUE or not text.isprintable():
+    if len(text.encode()) > MAX_VALUE or not text.isprintable():
         raise BadRequest("An id or a name in the assertion is too long, or cannot be printed.", code="saml_malformed")
     return text

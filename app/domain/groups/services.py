@@ -19,7 +19,7 @@ from app.domain.groups.reach import is_within_reach
 from app.domain.groups.repositories import GroupMemberRepository, GroupRepository
 from app.domain.groups.schemas import GroupCreate, GroupOut, GroupPatch
 from app.domain.lookalikes import refuse_lookalike
-from app.domain.users.managed import refuse_managed
+from app.domain.users.managed import DIRECTORY, refuse_managed
 from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserOut
 from app.domain.work import UnitOfWork
@@ -120,9 +120,15 @@ class GroupService:
         return shown
 
     async def take_out(self, group_id: UUID, user_id: UUID) -> None:
-        """Raises NotFound for somebody who is not in it, Forbidden as `put_in` does."""
-        refuse_managed(await self._within_reach(group_id))
-        await self._matching_user(user_id)
+        """Raises NotFound for somebody who is not in it, Forbidden as `put_in` does.
+
+        A directory does not see whom it does not keep, as who was in the group before it was handed over, or was taken
+        back since: nobody else could take those out.
+        """
+        group = await self._within_reach(group_id)
+        user = await self._matching_user(user_id)
+        if group.managed_by != DIRECTORY or user.managed_by == DIRECTORY:
+            refuse_managed(group)
         await before_change(self._work, Change(kind="group", row_id=group_id, user_id=user_id))
         if not await end_memberships(self._work, GroupMember.group_id == group_id, GroupMember.user_id == user_id):
             raise NotFound("The user is not in this group.")

@@ -78,8 +78,8 @@ class IdentityProviderController(Controller):
         self, request: HubRequest, work: Work, data: RequestBody[IdentityProviderCreate]
     ) -> Tagged[IdentityProviderOut]:
         """From now on members sign in by it. At the provider, register `/api/v1/auth/oidc/{name}/callback` of this hub
-        as redirect URI and `/api/v1/auth/oidc/{name}/backchannel-logout` for its back-channel logout. Nothing is
-        dialled before somebody signs in."""
+        as redirect URI and `/api/v1/auth/oidc/{name}/backchannel-logout` for its back-channel logout, both with
+        `?tenant=` for another tenant than `default`. Nothing is dialled before somebody signs in."""
         provider = await IdentityProviderService(work).create(data)
         return created(request.exchange, provider, f"/api/v1/identity-providers/{provider.id}")
 

@@ -3,6 +3,7 @@ sign-in. What such a group may do is said here, by whoever gives it roles.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -10,11 +11,14 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
+from app.core.errors import Conflict
 from app.core.lookalikes import well_named
 from app.core.schemas import named, to_struct
 from app.domain.groups.memberships import IS_OPEN, end_memberships
 from app.domain.groups.models import Group, GroupMember
+from app.domain.groups.repositories import GroupRepository
 from app.domain.groups.schemas import GroupOut
+from app.domain.lookalikes import refuse_lookalike
 from app.domain.work import UnitOfWork
 
 MOST: Final = 200
@@ -42,11 +46,14 @@ def _held(work: UnitOfWork, manager: str, user_id: UUID) -> Select[tuple[UUID]]:
 
 
 async def _kept_groups(work: UnitOfWork, manager: str, said: Sequence[str]) -> set[UUID]:
-    """Held, so that none is deleted meanwhile. Those that are not there are made: without roles."""
+    """Held, so that none is deleted meanwhile. Those that are not there are made: without roles. One that looks like
+    another group is not: a role that is meant for that one would be given to it."""
     by_key = {str(columns["name_key"]): columns for columns in map(named, _fit(said))}
     there = await _found(work, by_key.keys())
     for key in sorted(by_key.keys() - there.keys()):
-        await _make(work, manager, by_key[key])
+        with suppress(Conflict):
+            await refuse_lookalike(work, GroupRepository, str(by_key[key]["name"]), "group")
+            await _make(work, manager, by_key[key])
     if by_key.keys() - there.keys():
         there = await _found(work, by_key.keys())
     return {group_id for group_id, kept_by in there.values() if kept_by == manager}

@@ -20,7 +20,7 @@ from app.core.schemas import single_spaced
 from app.domain.auth.sessions import Authenticated, Method
 from app.domain.identity_providers.groups import keep_groups
 from app.domain.identity_providers.models import UserIdentity
-from app.domain.identity_providers.registry import Provider
+from app.domain.identity_providers.registry import Provider, provider_named
 from app.domain.users.identity import checked_email, email_key, is_email
 from app.domain.users.models import User
 from app.domain.users.schemas import UserCreate
@@ -74,12 +74,13 @@ class Vouched(Struct, frozen=True, kw_only=True):
 async def let_in(work: UnitOfWork, provider: Provider, vouched: Vouched) -> Authenticated:
     """The member it is, made where they were never here, in the groups that the provider says. `work` is in the
     provider's tenant. Raises SignInRefused."""
-    await _one_at_a_time(work, vouched)
+    await one_at_a_time(work, vouched)
     _require_domain(provider, vouched)
     identity = await _identity_of(work, provider, vouched)
     if identity is None:
         user_id, email = await _join(work, provider, vouched)
     else:
+        await _refuse_anothers(work, identity, provider)
         user_id, email = await _known(work, identity, provider)
     if vouched.groups is not None:
         await keep_groups(work, provider.manager, user_id, vouched.groups)
@@ -94,8 +95,8 @@ async def let_in(work: UnitOfWork, provider: Provider, vouched: Vouched) -> Auth
     )
 
 
-async def _one_at_a_time(work: UnitOfWork, vouched: Vouched) -> None:
-    """Two sign-ins of one new person make one member."""
+async def one_at_a_time(work: UnitOfWork, vouched: Vouched) -> None:
+    """Two sign-ins of one new person make one member, and of two accounts that want one identity one has it."""
     whose = f"{work.tenant_id} {vouched.issuer} {vouched.subject}"
     await work.session.execute(_LOCK, {"whose": whose})
     if vouched.email is not None:
@@ -126,6 +127,16 @@ async def _identity_of(work: UnitOfWork, provider: Provider, vouched: Vouched) -
     )
     found: UserIdentity | None = await work.session.scalar(select(UserIdentity).where(*is_it).with_for_update())
     return found
+
+
+async def _refuse_anothers(work: UnitOfWork, identity: UserIdentity, provider: Provider) -> None:
+    """A SAML provider says of itself which one it is, and nothing checks that: whoever was let in by one is not let in
+    by a second one of the same id, with keys of its own, while the first is there. An OpenID provider is who it is by
+    its address. Raises SignInRefused."""
+    if provider.kind != "saml" or identity.provider == provider.name:
+        return
+    if await provider_named(work.parts, "saml", identity.provider, provider.tenant) is not None:
+        raise SignInRefused("identity_taken", f"is saml:{identity.provider}'s", user_id=identity.user_id)
 
 
 async def _known(work: UnitOfWork, identity: UserIdentity, provider: Provider) -> tuple[UUID, str]:

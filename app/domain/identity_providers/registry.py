@@ -65,6 +65,12 @@ class Provider(Struct, frozen=True, kw_only=True):
         """Where the hub itself takes a step of a sign-in by it, as browsers and the provider know it."""
         return f"{settings.url.rstrip('/')}/api/v1/auth/{self.kind}/{self.name}/{step}"
 
+    def own_address(self, settings: Settings, step: str) -> str:
+        """The same as no other provider has it, for providers of several tenants may have one name: of another tenant
+        than the default one it says which."""
+        address = self.address(settings, step)
+        return address if self.tenant == DEFAULT_SLUG else f"{address}?{urlencode({'tenant': self.tenant})}"
+
 
 def tenant_meant(request: HubRequest, given: str | None) -> str:
     """The slug that the request names, or its host; or else the default tenant's."""

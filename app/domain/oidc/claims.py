@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.core.faults import FORBIDDEN
 from app.domain.identity_providers.people import Vouched
 from app.domain.identity_providers.registry import Provider
 from app.domain.oidc.tokens import is_multi_factor
@@ -24,8 +25,11 @@ def vouched_of(provider: Provider, claims: Mapping[str, Any]) -> Vouched:
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
+    """Nothing where it is none, or holds what no text may hold: JSON can write half of a character, and NUL."""
     value = claims.get(name)
-    return value.strip() if isinstance(value, str) and len(value) <= 1000 else ""
+    if not isinstance(value, str) or len(value) > 1000 or FORBIDDEN.search(value) is not None:
+        return ""
+    return value.strip()
 
 
 def _read(verified: object) -> bool | None:

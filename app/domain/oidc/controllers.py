@@ -65,7 +65,9 @@ TO_PROVIDER = {
     "link": TEXT | {"description": "Likewise: a link that `POST /auth/identities` has begun."},
 }
 TENANT = {"tenant": TO_PROVIDER["tenant"]}
-FROM_PROVIDER = dict.fromkeys(("code", "state", "iss", "error", "error_description"), TEXT)
+FROM_PROVIDER = dict.fromkeys(("code", "state", "iss", "error", "error_description"), TEXT) | {
+    "tenant": TEXT | {"description": "Part of the redirect URI of every other tenant than `default`."}
+}
 
 
 class OidcController(Controller):
@@ -97,8 +99,9 @@ class OidcController(Controller):
         summary="Come back from an OpenID provider",
     )
     async def come_back(self, request: HubRequest, name: FromPath[str]) -> Answer[None]:
-        """The redirect URI that is registered at the provider. Until `state` is known to be the hub's own, of this
-        browser, whatever is wrong is answered here; after that the browser goes on to the client with `error`."""
+        """The redirect URI that is registered at the provider, with `?tenant=` for another tenant than `default`. Until
+        `state` is known to be the hub's own, of this browser and of this redirect URI, whatever is wrong is answered
+        here; after that the browser goes on to the client with `error`."""
         return found_there(await services.come_back(request, name, services.parameters_of(request.query_string)))
 
     @post(

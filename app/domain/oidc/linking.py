@@ -10,7 +10,7 @@ from app.core.reads import Reads
 from app.domain.auth.models import Session
 from app.domain.factors.stepping_up import require_step_up
 from app.domain.identity_providers.models import UserIdentity
-from app.domain.identity_providers.people import SignInRefused, Vouched, add_identity
+from app.domain.identity_providers.people import SignInRefused, Vouched, add_identity, one_at_a_time
 from app.domain.identity_providers.registry import Provider
 from app.domain.identity_providers.repositories import IDENTITIES, UserIdentityRepository
 from app.domain.identity_providers.schemas import IdentityEvent, IdentityOut
@@ -21,6 +21,7 @@ from app.domain.work import UnitOfWork
 
 async def link_identity(work: UnitOfWork, provider: Provider, vouched: Vouched, link: LinkFor) -> None:
     """Raises SignInRefused where the session has ended, or the identity is somebody else's."""
+    await one_at_a_time(work, vouched)
     owner = select(User).join(Session, Session.user_id == User.id).where(
         User.id == link.user_id, User.tenant_id == work.tenant_id, User.is_active,
         Session.id == link.session_id, Session.revoked_at.is_(None),

@@ -175,7 +175,7 @@ def _address_there(
     asked = {
         "response_type": "code",
         "client_id": provider.client_id or "",
-        "redirect_uri": provider.address(settings, "callback"),
+        "redirect_uri": provider.own_address(settings, "callback"),
         "scope": " ".join(provider.scopes),
         "state": state,
         "nonce": sign_in.nonce,
@@ -191,9 +191,14 @@ def _address_there(
 
 async def come_back(request: HubRequest, name: str, given: Mapping[str, str]) -> str:
     """Where the browser goes, with a code or with an error. Raises CannotGoOn where nobody knows whether the hub has
-    sent it to the provider: then it goes nowhere."""
+    sent it to the provider: then it goes nowhere.
+
+    Each provider has a redirect URI of its own, down to the tenant (RFC 9700 section 4.4.2.2): a code that came to
+    another one's is never sent to this one, which may be in the hands of whoever has led the browser there.
+    """
     sign_in = unseal(request.parts.key_ring, STATE, given.get("state", ""), OidcSignIn)
-    if sign_in is None or sign_in.provider != name:
+    came_to = (name, given.get("tenant", DEFAULT_SLUG))
+    if sign_in is None or came_to != (sign_in.provider, sign_in.tenant):
         raise CannotGoOn("altered")
     _require_this_browser(request, sign_in.pending)
     provider = await provider_named(request.parts, "oidc", name, sign_in.tenant)
@@ -250,7 +255,7 @@ async def _exchange(
     form = {
         "grant_type": "authorization_code",
         "code": code,
-        "redirect_uri": provider.address(request.parts.settings, "callback"),
+        "redirect_uri": provider.own_address(request.parts.settings, "callback"),
         "code_verifier": sign_in.verifier,
     }
     own_form, headers = _client_authentication(provider, metadata)

@@ -120,7 +120,7 @@ def require_id_token(
     _require_from(claims, issuer, client_id)
     _require_time(claims)
     said = claims.get("nonce")
-    if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
+    if not isinstance(said, str) or not said.isascii() or not hmac.compare_digest(said, nonce):
         raise TokenRefused("nonce")
     if not _is_text(claims.get("sub")):
         raise TokenRefused("subject")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode
 from uuid import UUID
 
 from sqlalchemy import Row, select
@@ -14,12 +13,11 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, Unavailable
 from app.core.sealing import SealingError
-from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider
+from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
 from app.domain.saml.models import SamlKey
 from app.domain.saml.sealed import FIELD
 from app.domain.work import unit_of_work_of
-from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.core.saml.keys import ProviderKey
@@ -34,19 +32,13 @@ def require_packages() -> None:
         raise Unavailable(code="saml_not_installed")
 
 
-def own_address(settings: Settings, provider: Provider, step: str) -> str:
-    """Providers of several tenants may have one name: of another tenant than the default one the address says which."""
-    address = provider.address(settings, step)
-    return address if provider.tenant == DEFAULT_SLUG else f"{address}?{urlencode({'tenant': provider.tenant})}"
-
-
 async def own_side(parts: Parts, provider: Provider) -> ServiceProvider:
     """Raises Conflict where no key of the ring opens our key any more."""
     from app.core.saml.metadata import ServiceProvider
 
     settings = parts.settings
     key = await _own_key(parts, provider)
-    return ServiceProvider(own_address(settings, provider, "metadata"), own_address(settings, provider, "acs"), key)
+    return ServiceProvider(provider.own_address(settings, "metadata"), provider.own_address(settings, "acs"), key)
 
 
 async def _own_key(parts: Parts, provider: Provider) -> ProviderKey:

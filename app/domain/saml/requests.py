@@ -92,7 +92,10 @@ def _begun(request: HubRequest, browser: str, provider: Provider, given: Mapping
         require_browser(request, wanted.pending)
         return Begun(wanted.pending, wanted.link)
     if "request" in given:
-        return Begun(pending_of(request, given["request"]))
+        pending = pending_of(request, given["request"])
+        if pending.tenant not in (None, provider.tenant):
+            raise CannotGoOn("altered")
+        return Begun(pending)
     return Begun(_new(request.parts.settings, browser, provider, given))
 
 

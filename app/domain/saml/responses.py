@@ -21,7 +21,7 @@ from app.domain.oidc.linking import link_identity
 from app.domain.requests import HubRequest
 from app.domain.saml.cookies import keep_in_browser, kept_by_browser
 from app.domain.saml.models import SamlArrival
-from app.domain.saml.own_side import own_address, own_side
+from app.domain.saml.own_side import own_side
 from app.domain.saml.request_ids import is_ours
 from app.domain.saml.requests import REQUEST, require_browser
 from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
@@ -94,7 +94,7 @@ async def _taken(request: HubRequest, provider: Provider, sent: SamlForm) -> str
 
 
 def _finish_address(request: HubRequest, provider: Provider, **parameters: str) -> str:
-    address = own_address(request.parts.settings, provider, "finish")
+    address = provider.own_address(request.parts.settings, "finish")
     name, value = next(iter(parameters.items()))
     return f"{address}{'&' if '?' in address else '?'}{name}={value}"
 

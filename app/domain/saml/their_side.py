@@ -2,7 +2,9 @@
 
 From a URL it is had through the egress policy, anew every day, and when a signature does not fit: it may have a new
 key. However many such responses come, it is asked for once a minute. The last copy that could be used is kept, in the
-database as well, so that a provider that is away, or publishes nonsense, keeps nobody from signing in.
+database as well, so that a provider that is away, or publishes nonsense, keeps nobody from signing in. What is at a URL
+never becomes another provider: who somebody is hangs on the provider's id, and whoever publishes there could else say
+the id of the tenant's other provider, and sign in as its people.
 """
 
 from __future__ import annotations
@@ -104,6 +106,8 @@ async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
     try:
         document = await _fetched(parts, provider)
         read = await _read(document.encode())
+        if known.read is not None and read.entity_id != known.read.entity_id:
+            raise BadRequest("It is of another provider than before.", code="saml_bad_metadata")
     except (BadRequest, FetchFailed, UnicodeDecodeError) as error:
         reason = error.detail if isinstance(error, BadRequest) else str(error)
         log.warning("SAML metadata of %s of tenant %s: %s", provider.name, provider.tenant, reason)

@@ -175,7 +175,7 @@ class Conditions:
             value = self.bind(_text_of(found.value, indexed), "text")
             return f"({indexed.sql} = ANY (ARRAY(SELECT {indexed.found_by}({value}))))"
         elements = self._elements(found.target)
-        return f"EXISTS (SELECT {elements.rows} AND {self._comparison(elements.parts[part.name], found)})"
+        return f"EXISTS (SELECT {elements.rows} AND {self._comparison(_part_of(elements, part), found)})"
 
     def _chosen(self, target: Target, condition: Filter) -> str:
         elements = self._elements(target)
@@ -189,8 +189,8 @@ class Conditions:
                 return "(" + " OR ".join(self._within(elements, each) for each in conditions) + ")"
             case Not(condition):
                 return f"(NOT coalesce({self._within(elements, condition)}, false))"
-            case Compare(target) if target.part is not None and target.part.name in elements.parts:
-                return self._comparison(elements.parts[target.part.name], found)
+            case Compare(target) if target.part is not None:
+                return self._comparison(_part_of(elements, target.part), found)
         raise ScimFault("invalidFilter", "Nothing is found by that part of a list.")
 
     def _elements(self, target: Target) -> Elements:
@@ -255,6 +255,14 @@ class Conditions:
         except ValueError:
             return "false" if found.operator == "eq" else "true"
         return f"{left.sql} {'=' if found.operator == 'eq' else '<>'} {self.bind(value, 'uuid')}"
+
+
+def _part_of(elements: Elements, part: Attribute) -> Expression:
+    """Raises ScimFault for one that is shown and kept nowhere, as the address of a group."""
+    found = elements.parts.get(part.name)
+    if found is None:
+        raise ScimFault("invalidFilter", "Nothing is found by that part of a list.")
+    return found
 
 
 def _written(document: str, attribute: Attribute) -> Expression:

@@ -120,8 +120,12 @@ def query_of(query_string: bytes) -> Query:
 
 def query_of_search(body: Mapping[str, Any]) -> Query:
     """Raises ScimFault."""
-    if SEARCH_REQUEST not in (body.get("schemas") or ()):
+    schemas = body.get("schemas")
+    if not isinstance(schemas, list) or SEARCH_REQUEST not in schemas:
         raise ScimFault("invalidSyntax", f"`schemas` has to name {SEARCH_REQUEST}.")
+    for name in ("attributes", "excludedAttributes"):
+        if not isinstance(body.get(name), str | list | None):
+            raise ScimFault("invalidValue", f"`{name}` is a list of names.")
     return _query(body, _plain_number)
 
 
