@@ -18,7 +18,8 @@ TRIED_IN = ["/docs/swagger", "/docs/scalar"]
 READY = "identity, access, and data sources proven reachable"
 """Of the document's own introduction: what every page shows first."""
 OPERATIONS = {"#/roles/create_role": "Create a role", "#/data-sources/create_source": "Register a data source"}
-"""Titles by the part of the page that shows them: Redoc shows the operations of one tag at a time, the others all."""
+"""Titles by the part of the page that shows them: Redoc shows the operations of one tag at a time, Swagger UI those that
+are near, and Scalar all."""
 FROM_THIS_HOST = {"data", "blob", "about"}
 """URL schemes that no network is needed for."""
 every_page = pytest.mark.parametrize("path", PAGES)
@@ -27,7 +28,8 @@ every_page = pytest.mark.parametrize("path", PAGES)
 @every_page
 def test_a_page_shows_the_operations_without_any_network(served: Served, browser: Browser, path: str) -> None:
     for operation, title in OPERATIONS.items():
-        browser.open(served.url + path + (operation if path == "/docs" else ""), title)
+        part = operation if path == "/docs" else operation.replace("data-sources", "data%20sources")
+        browser.open(served.url + path + ("" if path == "/docs/scalar" else part), title)
         requested = browser.requested
         assert f"{served.url}/openapi.json" in requested
         parts = [urlsplit(url) for url in requested]
@@ -210,7 +212,7 @@ def expire(browser: Browser) -> None:
 
 
 def test_swagger_ui_sends_a_request_and_shows_the_answer(served: Served, browser: Browser) -> None:
-    browser.open(f"{served.url}/docs/swagger#/health/get_live", "Create a role")
+    browser.open(f"{served.url}/docs/swagger#/health/get_live", "Is the process alive")
     for button in (".try-out__btn", ".execute"):
         browser.press(button)
     browser.until(lambda: "The process answers." in browser.text, "the answer is shown")
@@ -245,7 +247,7 @@ def test_swagger_ui_authorizes_by_the_hubs_sign_in_page(served: Served, browser:
 
 @pytest.mark.found("U8")
 def test_swagger_ui_offers_an_example_for_each_type_of_source(served: Served, browser: Browser) -> None:
-    browser.open(f"{served.url}/docs/swagger#/data%20sources/create_source", "Create a role")
+    browser.open(f"{served.url}/docs/swagger#/data%20sources/create_source", "Register a data source")
     browser.until(lambda: "Apache Kafka" in browser.text, "the examples can be chosen")
     offered = browser.script(
         "return [...document.querySelectorAll('.examples-select option')].map((each) => each.textContent)"

@@ -69,6 +69,10 @@ def needs(what: str, found: object) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
 
 
+IN_XML = ("/api/v1/auth/saml/{provider_name}/metadata",)
+"""Answers that openapi-python-client leaves out of what it makes: it knows no XML."""
+
+
 def tour(served: Served) -> list[str]:
     return [served.url, ADMIN_EMAIL, PASSWORD, SHOP]
 
@@ -77,7 +81,8 @@ def test_openapi_python_client(served: Served, document: Path, tmp_path: Path) -
     needs("openapi-python-client (uv sync --group clients)", find_spec("openapi_python_client"))
     made = tmp_path / "made"
     said = run(["openapi-python-client", "generate", "--path", str(document), "--output-path", str(made)])
-    assert "WARNING" not in said, said
+    warnings = [line.partition("WARNING ")[2] for line in said.splitlines() if "WARNING" in line]
+    assert warnings == [f"parsing GET {each} within auth." for each in IN_XML], said
     assert "Unable" not in said, said
     script = HERE / "tour_openapi_python_client.py"
     run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(script)], path=made)
