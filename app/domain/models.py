@@ -5,7 +5,7 @@ from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.api_keys.models import ApiKey
 from app.domain.assignments.models import RoleAssignment
 from app.domain.audit.models import AuditEvent
-from app.domain.auth.models import ServiceToken, Session
+from app.domain.auth.models import ServiceToken, Session, SignInCode
 from app.domain.authz.models import RightsHistory
 from app.domain.delegations.models import Delegation
 from app.domain.domains.models import DataDomain
@@ -25,7 +25,6 @@ from app.domain.saml.models import SamlArrival, SamlKey, SamlMetadata
 from app.domain.scim.models import ScimKey
 from app.domain.seals.models import AuditAnchor, AuditLeaf, AuditSeal, AuditWatermark, SealingKey
 from app.domain.service_accounts.models import ServiceAccount
-from app.domain.sign_in.models import SignInCode
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.sources.models import DataSource, DataSourceSecret, DataSourceTag
 from app.domain.spent.models import SpentToken

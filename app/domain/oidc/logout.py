@@ -10,13 +10,12 @@ from typing import Any
 
 from sqlalchemy import delete, update
 
-from app.domain.auth.models import Session
+from app.domain.auth.models import Session, SignInCode
 from app.domain.identity_providers.registry import Provider, provider_named
 from app.domain.oidc.discovery import ProviderAway
 from app.domain.oidc.services import verified_by
 from app.domain.oidc.tokens import OLDEST_S, SKEW_S, TokenRefused, require_logout_token
 from app.domain.requests import HubRequest
-from app.domain.sign_in.models import SignInCode
 from app.domain.spent.services import moment_of, spend
 from app.domain.work import UnitOfWork, work_of_its_own
 

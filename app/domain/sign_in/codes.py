@@ -12,11 +12,10 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import Repository
 from app.core.opaque_tokens import new_token, read_token
-from app.domain.auth.models import Session
+from app.domain.auth.models import Session, SignInCode
 from app.domain.auth.schemas import TokenPair
 from app.domain.auth.sessions import Authenticated, open_session
 from app.domain.requests import HubRequest
-from app.domain.sign_in.models import SignInCode
 from app.domain.sign_in.pending import PendingSignIn
 from app.domain.tenants.models import Tenant
 from app.domain.users.models import User

@@ -18,7 +18,7 @@ from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import AssignmentRepository
 from app.domain.assignments.schemas import Subject
 from app.domain.assignments.services import AssignmentService
-from app.domain.auth.models import Session
+from app.domain.auth.models import Session, SignInCode
 from app.domain.delegations.services import drop_delegations
 from app.domain.groups.memberships import end_memberships
 from app.domain.groups.models import GroupMember
@@ -27,7 +27,6 @@ from app.domain.role_requests.endings import cancel_requests
 from app.domain.role_requests.models import RoleRequest
 from app.domain.roles.built_in import public_role_id
 from app.domain.roles.services import RoleService
-from app.domain.sign_in.models import SignInCode
 from app.domain.sign_in_rules import rules_of
 from app.domain.users.identity import checked_email, email_key
 from app.domain.users.managed import DIRECTORY, columns_of_hand_over, refuse_changes_of_managed, refuse_managed
