@@ -738,6 +738,16 @@ async def test_a_session_ends_with_the_one_at_the_provider(browser: Browser) -> 
     assert not await is_signed_in(two)
 
 
+async def test_a_provider_that_is_switched_off_still_ends_what_it_began(browser: Browser) -> None:
+    client = await browser.signed_in()
+    off = await browser.hub.admin.patch(f"{V1}/identity-providers/{MADE[-1][1]}", json={"is_active": False})
+    assert off.status_code == 200, off.text
+    assert await is_signed_in(client)
+    answer = await told_out(browser, browser.provider.logout_token(sub=browser.provider.claims["sub"]))
+    assert answer.status_code == 200
+    assert not await is_signed_in(client)
+
+
 async def test_a_code_that_waits_ends_with_it_too(browser: Browser) -> None:
     told = await browser.sign_in()
     await told_out(browser, browser.provider.logout_token(sub=browser.provider.claims["sub"]))

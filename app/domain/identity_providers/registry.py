@@ -79,15 +79,19 @@ def tenant_meant(request: HubRequest, given: str | None) -> str:
     return request.parts.settings.slug_by_host.get(request.exchange.host_name, DEFAULT_SLUG)
 
 
-async def provider_named(parts: Parts, kind: ProviderKind, name: str, slug: str) -> Provider | None:
-    """None for one that is not there or not active, of a tenant that is not there or suspended."""
+async def provider_named(
+    parts: Parts, kind: ProviderKind, name: str, slug: str, *, also_inactive: bool = False
+) -> Provider | None:
+    """None for one that is not there or not active, of a tenant that is not there or suspended. `also_inactive` is for
+    what a provider says of sessions that it has opened before."""
     tenant_id = await tenant_of_slug(parts.reads, slug)
     if tenant_id is None:
         return None
     for configured in _configured_for(parts.settings, slug):
         if (configured.kind, configured.name) == (kind, name):
             return of_settings(configured, tenant_id)
-    rows = await parts.reads.rows(_NAMED, {"tenant_id": tenant_id, "kind": kind, "name": name})
+    statement = _NAMED if also_inactive else _NAMED_ACTIVE
+    rows = await parts.reads.rows(statement, {"tenant_id": tenant_id, "kind": kind, "name": name})
     return _kept(parts.key_ring, rows[0], slug) if rows else None
 
 
@@ -111,13 +115,14 @@ _KEPT = (
     "attribute_groups", "sealed",
 )  # fmt: skip
 _OF_TENANT: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
-    IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type),
-    IdentityProvider.is_active,
+    IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
 )
+_ACTIVE = _OF_TENANT.where(IdentityProvider.is_active)
 _NAMED = _OF_TENANT.where(
     IdentityProvider.kind == bindparam("kind", type_=IdentityProvider.kind.type),
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
+_NAMED_ACTIVE = _NAMED.where(IdentityProvider.is_active)
 
 
 def _kept(ring: KeyRing, row: tuple[Any, ...], slug: str) -> Provider:
@@ -144,7 +149,7 @@ async def ways_to_sign_in(parts: Parts, slug: str, **parameters: str) -> list[Pr
     tenant_id = await tenant_of_slug(parts.reads, slug)
     if tenant_id is None:
         return []
-    rows = await parts.reads.rows(_OF_TENANT, {"tenant_id": tenant_id})
+    rows = await parts.reads.rows(_ACTIVE, {"tenant_id": tenant_id})
     found = [of_settings(each, tenant_id) for each in _configured_for(parts.settings, slug)]
     found += [_kept(parts.key_ring, row, slug) for row in rows]
     found.sort(key=lambda provider: (provider.label.casefold(), provider.name))

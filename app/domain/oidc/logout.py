@@ -30,7 +30,7 @@ class LogoutRefused(Exception):
 
 async def log_out(request: HubRequest, name: str, slug: str, token: str) -> None:
     """Ends what the token names. Raises LogoutRefused."""
-    provider = await provider_named(request.parts, "oidc", name, slug)
+    provider = await provider_named(request.parts, "oidc", name, slug, also_inactive=True)
     if provider is None:
         raise LogoutRefused("provider")
     try:
