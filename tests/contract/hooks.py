@@ -34,6 +34,7 @@ BEYOND_SCHEMA = {
     "invalid_redirect_uri": "where a browser may be sent is more than a pattern can say",
     "invalid_key": "whether numbers make a public key is for mathematics to say",
     "wrong_password": "the current password is what it is",
+    "wrong_factor": "which codes and keys are right is for the clock and the key's owner to say",
     "link_not_valid": "which links are in letters, and were not followed yet, is a matter of history",
     "invalid_email": "RFC 5321 and IDNA say more than `format: email`",
     "idempotency_key_reused": "whether a key was used before is a matter of history",
