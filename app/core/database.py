@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import (
@@ -306,7 +306,14 @@ def create_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
         },
     )
     event.listen(engine.sync_engine, "handle_error", _forget_broken_pool)
+    event.listen(engine.sync_engine, "checkout", _pass_over_closed)
     return engine
+
+
+def _pass_over_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """One that the server has closed while nobody had it: the pool gives another, and no change fails over it."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _forget_broken_pool(context: ExceptionContext) -> None:
