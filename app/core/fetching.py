@@ -65,10 +65,6 @@ class _Fetching(Destination):
         return Fetched(answer.status_code, media_type, read)
 
 
-class _Getting(_Fetching):
-    method = "GET"
-
-
 async def _read(answer: httpx.Response) -> bytes:
     """As it came over the wire: nothing was said that would let it be compressed."""
     import httpx
@@ -100,20 +96,17 @@ async def fetch(
     authorities: ssl.SSLContext | None = None,
 ) -> Fetched:
     """What is there, or with a form what is answered to it, whatever the status. Raises FetchFailed."""
-    kind: type[_Fetching] = _Getting
+    method: Literal["GET", "POST"] = "GET"
     body, given = b"", dict(headers or {})
     if form is not None:
-        kind, body = _Posting, urlencode(form).encode()
+        method, body = "POST", urlencode(form).encode()
         given |= {"content-type": FORM_TYPE, "content-length": str(len(body))}
-    place = kind(url, policy, limits=LIMITS, authorities=authorities, lookup=looked_up_in(_threads()))
+    lookup = looked_up_in(_threads())
+    place = _Fetching(url, policy, method=method, limits=LIMITS, authorities=authorities, lookup=lookup)
     try:
         return await place.fetch({"accept": "application/json", **given}, body)
     finally:
         await place.close()
-
-
-class _Posting(_Fetching):
-    method = "POST"
 
 
 async def fetch_object(

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
 from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -165,19 +165,19 @@ class Destination:
     What is not encrypted goes to this machine only, where the policy allows that at all.
     """
 
-    method: ClassVar[str] = "POST"
-
     def __init__(
         self,
         url: str,
         policy: EgressPolicy,
         *,
+        method: Literal["GET", "POST"] = "POST",
         limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
         authorities: ssl.SSLContext | None = None,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._url = url
         self._policy = policy
+        self._method = method
         self._limits = limits
         self._authorities = authorities
         self._lookup = lookup
@@ -259,7 +259,7 @@ class Destination:
 
         timeout = httpx.Timeout(self._limits.total_s, connect=self._limits.connect_s)
         return httpx.Request(
-            self.method,
+            self._method,
             target.url(address),
             headers={"host": named.netloc.decode("ascii"), "user-agent": USER_AGENT, **headers},
             content=body,
