@@ -39,7 +39,7 @@ def answer_error(request: Request[object, object, Any], error: Exception) -> Ans
     if exchange.standing is None and found.status < 500:
         return Counted(parts, found)
     reason = reason_of(found) if exchange.principal is not None else None
-    return shown_error(request.scope, found) if reason is None else Refusal(parts, found, reason)
+    return shown_error(exchange, found) if reason is None else Refusal(parts, found, reason)
 
 
 class Counted(Answer[ErrorBody]):
@@ -57,7 +57,7 @@ class Counted(Answer[ErrorBody]):
             await self._parts.limits.charge(exchange, FOR_NOTHING, address)
         except TooManyRequests as refused:
             error = refused
-        await shown_error(scope, error)(scope, receive, send)
+        await shown_error(exchange, error)(scope, receive, send)
 
 
 class Refusal(Answer[ErrorBody]):
@@ -68,12 +68,12 @@ class Refusal(Answer[ErrorBody]):
         self._parts, self._error, self._reason = parts, error, reason
 
     async def __call__(self, scope: Scope, receive: Receive, send: AnySend) -> None:
-        error = self._error
+        exchange, error = Exchange.of(scope), self._error
         try:
-            await record_refusal(self._parts, Exchange.of(scope), self._reason)
+            await record_refusal(self._parts, exchange, self._reason)
         except Exception as failure:
             error = as_hub_error(failure)
-        await shown_error(scope, error)(scope, receive, send)
+        await shown_error(exchange, error)(scope, receive, send)
 
 
 def as_hub_error(error: BaseException) -> HubError:

@@ -1,7 +1,7 @@
 """How answers are written: one body in JSON or MessagePack, entity tags, and the conditional requests of RFC 9110."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,7 +11,6 @@ from litestar.types import ASGIApp, Receive, Scope
 
 from app.core.errors import ErrorBody, HubError, PreconditionFailed, PreconditionRequired
 from app.core.exchange import JSON, MSGPACK, Exchange
-from app.core.outcomes import NONE, ErrorForm
 from app.core.stopping import STOPPING
 
 T = TypeVar("T")
@@ -154,51 +153,37 @@ def no_content() -> Answer[None]:
     return Answer(204, [], b"")
 
 
-ERROR_FORMS: dict[str, Callable[[HubError], tuple[str, bytes]]] = {}
-"""By the beginning of the path, for standards that have a shape of their own: from an error to media type and body."""
-
-
 def error_answer(exchange: Exchange, error: HubError) -> Answer[ErrorBody]:
-    """In the hub's own shape, unless the route that was found has declared another, or a standard has one for the
-    path."""
-    form, standard = _form_of_errors(exchange), _standard_form(exchange.scope["path"])
-    response: Answer[Any]
-    if form is not None:
-        response = answer(exchange, form.telling(error), status=form.status_of(error))
-    elif standard is not None:
-        media_type, body = standard(error)
-        response = Answer(error.status, [(b"content-type", media_type.encode())], body)
-    else:
-        response = answer(exchange, error.body(exchange.request_id), status=error.status)
-    response.wire_headers.extend(
-        (name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()
-    )
+    """In the hub's own shape."""
+    response = answer(exchange, error.body(exchange.request_id), status=error.status)
+    response.wire_headers += headers_of(error)
     return response
 
 
-ShowError = Callable[[Exchange, HubError], Answer[Any]]
+def headers_of(error: HubError) -> Headers:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
 
 
-def tells_errors_by(show: ShowError) -> dict[str, object]:
+ErrorShape = Callable[[Exchange, HubError], Answer[Any]]
+SHAPES: dict[str, ErrorShape] = {}
+"""By the beginning of the path, of standards that have a shape of their own for whatever layer an error comes from."""
+
+
+def tells_errors_by(show: ErrorShape) -> dict[str, object]:
     """For `opt`: of a route whose callers are no clients of the API, and are told of errors in another shape."""
     return {"show_error": show}
 
 
-def shown_error(scope: Mapping[str, Any], error: HubError) -> Answer[Any]:
-    """In the shape of the route that was asked for, if there is one."""
-    handler = scope.get("route_handler")
-    show: ShowError = error_answer if handler is None else handler.opt.get("show_error", error_answer)
-    return show(Exchange.of(scope), error)
-
-
-def _form_of_errors(exchange: Exchange) -> type[ErrorForm] | None:
+def shown_error(exchange: Exchange, error: HubError) -> Answer[Any]:
+    """In the shape of the route that was found, or of the standard that the path is of, or else in the hub's own."""
     handler = exchange.scope.get("route_handler")
-    form: type[ErrorForm] | None = None if handler is None else handler.opt.get("outcomes", NONE).errors_as
-    return form
+    of_route: ErrorShape | None = None if handler is None else handler.opt.get("show_error")
+    show = of_route or _shape_of_standard(exchange.scope["path"]) or error_answer
+    return show(exchange, error)
 
 
-def _standard_form(path: str) -> Callable[[HubError], tuple[str, bytes]] | None:
-    return next((form for place, form in ERROR_FORMS.items() if path == place or path.startswith(f"{place}/")), None)
+def _shape_of_standard(path: str) -> ErrorShape | None:
+    return next((shape for place, shape in SHAPES.items() if path == place or path.startswith(f"{place}/")), None)
 
 
 def found_there(location: str, *headers: tuple[bytes, bytes]) -> Answer[None]:

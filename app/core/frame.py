@@ -16,7 +16,7 @@ from uuid import UUID
 from litestar.types import ASGIApp, Receive, Scope
 from msgspec import Struct
 
-from app.core.answers import error_answer
+from app.core.answers import shown_error
 from app.core.deadlines import Deadlines
 from app.core.errors import BadRequest, HubError, InternalError, Unavailable
 from app.core.exchange import Exchange, refuse_repeated
@@ -161,7 +161,7 @@ class Frame:
             log.exception("unhandled", exc_info=error)
             error = InternalError()
         if exchange.status == 0:
-            await error_answer(exchange, error)(scope, receive, reply)
+            await shown_error(exchange, error)(scope, receive, reply)
 
     def _refuse_surplus(self, exchange: Exchange) -> None:
         """Answered at once, and its connection closed, so that slow requests never use up all connections."""

@@ -17,10 +17,6 @@ class ErrorForm(Protocol):
     """The shape in which a route tells of errors where a standard has one of its own: a Struct."""
 
     @classmethod
-    def telling(cls, error: HubError) -> Any:
-        """The body."""
-
-    @classmethod
     def status_of(cls, error: HubError | type[HubError]) -> int: ...
 
 
@@ -35,8 +31,8 @@ class Outcomes(Struct, frozen=True, kw_only=True):
     to_others: Any = None
     """The type of the body for callers who see less of the same."""
     errors_as: type[ErrorForm] | None = None
-    """The shape of every error that the route itself ends with; what ends a request before there is a route (an unknown
-    host, a stopping hub) has the hub's."""
+    """The shape of every error that the route itself ends with, for the document (`core.answers.tells_errors_by` tells
+    them so); what ends a request before there is a route (an unknown host, a stopping hub) has the hub's."""
 
     def __deepcopy__(self, memo: object) -> "Outcomes":
         """Litestar copies the handlers of a controller; what cannot change need not be copied."""

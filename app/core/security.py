@@ -389,8 +389,3 @@ def open_to_all(
 def for_directories() -> dict[str, object]:
     """For whoever comes with a key of `/scim-keys`."""
     return {"access": Access(takes_directory_key=True)}
-
-
-def form_open_to_all() -> dict[str, object]:
-    """For who shows in an HTML form who they are."""
-    return {"access": Access(is_open=True, takes_form=True)}

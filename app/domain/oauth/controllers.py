@@ -13,11 +13,11 @@ from app.core.bodies import form_fields
 from app.core.limits.prices import costs
 from app.core.listing import Page
 from app.core.outcomes import outcomes
-from app.core.security import form_open_to_all, open_to_all, requires
+from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent
 from app.domain.oauth.authorizing import authorize
 from app.domain.oauth.endpoints import resource_metadata, server_metadata
-from app.domain.oauth.faults import OAuthRefused
+from app.domain.oauth.faults import TOLD, OAuthRefused
 from app.domain.oauth.granting import grant
 from app.domain.oauth.repositories import OAUTH_CLIENT, OAUTH_CLIENTS
 from app.domain.oauth.revoking import revoke
@@ -28,7 +28,6 @@ from app.domain.oauth.schemas import (
     OAuthClientCreated,
     OAuthClientOut,
     OAuthClientPatch,
-    OAuthFault,
     ResourceMetadata,
     RevocationForm,
     ServerMetadata,
@@ -43,7 +42,6 @@ Work = NamedDependency[UnitOfWork]
 READ, WRITE = "oauth-clients:read", "oauth-clients:write"
 FORM = RequestEncodingType.URL_ENCODED
 T = TypeVar("T")
-TOLD = outcomes(errors_as=OAuthFault)
 
 
 class OAuthController(Controller):
@@ -65,7 +63,7 @@ class OAuthController(Controller):
         ignored."""
         return await authorize(request)
 
-    @post("/token", opt=form_open_to_all() | TOLD, status_code=200, summary="Get tokens")
+    @post("/token", opt=open_to_all(takes_form=True) | TOLD, status_code=200, summary="Get tokens")
     async def get_tokens(
         self, request: HubRequest, data: Annotated[TokenForm, Body(media_type=FORM)]
     ) -> Answer[Granted]:
@@ -79,7 +77,7 @@ class OAuthController(Controller):
         except OAuthRefused as refused:
             return refused.answer(request.exchange)  # type: ignore[return-value]
 
-    @post("/revoke", opt=form_open_to_all() | TOLD, status_code=200, summary="Revoke a token")
+    @post("/revoke", opt=open_to_all(takes_form=True) | TOLD, status_code=200, summary="Revoke a token")
     async def revoke_token(
         self, request: HubRequest, data: Annotated[RevocationForm, Body(media_type=FORM)]
     ) -> Answer[None]:

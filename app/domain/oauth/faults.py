@@ -1,7 +1,9 @@
 """How requests to the token and revocation endpoints end badly, in the words of RFC 6749 section 5.2."""
 
-from app.core.answers import Answer, answer
+from app.core.answers import Answer, answer, headers_of, tells_errors_by
+from app.core.errors import HubError
 from app.core.exchange import Exchange
+from app.core.outcomes import outcomes
 from app.domain.oauth.schemas import FaultName, OAuthFault, plain
 
 CHALLENGE = b'Basic realm="hub"'
@@ -23,6 +25,17 @@ class OAuthRefused(Exception):
         if is_unknown and b"authorization" in exchange.headers:
             told.wire_headers.append((b"www-authenticate", CHALLENGE))
         return told
+
+
+def told(exchange: Exchange, error: HubError) -> Answer[OAuthFault]:
+    """What the hub has refused by itself."""
+    found = answer(exchange, OAuthFault.telling(error), status=OAuthFault.status_of(error))
+    found.wire_headers += headers_of(error)
+    return found
+
+
+TOLD = outcomes(errors_as=OAuthFault) | tells_errors_by(told)
+"""For `opt`, of routes whose clients expect that shape."""
 
 
 def invalid_client() -> OAuthRefused:

@@ -73,6 +73,7 @@ class OAuthFault(Output):
 
     @classmethod
     def telling(cls, error: HubError) -> "OAuthFault":
+        """Of what the hub has refused by itself."""
         names: Mapping[int, FaultName] = {500: "server_error", 429: _LATER, 503: _LATER, 401: "invalid_client"}
         return cls(names.get(error.status, "invalid_request"), plain(_sentences(error)))
 

@@ -3,15 +3,13 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.enums import RequestEncodingType
 from litestar.params import Body, FromPath, RequestBody
-from litestar.types import ExceptionHandlersMap
 
-from app.core.answers import Answer, answer, error_answer, found_there, no_content, tells_errors_by
-from app.core.errors import BadRequest, HubError, Unavailable
-from app.core.exchange import Exchange
+from app.core.answers import Answer, answer, found_there, no_content, tells_errors_by
+from app.core.errors import Unavailable
 from app.core.limits.prices import costs
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.outcomes import outcomes
@@ -19,8 +17,7 @@ from app.core.security import open_to_all, signed_in
 from app.domain.factors.stepping_up import require_step_up
 from app.domain.identity_providers.registry import tenant_meant
 from app.domain.identity_providers.schemas import IdentityOut
-from app.domain.oauth.faults import OAuthRefused
-from app.domain.oauth.schemas import OAuthFault
+from app.domain.oauth.faults import TOLD, OAuthRefused
 from app.domain.oidc import services
 from app.domain.oidc.beginning import begin_link
 from app.domain.oidc.linking import identities_of, unlink_identity
@@ -29,32 +26,12 @@ from app.domain.oidc.schemas import LinkBegin, LinkBegun, LogoutForm
 from app.domain.requests import HubRequest
 from app.domain.sign_in import views
 from app.domain.sign_in.pending import cookie_header
-from app.domain.sign_in.services import CannotGoOn
 from app.domain.work import UnitOfWork
 
 Work = NamedDependency[UnitOfWork]
 TEXT: dict[str, Any] = {"type": "string", "maxLength": 8192}
 
 
-def _is_browser(exchange: Exchange) -> bool:
-    return b"text/html" in exchange.headers.get(b"accept", b"")
-
-
-def _told(exchange: Exchange, error: HubError) -> Answer[Any]:
-    """A page for people, and the usual shape for all others."""
-    return (
-        views.error_page(exchange, error, leads_back=True) if _is_browser(exchange) else error_answer(exchange, error)
-    )
-
-
-def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:
-    exchange = Exchange.of(request.scope)
-    if _is_browser(exchange):
-        return views.cannot_go_on(exchange, request.app.state.parts.settings, error)
-    return error_answer(exchange, BadRequest(code="sign_in_invalid"))
-
-
-HANDLERS: ExceptionHandlersMap = {CannotGoOn: _cannot_go_on}
 TO_PROVIDER = {
     "redirect_uri": TEXT | {"description": "A page of HUB_SIGN_IN_REDIRECTS, or a port of one's own machine."},
     "code_challenge": TEXT | {"description": "S256 of the verifier (RFC 7636)."},
@@ -73,13 +50,13 @@ FROM_PROVIDER = dict.fromkeys(("code", "state", "iss", "error", "error_descripti
 class OidcController(Controller):
     path = "/auth/oidc/{name:str}"
     tags = ["auth"]
-    exception_handlers = HANDLERS
+    exception_handlers = views.ON_THE_WAY
 
     @get(
         "/login",
         opt=open_to_all(parameters=TO_PROVIDER)
         | outcomes("sign_in_invalid", "provider_unavailable")
-        | tells_errors_by(_told)
+        | tells_errors_by(views.error_told_on_the_way)
         | costs("login"),
         status_code=302,
         summary="Sign in by an OpenID provider",
@@ -94,7 +71,9 @@ class OidcController(Controller):
 
     @get(
         "/callback",
-        opt=open_to_all(parameters=FROM_PROVIDER) | outcomes("sign_in_invalid") | tells_errors_by(_told),
+        opt=open_to_all(parameters=FROM_PROVIDER)
+        | outcomes("sign_in_invalid")
+        | tells_errors_by(views.error_told_on_the_way),
         status_code=302,
         summary="Come back from an OpenID provider",
     )
@@ -106,7 +85,7 @@ class OidcController(Controller):
 
     @post(
         "/backchannel-logout",
-        opt=open_to_all(parameters=TENANT, takes_form=True) | outcomes(errors_as=OAuthFault) | costs("login"),
+        opt=open_to_all(parameters=TENANT, takes_form=True) | TOLD | costs("login"),
         status_code=200,
         summary="Hear that somebody has signed out at a provider",
     )

@@ -1,15 +1,13 @@
 """Signing in by an identity provider that speaks SAML 2.0."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, get, post
+from litestar import Controller, get, post
 from litestar.enums import RequestEncodingType
 from litestar.params import Body, FromPath
-from litestar.types import ExceptionHandlersMap
 
-from app.core.answers import Answer, error_answer, tells_errors_by
-from app.core.errors import BadRequest, NotFound
-from app.core.exchange import Exchange
+from app.core.answers import Answer, tells_errors_by
+from app.core.errors import NotFound
 from app.core.limits.prices import costs
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all
@@ -20,8 +18,7 @@ from app.domain.saml.own_side import own_side, require_packages
 from app.domain.saml.requests import send_to_provider
 from app.domain.saml.responses import take_response, take_up
 from app.domain.saml.schemas import OF_FINISH, OF_LOGIN, OF_TENANT, SamlForm
-from app.domain.sign_in.services import CannotGoOn
-from app.domain.sign_in.views import cannot_go_on, error_told_on_the_way
+from app.domain.sign_in.views import ON_THE_WAY, error_told_on_the_way
 
 METADATA_TYPE = "application/samlmetadata+xml"
 FORM_BYTES = 524_288
@@ -39,21 +36,13 @@ FINISHING = outcomes("sign_in_invalid", "saml_not_installed")
 DESCRIBING = outcomes("saml_not_installed", "secret_unreadable", "sign_in_invalid")
 
 
-def _cannot_go_on(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:
-    exchange = Exchange.of(request.scope)
-    if exchange.accepts("text/html"):
-        return cannot_go_on(exchange, request.app.state.parts.settings, error)
-    return error_answer(exchange, BadRequest(code="sign_in_invalid"))
-
-
 SHOWN = tells_errors_by(error_told_on_the_way)
-HANDLERS: ExceptionHandlersMap = {CannotGoOn: _cannot_go_on}
 
 
 class SamlController(Controller):
     path = "/auth/saml/{provider_name:str}"
     tags = ["auth"]
-    exception_handlers = HANDLERS
+    exception_handlers = ON_THE_WAY
 
     @get(
         "/metadata",

@@ -1,11 +1,12 @@
 """What goes wrong, in SCIM's own shape (RFC 7644 section 3.12): of all that is below `/scim/v2`, from every layer."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from app.core.answers import ERROR_FORMS
+from app.core.answers import SHAPES, Answer, headers_of
 from app.core.errors import BadRequest, HubError
+from app.core.exchange import Exchange
 
 PATH: Final = "/scim/v2"
 MEDIA_TYPE: Final = "application/scim+json"
@@ -23,12 +24,12 @@ class ScimFault(BadRequest):
         self.scim_type = scim_type
 
 
-def written_error(error: HubError) -> tuple[str, bytes]:
-    """Media type and body."""
+def told(exchange: Exchange, error: HubError) -> Answer[Any]:
     body: dict[str, object] = {"schemas": [ERROR], "status": str(error.status)}
     if scim_type := _scim_type(error):
         body["scimType"] = scim_type
-    return MEDIA_TYPE, msgspec.json.encode(body | {"detail": _sentence(error)})
+    written = msgspec.json.encode(body | {"detail": _sentence(error)})
+    return Answer(error.status, [(b"content-type", MEDIA_TYPE.encode()), *headers_of(error)], written)
 
 
 def _scim_type(error: HubError) -> str | None:
@@ -46,4 +47,4 @@ def _sentence(error: HubError) -> str:
     return f"{error.detail} {faults}." if faults else error.detail
 
 
-ERROR_FORMS[PATH] = written_error
+SHAPES[PATH] = told

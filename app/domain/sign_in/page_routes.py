@@ -10,12 +10,12 @@ from typing import Any
 from litestar import Request
 from litestar.types import ExceptionHandlersMap
 
-from app.core.answers import Answer, tells_errors_by
+from app.core.answers import Answer, headers_of, tells_errors_by
 from app.core.bodies import form_fields
 from app.core.errors import BadRequest, HubError, TooManyRequests, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.limits.prices import costs
-from app.core.security import form_open_to_all, open_to_all
+from app.core.security import open_to_all
 from app.domain.requests import HubRequest
 from app.domain.sign_in import services, views
 from app.domain.sign_in.services import CannotGoOn
@@ -24,7 +24,7 @@ from app.domain.sign_in.ways import Page
 PAGES = tells_errors_by(views.error_page)
 SHOWN = open_to_all(parameters={"request": {"type": "string"}, "token": {"type": "string"}}) | PAGES
 """Other parameters are not looked at: mail programs and proxies add their own to the addresses of pages."""
-SENT = form_open_to_all() | PAGES | costs("login")
+SENT = open_to_all(takes_form=True) | PAGES | costs("login")
 SHOWN_AGAIN = (BadRequest, Unauthenticated, TooManyRequests)
 """What leaves somebody on the page that they have sent, to try again."""
 
@@ -63,5 +63,5 @@ def page_again(exchange: Exchange, page: Page, goes_to: str | None, wrong: HubEr
     """With the status of what went wrong, if anything: by it password managers know not to keep a password."""
     answer = views.page_answer(exchange, page, status=200 if wrong is None else wrong.status, goes_to=goes_to)
     if wrong is not None:
-        answer.wire_headers += views.headers_of(wrong)
+        answer.wire_headers += headers_of(wrong)
     return answer

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from app.core.answers import Answer, Headers, error_answer
+from litestar import Request
+from litestar.types import ExceptionHandlersMap
+
+from app.core.answers import Answer, error_answer, headers_of
 from app.core.bodies import form_fields
-from app.core.errors import HubError
+from app.core.errors import BadRequest, HubError
 from app.core.exchange import Exchange
 from app.domain.sign_in.forms import button_link, field, form, link, paragraph, problem, title_of
 from app.domain.sign_in.pending import PendingSignIn
@@ -178,16 +181,24 @@ def error_told_on_the_way(exchange: Exchange, error: HubError) -> Answer[Any]:
     return error_answer(exchange, error)
 
 
+def cannot_go_on_told(request: Request[Any, Any, Any], error: CannotGoOn) -> Answer[Any]:
+    """As `error_told`, of a sign-in that is not to go on in this browser: a handler of Litestar's."""
+    exchange = Exchange.of(request.scope)
+    if exchange.accepts("text/html"):
+        return cannot_go_on(exchange, request.app.state.parts.settings, error)
+    return error_answer(exchange, BadRequest(code="sign_in_invalid"))
+
+
+ON_THE_WAY: ExceptionHandlersMap = {CannotGoOn: cannot_go_on_told}
+"""Of controllers to which browsers come from the sign-in page, beside `error_told_on_the_way` of their routes."""
+
+
 def _way_back(exchange: Exchange) -> Markup:
     """To the sign-in that the address carries along, if it does; what it is worth is looked at there."""
     sealed = form_fields(exchange.scope["query_string"]).get("request")
     if not isinstance(sealed, str):
         return NOTHING
     return link(TEXTS["back_to_sign_in"], f"{exchange.base_path}/sign-in?{urlencode({'request': sealed})}")
-
-
-def headers_of(error: HubError) -> Headers:
-    return [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
 
 
 def told(error: HubError) -> str:
