@@ -14,11 +14,11 @@ import msgspec
 from litestar import get
 
 from app.api.openapi import BEARER, Document, fits_in
-from app.api.served import as_served
 from app.core.answers import Tagged
 from app.core.event_names import SENTENCES, EventName, type_of
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
+from app.core.served import document_served
 from app.core.server_sent_events import MEDIA_TYPE
 from app.domain.event_types import DATA
 from app.domain.events.envelope import CONTENT_TYPE
@@ -210,4 +210,4 @@ def _encoded(base_path: str) -> bytes:
 @get("/asyncapi.json", opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def asyncapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
-    return as_served(request.exchange, await asyncio.to_thread(_encoded, request.exchange.base_path))
+    return document_served(request.exchange, await asyncio.to_thread(_encoded, request.exchange.base_path))

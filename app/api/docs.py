@@ -19,13 +19,12 @@ from litestar import get
 from litestar.params import FromPath
 from msgspec import Struct
 
-from app.api.served import tag_of
 from app.core.answers import Answer, Tagged, answer
 from app.core.errors import NotFound
-from app.core.exchange import Exchange
 from app.core.limits.prices import costs
 from app.core.schemas import Output
 from app.core.security import open_to_all
+from app.core.served import REVALIDATED, Asset, as_served, asset_of, asset_served, tag_of
 from app.domain.requests import HubRequest
 
 ASSETS = "/docs/assets"
@@ -44,9 +43,6 @@ REDIRECTED: Mapping[str, tuple[bytes, ...]] = {
 }
 """Addresses of a logo on another host that a bundle has built in and no option takes out: ours stands there instead, as
 seen from the page."""
-MEDIA_TYPES = {".svg": b"image/svg+xml", ".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
-FOREVER = b"public, max-age=31536000, immutable"
-REVALIDATED = b"no-cache"
 
 
 class Page(Struct, frozen=True):
@@ -76,17 +72,10 @@ DOCUMENT = "/openapi.json"
 DOCUMENT_OF_EVENTS = "/asyncapi.json"
 
 
-class Asset(Struct, frozen=True):
-    body: bytes
-    tag: bytes
-    media_type: bytes
-
-
 @cache
 def asset(name: str) -> Asset:
     """One file of the allow-lists. Raises NotFound for any other name, and where the package is not installed."""
-    body = _read_asset(name)
-    return Asset(body, tag_of(body), MEDIA_TYPES[Path(name).suffix])
+    return asset_of(name, _read_asset(name))
 
 
 def _read_asset(name: str) -> bytes:
@@ -106,7 +95,7 @@ def _read_asset(name: str) -> bytes:
 
 def _versioned(name: str) -> str:
     """The name of an asset with the start of its digest, so that it may be kept for ever."""
-    return f"{name}?v={asset(name).tag.decode()[1:13]}"
+    return f"{name}?v={asset(name).version}"
 
 
 @cache
@@ -134,23 +123,15 @@ def _links(shown: Page, base: str) -> list[str]:
     return [*pages, f'<a href="{escape(base + DOCUMENT)}">openapi.json</a>']
 
 
-def _answer(exchange: Exchange, body: bytes, tag: bytes, headers: list[tuple[bytes, bytes]]) -> Tagged[bytes]:
-    """The bytes, or 304 where the browser has them."""
-    headers = [(b"etag", tag), *headers]
-    if exchange.headers.get(b"if-none-match") == tag:
-        return Tagged(304, headers, b"")
-    return Tagged(200, headers, body)
-
-
 async def _show(request: HubRequest, page: Page) -> Tagged[bytes]:
     settings = request.parts.settings
     body = await asyncio.to_thread(page_html, page, request.exchange.base_path, settings.url)
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", (POLICY + page.policy).encode()),
-        (b"cache-control", REVALIDATED),
+        REVALIDATED,
     ]
-    return _answer(request.exchange, body, tag_of(body), headers)
+    return as_served(request.exchange, body, tag_of(body), headers)
 
 
 @get(REDOC.path, opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
@@ -188,10 +169,7 @@ async def signed_in(request: HubRequest) -> Tagged[bytes]:
 )
 async def docs_asset(request: HubRequest, name: FromPath[str]) -> Tagged[bytes]:
     """A script or style of the pages; `v` is there to tell one release's from another's."""
-    found = await asyncio.to_thread(asset, name)
-    return _answer(
-        request.exchange, found.body, found.tag, [(b"content-type", found.media_type), (b"cache-control", FOREVER)]
-    )
+    return asset_served(request.exchange, await asyncio.to_thread(asset, name))
 
 
 class Index(Output):

@@ -13,10 +13,10 @@ import msgspec
 from litestar import Litestar, get
 from litestar.openapi import OpenAPIConfig
 
-from app.api.served import as_served
 from app.core.answers import Tagged
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
+from app.core.served import document_served
 from app.domain.requests import HubRequest
 
 TITLE = "Data Fusion Hub"
@@ -241,4 +241,4 @@ def _encoded(app: Litestar, base_path: str) -> bytes:
 @get("/openapi.json", opt=open_to_all(needs_database=False) | costs("nothing"), include_in_schema=False)
 async def openapi_json(request: HubRequest) -> Tagged[bytes]:
     """The document, the same bytes until the hub is another."""
-    return as_served(request.exchange, await asyncio.to_thread(_encoded, request.app, request.exchange.base_path))
+    return document_served(request.exchange, await asyncio.to_thread(_encoded, request.app, request.exchange.base_path))

@@ -7,6 +7,7 @@ from app.core.answers import Answer, Tagged
 from app.core.errors import HubError, NotFound
 from app.core.limits.prices import costs
 from app.core.security import open_to_all
+from app.core.served import asset_served
 from app.domain.requests import HubRequest
 from app.domain.sign_in import services, views
 from app.domain.sign_in.page_routes import (
@@ -24,8 +25,6 @@ from app.domain.sign_in.page_routes import (
 from app.domain.sign_in.rendering import assets
 from app.domain.sign_in.services import Given
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
-
-FOREVER = b"public, max-age=31536000, immutable"
 
 
 class SignInController(Controller):
@@ -77,10 +76,7 @@ class SignInController(Controller):
         found = assets().get(name)
         if found is None:
             raise NotFound
-        headers = [(b"etag", found.tag), (b"content-type", found.media_type), (b"cache-control", FOREVER)]
-        if request.exchange.headers.get(b"if-none-match") == found.tag:
-            return Tagged(304, headers, b"")
-        return Tagged(200, headers, found.body)
+        return asset_served(request.exchange, found)
 
 
 async def _show_form(

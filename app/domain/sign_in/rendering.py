@@ -5,18 +5,17 @@ A value that is inserted is text, and escaped, unless it is `Markup`; and `Marku
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from hashlib import sha256
 from html import escape
 from pathlib import Path
 from string import Template
 
 from msgspec import Struct
 
+from app.core.served import MEDIA_TYPES, Asset, asset_of
 from app.domain.sign_in.texts import TEXTS
 
 FOLDER = Path(__file__).with_name("pages")
 ASSETS = FOLDER / "assets"
-MEDIA_TYPES = {".css": b"text/css; charset=utf-8", ".js": b"text/javascript; charset=utf-8"}
 
 
 class Markup(Struct, frozen=True):
@@ -44,23 +43,13 @@ def together(parts: Iterable[Markup]) -> Markup:
     return Markup("".join(part.html for part in parts))
 
 
-class Asset(Struct, frozen=True):
-    body: bytes
-    tag: bytes
-    media_type: bytes
-
-
 @cache
 def assets() -> Mapping[str, Asset]:
     """The scripts and styles of the pages, by name: all that lies in the folder, and nothing else."""
-    return {path.name: _read_asset(path) for path in ASSETS.iterdir() if path.suffix in MEDIA_TYPES}
-
-
-def _read_asset(path: Path) -> Asset:
-    body = path.read_bytes()
-    return Asset(body, b'"%s"' % sha256(body).hexdigest()[:32].encode(), MEDIA_TYPES[path.suffix])
+    files = (path for path in ASSETS.iterdir() if path.suffix in MEDIA_TYPES)
+    return {path.name: asset_of(path.name, path.read_bytes()) for path in files}
 
 
 def address_of_asset(base: str, name: str) -> str:
     """With the start of its digest, so that it may be kept for ever."""
-    return f"{base}/sign-in/assets/{name}?v={assets()[name].tag.decode()[1:13]}"
+    return f"{base}/sign-in/assets/{name}?v={assets()[name].version}"
