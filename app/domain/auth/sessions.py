@@ -53,7 +53,8 @@ async def open_session(
 ) -> TokenPair:
     """A new one, with its first pair of tokens. `client_id` is the OAuth client that it is for; None: the hub's API."""
     device = work.exchange.header(b"user-agent") if work.exchange else None
-    idle_days, days = await _lifetimes(work)
+    device = device[:300] if device else None
+    found = await _note_sign_in(work, who.user_id, device)
     opened = work.add(
         Session,
         id=session_id or uuid7(),
@@ -64,9 +65,9 @@ async def open_session(
         generation=1,
         rotated_at=work.now,
         last_seen_at=work.now,
-        idle_expires_at=work.now + timedelta(days=idle_days),
-        expires_at=work.now + timedelta(days=days),
-        device=device[:300] if device else None,
+        idle_expires_at=work.now + timedelta(days=found.idle_days),
+        expires_at=work.now + timedelta(days=found.days),
+        device=device,
         address=work.address,
         client_id=client_id,
         amr=list(who.amr),
@@ -75,33 +76,38 @@ async def open_session(
         provider_subject=who.provider_subject,
         provider_session=who.provider_session,
     )
-    signing_in = update(User).where(User.id == who.user_id).values(last_sign_in_at=work.now)
-    await work.session.execute(signing_in, execution_options={"synchronize_session": False})
-    work.audit("auth.login", "session", opened["id"], actor_id=who.user_id, actor_name=who.email)
-    await _tell_of_new_device(work, Session(**opened))
-    return _pair(work, Session(**opened))
+    session = Session(**opened)
+    work.audit("auth.login", "session", session.id, actor_id=who.user_id, actor_name=who.email)
+    if found.is_new_device:
+        told = {"id": str(who.user_id), "session_id": str(session.id), "device": device, "address": session.address}
+        work.announce("user.signed_in_from_new_device", f"users/{who.user_id}", told)
+    return _pair(work, session)
 
 
-async def _tell_of_new_device(work: UnitOfWork, opened: Session) -> None:
-    """Of a session whose user has none from the same program and address, of those that are kept. Their first one is no
-    news."""
-    of_user = select(1).where(Session.user_id == opened.user_id, Session.id != opened.id)
-    is_alike = (
-        Session.device.is_not_distinct_from(opened.device),
-        Session.address.is_not_distinct_from(opened.address),
-    )
-    has_any, has_alike = exists(of_user), exists(of_user.where(*is_alike))
-    if await work.session.scalar(select(and_(has_any, not_(has_alike)))):
-        told = {"id": str(opened.user_id), "session_id": str(opened.id)}
-        seen = {"device": opened.device, "address": opened.address}
-        work.announce("user.signed_in_from_new_device", f"users/{opened.user_id}", told | seen)
+class SignIn(Struct, frozen=True):
+    """What a new session has to know of its user and tenant."""
+
+    idle_days: int
+    """As the tenant has it: until a session ends that nobody refreshes."""
+    days: int
+    """Until any ends."""
+    is_new_device: bool
+    """Whether the user has sessions, and none from this program and address, of those that are kept. Their first one is
+    no news."""
 
 
-async def _lifetimes(work: UnitOfWork) -> tuple[int, int]:
-    """In days, as the tenant has it: of a session that nobody refreshes, and of any."""
-    wanted = select(TenantSettings.session_idle_days, TenantSettings.session_days)
-    found = (await work.session.execute(wanted.where(TenantSettings.tenant_id == work.tenant_id))).first()
-    return (USUAL_IDLE_DAYS, USUAL_DAYS) if found is None else (found[0], found[1])
+async def _note_sign_in(work: UnitOfWork, user_id: UUID, device: str | None) -> SignIn:
+    """In the user's row, which answers the rest by the way."""
+    of_tenant = TenantSettings.tenant_id == work.tenant_id
+    idle_days = select(TenantSettings.session_idle_days).where(of_tenant).scalar_subquery()
+    days = select(TenantSettings.session_days).where(of_tenant).scalar_subquery()
+    of_user = select(1).where(Session.user_id == user_id)
+    is_alike = (Session.device.is_not_distinct_from(device), Session.address.is_not_distinct_from(work.address))
+    is_new = and_(exists(of_user), not_(exists(of_user.where(*is_alike))))
+    known = (func.coalesce(idle_days, USUAL_IDLE_DAYS), func.coalesce(days, USUAL_DAYS), is_new)
+    noted = update(User).where(User.id == user_id).values(last_sign_in_at=work.now).returning(*known)
+    row = (await work.session.execute(noted, execution_options={"synchronize_session": False})).one()
+    return SignIn(*row)
 
 
 async def refresh(request: HubRequest, refresh_token: str, *, client_id: str | None = None) -> TokenPair:
