@@ -134,7 +134,7 @@ def import_for_type(order: frames.Warm) -> None:
     connector = registry.one(order.type, order.packages)
     for module in (connector.driver, *connector.warm_modules) if connector else ():
         if module:
-            with contextlib.suppress(Exception):  # The work says what is missing, if it is needed then.
+            with contextlib.suppress(Exception):  # whatever it raises, the work imports it again, and says so
                 import_module(module)
     gc.collect()
     gc.disable()

@@ -51,13 +51,15 @@ class StagedConnection(Protocol):
 
 @asynccontextmanager
 async def under_way(connection: StagedConnection) -> AsyncIterator[asyncio.Task[object]]:
+    from asyncmy.errors import MySQLError
+
     signing_in = asyncio.create_task(connection.connect())
     try:
         yield signing_in
     finally:
         signing_in.cancel()
         await asyncio.gather(signing_in, return_exceptions=True)
-        with suppress(Exception):
+        with suppress(OSError, MySQLError):
             async with asyncio.timeout(_FAREWELL_S):  # Without a word, the server's log would have a warning.
                 await connection.ensure_closed()
         connection.close()

@@ -301,7 +301,9 @@ def take_texts_as_they_are() -> None:
 
 async def _closed(what: aiormq.Connection | AbstractChannel) -> None:
     """Says good-bye to a connection or a channel, and does not wait for an answer that does not come."""
-    with suppress(Exception):
+    from aiormq.exceptions import AMQPError
+
+    with suppress(OSError, AMQPError):
         async with asyncio.timeout(1):
             await what.close()
 

@@ -58,12 +58,14 @@ class Session:
     @asynccontextmanager
     async def opened(cls, server: Server) -> AsyncIterator[Session]:
         """Connected and signed in; the database is chosen with the first command."""
+        from redis.exceptions import RedisError
+
         session = cls(server)
         try:
             await session._sign_in()
             yield session
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(OSError, RedisError):
                 await session._connection.disconnect(nowait=True)
 
     async def ask(self, *commands: Command) -> list[object]:
