@@ -21,11 +21,12 @@ from app.domain.auth.repositories import SessionRepository
 from app.domain.auth.schemas import TokenPair
 from app.domain.requests import HubRequest
 from app.domain.tenants.models import Tenant, TenantSettings
+from app.domain.tenants.schemas import TenantSettingsGiven
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
 
-USUAL_IDLE_DAYS, USUAL_DAYS = 7, 30
-"""Of sessions, where a tenant has decided nothing."""
+USUAL = TenantSettingsGiven()
+"""Where a tenant has decided nothing."""
 REFRESH_GRACE = timedelta(seconds=10)
 """A client that lost the answer to its refresh may ask again for that long and gets the same successor."""
 
@@ -104,7 +105,7 @@ async def _note_sign_in(work: UnitOfWork, user_id: UUID, device: str | None) -> 
     of_user = select(1).where(Session.user_id == user_id)
     is_alike = (Session.device.is_not_distinct_from(device), Session.address.is_not_distinct_from(work.address))
     is_new = and_(exists(of_user), not_(exists(of_user.where(*is_alike))))
-    known = (func.coalesce(idle_days, USUAL_IDLE_DAYS), func.coalesce(days, USUAL_DAYS), is_new)
+    known = (func.coalesce(idle_days, USUAL.session_idle_days), func.coalesce(days, USUAL.session_days), is_new)
     noted = update(User).where(User.id == user_id).values(last_sign_in_at=work.now).returning(*known)
     row = (await work.session.execute(noted, execution_options={"synchronize_session": False})).one()
     return SignIn(*row)
@@ -138,9 +139,8 @@ async def _live_user(work: UnitOfWork, session: Session) -> tuple[str, int] | No
     has ended."""
     if session.revoked_at is not None or min(session.idle_expires_at, session.expires_at) <= work.now:
         return None
-    statement = select(User.email, func.coalesce(TenantSettings.session_idle_days, USUAL_IDLE_DAYS)).join(
-        Tenant, Tenant.id == User.tenant_id
-    )
+    idle_days = func.coalesce(TenantSettings.session_idle_days, USUAL.session_idle_days)
+    statement = select(User.email, idle_days).join(Tenant, Tenant.id == User.tenant_id)
     statement = statement.outerjoin(TenantSettings, TenantSettings.tenant_id == Tenant.id)
     is_live = (User.id == session.user_id, User.is_active, Tenant.is_active)
     row = (await work.session.execute(statement.where(*is_live))).one_or_none()
