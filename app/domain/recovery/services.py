@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault
 from app.core.limits.prices import Price
+from app.core.opaque_tokens import GivenToken
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.services import confirmed_by_password, slug_of
 from app.domain.letters.models import Letter
@@ -66,7 +67,7 @@ async def reset_password(request: HubRequest, given: ResetPassword) -> None:
     token = require_token("reset_password", given.token)
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
-        user, _ = await _user_of(work, "reset_password", given.token)
+        user, _ = await _user_of(work, "reset_password", token)
         hashed = await hash_new_password(
             work, given.new_password, (user.email, user.first_name, user.last_name), path="new_password"
         )
@@ -102,7 +103,7 @@ async def confirm_email(request: HubRequest, text: str) -> None:
     token = require_token("confirm_email", text)
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
-        user, letter = await _user_of(work, "confirm_email", text)
+        user, letter = await _user_of(work, "confirm_email", token)
         refuse_managed(user)
         (await rules_of(work.parts, work.tenant_id)).refuse_domain(letter.email, path="token")
         before, old_email = await _shown(work, user.id), user.email
@@ -116,10 +117,9 @@ async def confirm_email(request: HubRequest, text: str) -> None:
         await notify(work, "email_changed", old_email, user.id, new_address=letter.email)
 
 
-async def _user_of(work: UnitOfWork, kind: LetterKind, text: str) -> tuple[User, Letter]:
+async def _user_of(work: UnitOfWork, kind: LetterKind, given: GivenToken) -> tuple[User, Letter]:
     """Whom a link is about, and its letter, both held; of several that come with it at once one is the first, and its
     change ends the letter. Raises BadRequest."""
-    given = require_token(kind, text)
     letter = await letter_of(work, kind, given)
     user = await _held_user(work, letter.user_id) if letter.user_id is not None else None
     letter = await letter_of(work, kind, given, is_held=True)
