@@ -7,7 +7,6 @@ answer nor its time tells (`forgotten`).
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import exists, select
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault
@@ -146,8 +145,6 @@ async def _shown(work: UnitOfWork, user_id: UUID) -> UserOut:
 
 
 async def _refuse_taken(work: UnitOfWork, user_id: UUID, email: str) -> None:
-    taken = select(
-        exists().where(User.tenant_id == work.tenant_id, User.email_key == email_key(email), User.id != user_id)
-    )
-    if await work.session.scalar(taken):
+    users = UserRepository(work.session, tenant_id=work.tenant_id)
+    if await users.exists(User.id != user_id, email_key=email_key(email)):
         raise Conflict(code="email_taken", errors=[Fault("token", "email_taken", "is for an address that is taken")])
