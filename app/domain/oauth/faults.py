@@ -1,5 +1,7 @@
 """How requests to the token and revocation endpoints end badly, in the words of RFC 6749 section 5.2."""
 
+from uuid import UUID
+
 from app.core.answers import Answer, answer
 from app.core.exchange import Exchange
 from app.domain.oauth.schemas import FaultName, OAuthFault, plain
@@ -23,6 +25,14 @@ class OAuthRefused(Exception):
         if is_unknown and b"authorization" in exchange.headers:
             told.wire_headers.append((b"www-authenticate", CHALLENGE))
         return told
+
+
+class NotShown(Exception):
+    """A client has not shown who it is. What is known of it goes on record in its tenant."""
+
+    def __init__(self, tenant_id: UUID | None = None, kind: str = "oauth_client", row_id: UUID | None = None) -> None:
+        self.tenant_id, self.kind, self.row_id = tenant_id, kind, row_id
+        super().__init__()
 
 
 def invalid_client() -> OAuthRefused:
