@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.errors import BadRequest, Fault, Forbidden, Unauthenticated
-from app.core.limits.prices import Price
 from app.domain.auth import services as passwords
 from app.domain.auth.schemas import Login, TokenPair
 from app.domain.auth.services import FactorNeeded, admitted_user, count_failure, forget_failures
@@ -34,7 +33,8 @@ from app.domain.work import UnitOfWork, work_of_its_own
 
 T = TypeVar("T")
 Then = Callable[[UnitOfWork, Authenticated], Awaitable[T]]
-ONE_GUESS = Price(1, "login-account")
+OF_FACTORS = "factors"
+"""Guesses at factors are counted apart from those at passwords."""
 
 
 class MfaRequired(Unauthenticated):
@@ -82,7 +82,7 @@ async def with_factor(request: HubRequest, mfa_token: str, given: Given, then: T
     pending = opened(request.parts.key_ring, "mfa", mfa_token)
     if pending is None or pending.user_id is None or pending.tenant_id is None:
         raise Unauthenticated(code="invalid_mfa_token")
-    await _charge(request, pending.user_id)
+    await request.parts.limits.charge_account(request.exchange, OF_FACTORS, str(pending.user_id))
     async with work_of_its_own(request) as work:
         work.move_to(pending.tenant_id)
         user = await admitted_user(work, pending.user_id)
@@ -95,14 +95,6 @@ async def with_factor(request: HubRequest, mfa_token: str, given: Given, then: T
             return await then(work, who)
         await _fail(work, user, given.method)
     raise Unauthenticated(code="invalid_factor")
-
-
-async def _charge(request: HubRequest, user_id: UUID) -> None:
-    """What is left of it is not shown: it is the user's, not the caller's."""
-    exchange, limits = request.exchange, request.parts.limits
-    of_caller = exchange.standing
-    await limits.charge(exchange, ONE_GUESS, limits.account_key("factors", str(user_id)))
-    exchange.standing = of_caller
 
 
 async def _fail(work: UnitOfWork, user: User | None, method: str) -> None:
@@ -171,7 +163,7 @@ async def step_up(request: HubRequest, given: StepUp) -> None:
     """Raises BadRequest for a wrong password or factor, which count like those of a sign-in, and Forbidden for the
     password of whoever has a second factor."""
     principal = request.principal
-    await _charge(request, principal.id)
+    await request.parts.limits.charge_account(request.exchange, OF_FACTORS, str(principal.id))
     if given.method is None:
         await _step_up_by_password(request, given)
         return

@@ -22,7 +22,6 @@ from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork, work_of_its_own
 
 ONE_OF_ADDRESS = Price(1, "login-address")
-ONE_OF_CLIENT = Price(1, "login-account")
 
 
 class Program(Struct, frozen=True, kw_only=True):
@@ -160,9 +159,7 @@ async def _charge_failure(request: HubRequest, client_id: str) -> None:
     TooManyRequests, where nothing more goes on record."""
     limits, exchange = request.parts.limits, request.exchange
     await limits.charge(exchange, ONE_OF_ADDRESS, address_key(exchange.client_address(request.parts.trusted_proxies)))
-    of_address = exchange.standing
-    await limits.charge(exchange, ONE_OF_CLIENT, limits.account_key("oauth", client_id))
-    exchange.standing = of_address
+    await limits.charge_account(exchange, "oauth", client_id)
 
 
 async def _record(request: HubRequest, failed: NotShown) -> None:

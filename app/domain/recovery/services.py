@@ -10,7 +10,6 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault
-from app.core.limits.prices import Price
 from app.core.opaque_tokens import GivenToken
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.services import confirmed_by_password, slug_of
@@ -29,7 +28,6 @@ from app.domain.users.schemas import UserOut
 from app.domain.users.services import end_sessions, hash_new_password
 from app.domain.work import UnitOfWork, work_of_its_own
 
-ONE_LETTER: Final = Price(1, "login-account")
 ON_ITS_WAY: Final = Accepted("If somebody has that address, a letter is on its way to them.")
 TO_CONFIRM: Final = Accepted("A letter is on its way to the new address. Until it is confirmed the old one stays.")
 
@@ -37,7 +35,8 @@ TO_CONFIRM: Final = Accepted("A letter is on its way to the new address. Until i
 async def forget_password(request: HubRequest, given: ForgotPassword) -> Accepted:
     """Raises TooManyRequests for too many of one address, whether anybody has it or not."""
     slug = slug_of(request, given.tenant)
-    await _charge_account(request, slug, given.email)
+    apart_from_logins = f"forgotten {email_key(given.email)}"
+    await request.parts.limits.charge_account(request.exchange, slug, apart_from_logins)
     async with work_of_its_own(request) as work:
         work.move_to(DEFAULT_TENANT_ID)
         work.add(
@@ -50,14 +49,6 @@ async def forget_password(request: HubRequest, given: ForgotPassword) -> Accepte
         )
         work.audit("auth.forgot_password", "user", None)
     return ON_ITS_WAY
-
-
-async def _charge_account(request: HubRequest, slug: str | None, email: str) -> None:
-    """Apart from its logins. What is left of it is shown to nobody, as there."""
-    limits, exchange = request.parts.limits, request.exchange
-    account, of_address = limits.account_key(slug, f"forgotten {email_key(email)}"), exchange.standing
-    await limits.charge(exchange, ONE_LETTER, account)
-    exchange.standing = of_address
 
 
 async def reset_password(request: HubRequest, given: ResetPassword) -> None:
