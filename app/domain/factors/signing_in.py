@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from app.core.errors import BadRequest, Fault, Forbidden, Unauthenticated
 from app.domain.auth import services as passwords
@@ -138,9 +138,10 @@ async def with_passkey(request: HubRequest, token: str, credential: Credential, 
 
 
 async def _is_tenant(request: HubRequest, tenant_id: UUID) -> bool:
-    async with request.parts.sessions(tenant_id) as session:
-        statement = select(Tenant.id).where(Tenant.id == tenant_id, Tenant.is_active)
-        return await session.scalar(statement) is not None
+    return bool(await request.parts.reads.rows(_TENANT, {"tenant_id": tenant_id}))
+
+
+_TENANT = select(Tenant.id).where(Tenant.id == bindparam("tenant_id", type_=Tenant.id.type), Tenant.is_active)
 
 
 # Step-up --------------------------------------------------------------------------------------------------------------
