@@ -98,10 +98,18 @@ def _subject(text: str) -> UUID | None:
     payload = rest.partition(".")[0]
     try:
         said = msgspec.json.decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Said).sub
-        found = UUID(said)
     except (ValueError, RecursionError):
         return None
-    return found if str(found) == said else None
+    return account_id_of(said)
+
+
+def account_id_of(text: str) -> UUID | None:
+    """In the one spelling that it has in answers."""
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text else None
 
 
 class _Said(Struct):

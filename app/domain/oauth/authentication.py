@@ -14,7 +14,7 @@ from app.core.exchange import Exchange
 from app.core.limits.limiter import address_key
 from app.core.limits.prices import Price
 from app.domain.api_keys.keys import BEGINNING, PresentedKey
-from app.domain.oauth.assertions import ASSERTION_TYPE, Assertion, read_assertion, use_up
+from app.domain.oauth.assertions import ASSERTION_TYPE, Assertion, account_id_of, read_assertion, use_up
 from app.domain.oauth.clients import HUBS_OWN, Client, find_client, is_secret_of
 from app.domain.oauth.faults import NotShown, OAuthRefused, invalid_client
 from app.domain.oauth.schemas import ClientForm
@@ -98,7 +98,7 @@ async def _identify(request: HubRequest, shown: _Shown) -> Client | Program:
         if shown.secret is not None:
             raise NotShown
         return HUBS_OWN
-    if (account_id := _uuid(shown.client_id)) is not None:
+    if (account_id := account_id_of(shown.client_id)) is not None:
         return await _by_key(request, account_id, shown.secret or "")
     client = await find_client(request.parts, shown.client_id)
     if client is None:
@@ -108,15 +108,6 @@ async def _identify(request: HubRequest, shown: _Shown) -> Client | Program:
     if not is_secret_of(client, shown.secret or ""):
         raise NotShown(client.tenant_id, "oauth_client", client.row_id)
     return client
-
-
-def _uuid(text: str) -> UUID | None:
-    """In the one spelling that it has in answers."""
-    try:
-        found = UUID(text)
-    except ValueError:
-        return None
-    return found if str(found) == text else None
 
 
 async def _by_key(request: HubRequest, account_id: UUID, secret: str) -> Program:
