@@ -6,6 +6,8 @@ for each letter anew: there are few, and a connection that is kept may be dead w
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
@@ -97,60 +99,53 @@ async def send_mail(server: SmtpServer, message: EmailMessage, *, sender: str, r
     Where the connection is lost after the letter and before the answer, the letter may have been taken or not: it is
     sent again, with the same `Message-ID`.
     """
-    from aiosmtplib import SMTPException
-
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            client = await _connected(server, name)
-            try:
-                await client.send_message(message, sender=sender, recipients=[recipient])
-            finally:
-                client.close()
-    except (SMTPException, ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
-        raise _explained(server, error) from None
+    async with _signed_in(server, name) as client:
+        await client.send_message(message, sender=sender, recipients=[recipient])
 
 
 async def try_server(server: SmtpServer, name: str) -> None:
     """As far as to the sign-in. Raises MailNotTaken."""
-    from aiosmtplib import SMTPException
+    async with _signed_in(server, name):
+        pass
+
+
+@asynccontextmanager
+async def _signed_in(server: SmtpServer, name: str) -> AsyncIterator["SMTP"]:
+    """A connection for one letter, closed at the end of the block. Raises MailNotTaken, for what the block raises of
+    the server's too."""
+    from aiosmtplib import SMTP, SMTPException
 
     try:
         async with asyncio.timeout(DEADLINE_S):
-            (await _connected(server, name)).close()
-    except (SMTPException, ssl.SSLError, OSError) as error:
+            client = SMTP(
+                hostname=server.host,
+                port=server.port,
+                use_tls=server.tls == "implicit",
+                start_tls=False,
+                tls_context=_context(server) if server.tls != "none" else None,
+                local_hostname=name,
+                timeout=STEP_S,
+            )
+            try:
+                await client.connect()
+                if server.tls == "starttls":
+                    await _begin_tls(client, server)
+                if server.user is not None:
+                    await client.login(server.user, server.password or "")
+                yield client
+            finally:
+                client.close()
+    except (SMTPException, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
         raise _explained(server, error) from None
 
 
-async def _connected(server: SmtpServer, name: str) -> "SMTP":
-    from aiosmtplib import SMTP
-
-    client = SMTP(
-        hostname=server.host,
-        port=server.port,
-        use_tls=server.tls == "implicit",
-        start_tls=False,
-        tls_context=_context(server) if server.tls != "none" else None,
-        local_hostname=name,
-        timeout=STEP_S,
-    )
-    await client.connect()
-    try:
-        if server.tls == "starttls":
-            await _begin_tls(client, server)
-        if server.user is not None:
-            await client.login(server.user, server.password or "")
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
 async def _begin_tls(client: "SMTP", server: SmtpServer) -> None:
+    """By the context that the client has. Raises MailNotTaken."""
     await client.ehlo()
     if not client.supports_extension("starttls"):
         sentence = f"{server} offers no STARTTLS, and letters do not go out without TLS"
         raise MailNotTaken("tls_failed", sentence)
-    await client.starttls(tls_context=_context(server))
+    await client.starttls()
 
 
 def _context(server: SmtpServer) -> ssl.SSLContext:

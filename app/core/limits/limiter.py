@@ -30,6 +30,8 @@ MOST_ACCOUNTS = 65_536
 NOWHERE = "unknown"
 """The address of all whom a proxy names in a way that is none."""
 
+ONE_TRY = Price(1, "login-account")
+
 _refused = Counter("hub_limits_refused_total", "Requests over a limit, by whose it is.", ("policy",))
 
 
@@ -72,6 +74,13 @@ class Limits:
         if not standing.is_admitted:
             raise _refusal(standing)
         here.note(key, units)
+
+    async def charge_account(self, exchange: Exchange, tenant: str | None, name: str) -> None:
+        """One try at an account, known by `account_key`. What is left of it is shown to nobody who is admitted: it is
+        the account's, not the caller's. Raises TooManyRequests."""
+        of_caller = exchange.standing
+        await self.charge(exchange, ONE_TRY, self.account_key(tenant, name))
+        exchange.standing = of_caller
 
     def account_key(self, tenant: str | None, email_key: str) -> str:
         """Of a login, by what was typed: the count says nothing about who exists, and Redis holds no addresses (what

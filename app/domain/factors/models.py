@@ -36,6 +36,10 @@ class Factor(Tenanted, Entity):
     """Attested credential data of a passkey (WebAuthn section 6.5.1): its id and its public key."""
     sign_count: Mapped[int] = mapped_column(BigInteger, default=0)
 
+    @property
+    def is_confirmed(self) -> bool:
+        return self.confirmed_at is not None
+
 
 class RecoveryCode(Tenanted, Base):
     """One that was not used yet."""

@@ -12,7 +12,7 @@ from app.domain.auth.sessions import Authenticated
 from app.domain.factors import passkeys
 from app.domain.factors.challenges import Challenge, opened
 from app.domain.factors.checking import Given
-from app.domain.factors.repositories import confirmed
+from app.domain.factors.repositories import ids_of_passkeys
 from app.domain.factors.schemas import Credential
 from app.domain.factors.signing_in import with_factor
 from app.domain.requests import HubRequest
@@ -46,7 +46,7 @@ class FactorStep:
         is_wrong = problem is not None
         async with request.parts.sessions(half.tenant_id) as session:
             user = await session.scalar(select(User).where(User.id == half.who.user_id))
-            known = [each.credential_id or b"" for each in await confirmed(session, half.who.user_id, "passkey")]
+            known = await ids_of_passkeys(session, half.who.user_id)
         if user is None or user.version != half.version:  # such as by a new password: the old one was shown
             raise Unauthenticated(code="invalid_mfa_token")
         challenge = Challenge(user_id=user.id, tenant_id=half.tenant_id, version=user.version, amr=tuple(half.who.amr))
@@ -75,15 +75,14 @@ class FactorStep:
         return Page(heading=TEXTS["factor_title"], body=body, script=script, is_wrong=is_wrong)
 
     async def take(self, request: HubRequest, half: HalfSignedIn, form: Mapping[str, Any], then: Then) -> str:
-        token = text_of(form, "mfa_token")
-        challenge = opened(request.parts.key_ring, "mfa", token)
+        challenge = opened(request.parts.key_ring, "mfa", text_of(form, "mfa_token"))
         if challenge is None or challenge.user_id != half.who.user_id:
             raise Unauthenticated(code="invalid_mfa_token")
 
         async def go_on(work: UnitOfWork, who: Authenticated) -> str:
             return await then(work, structs.replace(half.who, amr=who.amr))
 
-        return await with_factor(request, token, _given(form), go_on)
+        return await with_factor(request, challenge, _given(form), go_on)
 
 
 def _given(form: Mapping[str, Any]) -> Given:

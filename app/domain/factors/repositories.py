@@ -38,6 +38,11 @@ async def confirmed(session: AsyncSession, user_id: UUID, kind: str) -> Sequence
     return (await session.scalars(statement.order_by(Factor.created_at, Factor.id))).all()
 
 
+async def ids_of_passkeys(session: AsyncSession, user_id: UUID) -> list[bytes]:
+    """Of the confirmed ones: WebAuthn's credential ids."""
+    return [each.credential_id or b"" for each in await confirmed(session, user_id, "passkey")]
+
+
 async def has_recovery_codes(session: AsyncSession, user_id: UUID) -> bool:
     found = await session.scalar(select(RecoveryCode.id).where(RecoveryCode.user_id == user_id).limit(1))
     return found is not None

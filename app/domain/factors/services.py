@@ -8,12 +8,12 @@ from sqlalchemy import delete, func, select
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, NotFound
-from app.core.schemas import single_spaced
+from app.core.schemas import single_spaced, to_struct
 from app.domain.factors import one_time, passkeys, recovery
 from app.domain.factors.challenges import Challenge
 from app.domain.factors.checking import step_of, take_step
 from app.domain.factors.models import Factor, RecoveryCode
-from app.domain.factors.repositories import NO_SYNC, FactorRepository, note_factors
+from app.domain.factors.repositories import NO_SYNC, FactorRepository, ids_of_passkeys, note_factors
 from app.domain.factors.schemas import (
     FactorConfirm,
     FactorCreate,
@@ -63,7 +63,7 @@ class FactorService:
             challenge=challenge,
         )
         await self._factors.add(factor)
-        shown = _shown(factor)
+        shown = to_struct(factor, FactorOut)
         self._work.audit("factor.create", "factor", factor_id, after=shown)
         account = self._work.actor.name
         uri = one_time.otpauth_uri(secret, account=account, issuer=ISSUER) if secret else None
@@ -78,7 +78,6 @@ class FactorService:
 
     async def _creation_options(self, challenge: bytes) -> Options:
         actor = self._work.actor
-        known = select(Factor.credential_id).where(Factor.user_id == actor.id, Factor.credential_id.is_not(None))
         user = await UserRepository(self._work.session, tenant_id=self._work.tenant_id).get_one(id=actor.id)
         return passkeys.creation_options(
             self._work.parts.settings,
@@ -86,7 +85,7 @@ class FactorService:
             handle=passkeys.user_handle(self._work.tenant_id, actor.id),
             account=user.email,
             name=f"{user.first_name} {user.last_name}",
-            known=[each for each in await self._work.session.scalars(known) if each is not None],
+            known=await ids_of_passkeys(self._work.session, actor.id),
         )
 
     async def _make_room(self, kind: str) -> None:
@@ -106,7 +105,7 @@ class FactorService:
             raise Conflict("The factor is confirmed already.")
         if factor.expires_at <= self._work.now:
             raise NotFound
-        before = _shown(factor)
+        before = to_struct(factor, FactorOut)
         if factor.type == "totp":
             await self._confirm_code(factor, given)
         else:
@@ -115,7 +114,7 @@ class FactorService:
         await self._factors.update(factor)
         await note_factors(self._work.session, factor.user_id)
         await note_step_up(self._work, ("otp" if factor.type == "totp" else "hwk", "mfa"))
-        after = _shown(factor)
+        after = to_struct(factor, FactorOut)
         self._work.audit("factor.confirm", "factor", factor_id, before=before, after=after)
         self._work.announce("factor.created", f"users/{factor.user_id}", after)
         return after
@@ -138,7 +137,7 @@ class FactorService:
         factor = await self._own(factor_id)
         await require_step_up(self._work)
         self._work.require_match(factor.version)
-        before = _shown(factor)
+        before = to_struct(factor, FactorOut)
         await self._factors.delete(factor_id)
         if not await note_factors(self._work.session, factor.user_id):
             await self._drop_codes(factor.user_id)
@@ -181,18 +180,3 @@ class FactorService:
     async def _drop_codes(self, user_id: UUID) -> None:
         codes = delete(RecoveryCode).where(RecoveryCode.user_id == user_id)
         await self._work.session.execute(codes, execution_options=NO_SYNC)
-
-
-def _shown(factor: Factor) -> FactorOut:
-    return FactorOut(
-        factor.id,
-        factor.created_at,
-        factor.updated_at,
-        factor.created_by,
-        factor.updated_by,
-        factor.version,
-        factor.type,  # type: ignore[arg-type]
-        factor.name,
-        factor.confirmed_at is not None,
-        factor.last_used_at,
-    )

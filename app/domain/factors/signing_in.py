@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from app.core.errors import BadRequest, Fault, Forbidden, Unauthenticated
-from app.core.limits.prices import Price
 from app.domain.auth import services as passwords
 from app.domain.auth.schemas import Login, TokenPair
 from app.domain.auth.services import FactorNeeded, admitted_user, count_failure, forget_failures
@@ -15,7 +14,7 @@ from app.domain.auth.sessions import NOBODY, Authenticated, open_session
 from app.domain.factors import passkeys
 from app.domain.factors.challenges import Challenge, opened
 from app.domain.factors.checking import Given, shown_factor
-from app.domain.factors.repositories import confirmed, has_recovery_codes
+from app.domain.factors.repositories import has_recovery_codes, ids_of_passkeys
 from app.domain.factors.schemas import (
     Credential,
     FactorMethod,
@@ -34,7 +33,8 @@ from app.domain.work import UnitOfWork, work_of_its_own
 
 T = TypeVar("T")
 Then = Callable[[UnitOfWork, Authenticated], Awaitable[T]]
-ONE_GUESS = Price(1, "login-account")
+OF_FACTORS = "factors"
+"""Guesses at factors are counted apart from those at passwords."""
 
 
 class MfaRequired(Unauthenticated):
@@ -61,7 +61,7 @@ async def what_is_needed(request: HubRequest, needed: FactorNeeded) -> Mfa:
     async with request.parts.sessions(needed.tenant_id) as session:
         if "passkey" in needed.factors:
             methods.append("webauthn")
-            known = [each.credential_id or b"" for each in await confirmed(session, needed.user_id, "passkey")]
+            known = await ids_of_passkeys(session, needed.user_id)
             options = passkeys.request_options(request.parts.settings, challenge.challenge, known)
         if await has_recovery_codes(session, needed.user_id):
             methods.append("recovery")
@@ -69,44 +69,35 @@ async def what_is_needed(request: HubRequest, needed: FactorNeeded) -> Mfa:
 
 
 async def sign_in_with_factor(request: HubRequest, given: MfaSignIn) -> TokenPair:
-    factor = Given(given.method, given.code, given.credential)
-    return await with_factor(request, given.mfa_token, factor, open_session)
+    pending = opened(request.parts.key_ring, "mfa", given.mfa_token)
+    return await with_factor(request, pending, Given(given.method, given.code, given.credential), open_session)
 
 
-async def with_factor(request: HubRequest, mfa_token: str, given: Given, then: Then[T]) -> T:
+async def with_factor(request: HubRequest, pending: Challenge | None, given: Given, then: Then[T]) -> T:
     """What `then` makes of who has given their password and a second factor, in the transaction that lets them in.
+    `pending`: as `opened` gives it.
 
     A factor that is not right counts like a wrong password, and ends as one does where the account is locked:
     Unauthenticated. Raises it, too, for a token that is over, and TooManyRequests for too many guesses.
     """
-    pending = opened(request.parts.key_ring, "mfa", mfa_token)
     if pending is None or pending.user_id is None or pending.tenant_id is None:
         raise Unauthenticated(code="invalid_mfa_token")
-    await _charge(request, pending.user_id)
+    await request.parts.limits.charge_account(request.exchange, OF_FACTORS, str(pending.user_id))
     async with work_of_its_own(request) as work:
         work.move_to(pending.tenant_id)
         user = await admitted_user(work, pending.user_id)
         if user is not None and user.version != pending.version:
             raise Unauthenticated(code="invalid_mfa_token")
-        shown = await shown_factor(work, user.id, given, pending) if user is not None else None
-        if user is not None and shown is not None:
+        if user is not None and (shown := await shown_factor(work, user.id, given, pending)) is not None:
             await forget_failures(work, user.id)
             who = Authenticated(user_id=user.id, email=user.email, amr=(*pending.amr, *shown))  # type: ignore[arg-type]
             return await then(work, who)
-        await _fail(work, user, given.method)
+        await count_failure(work, user.id if user is not None else NOBODY)
+        _record_failure(work, user, given.method)
     raise Unauthenticated(code="invalid_factor")
 
 
-async def _charge(request: HubRequest, user_id: UUID) -> None:
-    """What is left of it is not shown: it is the user's, not the caller's."""
-    exchange, limits = request.exchange, request.parts.limits
-    of_caller = exchange.standing
-    await limits.charge(exchange, ONE_GUESS, limits.account_key("factors", str(user_id)))
-    exchange.standing = of_caller
-
-
-async def _fail(work: UnitOfWork, user: User | None, method: str) -> None:
-    await count_failure(work, user.id if user is not None else NOBODY)
+def _record_failure(work: UnitOfWork, user: User | None, method: str) -> None:
     by = {"actor_id": user.id, "actor_name": user.email} if user is not None else {}
     work.audit("auth.login", "session", None, outcome="failure", detail=method, **by)
 
@@ -139,19 +130,18 @@ async def with_passkey(request: HubRequest, token: str, credential: Credential, 
             work.move_to(owner[0])
             user = await admitted_user(work, owner[1])
         given = Given("webauthn", credential=credential)
-        shown = await shown_factor(work, user.id, given, pending) if user is not None else None
-        if user is not None and shown is not None:
+        if user is not None and (shown := await shown_factor(work, user.id, given, pending)) is not None:
             await forget_failures(work, user.id)
             return await then(work, Authenticated(user_id=user.id, email=user.email, amr=shown))
-        by = {"actor_id": user.id, "actor_name": user.email} if user is not None else {}
-        work.audit("auth.login", "session", None, outcome="failure", detail="passkey", **by)
+        _record_failure(work, user, "passkey")
     raise Unauthenticated(code="invalid_factor")
 
 
 async def _is_tenant(request: HubRequest, tenant_id: UUID) -> bool:
-    async with request.parts.sessions(tenant_id) as session:
-        statement = select(Tenant.id).where(Tenant.id == tenant_id, Tenant.is_active)
-        return await session.scalar(statement) is not None
+    return bool(await request.parts.reads.rows(_TENANT, {"tenant_id": tenant_id}))
+
+
+_TENANT = select(Tenant.id).where(Tenant.id == bindparam("tenant_id", type_=Tenant.id.type), Tenant.is_active)
 
 
 # Step-up --------------------------------------------------------------------------------------------------------------
@@ -162,7 +152,7 @@ async def step_up_options(request: HubRequest) -> PasskeyOptions:
     principal, parts = request.principal, request.parts
     challenge = Challenge(user_id=principal.id, tenant_id=principal.tenant_id, session_id=principal.own_session_id)
     async with parts.sessions(principal.tenant_id) as session:
-        known = [each.credential_id or b"" for each in await confirmed(session, principal.id, "passkey")]
+        known = await ids_of_passkeys(session, principal.id)
     options = passkeys.request_options(parts.settings, challenge.challenge, known)
     return PasskeyOptions(challenge.sealed(parts.key_ring, "step-up"), options)
 
@@ -171,7 +161,7 @@ async def step_up(request: HubRequest, given: StepUp) -> None:
     """Raises BadRequest for a wrong password or factor, which count like those of a sign-in, and Forbidden for the
     password of whoever has a second factor."""
     principal = request.principal
-    await _charge(request, principal.id)
+    await request.parts.limits.charge_account(request.exchange, OF_FACTORS, str(principal.id))
     if given.method is None:
         await _step_up_by_password(request, given)
         return
@@ -181,8 +171,7 @@ async def step_up(request: HubRequest, given: StepUp) -> None:
     async with work_of_its_own(request) as work:
         user = await admitted_user(work, principal.id)
         factor = Given(given.method, given.code, given.credential)
-        shown = await shown_factor(work, user.id, factor, pending) if user is not None else None
-        if user is not None and shown is not None:
+        if user is not None and (shown := await shown_factor(work, user.id, factor, pending)) is not None:
             await forget_failures(work, user.id)
             await note_step_up(work, shown)
             work.audit("auth.step_up", "session", principal.session_id, detail=given.method)

@@ -9,11 +9,9 @@ from msgspec import Meta
 
 from app.core.lookalikes import written_alike
 from app.core.schemas import EntityOut, Input, Rule, tag_with
-from app.domain.letters.schemas import LetterStatus
+from app.domain.letters.schemas import LetterStatus, LinkToken
 from app.domain.users.schemas import RULES, Email, Password, PersonName
 
-LinkToken = Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema={"writeOnly": True})]
-"""Of the link in a letter."""
 NAMES: Mapping[str, Rule] = {"first_name": written_alike, "last_name": written_alike}
 
 

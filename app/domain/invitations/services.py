@@ -5,12 +5,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec.structs import asdict
-from sqlalchemy import delete, exists, select, text
+from sqlalchemy import delete, select, text
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, HubError, TooManyRequests
 from app.core.schemas import single_spaced
 from app.core.security import Principal
+from app.domain.assignments.kinds import SUBJECTS
 from app.domain.assignments.services import AssignmentService
 from app.domain.auth.rights import lasting_rights
 from app.domain.invitations.models import Invitation
@@ -28,7 +29,7 @@ from app.domain.letters.services import (
 from app.domain.requests import HubRequest
 from app.domain.roles.built_in import public_role_id
 from app.domain.users.identity import checked_email, email_key
-from app.domain.users.models import User
+from app.domain.users.repositories import UserRepository
 from app.domain.users.schemas import UserCreate, UserOut
 from app.domain.users.services import UserService
 from app.domain.work import UnitOfWork, work_of_its_own
@@ -78,11 +79,11 @@ class InvitationService:
         }
         self._work.apply(invitation, changes)
         await self._invitations.update(invitation)
-        sent = await self._send(invitation)
+        link = await self._send(invitation)
         after = await self._shown(invitation_id)
         self._work.audit("invitation.resend", "invitation", invitation_id, before=before, after=after)
         self._work.announce("invitation.updated", f"invitations/{invitation_id}", after)
-        return sent
+        return InvitationSent(**asdict(after), link=link)
 
     async def _write(self, new: InvitationCreate, role_ids: list[UUID], inviter_type: str | None) -> InvitationSent:
         email = checked_email(new.email)
@@ -100,15 +101,15 @@ class InvitationService:
             expires_at=self._work.now + LIVES["invitation"],
         )
         await self._invitations.add(invitation)
-        sent = await self._send(invitation)
+        link = await self._send(invitation)
         after = await self._shown(invitation.id)
         self._work.audit("invitation.create", "invitation", invitation.id, after=after)
         self._work.announce("invitation.created", f"invitations/{invitation.id}", after)
-        return sent
+        return InvitationSent(**asdict(after), link=link)
 
-    async def _send(self, invitation: Invitation) -> InvitationSent:
-        """By mail, or, where the hub sends none, by the hand of whoever invites, who could as well have made the user
-        with a password of their choice."""
+    async def _send(self, invitation: Invitation) -> str | None:
+        """By mail; the link where the hub sends none, for the hand of whoever invites, who could as well have made the
+        user with a password of their choice."""
         is_shown = self._work.parts.settings.smtp_url is None
         inviter = self._work.principal.name if self._work.principal is not None else "The hub's operator"
         letter = await write_letter(
@@ -119,14 +120,11 @@ class InvitationService:
             words={"inviter": inviter},
             is_shown=is_shown,
         )
-        shown = await self._shown(invitation.id)
-        return InvitationSent(**asdict(shown), link=link_of(self._work, letter) if is_shown else None)
+        return link_of(self._work, letter) if is_shown else None
 
     async def _refuse_taken(self, key: str) -> None:
         """Raises Conflict, as making a user with that address does: whoever invites may list users."""
-        if await self._work.session.scalar(
-            select(exists().where(User.tenant_id == self._work.tenant_id, User.email_key == key))
-        ):
+        if await UserRepository(self._work.session, tenant_id=self._work.tenant_id).exists(email_key=key):
             fault = Fault("email", "email_taken", "is taken")
             raise Conflict(code="email_taken", errors=[fault])
 
@@ -206,12 +204,6 @@ async def _still_givable(work: UnitOfWork, invitation: Invitation) -> list[UUID]
     return givable
 
 
-_IS_ACTIVE = {
-    kind: text(f"SELECT is_active FROM {kind}s WHERE id = :id AND tenant_id = :tenant_id")  # noqa: S608 - names of ours
-    for kind in ("user", "service_account")
-}
-
-
 async def _inviter(work: UnitOfWork, invitation: Invitation) -> Principal:
     """With what they hold at this moment."""
     inviter_id, kind = invitation.created_by, invitation.inviter_type
@@ -219,8 +211,9 @@ async def _inviter(work: UnitOfWork, invitation: Invitation) -> Principal:
     who: dict[str, Any] = {"id": inviter_id, "type": kind, "tenant_id": work.tenant_id, "session_id": None, "name": ""}
     nothing: dict[str, Any] = {"role_ids": frozenset(), "permissions": frozenset()}
     rights = await lasting_rights(work.session, Principal(**who, **nothing), work.now)
-    is_active = await work.session.scalar(_IS_ACTIVE[str(kind)], {"id": inviter_id, "tenant_id": work.tenant_id})
-    if not is_active or TO_INVITE not in rights.permissions:
+    of_kind = SUBJECTS[str(kind)]
+    is_it = (of_kind.id == inviter_id, of_kind.tenant_id == work.tenant_id)
+    if not await work.session.scalar(select(of_kind.is_active).where(*is_it)) or TO_INVITE not in rights.permissions:
         raise BadRequest(code="link_not_valid")
     return Principal(**who, role_ids=frozenset(), permissions=rights.permissions, extents=rights.extents)
 

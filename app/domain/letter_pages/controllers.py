@@ -12,7 +12,7 @@ from app.core.errors import HubError
 from app.domain.invitations.schemas import AcceptInvitation
 from app.domain.invitations.services import accept_invitation
 from app.domain.letter_pages import views
-from app.domain.letter_pages.services import checked, forget, meant_by
+from app.domain.letter_pages.services import asks_for_tenant, checked, forget
 from app.domain.recovery.schemas import ResetPassword
 from app.domain.recovery.services import confirm_email, reset_password
 from app.domain.requests import HubRequest
@@ -102,6 +102,6 @@ def _shown(request: HubRequest, page: Page, wrong: HubError | None = None) -> An
 
 
 async def _forgotten(request: HubRequest, sealed: str, email: str = "", wrong: HubError | None = None) -> Answer[bytes]:
-    _, asks_for_tenant = await meant_by(request, sealed)
-    page = views.forgotten_page(request, sealed, email, asks_for_tenant=asks_for_tenant, wrong=wrong)
+    is_asked = await asks_for_tenant(request, sealed)
+    page = views.forgotten_page(request, sealed, email, asks_for_tenant=is_asked, wrong=wrong)
     return _shown(request, page, wrong)

@@ -36,14 +36,15 @@ def checked(form: Mapping[str, object], kind: type[I]) -> I:
 
 async def forget(request: HubRequest, sealed: str, email: str, tenant: str) -> None:
     """Raises BadRequest for what can be nobody's, TooManyRequests for too many."""
-    named, _ = await meant_by(request, sealed)
-    form = {"email": email.strip(), "tenant": named or tenant.strip() or None}
+    form = {"email": email.strip(), "tenant": tenant_named(request, sealed) or tenant.strip() or None}
     await forget_password(request, checked(form, ForgotPassword))
 
 
-async def meant_by(request: HubRequest, sealed: str) -> tuple[str | None, bool]:
-    """The tenant that the sign-in or the host names, and whether somebody has to be asked for one. Nothing hangs on it
-    that the sign-in is this browser's."""
+def tenant_named(request: HubRequest, sealed: str) -> str | None:
+    """By the sign-in, or else by the host. Nothing hangs on it that the sign-in is this browser's."""
     pending = unseal(request.parts.key_ring, PENDING, sealed, PendingSignIn) if sealed else None
-    named = slug_of(request, pending.tenant if pending else None)
-    return named, named is None and await are_there_several_tenants(request.parts.reads)
+    return slug_of(request, pending.tenant if pending else None)
+
+
+async def asks_for_tenant(request: HubRequest, sealed: str) -> bool:
+    return tenant_named(request, sealed) is None and await are_there_several_tenants(request.parts.reads)

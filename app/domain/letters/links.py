@@ -38,4 +38,8 @@ def read_token_of(kind: LetterKind, text: str) -> GivenToken | None:
 
 def link_to(settings: Settings, kind: LetterKind, token: str) -> str:
     """By HUB_PUBLIC_URL alone: what a request says of the host it went to leads nobody anywhere."""
-    return f"{settings.url.rstrip('/')}/sign-in/{PAGES[kind]}?token={token}"
+    return f"{page_at(settings, PAGES[kind])}?token={token}"
+
+
+def page_at(settings: Settings, page: str) -> str:
+    return f"{settings.url.rstrip('/')}/sign-in/{page}"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import idna
 
+from app.domain.letters.links import page_at
 from app.domain.letters.models import Letter
 from app.settings import Settings
 
@@ -44,8 +45,8 @@ def text_of(kind: str) -> Text:
 
 def message_of(letter: Letter, settings: Settings, *, organisation: str, link: str | None) -> EmailMessage:
     """The same for each attempt, `Message-ID` included: a server that has it already may tell."""
-    page = f"{settings.url.rstrip('/')}/sign-in/forgotten"
-    values = {"address": letter.email, "organisation": organisation, "forgotten": page, "link": link or ""}
+    forgotten = page_at(settings, "forgotten")
+    values = {"address": letter.email, "organisation": organisation, "forgotten": forgotten, "link": link or ""}
     values = {name: _in_one_line(str(value)) for name, value in {**values, **letter.words}.items()}
     text, recipient = text_of(letter.kind), envelope_address(letter.email)
     message = EmailMessage(policy=SMTP if recipient.isascii() else SMTPUTF8)

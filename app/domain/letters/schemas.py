@@ -1,28 +1,21 @@
 """Letters on the wire: of events, and of answers that say how one is sent."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
+from msgspec import Meta
+
+from app.core.mail import MailFailure
 from app.core.schemas import Output
 
 LetterKind = Literal[
     "confirm_email", "email_changed", "invitation", "password_changed", "password_reset", "reset_password"
 ]
 LetterStatus = Literal["waiting", "sent", "failed", "shown"]
-LetterFailure = Literal[
-    "authentication_failed",
-    "deferred",
-    "disconnected",
-    "ended",
-    "expired",
-    "not_configured",
-    "refused",
-    "taken",
-    "timeout",
-    "tls_failed",
-    "unreachable",
-]
+LetterFailure = Literal[MailFailure, "ended", "expired", "not_configured", "taken"]
+LinkToken = Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema={"writeOnly": True})]
+"""Of the link in a letter."""
 
 
 class LetterOut(Output):

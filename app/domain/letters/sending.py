@@ -9,9 +9,8 @@ import logging
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, bindparam, exists, select, text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -31,7 +30,7 @@ from app.domain.letters.schemas import LetterFailure, LetterOut
 from app.domain.letters.services import LetterRepository
 from app.domain.parts import Parts
 from app.domain.users.identity import email_key
-from app.domain.users.models import User
+from app.domain.users.repositories import UserRepository
 from app.domain.work import unit_of_work_of
 
 log = logging.getLogger("hub.letters")
@@ -39,17 +38,13 @@ log = logging.getLogger("hub.letters")
 EVERY_S: Final = 1.0
 AT_ONCE: Final = 8
 """Letters that a worker sends at the same time."""
-LEASE_S: Final = 120
+LEASE: Final = timedelta(minutes=2)
 """Four times what a letter may take."""
 LADDER_S: Final = (5.0, 20.0, 60.0, 180.0, 300.0, 900.0, 3600.0)
 """Between two attempts; the last step again and again, until the letter's time is over. One that is greylisted, mostly
 for five minutes, has its next chances within its half hour."""
 JITTER: Final = 0.2
 _NO_SYNC: Final = {"synchronize_session": False}
-_CLAIM = text(
-    f"""UPDATE letters SET lease_id = :lease_id, lease_until = now() + interval '{LEASE_S} seconds'
-        WHERE id = ANY (:ids)"""  # noqa: S608 - a number of ours
-).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 _ORGANISATION = text("SELECT name FROM tenants WHERE id = :tenant_id")
 
 
@@ -80,8 +75,9 @@ class LetterSender:
             due = await locked_rows(session, "due_letters(:most)", most=AT_ONCE)
             for tenant_id, ids in by_tenant(due).items():
                 await enter_tenant(session, tenant_id)
-                await session.execute(_CLAIM, {"ids": ids, "lease_id": uuid7()})
-                claimed += await _letters(session, ids)
+                lease = {"lease_id": uuid7(), "lease_until": func.now() + LEASE}
+                leasing = update(Letter).where(Letter.id.in_(ids)).values(lease).returning(Letter)
+                claimed += await session.scalars(leasing, execution_options=_NO_SYNC)
         return claimed
 
     async def _serve(self, letter: Letter) -> None:
@@ -125,9 +121,8 @@ class LetterSender:
 
     async def _is_taken(self, letter: Letter) -> bool:
         """Found out here, and not while somebody waits for an answer."""
-        has_it = (User.tenant_id == letter.tenant_id, User.email_key == email_key(letter.email))
         async with self._parts.sessions.begin(letter.tenant_id) as session:
-            return bool(await session.scalar(select(exists().where(*has_it))))
+            return await UserRepository(session, tenant_id=letter.tenant_id).exists(email_key=email_key(letter.email))
 
     async def _link(self, session: AsyncSession, letter: Letter) -> str | None:
         """Where the key is gone with which its token was derived, nobody has seen that token: it gets another one."""
@@ -166,13 +161,6 @@ class LetterSender:
                 work.announce("letter.sent" if failure is None else "letter.failed", f"letters/{letter.id}", shown)
         outcome = "sent" if failure is None else "given_up" if is_over else "retry"
         metrics.attempts.labels(letter.kind, outcome, failure or "none").inc()
-
-
-async def _letters(session: AsyncSession, ids: list[UUID]) -> list[Letter]:
-    found = list(await session.scalars(select(Letter).where(Letter.id.in_(ids))))
-    for letter in found:
-        session.expunge(letter)
-    return found
 
 
 def _pause(attempts: int) -> float:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, text, update
 from uuid_utils.compat import uuid7
 
 from app.core.database import Repository
@@ -47,10 +47,11 @@ async def write_letter(
 
     The row of the user, or of the invitation, is to be held by the caller.
     """
-    letter_id, key_id = uuid7(), work.parts.key_ring.current_id if kind in TOKENS else None
-    digest = token_of(work.parts.key_ring, key_id, kind, work.tenant_id, letter_id).digest if key_id else None
-    if key_id is not None:
-        await end_letters(work, kind, user_id=user_id, invitation_id=invitation_id)
+    letter_id, key_id, digest = uuid7(), None, None
+    if kind in TOKENS:
+        key_id = work.parts.key_ring.current_id
+        digest = token_of(work.parts.key_ring, key_id, kind, work.tenant_id, letter_id).digest
+        await _end_letters(work, *_alike(work, kind, user_id, invitation_id))
     letter = Letter(
         id=letter_id,
         tenant_id=work.tenant_id,
@@ -85,24 +86,27 @@ def link_of(work: UnitOfWork, letter: Letter) -> str:
     return link_to(work.parts.settings, kind, token.text)
 
 
-async def end_letters(
-    work: UnitOfWork, kind: LetterKind, *, user_id: UUID | None = None, invitation_id: UUID | None = None
-) -> None:
+async def _end_letters(work: UnitOfWork, *these: ColumnElement[bool]) -> None:
     """Their links are worth nothing any more, and those that wait are not sent."""
-    whose = Letter.user_id == user_id if user_id is not None else Letter.invitation_id == invitation_id
-    these = (Letter.tenant_id == work.tenant_id, Letter.kind == kind, whose, Letter.ended_at.is_(None))
-    await work.session.execute(update(Letter).where(*these).values(ended_at=work.now), execution_options=_NO_SYNC)
+    ending = update(Letter).where(*these, Letter.ended_at.is_(None)).values(ended_at=work.now)
+    await work.session.execute(ending, execution_options=_NO_SYNC)
 
 
 async def are_enough(
     work: UnitOfWork, kind: LetterKind, *, user_id: UUID | None = None, invitation_id: UUID | None = None
 ) -> bool:
     """Whether as many were written within the last hour as one may get."""
-    whose = Letter.user_id == user_id if user_id is not None else Letter.invitation_id == invitation_id
     recent = Letter.created_at > work.now - timedelta(hours=1)
-    these = (Letter.tenant_id == work.tenant_id, Letter.kind == kind, whose, recent)
-    written: int = (await work.session.execute(select(func.count()).select_from(Letter).where(*these))).scalar_one()
-    return written >= MOST_AN_HOUR
+    alike = _alike(work, kind, user_id, invitation_id)
+    return await LetterRepository(work.session).count(*alike, recent) >= MOST_AN_HOUR
+
+
+def _alike(
+    work: UnitOfWork, kind: LetterKind, user_id: UUID | None, invitation_id: UUID | None
+) -> tuple[ColumnElement[bool], ...]:
+    """Letters of one kind about one account or invitation."""
+    whose = Letter.user_id == user_id if user_id is not None else Letter.invitation_id == invitation_id
+    return Letter.tenant_id == work.tenant_id, Letter.kind == kind, whose
 
 
 # What comes back by a link --------------------------------------------------------------------------------------------
@@ -123,8 +127,6 @@ async def letter_of(work: UnitOfWork, kind: LetterKind, given: GivenToken, *, is
     """
     letters = LetterRepository(work.session, tenant_id=work.tenant_id)
     letter = await letters.get_one_or_none(id=given.row_id, kind=kind, with_for_update=is_held or None)
-    if letter is not None and is_held:
-        await work.session.refresh(letter)
     if letter is None or letter.digest is None or not given.fits(letter.digest) or not _is_live(work, letter):
         raise BadRequest(code="link_not_valid")
     return letter

@@ -3,7 +3,7 @@
 
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import time
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -16,10 +16,11 @@ from sqlalchemy import bindparam, select
 from app.core.across_tenants import tenant_of_service_account
 from app.core.security import LEEWAY_S
 from app.domain.oauth.endpoints import SIGNED_BY, TOKEN, url_of
+from app.domain.oauth.faults import NotShown
 from app.domain.parts import Parts
 from app.domain.service_accounts.jwks import ALGORITHMS, id_of_key, keys_of, public_key
 from app.domain.service_accounts.models import ServiceAccount
-from app.domain.spent.services import spend
+from app.domain.spent.services import moment_of, spend
 from app.domain.tenants.models import Tenant
 from app.domain.work import UnitOfWork
 
@@ -54,37 +55,29 @@ class Assertion(Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
-class Found(Struct, frozen=True, kw_only=True):
-    """Whose it says that it is, as far as that is known, and what it is where it is theirs."""
-
-    account_id: UUID | None = None
-    tenant_id: UUID | None = None
-    assertion: Assertion | None = None
-
-
-async def read_assertion(parts: Parts, text: str) -> Found:
+async def read_assertion(parts: Parts, text: str) -> Assertion:
+    """Raises NotShown, with the account where it is one."""
     account_id = _subject(text)
     tenant_id = None if account_id is None else await tenant_of_service_account(parts.reads, account_id)
     if account_id is None or tenant_id is None:
-        return Found()
+        raise NotShown
     rows = await parts.reads.rows(_ACCOUNT, {"account_id": account_id, "tenant_id": tenant_id})
     if not rows:
-        return Found()
+        raise NotShown
     name, jwks = rows[0]
     audiences = (parts.tokens.issuer, url_of(parts.settings, TOKEN))
     verified = _verified(text, keys_of(jwks), audiences, account_id)
     if verified is None:
-        return Found(account_id=account_id, tenant_id=tenant_id)
+        raise NotShown(tenant_id, "service_account", account_id)
     key, claims = verified
-    assertion = Assertion(
+    return Assertion(
         account_id=account_id,
         tenant_id=tenant_id,
         name=name,
         jwk_id=id_of_key(account_id, key),
         jti=claims.jti,
-        expires_at=datetime.fromtimestamp(claims.exp, UTC),
+        expires_at=moment_of(claims.exp),
     )
-    return Found(account_id=account_id, tenant_id=tenant_id, assertion=assertion)
 
 
 _ACCOUNT = (
@@ -105,10 +98,18 @@ def _subject(text: str) -> UUID | None:
     payload = rest.partition(".")[0]
     try:
         said = msgspec.json.decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Said).sub
-        found = UUID(said)
     except (ValueError, RecursionError):
         return None
-    return found if str(found) == said else None
+    return account_id_of(said)
+
+
+def account_id_of(text: str) -> UUID | None:
+    """In the one spelling that it has in answers."""
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text else None
 
 
 class _Said(Struct):

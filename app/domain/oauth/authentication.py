@@ -13,17 +13,15 @@ from app.core.errors import Unauthenticated
 from app.core.exchange import Exchange
 from app.core.limits.limiter import address_key
 from app.core.limits.prices import Price
-from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.api_keys.keys import BEGINNING, PresentedKey
-from app.domain.oauth.assertions import ASSERTION_TYPE, Assertion, read_assertion
+from app.domain.oauth.assertions import ASSERTION_TYPE, Assertion, account_id_of, read_assertion, use_up
 from app.domain.oauth.clients import HUBS_OWN, Client, find_client, is_secret_of
-from app.domain.oauth.faults import OAuthRefused, invalid_client
+from app.domain.oauth.faults import NotShown, OAuthRefused, invalid_client
 from app.domain.oauth.schemas import ClientForm
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork, work_of_its_own
 
 ONE_OF_ADDRESS = Price(1, "login-address")
-ONE_OF_CLIENT = Price(1, "login-account")
 
 
 class Program(Struct, frozen=True, kw_only=True):
@@ -49,20 +47,12 @@ class _Shown(Struct, frozen=True):
     assertion: str | None
 
 
-class _Failed(Exception):
-    """The client is not who it says. What is known of it goes on record."""
-
-    def __init__(self, tenant_id: UUID | None = None, kind: str = "oauth_client", row_id: UUID | None = None) -> None:
-        self.tenant_id, self.kind, self.row_id = tenant_id, kind, row_id
-        super().__init__()
-
-
 async def authenticate(request: HubRequest, form: ClientForm) -> Client | Program:
     """Raises OAuthRefused, on record where the client is known, and TooManyRequests after too many failures."""
     shown = _read(request.exchange, form)
     try:
         return await _identify(request, shown)
-    except _Failed as failed:
+    except NotShown as failed:
         await _charge_failure(request, shown.client_id or "")
         await _record(request, failed)
         raise invalid_client() from None
@@ -101,46 +91,37 @@ def _basic(exchange: Exchange) -> tuple[str, str] | None:
 
 
 async def _identify(request: HubRequest, shown: _Shown) -> Client | Program:
-    """Raises _Failed."""
+    """Raises NotShown."""
     if shown.assertion is not None:
         return await _by_assertion(request, shown.client_id, shown.assertion)
     if shown.client_id is None:
         if shown.secret is not None:
-            raise _Failed
+            raise NotShown
         return HUBS_OWN
-    if (account_id := _uuid(shown.client_id)) is not None:
+    if (account_id := account_id_of(shown.client_id)) is not None:
         return await _by_key(request, account_id, shown.secret or "")
     client = await find_client(request.parts, shown.client_id)
     if client is None:
-        raise _Failed
+        raise NotShown
     if client.secret_digest is None and shown.secret is None:
         return client
     if not is_secret_of(client, shown.secret or ""):
-        raise _Failed(client.tenant_id, "oauth_client", client.row_id)
+        raise NotShown(client.tenant_id, "oauth_client", client.row_id)
     return client
-
-
-def _uuid(text: str) -> UUID | None:
-    """In the one spelling that it has in answers."""
-    try:
-        found = UUID(text)
-    except ValueError:
-        return None
-    return found if str(found) == text else None
 
 
 async def _by_key(request: HubRequest, account_id: UUID, secret: str) -> Program:
     """The secret of a service account is one of its API keys."""
     if not secret.encode().startswith(BEGINNING):
-        raise _Failed
+        raise NotShown
     try:
         signed = await request.parts.principals.of(PresentedKey.read(secret.encode()))
     except Unauthenticated:
-        raise _Failed from None
+        raise NotShown from None
     principal = signed.principal
     assert principal.key is not None
     if principal.type != "service_account" or principal.id != account_id:
-        raise _Failed(principal.tenant_id, "api_key", principal.key.id)
+        raise NotShown(principal.tenant_id, "api_key", principal.key.id)
     request.parts.key_uses.note(principal.key.id)
     return Program(
         account_id=principal.id,
@@ -152,10 +133,9 @@ async def _by_key(request: HubRequest, account_id: UUID, secret: str) -> Program
 
 
 async def _by_assertion(request: HubRequest, client_id: str | None, text: str) -> Program:
-    found = await read_assertion(request.parts, text)
-    if found.assertion is None or client_id not in (None, str(found.account_id)):
-        raise _Failed(found.tenant_id, "service_account", found.account_id)
-    assertion = found.assertion
+    assertion = await read_assertion(request.parts, text)
+    if client_id not in (None, str(assertion.account_id)):
+        raise NotShown(assertion.tenant_id, "service_account", assertion.account_id)
     return Program(
         account_id=assertion.account_id,
         tenant_id=assertion.tenant_id,
@@ -170,26 +150,22 @@ async def _charge_failure(request: HubRequest, client_id: str) -> None:
     TooManyRequests, where nothing more goes on record."""
     limits, exchange = request.parts.limits, request.exchange
     await limits.charge(exchange, ONE_OF_ADDRESS, address_key(exchange.client_address(request.parts.trusted_proxies)))
-    of_address = exchange.standing
-    await limits.charge(exchange, ONE_OF_CLIENT, limits.account_key("oauth", client_id))
-    exchange.standing = of_address
+    await limits.charge_account(exchange, "oauth", client_id)
 
 
-async def _record(request: HubRequest, failed: _Failed) -> None:
+async def _record(request: HubRequest, failed: NotShown) -> None:
     """Of a client that is known, in its tenant's log; anybody else's failures are counted by the metrics of answers."""
     if failed.tenant_id is None:
         return
     async with work_of_its_own(request) as work:
-        record_failure(work, failed.tenant_id, failed.kind, failed.row_id)
+        work.move_to(failed.tenant_id)
+        work.audit("auth.client", failed.kind, failed.row_id, outcome="failure")
 
 
-def record_failure(
-    work: UnitOfWork, tenant_id: UUID, kind: str, row_id: UUID | None, detail: str | None = None
-) -> None:
-    if tenant_id != work.tenant_id:
-        work.move_to(tenant_id)
-    work.audit("auth.client", kind, row_id, outcome="failure", detail=detail)
-
-
-def home_of(client: Client | Program) -> UUID:
-    return client.tenant_id or DEFAULT_TENANT_ID
+async def is_first_use(work: UnitOfWork, program: Program) -> bool:
+    """Of what it has signed, which is used up by this; an API key is used again and again. A second use goes on record.
+    `work` is in the program's tenant."""
+    if program.assertion is None or await use_up(work, program.assertion):
+        return True
+    work.audit("auth.client", "service_account", program.account_id, outcome="failure", detail="assertion used before")
+    return False

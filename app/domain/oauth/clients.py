@@ -7,12 +7,12 @@ from msgspec import Struct
 from sqlalchemy import bindparam, select
 
 from app.core.opaque_tokens import GivenToken, NewToken, name_of_place, new_token, read_name, read_token
+from app.domain.oauth.endpoints import url_of
 from app.domain.oauth.models import OAuthClient
 from app.domain.oauth.redirects import is_loopback, is_registered
 from app.domain.parts import Parts
 from app.domain.tenants.models import Tenant
 from app.domain.work import UnitOfWork
-from app.settings import Settings
 
 KIND = "dfo"
 """Of client ids: `dfo_<tenant and row>`."""
@@ -42,16 +42,12 @@ HUBS_OWN = Client(id=None, allows=lambda _: False)
 CLI_CLIENT = Client(id=CLI, allows=is_loopback)
 
 
-def docs_page(settings: Settings) -> str:
-    return settings.url.rstrip("/") + DOCS_PAGE
-
-
 async def find_client(parts: Parts, client_id: str) -> Client | None:
     """None for one that is not registered, or whose tenant is suspended."""
     if client_id == CLI:
         return CLI_CLIENT
     if client_id == DOCS:
-        page = docs_page(parts.settings)
+        page = url_of(parts.settings, DOCS_PAGE)
         return Client(id=DOCS, allows=lambda uri: uri == page)
     place = read_name(KIND, client_id)
     if place is None:

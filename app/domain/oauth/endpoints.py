@@ -1,10 +1,12 @@
 """Where the endpoints of OAuth are, and what the hub says of them (RFC 8414, RFC 9728)."""
 
+from itertools import chain
 from typing import Final
 
 from app.core.security import SCOPE
 from app.domain.oauth.schemas import ResourceMetadata, ServerMetadata
 from app.domain.parts import Parts
+from app.domain.service_accounts.jwks import ALGORITHMS
 from app.settings import Settings
 
 OF_VERSION = "/api/v1"
@@ -15,7 +17,7 @@ INTROSPECT = f"{OF_VERSION}/auth/introspect"
 JWKS = "/.well-known/jwks.json"
 
 CLIENT_AUTHENTICATION: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
-SIGNED_BY: Final = ("EdDSA", "Ed25519", "ES256", "RS256", "PS256")
+SIGNED_BY: Final = tuple(chain.from_iterable(ALGORITHMS.values()))
 
 
 def url_of(settings: Settings, path: str) -> str:

@@ -1,5 +1,7 @@
 """How requests to the token and revocation endpoints end badly, in the words of RFC 6749 section 5.2."""
 
+from uuid import UUID
+
 from app.core.answers import Answer, answer, headers_of, tells_errors_by
 from app.core.errors import HubError
 from app.core.exchange import Exchange
@@ -36,6 +38,14 @@ def told(exchange: Exchange, error: HubError) -> Answer[OAuthFault]:
 
 TOLD = outcomes(errors_as=OAuthFault) | tells_errors_by(told)
 """For `opt`, of routes whose clients expect that shape."""
+
+
+class NotShown(Exception):
+    """A client has not shown who it is. What is known of it goes on record in its tenant."""
+
+    def __init__(self, tenant_id: UUID | None = None, kind: str = "oauth_client", row_id: UUID | None = None) -> None:
+        self.tenant_id, self.kind, self.row_id = tenant_id, kind, row_id
+        super().__init__()
 
 
 def invalid_client() -> OAuthRefused:

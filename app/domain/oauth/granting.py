@@ -13,8 +13,7 @@ from app.core.security import ACCESS_TOKEN_S, SCOPE
 from app.domain.auth import sessions
 from app.domain.auth.models import ServiceToken
 from app.domain.auth.schemas import TokenPair
-from app.domain.oauth.assertions import use_up
-from app.domain.oauth.authentication import Program, authenticate, record_failure
+from app.domain.oauth.authentication import Program, authenticate, is_first_use
 from app.domain.oauth.clients import Client, hold_client
 from app.domain.oauth.faults import OAuthRefused, invalid_client, invalid_grant
 from app.domain.oauth.schemas import Granted, TokenForm
@@ -102,10 +101,8 @@ async def _to_program(request: HubRequest, client: Client | Program) -> Granted:
         raise OAuthRefused("unauthorized_client", "Service accounts alone get tokens without a user.")
     async with work_of_its_own(request) as work:
         work.move_to(client.tenant_id)
-        is_new = client.assertion is None or await use_up(work, client.assertion)
-        if is_new:
+        if await is_first_use(work, client):
             return _issue(work, client)
-        record_failure(work, client.tenant_id, "service_account", client.account_id, detail="assertion used before")
     raise invalid_client()
 
 

@@ -11,8 +11,7 @@ from app.core.security import Claims
 from app.domain.api_keys.keys import BEGINNING
 from app.domain.auth.models import ServiceToken, Session
 from app.domain.auth.sessions import read_refresh_token
-from app.domain.oauth.assertions import use_up
-from app.domain.oauth.authentication import Program, authenticate, record_failure
+from app.domain.oauth.authentication import Program, authenticate, is_first_use
 from app.domain.oauth.clients import Client
 from app.domain.oauth.faults import OAuthRefused, invalid_client, invalid_grant
 from app.domain.oauth.schemas import RevocationForm
@@ -48,9 +47,8 @@ async def _use_up_assertion(request: HubRequest, client: Client | Program) -> No
         return
     async with work_of_its_own(request) as work:
         work.move_to(client.tenant_id)
-        if await use_up(work, client.assertion):
+        if await is_first_use(work, client):
             return
-        record_failure(work, client.tenant_id, "service_account", client.account_id, detail="assertion used before")
     raise invalid_client()
 
 

@@ -9,8 +9,9 @@ from app.core.limits.prices import costs
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
 from app.domain.idempotency.services import idempotent
+from app.domain.letters.schemas import Accepted
 from app.domain.recovery import services
-from app.domain.recovery.schemas import Accepted, ChangeEmail, ConfirmEmail, ForgotPassword, ResetPassword
+from app.domain.recovery.schemas import ChangeEmail, ConfirmEmail, ForgotPassword, ResetPassword
 from app.domain.requests import HubRequest
 from app.domain.work import UnitOfWork
 

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.across_tenants import tenant_of_slug, tenants_of_address
-from app.core.database import Repository
 from app.core.turns import keep_doing
 from app.domain.letters.services import are_enough, write_letter
 from app.domain.parts import Parts
@@ -25,10 +24,6 @@ log = logging.getLogger("hub.letters")
 
 EVERY_S: Final = 1.0
 AT_ONCE: Final = 50
-
-
-class ForgottenPasswordRepository(Repository[ForgottenPassword]):
-    model_type = ForgottenPassword
 
 
 async def answer_forgotten(parts: Parts) -> None:

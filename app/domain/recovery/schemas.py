@@ -6,14 +6,9 @@ from msgspec import Meta
 
 from app.core.schemas import Input
 from app.domain.auth.schemas import GivenPassword, TenantSlug
-from app.domain.letters.schemas import Accepted
+from app.domain.letters.schemas import LinkToken
 from app.domain.users.identity import is_email
 from app.domain.users.schemas import Email, Password
-
-__all__ = ["Accepted", "ChangeEmail", "ConfirmEmail", "ForgotPassword", "LinkToken", "ResetPassword"]
-
-LinkToken = Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema={"writeOnly": True})]
-"""Of the link in a letter."""
 
 
 class ForgotPassword(Input):

@@ -7,11 +7,10 @@ answer nor its time tells (`forgotten`).
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import exists, select
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault
-from app.core.limits.prices import Price
+from app.core.opaque_tokens import GivenToken
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.services import confirmed_by_password, slug_of
 from app.domain.letters.models import Letter
@@ -29,7 +28,6 @@ from app.domain.users.schemas import UserOut
 from app.domain.users.services import end_sessions, hash_new_password
 from app.domain.work import UnitOfWork, work_of_its_own
 
-ONE_LETTER: Final = Price(1, "login-account")
 ON_ITS_WAY: Final = Accepted("If somebody has that address, a letter is on its way to them.")
 TO_CONFIRM: Final = Accepted("A letter is on its way to the new address. Until it is confirmed the old one stays.")
 
@@ -37,7 +35,8 @@ TO_CONFIRM: Final = Accepted("A letter is on its way to the new address. Until i
 async def forget_password(request: HubRequest, given: ForgotPassword) -> Accepted:
     """Raises TooManyRequests for too many of one address, whether anybody has it or not."""
     slug = slug_of(request, given.tenant)
-    await _charge_account(request, slug, given.email)
+    apart_from_logins = f"forgotten {email_key(given.email)}"
+    await request.parts.limits.charge_account(request.exchange, slug, apart_from_logins)
     async with work_of_its_own(request) as work:
         work.move_to(DEFAULT_TENANT_ID)
         work.add(
@@ -52,21 +51,13 @@ async def forget_password(request: HubRequest, given: ForgotPassword) -> Accepte
     return ON_ITS_WAY
 
 
-async def _charge_account(request: HubRequest, slug: str | None, email: str) -> None:
-    """Apart from its logins. What is left of it is shown to nobody, as there."""
-    limits, exchange = request.parts.limits, request.exchange
-    account, of_address = limits.account_key(slug, f"forgotten {email_key(email)}"), exchange.standing
-    await limits.charge(exchange, ONE_LETTER, account)
-    exchange.standing = of_address
-
-
 async def reset_password(request: HubRequest, given: ResetPassword) -> None:
     """All sessions end, and the account is not locked any more. Raises BadRequest for a link that is worth nothing, and
     for a weak password, after which the link is still good."""
     token = require_token("reset_password", given.token)
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
-        user, _ = await _user_of(work, "reset_password", given.token)
+        user, _ = await _user_of(work, "reset_password", token)
         hashed = await hash_new_password(
             work, given.new_password, (user.email, user.first_name, user.last_name), path="new_password"
         )
@@ -102,7 +93,7 @@ async def confirm_email(request: HubRequest, text: str) -> None:
     token = require_token("confirm_email", text)
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
-        user, letter = await _user_of(work, "confirm_email", text)
+        user, letter = await _user_of(work, "confirm_email", token)
         refuse_managed(user)
         (await rules_of(work.parts, work.tenant_id)).refuse_domain(letter.email, path="token")
         before, old_email = await _shown(work, user.id), user.email
@@ -116,10 +107,9 @@ async def confirm_email(request: HubRequest, text: str) -> None:
         await notify(work, "email_changed", old_email, user.id, new_address=letter.email)
 
 
-async def _user_of(work: UnitOfWork, kind: LetterKind, text: str) -> tuple[User, Letter]:
+async def _user_of(work: UnitOfWork, kind: LetterKind, given: GivenToken) -> tuple[User, Letter]:
     """Whom a link is about, and its letter, both held; of several that come with it at once one is the first, and its
     change ends the letter. Raises BadRequest."""
-    given = require_token(kind, text)
     letter = await letter_of(work, kind, given)
     user = await _held_user(work, letter.user_id) if letter.user_id is not None else None
     letter = await letter_of(work, kind, given, is_held=True)
@@ -146,8 +136,6 @@ async def _shown(work: UnitOfWork, user_id: UUID) -> UserOut:
 
 
 async def _refuse_taken(work: UnitOfWork, user_id: UUID, email: str) -> None:
-    taken = select(
-        exists().where(User.tenant_id == work.tenant_id, User.email_key == email_key(email), User.id != user_id)
-    )
-    if await work.session.scalar(taken):
+    users = UserRepository(work.session, tenant_id=work.tenant_id)
+    if await users.exists(User.id != user_id, email_key=email_key(email)):
         raise Conflict(code="email_taken", errors=[Fault("token", "email_taken", "is for an address that is taken")])

@@ -125,5 +125,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS end_letters_of_user()")
     names = [signature.partition("(")[0] for signature in FUNCTIONS]
     schema_changes.drop_owners_functions(*names, "remove_outdated_letters", "remove_outdated_invitations")
-    for table in ("forgotten_passwords", "letters", "invitations"):
+    for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")
