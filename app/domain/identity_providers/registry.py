@@ -63,13 +63,17 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def address(self, settings: Settings, step: str) -> str:
         """Where the hub itself takes a step of a sign-in by it, as browsers and the provider know it."""
-        return f"{settings.url.rstrip('/')}/api/v1/auth/{self.kind}/{self.name}/{step}"
+        return _address(settings, self.kind, self.name, step)
 
     def own_address(self, settings: Settings, step: str) -> str:
         """The same as no other provider has it, for providers of several tenants may have one name: of another tenant
         than the default one it says which."""
         address = self.address(settings, step)
         return address if self.tenant == DEFAULT_SLUG else f"{address}?{urlencode({'tenant': self.tenant})}"
+
+
+def _address(settings: Settings, kind: ProviderKind, name: str, step: str) -> str:
+    return f"{settings.url.rstrip('/')}/api/v1/auth/{kind}/{name}/{step}"
 
 
 def tenant_meant(request: HubRequest, given: str | None) -> str:
@@ -114,11 +118,9 @@ _KEPT = (
     "metadata_xml", "metadata_url", "attribute_email", "attribute_first_name", "attribute_last_name",
     "attribute_groups", "sealed",
 )  # fmt: skip
-_OF_TENANT: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
-    IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
-)
-_ACTIVE = _OF_TENANT.where(IdentityProvider.is_active)
-_NAMED = _OF_TENANT.where(
+_OF_TENANT = IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
+_NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
+    _OF_TENANT,
     IdentityProvider.kind == bindparam("kind", type_=IdentityProvider.kind.type),
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
@@ -143,26 +145,30 @@ def _opened(ring: KeyRing, sealed: bytes, tenant_id: UUID, row_id: UUID) -> str 
 # As they are shown ----------------------------------------------------------------------------------------------------
 
 
+_BUTTONS = select(IdentityProvider.name, IdentityProvider.kind, IdentityProvider.label).where(
+    _OF_TENANT, IdentityProvider.is_active
+)
+
+
 async def ways_to_sign_in(parts: Parts, slug: str, **parameters: str) -> list[ProviderOut]:
     """Those of a tenant that are active, by their labels; `parameters` go along. None of a tenant that is not there or
     suspended."""
     tenant_id = await tenant_of_slug(parts.reads, slug)
     if tenant_id is None:
         return []
-    rows = await parts.reads.rows(_ACTIVE, {"tenant_id": tenant_id})
-    found = [of_settings(each, tenant_id) for each in _configured_for(parts.settings, slug)]
-    found += [_kept(parts.key_ring, row, slug) for row in rows]
-    found.sort(key=lambda provider: (provider.label.casefold(), provider.name))
+    found = [(each.name, each.kind, each.label) for each in _configured_for(parts.settings, slug)]
+    found += await parts.reads.rows(_BUTTONS, {"tenant_id": tenant_id})
+    found.sort(key=lambda button: (button[2].casefold(), button[0]))
     return [
-        ProviderOut(provider.name, provider.kind, provider.label, login_url(parts.settings, provider, **parameters))
-        for provider in found
+        ProviderOut(name, kind, label, login_url(parts.settings, kind, name, slug, **parameters))
+        for name, kind, label in found
     ]
 
 
-def login_url(settings: Settings, provider: Provider, **parameters: str) -> str:
+def login_url(settings: Settings, kind: ProviderKind, name: str, slug: str, **parameters: str) -> str:
     """Where a sign-in by it begins; the caller adds where it is to end."""
-    given = parameters | ({} if provider.tenant == DEFAULT_SLUG else {"tenant": provider.tenant})
-    address = provider.address(settings, "login")
+    given = parameters | ({} if slug == DEFAULT_SLUG else {"tenant": slug})
+    address = _address(settings, kind, name, "login")
     return f"{address}?{urlencode(given)}" if given else address
 
 

@@ -37,6 +37,7 @@ async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun,
         browser=digest_of(browser),
         expires_at=int(time.time()) + LINK_LIVES_S,
     )
-    link = LinkFor(principal.id, principal.own_session_id)
-    sealed = LinkWanted(pending=pending, provider=provider.name, tenant=slug, link=link)
-    return LinkBegun(login_url(settings, provider, link=seal(request.parts.key_ring, LINK, sealed))), made
+    wish = LinkFor(principal.id, principal.own_session_id)
+    link = LinkWanted(pending=pending, provider=provider.name, tenant=slug, link=wish)
+    sealed = seal(request.parts.key_ring, LINK, link)
+    return LinkBegun(login_url(settings, provider.kind, provider.name, slug, link=sealed)), made
