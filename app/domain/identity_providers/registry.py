@@ -18,7 +18,7 @@ from app.core.across_tenants import tenant_of_slug
 from app.core.provider_settings import ConfiguredProvider, ProviderKind
 from app.core.sealing import KeyRing, SealingError
 from app.domain.identity_providers.models import IdentityProvider
-from app.domain.identity_providers.repositories import PROVIDERS
+from app.domain.identity_providers.repositories import PROVIDER, PROVIDERS
 from app.domain.identity_providers.schemas import IdentityProviderOut, ProviderOut
 from app.domain.identity_providers.sealed import FIELD
 from app.domain.parts import Parts
@@ -177,6 +177,14 @@ async def shown_providers(parts: Parts, tenant_id: UUID) -> dict[str, IdentityPr
     rows = await parts.reads.rows(PROVIDERS, {"tenant_id": tenant_id})
     shown = [IdentityProviderOut(*row) for row in rows]
     return {each.name: each for each in (*await shown_of_settings(parts, tenant_id), *shown)}
+
+
+async def shown_by_id(parts: Parts, tenant_id: UUID, provider_id: UUID) -> IdentityProviderOut:
+    """Raises NotFound."""
+    for each in await shown_of_settings(parts, tenant_id):
+        if each.id == provider_id:
+            return each
+    return await parts.reads.one(PROVIDER, IdentityProviderOut, id=provider_id, tenant_id=tenant_id)
 
 
 async def shown_of_settings(parts: Parts, tenant_id: UUID) -> list[IdentityProviderOut]:
