@@ -6,12 +6,11 @@ secret; no name is given twice within a tenant.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID, uuid5
 
-from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import bindparam, select
 
 from app.core.across_tenants import tenant_of_slug
@@ -30,31 +29,15 @@ SHOWN_SINCE: Final = datetime.now(UTC)
 """Providers of the settings are as old as this process."""
 
 
-class Provider(Struct, frozen=True, kw_only=True):
-    """One identity provider of one tenant. What belongs to the other kind is None or empty."""
+class Provider(ConfiguredProvider, frozen=True, kw_only=True):
+    """One identity provider of one tenant, of the settings or of its admins. Its `client_secret` is None, too, where no
+    key opens it any more."""
 
     id: UUID
     tenant_id: UUID
     tenant: str
     """Its slug."""
-    kind: ProviderKind
-    name: str
-    label: str
-    issuer: str | None = None
-    client_id: str | None = None
-    client_secret: str | None = None
-    """None, too, where no key opens it any more."""
-    scopes: tuple[str, ...] = ()
-    groups_claim: str | None = None
-    allowed_domains: tuple[str, ...] = ()
     metadata_xml: str | None = None
-    metadata_url: str | None = None
-    metadata_file: Path | None = None
-    attribute_subject: str | None = None
-    attribute_email: str | None = None
-    attribute_first_name: str | None = None
-    attribute_last_name: str | None = None
-    attribute_groups: str | None = None
 
     @property
     def manager(self) -> str:
@@ -104,8 +87,7 @@ def _configured_for(settings: Settings, slug: str) -> Iterator[ConfiguredProvide
 
 
 def of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
-    said = {name: getattr(configured, name) for name in configured.__struct_fields__}
-    return Provider(**said, id=_id_of(configured), tenant_id=tenant_id)
+    return Provider(**asdict(configured), id=_id_of(configured), tenant_id=tenant_id)
 
 
 def _id_of(configured: ConfiguredProvider) -> UUID:
@@ -210,9 +192,5 @@ def _shown(configured: ConfiguredProvider) -> IdentityProviderOut:
         "allowed_domains": list(configured.allowed_domains),
         "metadata_xml": None,
     }
-    named = {
-        name: getattr(configured, name)
-        for name in configured.__struct_fields__
-        if name in IdentityProviderOut.__struct_fields__
-    }
+    named = {name: value for name, value in asdict(configured).items() if name in IdentityProviderOut.__struct_fields__}
     return IdentityProviderOut(**(named | entity | own))
