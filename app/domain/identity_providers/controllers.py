@@ -20,6 +20,7 @@ from app.domain.identity_providers.registry import (
     ways_to_sign_in,
 )
 from app.domain.identity_providers.schemas import (
+    TENANT,
     IdentityProviderCreate,
     IdentityProviderOut,
     IdentityProviderPatch,
@@ -32,14 +33,6 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 CREATING = outcomes("name_taken", "too_many_providers")
 CHANGING = outcomes("managed_by_settings", "secret_reentry_required")
-TENANT = {
-    "tenant": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 63,
-        "description": "Slug of the tenant that is meant. Left out: as the host says, or else the default one.",
-    }
-}
 
 
 @get("/auth/providers", opt=open_to_all(parameters=TENANT), tags=["auth"], summary="List ways to sign in")
