@@ -5,9 +5,10 @@ from typing import Final
 
 from app.core.errors import NotFound
 from app.core.reads import written
+from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import login_url, provider_named
-from app.domain.oidc.schemas import LinkBegin, LinkBegun, LinkFor, LinkWanted
-from app.domain.oidc.services import LINK, client_of
+from app.domain.identity_providers.sign_ins import LINK, LinkWanted, client_of
+from app.domain.oidc.schemas import LinkBegin, LinkBegun
 from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser, seal
 

@@ -15,7 +15,7 @@ from app.core.outcomes import outcomes
 from app.core.security import open_to_all
 from app.domain.identity_providers.registry import Provider, provider_named, tenant_meant
 from app.domain.identity_providers.schemas import TENANT
-from app.domain.oidc.services import parameters_of
+from app.domain.identity_providers.sign_ins import parameters_of
 from app.domain.requests import HubRequest
 from app.domain.saml.own_side import own_side, require_packages
 from app.domain.saml.requests import send_to_provider

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
+from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.schemas import TENANT
-from app.domain.oidc.schemas import LinkFor
 from app.domain.sign_in.pending import PendingSignIn
 
 
