@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from app.core.errors import BadRequest, NotFound, Unavailable
-from app.core.fetching import FetchFailed, fetch_object
 from app.domain.identity_providers.people import SignInRefused, Vouched
 from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider, provider_named, tenant_meant
 from app.domain.identity_providers.sign_ins import (
@@ -22,7 +21,7 @@ from app.domain.identity_providers.sign_ins import (
     require_this_browser,
 )
 from app.domain.oidc.claims import vouched_of
-from app.domain.oidc.discovery import ProviderAway, ProviderMetadata, discovery_of
+from app.domain.oidc.discovery import ProviderAway, ProviderMetadata, asked, discovery_of, fetched
 from app.domain.oidc.schemas import OidcSignIn
 from app.domain.oidc.tokens import (
     Claims,
@@ -209,12 +208,9 @@ async def _exchange(
         "code_verifier": sign_in.verifier,
     }
     own_form, headers = _client_authentication(provider, metadata)
-    try:
-        status, answer = await fetch_object(
-            metadata.token_endpoint, request.parts.egress, form=form | own_form, headers=headers
-        )
-    except FetchFailed as error:
-        raise ProviderAway(f"token: {error.reason}") from None
+    status, answer = await asked(
+        request.parts.egress, metadata.token_endpoint, "token", form=form | own_form, headers=headers
+    )
     if status >= 500 or status == 429:
         raise ProviderAway(f"token: http_error {status}")
     if status != 200:
@@ -276,12 +272,7 @@ async def _more_claims(
     if metadata.userinfo_endpoint is None or wanted <= claims.keys():
         return {}
     headers = {"authorization": f"Bearer {access_token}"}
-    try:
-        status, said = await fetch_object(metadata.userinfo_endpoint, request.parts.egress, headers=headers)
-    except FetchFailed as error:
-        raise ProviderAway(f"userinfo: {error.reason}") from None
-    if status != 200:
-        raise ProviderAway(f"userinfo: http_error {status}")
+    said = await fetched(request.parts.egress, metadata.userinfo_endpoint, "userinfo", headers=headers)
     if said.get("sub") != claims["sub"]:
         raise TokenRefused("userinfo is of another subject")
     return said
