@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from app.core.errors import NotFound
-from app.core.reads import written
+from app.domain.auth.principals import Signed
 from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import login_url, provider_named
 from app.domain.identity_providers.sign_ins import LINK, LinkWanted, client_of
@@ -13,7 +13,6 @@ from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser, seal
 
 LINK_LIVES_S: Final = 600
-_SLUG = written("SELECT slug FROM tenants WHERE id = $1", "tenant_id", table="tenants")
 
 
 async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun, str | None]:
@@ -21,7 +20,8 @@ async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun,
     has not, and BadRequest for a page at which nothing may end."""
     principal, settings = request.principal, request.parts.settings
     client_id = client_of(settings, wanted.redirect_uri)
-    ((slug,),) = await request.parts.reads.rows(_SLUG, {"tenant_id": principal.tenant_id})
+    signed: Signed = request.exchange.signed
+    slug = signed.me.tenant.slug
     provider = await provider_named(request.parts, "oidc", wanted.provider, slug)
     provider = provider or await provider_named(request.parts, "saml", wanted.provider, slug)
     if provider is None:
