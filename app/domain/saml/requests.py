@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from app.core.answers import Answer
+from app.core.answers import Answer, found_there
 from app.core.errors import BadRequest
 from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import Provider
@@ -68,7 +68,7 @@ async def _answer(request: HubRequest, provider: Provider, request_id: str) -> A
     now = datetime.now(UTC)
     if theirs.redirect_url is not None:
         address = redirect_address(own, theirs, request_id=request_id, relay_state=request_id, now=now)
-        return Answer(302, [(b"location", address.encode())], b"")
+        return found_there(address)
     assert theirs.post_url is not None
     message = posted_message(own, theirs, request_id=request_id, now=now)
     kept = {"SAMLRequest": message, "RelayState": request_id}
