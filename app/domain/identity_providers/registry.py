@@ -76,7 +76,7 @@ async def provider_named(
         return None
     for configured in _configured_for(parts.settings, slug):
         if (configured.kind, configured.name) == (kind, name):
-            return of_settings(configured, tenant_id)
+            return _of_settings(configured, tenant_id)
     statement = _NAMED if also_inactive else _NAMED_ACTIVE
     rows = await parts.reads.rows(statement, {"tenant_id": tenant_id, "kind": kind, "name": name})
     return _kept(parts.key_ring, rows[0], slug) if rows else None
@@ -86,7 +86,7 @@ def _configured_for(settings: Settings, slug: str) -> Iterator[ConfiguredProvide
     return (provider for provider in settings.providers if provider.tenant == slug)
 
 
-def of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
+def _of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
     return Provider(**asdict(configured), id=_id_of(configured), tenant_id=tenant_id)
 
 
@@ -95,11 +95,7 @@ def _id_of(configured: ConfiguredProvider) -> UUID:
     return uuid5(UUID(int=0), f"{configured.kind}/{configured.tenant}/{configured.name}")
 
 
-_KEPT = (
-    "id", "tenant_id", "kind", "name", "label", "issuer", "client_id", "scopes", "groups_claim", "allowed_domains",
-    "metadata_xml", "metadata_url", "attribute_email", "attribute_first_name", "attribute_last_name",
-    "attribute_groups", "sealed",
-)  # fmt: skip
+_KEPT = (*(name for name in Provider.__struct_fields__ if name in IdentityProvider.__table__.columns), "sealed")
 _OF_TENANT = IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
 _NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
     _OF_TENANT,
