@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from app.core import saml
+
 ProviderKind = Literal["oidc", "saml"]
-KINDS: Final[tuple[ProviderKind, ...]] = ("oidc", "saml")
 VARIABLE: Final = re.compile(r"HUB_(OIDC|SAML)_([A-Z0-9]+)_([A-Z0-9_]+)")
 SECRET_SUFFIXES: Final = ("_CLIENT_SECRET",)
 """Of variables that are shown as set or not set, never as a value."""
@@ -167,7 +167,7 @@ def _tenant(text: str, _: bool) -> dict[str, object]:
 
 
 def _metadata(text: str, is_development: bool) -> dict[str, object]:
-    if any(find_spec(name) is None for name in ("lxml", "signxml")):
+    if not saml.is_installed():
         raise ValueError("sign-in by SAML needs the extra `saml`: install data-fusion-hub[saml]")
     if "://" in text:
         if (fault := web_address_fault(text, is_development=is_development)) is not None:

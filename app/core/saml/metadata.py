@@ -36,8 +36,8 @@ class IdentityProvider(Struct, frozen=True, kw_only=True):
     valid_until: datetime | None
 
 
-def read_metadata(document: bytes, entity_id: str | None = None) -> IdentityProvider:
-    """Of the one identity provider in it; of several, of that with this id. Raises BadRequest `saml_bad_metadata`."""
+def read_metadata(document: bytes) -> IdentityProvider:
+    """Of the one identity provider in it. Raises BadRequest `saml_bad_metadata`."""
     if len(document) > MAX_BYTES:
         raise _unfit("it is longer than 1 MiB")
     try:
@@ -45,8 +45,6 @@ def read_metadata(document: bytes, entity_id: str | None = None) -> IdentityProv
     except BadRequest as error:
         raise _unfit(error.detail) from None
     found = [each for each in everywhere(root, "md:EntityDescriptor") if find(each, "md:IDPSSODescriptor") is not None]
-    if entity_id is not None:
-        found = [each for each in found if each.get("entityID") == entity_id]
     if len(found) != 1:
         raise _unfit(f"one identity provider is wanted in it, and there are {len(found)}")
     return _read(found[0], root)

@@ -7,13 +7,20 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
-from app.core.errors import BadRequest, Fault, NotFound
+from app.core.errors import BadRequest, Fault
 from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent
-from app.domain.identity_providers.registry import DEFAULT_SLUG, shown_providers, tenant_meant, ways_to_sign_in
+from app.domain.identity_providers.registry import (
+    DEFAULT_SLUG,
+    shown_by_id,
+    shown_providers,
+    tenant_meant,
+    ways_to_sign_in,
+)
 from app.domain.identity_providers.schemas import (
+    TENANT,
     IdentityProviderCreate,
     IdentityProviderOut,
     IdentityProviderPatch,
@@ -26,14 +33,6 @@ from app.domain.work import UnitOfWork
 Work = NamedDependency[UnitOfWork]
 CREATING = outcomes("name_taken", "too_many_providers")
 CHANGING = outcomes("managed_by_settings", "secret_reentry_required")
-TENANT = {
-    "tenant": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 63,
-        "description": "Slug of the tenant that is meant. Left out: as the host says, or else the default one.",
-    }
-}
 
 
 @get("/auth/providers", opt=open_to_all(parameters=TENANT), tags=["auth"], summary="List ways to sign in")
@@ -66,11 +65,7 @@ class IdentityProviderController(Controller):
         self, request: HubRequest, provider_id: FromPath[UUID]
     ) -> Tagged[IdentityProviderOut]:
         """One provider. Its secret is never shown."""
-        found = await shown_providers(request.parts, request.principal.tenant_id)
-        provider = next((each for each in found.values() if each.id == provider_id), None)
-        if provider is None:
-            raise NotFound
-        return entity(request.exchange, provider)
+        return entity(request.exchange, await shown_by_id(request.parts, request.principal.tenant_id, provider_id))
 
     @post("/", opt=requires(WRITE) | CREATING, summary="Create an identity provider")
     @idempotent

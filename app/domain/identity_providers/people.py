@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, select, text
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest
@@ -119,14 +119,18 @@ def _require_domain(provider: Provider, vouched: Vouched) -> None:
 
 
 async def _identity_of(work: UnitOfWork, provider: Provider, vouched: Vouched) -> UserIdentity | None:
-    is_it = (
+    wanted = select(UserIdentity).where(*is_identity_of(work, provider, vouched))
+    found: UserIdentity | None = await work.session.scalar(wanted.with_for_update())
+    return found
+
+
+def is_identity_of(work: UnitOfWork, provider: Provider, vouched: Vouched) -> tuple[ColumnElement[bool], ...]:
+    return (
         UserIdentity.tenant_id == work.tenant_id,
         UserIdentity.kind == provider.kind,
         UserIdentity.issuer == vouched.issuer,
         UserIdentity.subject == vouched.subject,
     )
-    found: UserIdentity | None = await work.session.scalar(select(UserIdentity).where(*is_it).with_for_update())
-    return found
 
 
 async def _refuse_anothers(work: UnitOfWork, identity: UserIdentity, provider: Provider) -> None:

@@ -6,19 +6,18 @@ secret; no name is given twice within a tenant.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID, uuid5
 
-from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import bindparam, select
 
 from app.core.across_tenants import tenant_of_slug
 from app.core.provider_settings import ConfiguredProvider, ProviderKind
 from app.core.sealing import KeyRing, SealingError
 from app.domain.identity_providers.models import IdentityProvider
-from app.domain.identity_providers.repositories import PROVIDERS
+from app.domain.identity_providers.repositories import PROVIDER, PROVIDERS
 from app.domain.identity_providers.schemas import IdentityProviderOut, ProviderOut
 from app.domain.identity_providers.sealed import FIELD
 from app.domain.parts import Parts
@@ -30,31 +29,15 @@ SHOWN_SINCE: Final = datetime.now(UTC)
 """Providers of the settings are as old as this process."""
 
 
-class Provider(Struct, frozen=True, kw_only=True):
-    """One identity provider of one tenant. What belongs to the other kind is None or empty."""
+class Provider(ConfiguredProvider, frozen=True, kw_only=True):
+    """One identity provider of one tenant, of the settings or of its admins. Its `client_secret` is None, too, where no
+    key opens it any more."""
 
     id: UUID
     tenant_id: UUID
     tenant: str
     """Its slug."""
-    kind: ProviderKind
-    name: str
-    label: str
-    issuer: str | None = None
-    client_id: str | None = None
-    client_secret: str | None = None
-    """None, too, where no key opens it any more."""
-    scopes: tuple[str, ...] = ()
-    groups_claim: str | None = None
-    allowed_domains: tuple[str, ...] = ()
     metadata_xml: str | None = None
-    metadata_url: str | None = None
-    metadata_file: Path | None = None
-    attribute_subject: str | None = None
-    attribute_email: str | None = None
-    attribute_first_name: str | None = None
-    attribute_last_name: str | None = None
-    attribute_groups: str | None = None
 
     @property
     def manager(self) -> str:
@@ -63,13 +46,17 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def address(self, settings: Settings, step: str) -> str:
         """Where the hub itself takes a step of a sign-in by it, as browsers and the provider know it."""
-        return f"{settings.url.rstrip('/')}/api/v1/auth/{self.kind}/{self.name}/{step}"
+        return _address(settings, self.kind, self.name, step)
 
     def own_address(self, settings: Settings, step: str) -> str:
         """The same as no other provider has it, for providers of several tenants may have one name: of another tenant
         than the default one it says which."""
         address = self.address(settings, step)
         return address if self.tenant == DEFAULT_SLUG else f"{address}?{urlencode({'tenant': self.tenant})}"
+
+
+def _address(settings: Settings, kind: ProviderKind, name: str, step: str) -> str:
+    return f"{settings.url.rstrip('/')}/api/v1/auth/{kind}/{name}/{step}"
 
 
 def tenant_meant(request: HubRequest, given: str | None) -> str:
@@ -89,7 +76,7 @@ async def provider_named(
         return None
     for configured in _configured_for(parts.settings, slug):
         if (configured.kind, configured.name) == (kind, name):
-            return of_settings(configured, tenant_id)
+            return _of_settings(configured, tenant_id)
     statement = _NAMED if also_inactive else _NAMED_ACTIVE
     rows = await parts.reads.rows(statement, {"tenant_id": tenant_id, "kind": kind, "name": name})
     return _kept(parts.key_ring, rows[0], slug) if rows else None
@@ -99,9 +86,8 @@ def _configured_for(settings: Settings, slug: str) -> Iterator[ConfiguredProvide
     return (provider for provider in settings.providers if provider.tenant == slug)
 
 
-def of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
-    said = {name: getattr(configured, name) for name in configured.__struct_fields__}
-    return Provider(**said, id=_id_of(configured), tenant_id=tenant_id)
+def _of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
+    return Provider(**asdict(configured), id=_id_of(configured), tenant_id=tenant_id)
 
 
 def _id_of(configured: ConfiguredProvider) -> UUID:
@@ -109,16 +95,10 @@ def _id_of(configured: ConfiguredProvider) -> UUID:
     return uuid5(UUID(int=0), f"{configured.kind}/{configured.tenant}/{configured.name}")
 
 
-_KEPT = (
-    "id", "tenant_id", "kind", "name", "label", "issuer", "client_id", "scopes", "groups_claim", "allowed_domains",
-    "metadata_xml", "metadata_url", "attribute_email", "attribute_first_name", "attribute_last_name",
-    "attribute_groups", "sealed",
-)  # fmt: skip
-_OF_TENANT: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
-    IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
-)
-_ACTIVE = _OF_TENANT.where(IdentityProvider.is_active)
-_NAMED = _OF_TENANT.where(
+_KEPT = (*(name for name in Provider.__struct_fields__ if name in IdentityProvider.__table__.columns), "sealed")
+_OF_TENANT = IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
+_NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
+    _OF_TENANT,
     IdentityProvider.kind == bindparam("kind", type_=IdentityProvider.kind.type),
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
@@ -143,26 +123,30 @@ def _opened(ring: KeyRing, sealed: bytes, tenant_id: UUID, row_id: UUID) -> str 
 # As they are shown ----------------------------------------------------------------------------------------------------
 
 
+_BUTTONS = select(IdentityProvider.name, IdentityProvider.kind, IdentityProvider.label).where(
+    _OF_TENANT, IdentityProvider.is_active
+)
+
+
 async def ways_to_sign_in(parts: Parts, slug: str, **parameters: str) -> list[ProviderOut]:
     """Those of a tenant that are active, by their labels; `parameters` go along. None of a tenant that is not there or
     suspended."""
     tenant_id = await tenant_of_slug(parts.reads, slug)
     if tenant_id is None:
         return []
-    rows = await parts.reads.rows(_ACTIVE, {"tenant_id": tenant_id})
-    found = [of_settings(each, tenant_id) for each in _configured_for(parts.settings, slug)]
-    found += [_kept(parts.key_ring, row, slug) for row in rows]
-    found.sort(key=lambda provider: (provider.label.casefold(), provider.name))
+    found = [(each.name, each.kind, each.label) for each in _configured_for(parts.settings, slug)]
+    found += await parts.reads.rows(_BUTTONS, {"tenant_id": tenant_id})
+    found.sort(key=lambda button: (button[2].casefold(), button[0]))
     return [
-        ProviderOut(provider.name, provider.kind, provider.label, login_url(parts.settings, provider, **parameters))
-        for provider in found
+        ProviderOut(name, kind, label, login_url(parts.settings, kind, name, slug, **parameters))
+        for name, kind, label in found
     ]
 
 
-def login_url(settings: Settings, provider: Provider, **parameters: str) -> str:
+def login_url(settings: Settings, kind: ProviderKind, name: str, slug: str, **parameters: str) -> str:
     """Where a sign-in by it begins; the caller adds where it is to end."""
-    given = parameters | ({} if provider.tenant == DEFAULT_SLUG else {"tenant": provider.tenant})
-    address = provider.address(settings, "login")
+    given = parameters | ({} if slug == DEFAULT_SLUG else {"tenant": slug})
+    address = _address(settings, kind, name, "login")
     return f"{address}?{urlencode(given)}" if given else address
 
 
@@ -171,6 +155,14 @@ async def shown_providers(parts: Parts, tenant_id: UUID) -> dict[str, IdentityPr
     rows = await parts.reads.rows(PROVIDERS, {"tenant_id": tenant_id})
     shown = [IdentityProviderOut(*row) for row in rows]
     return {each.name: each for each in (*await shown_of_settings(parts, tenant_id), *shown)}
+
+
+async def shown_by_id(parts: Parts, tenant_id: UUID, provider_id: UUID) -> IdentityProviderOut:
+    """Raises NotFound."""
+    for each in await shown_of_settings(parts, tenant_id):
+        if each.id == provider_id:
+            return each
+    return await parts.reads.one(PROVIDER, IdentityProviderOut, id=provider_id, tenant_id=tenant_id)
 
 
 async def shown_of_settings(parts: Parts, tenant_id: UUID) -> list[IdentityProviderOut]:
@@ -196,9 +188,5 @@ def _shown(configured: ConfiguredProvider) -> IdentityProviderOut:
         "allowed_domains": list(configured.allowed_domains),
         "metadata_xml": None,
     }
-    named = {
-        name: getattr(configured, name)
-        for name in configured.__struct_fields__
-        if name in IdentityProviderOut.__struct_fields__
-    }
+    named = {name: value for name, value in asdict(configured).items() if name in IdentityProviderOut.__struct_fields__}
     return IdentityProviderOut(**(named | entity | own))

@@ -9,21 +9,12 @@ from msgspec import Meta, field
 
 from app.core.errors import Fault
 from app.core.lookalikes import well_named
-from app.core.provider_settings import DEFAULT_SCOPES, issuer_fault, scopes_fault, web_address_fault
+from app.core.provider_settings import DEFAULT_SCOPES, ProviderKind, issuer_fault, scopes_fault, web_address_fault
 from app.core.schemas import EntityOut, Input, Output, Rule, each_once, patch_of
-from app.domain.tenants.schemas import EmailDomains
+from app.domain.tenants.schemas import EmailDomains, Slug
 
-Kind = Annotated[Literal["oidc", "saml"], Meta(title="IdentityProviderKind", examples=["oidc"])]
-ProviderName = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=63,
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z",
-        examples=["corporate"],
-        extra_json_schema={"patternErrorMessage": "takes small letters and digits, and dashes between them"},
-    ),
-]
+Kind = Annotated[ProviderKind, Meta(title="IdentityProviderKind", examples=["oidc"])]
+ProviderName = Annotated[Slug, Meta(examples=["corporate"])]
 Label = Annotated[
     str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\Z", examples=["Corporate login"])
 ]
@@ -51,6 +42,15 @@ ClientSecret = Annotated[
     ),
 ]
 Metadata = Annotated[str, Meta(min_length=1, max_length=262_144, examples=["<EntityDescriptor/>"])]
+TENANT: dict[str, Any] = {
+    "tenant": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "description": "Slug of the tenant that is meant. Left out: as the host says, or else the default one.",
+    }
+}
+"""The parameter of what is asked of a tenant's providers."""
 
 
 def is_issuer(value: str, path: str) -> Iterator[Fault]:

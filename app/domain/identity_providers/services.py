@@ -11,7 +11,7 @@ from app.core.errors import BadRequest, Conflict, Fault
 from app.core.event_names import EventName
 from app.core.provider_settings import web_address_fault
 from app.core.rows import Normaliser
-from app.core.schemas import changes_of, single_spaced
+from app.core.schemas import changes_of, single_spaced, to_struct
 from app.domain.identity_providers.models import IdentityProvider
 from app.domain.identity_providers.registry import shown_of_settings
 from app.domain.identity_providers.repositories import IdentityProviderRepository
@@ -156,5 +156,4 @@ def shown_provider(provider: IdentityProvider) -> IdentityProviderOut:
 
 
 def event_of(provider: IdentityProvider) -> IdentityProviderEvent:
-    shown = shown_provider(provider)
-    return IdentityProviderEvent(*(getattr(shown, name) for name in IdentityProviderEvent.__struct_fields__))
+    return to_struct(shown_provider(provider), IdentityProviderEvent)

@@ -4,15 +4,15 @@ import time
 from typing import Final
 
 from app.core.errors import NotFound
-from app.core.reads import written
+from app.domain.auth.principals import Signed
+from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import login_url, provider_named
-from app.domain.oidc.schemas import LinkBegin, LinkBegun, LinkFor, LinkWanted
-from app.domain.oidc.services import LINK, client_of
+from app.domain.identity_providers.sign_ins import LINK, LinkWanted, client_of
+from app.domain.oidc.schemas import LinkBegin, LinkBegun
 from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser, seal
 
 LINK_LIVES_S: Final = 600
-_SLUG = written("SELECT slug FROM tenants WHERE id = $1", "tenant_id", table="tenants")
 
 
 async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun, str | None]:
@@ -20,7 +20,8 @@ async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun,
     has not, and BadRequest for a page at which nothing may end."""
     principal, settings = request.principal, request.parts.settings
     client_id = client_of(settings, wanted.redirect_uri)
-    ((slug,),) = await request.parts.reads.rows(_SLUG, {"tenant_id": principal.tenant_id})
+    signed: Signed = request.exchange.signed
+    slug = signed.me.tenant.slug
     provider = await provider_named(request.parts, "oidc", wanted.provider, slug)
     provider = provider or await provider_named(request.parts, "saml", wanted.provider, slug)
     if provider is None:
@@ -37,6 +38,7 @@ async def begin_link(request: HubRequest, wanted: LinkBegin) -> tuple[LinkBegun,
         browser=digest_of(browser),
         expires_at=int(time.time()) + LINK_LIVES_S,
     )
-    link = LinkFor(principal.id, principal.own_session_id)
-    sealed = LinkWanted(pending=pending, provider=provider.name, tenant=slug, link=link)
-    return LinkBegun(login_url(settings, provider, link=seal(request.parts.key_ring, LINK, sealed))), made
+    wish = LinkFor(principal.id, principal.own_session_id)
+    link = LinkWanted(pending=pending, provider=provider.name, tenant=slug, link=wish)
+    sealed = seal(request.parts.key_ring, LINK, link)
+    return LinkBegun(login_url(settings, provider.kind, provider.name, slug, link=sealed)), made

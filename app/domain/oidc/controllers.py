@@ -15,12 +15,13 @@ from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
 from app.domain.factors.stepping_up import require_step_up
+from app.domain.identity_providers.linking import identities_of, unlink_identity
 from app.domain.identity_providers.registry import tenant_meant
 from app.domain.identity_providers.schemas import IdentityOut
+from app.domain.identity_providers.sign_ins import parameters_of
 from app.domain.oauth.faults import TOLD, OAuthRefused
 from app.domain.oidc import services
 from app.domain.oidc.beginning import begin_link
-from app.domain.oidc.linking import identities_of, unlink_identity
 from app.domain.oidc.logout import LogoutRefused, log_out
 from app.domain.oidc.schemas import LinkBegin, LinkBegun, LogoutForm
 from app.domain.requests import HubRequest
@@ -65,7 +66,7 @@ class OidcController(Controller):
         """Send a browser here: it goes on to the provider, comes back, and ends at `redirect_uri` with `code`, `state`
         and `iss`. The code is exchanged at `POST /auth/token` within a minute. A provider that is away is a 503 of this
         sign-in alone."""
-        going = await services.begin(request, name, services.parameters_of(request.query_string))
+        going = await services.begin(request, name, parameters_of(request.query_string))
         cookies = [cookie_header(request.parts.settings, going.new_browser)] if going.new_browser else []
         return found_there(going.location, *cookies)
 
@@ -81,7 +82,7 @@ class OidcController(Controller):
         """The redirect URI that is registered at the provider, with `?tenant=` for another tenant than `default`. Until
         `state` is known to be the hub's own, of this browser and of this redirect URI, whatever is wrong is answered
         here; after that the browser goes on to the client with `error`."""
-        return found_there(await services.come_back(request, name, services.parameters_of(request.query_string)))
+        return found_there(await services.come_back(request, name, parameters_of(request.query_string)))
 
     @post(
         "/backchannel-logout",
@@ -97,7 +98,7 @@ class OidcController(Controller):
     ) -> Answer[None]:
         """OpenID Connect Back-Channel Logout: the sessions that the provider's `logout_token` names end within a
         second. Where it cannot be believed the answer is a 400 that says no more."""
-        tenant = tenant_meant(request, services.parameters_of(request.query_string).get("tenant"))
+        tenant = tenant_meant(request, parameters_of(request.query_string).get("tenant"))
         try:
             await log_out(request, name, tenant, data.logout_token)
         except LogoutRefused as refused:

@@ -7,6 +7,7 @@ for a while by each process.
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import Struct
 
+from app.core.egress import EgressPolicy
 from app.core.fetching import FetchFailed, fetch_object
 from app.core.provider_settings import web_address_fault
 from app.domain.identity_providers.registry import Provider
@@ -35,6 +37,31 @@ class ProviderAway(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+async def fetched(
+    policy: EgressPolicy, url: str, what: str, *, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The document there; `what` it is stands in the reason. Raises ProviderAway for anything else."""
+    status, document = await asked(policy, url, what, headers=headers)
+    if status != 200:
+        raise ProviderAway(f"{what}: http_error {status}")
+    return document
+
+
+async def asked(
+    policy: EgressPolicy,
+    url: str,
+    what: str,
+    *,
+    form: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """As `fetch_object`. Raises ProviderAway."""
+    try:
+        return await fetch_object(url, policy, form=form, headers=headers)
+    except FetchFailed as error:
+        raise ProviderAway(f"{what}: {error.reason}") from None
 
 
 class ProviderMetadata(Struct, frozen=True):
@@ -112,7 +139,7 @@ class Discovery:
             self._asking.pop(forgotten, None)
 
     async def _fetch_metadata(self, issuer: str) -> ProviderMetadata:
-        document = await self._fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration", "discovery")
+        document = await fetched(self._egress, f"{issuer.rstrip('/')}/.well-known/openid-configuration", "discovery")
         try:
             metadata = msgspec.convert(document, ProviderMetadata)
         except msgspec.ValidationError:
@@ -126,21 +153,12 @@ class Discovery:
         return metadata
 
     async def _fetch_keys(self, known: _Known) -> None:
-        document = await self._fetch(known.metadata.jwks_uri, "keys")
+        document = await fetched(self._egress, known.metadata.jwks_uri, "keys")
         found = document.get("keys")
         if not isinstance(found, list) or len(found) > MOST_KEYS:
             raise ProviderAway("keys: malformed")
         known.keys = [key for key in found if isinstance(key, dict)]
         known.keys_until = monotonic() + KEPT_S
-
-    async def _fetch(self, url: str, what: str) -> dict[str, Any]:
-        try:
-            status, document = await fetch_object(url, self._egress)
-        except FetchFailed as error:
-            raise ProviderAway(f"{what}: {error.reason}") from None
-        if status != 200:
-            raise ProviderAway(f"{what}: http_error {status}")
-        return document
 
 
 KNOWN_BY_HUB: "WeakKeyDictionary[Parts, Discovery]" = WeakKeyDictionary()

@@ -1,20 +1,13 @@
 """Linked identities on the wire, and what a sign-in by OpenID Connect keeps in the browser's hands, sealed."""
 
 from typing import Annotated
-from uuid import UUID
 
 from msgspec import Meta, Struct
 
 from app.core.schemas import Input, Output
+from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.schemas import ProviderName
 from app.domain.sign_in.pending import PendingSignIn
-
-
-class LinkFor(Struct, frozen=True):
-    """Who wants a provider's identity to be theirs as well, and in which session they have said so."""
-
-    user_id: UUID
-    session_id: UUID
 
 
 class OidcSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,15 +21,6 @@ class OidcSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verifier: str
     """Of PKCE (RFC 7636)."""
     link: LinkFor | None = None
-
-
-class LinkWanted(Struct, frozen=True, kw_only=True):
-    """What the `login_url` of a link holds, sealed."""
-
-    pending: PendingSignIn
-    provider: str
-    tenant: str
-    link: LinkFor
 
 
 class LinkBegin(Input, kw_only=True):

@@ -2,23 +2,27 @@
 
 import hmac
 import logging
-import re
 import secrets
-import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from app.core.errors import BadRequest, NotFound, Unavailable
-from app.core.fetching import FetchFailed, fetch_object
-from app.domain.identity_providers.people import SignInRefused, Vouched, let_in
+from app.domain.identity_providers.people import SignInRefused, Vouched
 from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider, provider_named, tenant_meant
+from app.domain.identity_providers.sign_ins import (
+    LINK,
+    LinkWanted,
+    end_sign_in,
+    new_pending,
+    refuse_sign_in,
+    require_this_browser,
+)
 from app.domain.oidc.claims import vouched_of
-from app.domain.oidc.discovery import ProviderAway, ProviderMetadata, discovery_of
-from app.domain.oidc.linking import link_identity
-from app.domain.oidc.schemas import LinkWanted, OidcSignIn
+from app.domain.oidc.discovery import ProviderAway, ProviderMetadata, asked, discovery_of, fetched
+from app.domain.oidc.schemas import OidcSignIn
 from app.domain.oidc.tokens import (
     Claims,
     KeyUnknown,
@@ -31,12 +35,11 @@ from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import (
     PendingSignIn,
     browser_of,
-    digest_of,
     new_browser,
     seal,
     unseal,
 )
-from app.domain.sign_in.services import CannotGoOn, go_on, pending_of
+from app.domain.sign_in.services import CannotGoOn, pending_of
 from app.domain.spent.services import moment_of, spend
 from app.domain.work import work_of_its_own
 from app.settings import Settings
@@ -44,17 +47,9 @@ from app.settings import Settings
 log = logging.getLogger("hub.oidc")
 
 STATE: Final = "oidc state"
-LINK: Final = "oidc link"
 AT_PROVIDER_S: Final = 900
 """For what somebody does there."""
-HUB_CLI: Final = "hub-cli"
-MOST_OF_QUERY: Final = 16_384
 MOST_OF_STATE: Final = 500
-_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~%/-]*)?")
-"""RFC 8252 section 7.3: a command-line tool listens on any port of its own machine."""
-_PASSED_ON: Final = frozenset(("access_denied", "temporarily_unavailable"))
-"""Errors of the provider's that mean the same to the client."""
 
 
 class Going(NamedTuple):
@@ -63,20 +58,6 @@ class Going(NamedTuple):
     location: str
     new_browser: str | None = None
     """The value of the cookie that it is given."""
-
-
-def parameters_of(query_string: bytes) -> dict[str, str]:
-    """Unknown ones are passed over (RFC 6749 section 3.1). Raises BadRequest for one that comes twice."""
-    if len(query_string) > MOST_OF_QUERY:
-        raise BadRequest("The query string is too long.", code="sign_in_invalid")
-    try:
-        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
-    except ValueError:
-        raise BadRequest("The query string is not valid.", code="sign_in_invalid") from None
-    given = dict(pairs)
-    if len(given) != len(pairs) or any("\x00" in text for text in given.values()):
-        raise BadRequest("A parameter comes twice, or holds what none may hold.", code="sign_in_invalid")
-    return given
 
 
 # There ----------------------------------------------------------------------------------------------------------------
@@ -119,33 +100,11 @@ async def begin(request: HubRequest, name: str, given: Mapping[str, str]) -> Goi
 
 def _new(request: HubRequest, given: Mapping[str, str], browser: str) -> PendingSignIn:
     """Of a page that has sent the browser here by itself. Raises BadRequest; a wrong redirect URI is never gone to."""
-    redirect_uri, challenge = given.get("redirect_uri", ""), given.get("code_challenge", "")
-    client_id = client_of(request.parts.settings, redirect_uri)
-    if given.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
-        raise BadRequest("`code_challenge` with `code_challenge_method=S256` is needed.", code="sign_in_invalid")
-    state = given.get("state")
-    if state is not None and len(state) > MOST_OF_STATE:
-        raise BadRequest(f"`state` has more than {MOST_OF_STATE} characters.", code="sign_in_invalid")
     tenant = tenant_meant(request, given.get("tenant"))
-    return PendingSignIn(
-        client_id=client_id,
-        redirect_uri=redirect_uri,
-        state=state,
-        code_challenge=challenge,
-        tenant=None if tenant == DEFAULT_SLUG else tenant,
-        browser=digest_of(browser),
-        expires_at=int(time.time()) + AT_PROVIDER_S,
-    )
-
-
-def client_of(settings: Settings, redirect_uri: str) -> str | None:
-    """Whom a code that ends there is for: None for a page of HUB_SIGN_IN_REDIRECTS, `hub-cli` on somebody's own
-    machine. Raises BadRequest for anywhere else."""
-    if redirect_uri in settings.sign_in_redirects:
-        return None
-    if _LOOPBACK.fullmatch(redirect_uri):
-        return HUB_CLI
-    raise BadRequest("`redirect_uri` is no page at which a sign-in may end here.", code="sign_in_invalid")
+    pending = new_pending(request.parts.settings, given, browser=browser, tenant=tenant, lives_s=AT_PROVIDER_S)
+    if pending.state is not None and len(pending.state) > MOST_OF_STATE:
+        raise BadRequest(f"`state` has more than {MOST_OF_STATE} characters.", code="sign_in_invalid")
+    return pending
 
 
 def _link_of(request: HubRequest, sealed: str) -> LinkWanted:
@@ -153,18 +112,8 @@ def _link_of(request: HubRequest, sealed: str) -> LinkWanted:
     wanted = unseal(request.parts.key_ring, LINK, sealed, LinkWanted)
     if wanted is None:
         raise CannotGoOn("altered")
-    _require_this_browser(request, wanted.pending)
+    require_this_browser(request, wanted.pending)
     return wanted
-
-
-def _require_this_browser(request: HubRequest, pending: PendingSignIn) -> None:
-    browser = browser_of(request.exchange, request.parts.settings)
-    if browser is None:
-        raise CannotGoOn("no_cookie")
-    if not pending.is_of(browser):
-        raise CannotGoOn("other_browser")
-    if pending.is_over:
-        raise CannotGoOn("over", pending)
 
 
 def _address_there(
@@ -200,7 +149,7 @@ async def come_back(request: HubRequest, name: str, given: Mapping[str, str]) ->
     came_to = (name, given.get("tenant", DEFAULT_SLUG))
     if sign_in is None or came_to != (sign_in.provider, sign_in.tenant):
         raise CannotGoOn("altered")
-    _require_this_browser(request, sign_in.pending)
+    require_this_browser(request, sign_in.pending)
     provider = await provider_named(request.parts, "oidc", name, sign_in.tenant)
     if provider is None:
         raise NotFound
@@ -208,7 +157,7 @@ async def come_back(request: HubRequest, name: str, given: Mapping[str, str]) ->
         vouched = await _vouched(request, provider, sign_in, given)
         return await _signed_in(request, provider, sign_in, vouched, given["state"])
     except SignInRefused as refused:
-        return await _refused(request, provider, sign_in, refused)
+        return await refuse_sign_in(request, provider, sign_in.pending, refused)
 
 
 async def _vouched(request: HubRequest, provider: Provider, sign_in: OidcSignIn, given: Mapping[str, str]) -> Vouched:
@@ -259,12 +208,9 @@ async def _exchange(
         "code_verifier": sign_in.verifier,
     }
     own_form, headers = _client_authentication(provider, metadata)
-    try:
-        status, answer = await fetch_object(
-            metadata.token_endpoint, request.parts.egress, form=form | own_form, headers=headers
-        )
-    except FetchFailed as error:
-        raise ProviderAway(f"token: {error.reason}") from None
+    status, answer = await asked(
+        request.parts.egress, metadata.token_endpoint, "token", form=form | own_form, headers=headers
+    )
     if status >= 500 or status == 429:
         raise ProviderAway(f"token: http_error {status}")
     if status != 200:
@@ -326,12 +272,7 @@ async def _more_claims(
     if metadata.userinfo_endpoint is None or wanted <= claims.keys():
         return {}
     headers = {"authorization": f"Bearer {access_token}"}
-    try:
-        status, said = await fetch_object(metadata.userinfo_endpoint, request.parts.egress, headers=headers)
-    except FetchFailed as error:
-        raise ProviderAway(f"userinfo: {error.reason}") from None
-    if status != 200:
-        raise ProviderAway(f"userinfo: http_error {status}")
+    said = await fetched(request.parts.egress, metadata.userinfo_endpoint, "userinfo", headers=headers)
     if said.get("sub") != claims["sub"]:
         raise TokenRefused("userinfo is of another subject")
     return said
@@ -344,22 +285,4 @@ async def _signed_in(request: HubRequest, provider: Provider, sign_in: OidcSignI
         work.move_to(provider.tenant_id)
         if not await spend(work, "oidc state", state.encode(), moment_of(sign_in.pending.expires_at)):
             raise SignInRefused("answer_invalid", "state: used already")
-        if sign_in.link is not None:
-            await link_identity(work, provider, vouched, sign_in.link)
-            return sign_in.pending.ends_at(linked=provider.name, iss=request.parts.settings.url)
-        return await go_on(work, sign_in.pending, await let_in(work, provider, vouched))
-
-
-async def _refused(request: HubRequest, provider: Provider, sign_in: OidcSignIn, refused: SignInRefused) -> str:
-    """On record in the provider's tenant, and told to whoever has begun the sign-in."""
-    async with work_of_its_own(request) as work:
-        work.move_to(provider.tenant_id)
-        detail = f"{provider.manager}: {refused.code}" + (f" ({refused.detail})" if refused.detail else "")
-        work.audit("auth.login", "session", None, outcome="failure", actor_id=refused.user_id, detail=detail)
-    error = {"provider_unavailable": "temporarily_unavailable", "answer_invalid": "server_error"}.get(refused.code)
-    return sign_in.pending.ends_at(
-        error=error or "access_denied",
-        error_description=refused.sentence,
-        error_code=refused.code,
-        iss=request.parts.settings.url,
-    )
+        return await end_sign_in(work, provider, sign_in.pending, sign_in.link, vouched)

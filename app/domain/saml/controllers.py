@@ -12,12 +12,13 @@ from app.core.limits.prices import costs
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all
 from app.domain.identity_providers.registry import Provider, provider_named, tenant_meant
-from app.domain.oidc.services import parameters_of
+from app.domain.identity_providers.schemas import TENANT
+from app.domain.identity_providers.sign_ins import parameters_of
 from app.domain.requests import HubRequest
 from app.domain.saml.own_side import own_side, require_packages
 from app.domain.saml.requests import send_to_provider
 from app.domain.saml.responses import take_response, take_up
-from app.domain.saml.schemas import OF_FINISH, OF_LOGIN, OF_TENANT, SamlForm
+from app.domain.saml.schemas import OF_FINISH, OF_LOGIN, SamlForm
 from app.domain.sign_in.views import ON_THE_WAY, error_told_on_the_way
 
 METADATA_TYPE = "application/samlmetadata+xml"
@@ -34,8 +35,6 @@ BEGINNING = outcomes(
 )
 FINISHING = outcomes("sign_in_invalid", "saml_not_installed")
 DESCRIBING = outcomes("saml_not_installed", "secret_unreadable", "sign_in_invalid")
-
-
 SHOWN = tells_errors_by(error_told_on_the_way)
 
 
@@ -46,7 +45,7 @@ class SamlController(Controller):
 
     @get(
         "/metadata",
-        opt=open_to_all(parameters=OF_TENANT) | DESCRIBING,
+        opt=open_to_all(parameters=TENANT) | DESCRIBING,
         media_type=METADATA_TYPE,
         summary="Describe this hub to a SAML provider",
     )
@@ -74,10 +73,7 @@ class SamlController(Controller):
 
     @post(
         "/acs",
-        opt=open_to_all(parameters=OF_TENANT, takes_form=True, form_bytes=FORM_BYTES)
-        | REFUSED
-        | SHOWN
-        | costs("login"),
+        opt=open_to_all(parameters=TENANT, takes_form=True, form_bytes=FORM_BYTES) | REFUSED | SHOWN | costs("login"),
         status_code=303,
         summary="Take a SAML response",
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import Row, select
@@ -12,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
 from app.core.errors import Conflict, Unavailable
+from app.core.saml import is_installed
 from app.core.sealing import SealingError
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from app.core.saml.keys import ProviderKey
     from app.core.saml.metadata import ServiceProvider
 
-PACKAGES: Final = ("lxml", "signxml")
-
 
 def require_packages() -> None:
     """Raises Unavailable where the extra `saml` is not installed."""
-    if any(find_spec(name) is None for name in PACKAGES):
+    if not is_installed():
         raise Unavailable(code="saml_not_installed")
 
 

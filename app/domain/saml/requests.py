@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from app.core.answers import Answer
+from app.core.answers import Answer, found_there
 from app.core.errors import BadRequest
-from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider
-from app.domain.oidc.schemas import LinkFor, LinkWanted
-from app.domain.oidc.services import LINK, client_of
+from app.domain.identity_providers.linking import LinkFor
+from app.domain.identity_providers.registry import Provider
+from app.domain.identity_providers.sign_ins import LINK, LinkWanted, new_pending, require_this_browser
 from app.domain.requests import HubRequest
 from app.domain.saml.cookies import keep_in_browser
 from app.domain.saml.own_side import own_side
@@ -25,7 +23,6 @@ from app.domain.sign_in.pending import (
     PendingSignIn,
     browser_of,
     cookie_header,
-    digest_of,
     new_browser,
     seal,
     unseal,
@@ -34,12 +31,10 @@ from app.domain.sign_in.rendering import together
 from app.domain.sign_in.services import CannotGoOn, pending_of
 from app.domain.sign_in.views import page_answer
 from app.domain.sign_in.ways import Page
-from app.settings import Settings
 
 REQUEST: Final = "saml request"
 MAX_COOKIE: Final = 3800
 """Browsers take 4,096 bytes, with the name and what else is said."""
-_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Begun(NamedTuple):
@@ -73,7 +68,7 @@ async def _answer(request: HubRequest, provider: Provider, request_id: str) -> A
     now = datetime.now(UTC)
     if theirs.redirect_url is not None:
         address = redirect_address(own, theirs, request_id=request_id, relay_state=request_id, now=now)
-        return Answer(302, [(b"location", address.encode())], b"")
+        return found_there(address)
     assert theirs.post_url is not None
     message = posted_message(own, theirs, request_id=request_id, now=now)
     kept = {"SAMLRequest": message, "RelayState": request_id}
@@ -89,38 +84,12 @@ def _begun(request: HubRequest, browser: str, provider: Provider, given: Mapping
         wanted = unseal(request.parts.key_ring, LINK, given["link"], LinkWanted)
         if wanted is None or (wanted.provider, wanted.tenant) != (provider.name, provider.tenant):
             raise CannotGoOn("altered")
-        require_browser(request, wanted.pending)
+        require_this_browser(request, wanted.pending)
         return Begun(wanted.pending, wanted.link)
     if "request" in given:
         pending = pending_of(request, given["request"])
         if pending.tenant not in (None, provider.tenant):
             raise CannotGoOn("altered")
         return Begun(pending)
-    return Begun(_new(request.parts.settings, browser, provider, given))
-
-
-def require_browser(request: HubRequest, pending: PendingSignIn) -> None:
-    """Raises CannotGoOn."""
-    browser = browser_of(request.exchange, request.parts.settings)
-    if browser is None:
-        raise CannotGoOn("no_cookie")
-    if not pending.is_of(browser):
-        raise CannotGoOn("other_browser")
-    if pending.is_over:
-        raise CannotGoOn("over", pending)
-
-
-def _new(settings: Settings, browser: str, provider: Provider, given: Mapping[str, str]) -> PendingSignIn:
-    redirect_uri, challenge = given.get("redirect_uri", ""), given.get("code_challenge", "")
-    client_id = client_of(settings, redirect_uri)
-    if not _CHALLENGE.fullmatch(challenge) or given.get("code_challenge_method") != "S256":
-        raise BadRequest("`code_challenge` with `code_challenge_method=S256` is needed.", code="sign_in_invalid")
-    return PendingSignIn(
-        client_id=client_id,
-        redirect_uri=redirect_uri,
-        state=given.get("state"),
-        code_challenge=challenge,
-        tenant=None if provider.tenant == DEFAULT_SLUG else provider.tenant,
-        browser=digest_of(browser),
-        expires_at=int(time.time()) + LIVES_S,
-    )
+    settings, tenant = request.parts.settings, provider.tenant
+    return Begun(new_pending(settings, given, browser=browser, tenant=tenant, lives_s=LIVES_S))

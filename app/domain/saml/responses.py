@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
@@ -15,19 +14,25 @@ from app.core.answers import Answer
 from app.core.database import Repository
 from app.core.errors import BadRequest
 from app.core.opaque_tokens import new_token, read_token
-from app.domain.identity_providers.people import SignInRefused, Vouched, let_in
+from app.domain.identity_providers.people import SignInRefused, Vouched
 from app.domain.identity_providers.registry import Provider
-from app.domain.oidc.linking import link_identity
+from app.domain.identity_providers.sign_ins import (
+    end_sign_in,
+    error_address,
+    record_refusal,
+    refuse_sign_in,
+    require_this_browser,
+)
 from app.domain.requests import HubRequest
 from app.domain.saml.cookies import keep_in_browser, kept_by_browser
 from app.domain.saml.models import SamlArrival
 from app.domain.saml.own_side import own_side
 from app.domain.saml.request_ids import is_ours
-from app.domain.saml.requests import REQUEST, require_browser
+from app.domain.saml.requests import REQUEST
 from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
 from app.domain.saml.their_side import their_new_side, their_side
-from app.domain.sign_in.pending import PendingSignIn, seal, unseal
-from app.domain.sign_in.services import CannotGoOn, go_on
+from app.domain.sign_in.pending import seal, unseal
+from app.domain.sign_in.services import CannotGoOn
 from app.domain.spent.services import spend
 from app.domain.work import UnitOfWork, work_of_its_own
 
@@ -71,7 +76,7 @@ async def take_response(request: HubRequest, provider: Provider, sent: SamlForm)
     try:
         return await _taken(request, provider, sent)
     except BadRequest as error:
-        await _record_refusal(request, provider, error.code)
+        await record_refusal(request, provider, error.code)
         raise
 
 
@@ -179,13 +184,6 @@ def _first(assertion: Assertion, names: Sequence[str]) -> str | None:
     return next((values[0] for name in names if (values := assertion.attributes.get(name))), None)
 
 
-async def _record_refusal(request: HubRequest, provider: Provider, detail: str, *, user_id: UUID | None = None) -> None:
-    async with work_of_its_own(request) as work:
-        work.move_to(provider.tenant_id)
-        said = {"actor_id": user_id, "detail": f"{provider.manager}: {detail}"}
-        work.audit("auth.login", "session", None, outcome="failure", **said)
-
-
 # From the browser that began ------------------------------------------------------------------------------------------
 
 
@@ -197,8 +195,8 @@ async def take_up(request: HubRequest, provider: Provider, given: dict[str, str]
             raise CannotGoOn("altered")
         begun = _begun_here(request, provider, refusal.request_id)
         failed = BadRequest(code="saml_not_successful")
-        await _record_refusal(request, provider, f"{failed.code} ({refusal.status[-100:]})")
-        address = _error_address(request, begun.pending, failed.code, failed.detail)
+        await record_refusal(request, provider, f"{failed.code} ({refusal.status[-100:]})")
+        address = error_address(request, begun.pending, failed.code, failed.detail)
         return _answer(request, provider, refusal.request_id, address)
     request_id, address = await _let_in(request, provider, given.get("response", ""))
     return _answer(request, provider, request_id, address)
@@ -218,25 +216,16 @@ async def _let_in(request: HubRequest, provider: Provider, text: str) -> tuple[s
         begun = _begun_here(request, provider, arrival.request_id)
         if arrival.expires_at <= work.now:
             raise CannotGoOn("over", begun.pending)
+        vouched = msgspec.convert(arrival.said, Vouched)
         try:
-            address = await _end(work, provider, begun, msgspec.convert(arrival.said, Vouched))
+            address = await end_sign_in(work, provider, begun.pending, begun.link, vouched)
         except SignInRefused as error:
             await work.undo()
             refused = error
         else:
             await arrivals.delete(arrival.id)
             return begun.request_id, address
-    detail = f"{refused.code} ({refused.detail})" if refused.detail else refused.code
-    await _record_refusal(request, provider, detail, user_id=refused.user_id)
-    return begun.request_id, _error_address(request, begun.pending, refused.code, refused.sentence)
-
-
-async def _end(work: UnitOfWork, provider: Provider, begun: SamlRequest, vouched: Vouched) -> str:
-    """Raises SignInRefused."""
-    if begun.link is not None:
-        await link_identity(work, provider, vouched, begun.link)
-        return begun.pending.ends_at(linked=provider.name, iss=work.parts.settings.url)
-    return await go_on(work, begun.pending, await let_in(work, provider, vouched))
+    return begun.request_id, await refuse_sign_in(request, provider, begun.pending, refused)
 
 
 def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> SamlRequest:
@@ -246,13 +235,8 @@ def _begun_here(request: HubRequest, provider: Provider, request_id: str) -> Sam
     begun = unseal(request.parts.key_ring, REQUEST, kept, SamlRequest) if kept else None
     if begun is None or (begun.provider_id, begun.request_id) != (provider.id, request_id):
         raise CannotGoOn("other_browser")
-    require_browser(request, begun.pending)
+    require_this_browser(request, begun.pending)
     return begun
-
-
-def _error_address(request: HubRequest, pending: PendingSignIn, code: str, sentence: str) -> str:
-    said = {"error_description": sentence, "error_code": code}
-    return pending.ends_at(error="access_denied", **said, iss=request.parts.settings.url)
 
 
 def _answer(request: HubRequest, provider: Provider, request_id: str, address: str) -> Answer[None]:

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
-from app.domain.oidc.schemas import LinkFor
+from app.domain.identity_providers.linking import LinkFor
+from app.domain.identity_providers.schemas import TENANT
 from app.domain.sign_in.pending import PendingSignIn
 
 
@@ -53,12 +54,7 @@ OF_LOGIN: Parameters = {
     },
     "code_challenge_method": {"type": "string", "enum": ["S256"]},
     "state": {"type": "string", "maxLength": 1000, "description": "Comes back as it was given."},
-    "tenant": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 63,
-        "description": "Slug of the tenant that is meant. Left out: as the host says, or else the default one.",
-    },
+    **TENANT,
     "request": {
         "type": "string",
         "maxLength": 8000,
@@ -70,9 +66,8 @@ OF_LOGIN: Parameters = {
         "description": "Likewise: a link that `POST /auth/identities` has begun.",
     },
 }
-OF_TENANT: Parameters = {"tenant": OF_LOGIN["tenant"]}
 OF_FINISH: Parameters = {
     "response": {"type": "string", "maxLength": 200, "description": "What the provider's answer is kept under."},
     "refused": {"type": "string", "maxLength": 2000, "description": "In its place: the provider has refused."},
-    **OF_TENANT,
+    **TENANT,
 }

@@ -4,6 +4,7 @@
 (decision 0062).
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -27,9 +28,9 @@ from app.domain.scim.definitions import GROUP, USER, resource_types, schemas, se
 from app.domain.scim.documents import Document, Selection
 from app.domain.scim.errors import ERROR, MEDIA_TYPE, PATH, ScimFault
 from app.domain.scim.groups import DirectoryGroups
-from app.domain.scim.reading import LIST_RESPONSE, Directory, query_of, query_of_search
+from app.domain.scim.reading import Directory, Query, listed, query_of, query_of_search
 from app.domain.scim.repositories import SCIM_KEYS
-from app.domain.scim.resources import group_resource, tag_of_group, tag_of_user, user_resource
+from app.domain.scim.resources import GroupRef, ShownUser, group_resource, tag_of_group, tag_of_user, user_resource
 from app.domain.scim.schemas import ScimKeyCreate, ScimKeyCreated, ScimKeyOut
 from app.domain.scim.services import ScimKeyService
 from app.domain.scim.users import DirectoryUsers
@@ -145,14 +146,12 @@ class ScimUserController(Controller):
     @put("/{user_id:uuid}", opt=DIRECTORY)
     async def replace_scim_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[bytes]:
         user, groups = await DirectoryUsers(work).replace(user_id, await _body(request))
-        shown = _selection(request, USER).of(user_resource(_base(request), user, groups))
-        return _answer(shown, 200, tag_of_user(user, groups))
+        return _shown_user(request, user, groups)
 
     @patch("/{user_id:uuid}", opt=DIRECTORY)
     async def update_scim_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[bytes]:
         user, groups = await DirectoryUsers(work).patch(user_id, await _body(request))
-        shown = _selection(request, USER).of(user_resource(_base(request), user, groups))
-        return _answer(shown, 200, tag_of_user(user, groups))
+        return _shown_user(request, user, groups)
 
     @delete("/{user_id:uuid}", opt=DIRECTORY)
     async def delete_scim_user(self, request: HubRequest, work: Work, user_id: FromPath[UUID]) -> Answer[None]:
@@ -225,6 +224,11 @@ def _selection(request: HubRequest, kind: Any) -> Selection:
     return query_of(request.query_string).selection(kind)
 
 
+def _shown_user(request: HubRequest, user: ShownUser, groups: Sequence[GroupRef]) -> Answer[bytes]:
+    shown = _selection(request, USER).of(user_resource(_base(request), user, groups))
+    return _answer(shown, 200, tag_of_user(user, groups))
+
+
 async def _body(request: HubRequest) -> dict[str, Any]:
     """Raises UnsupportedMediaType, TooLarge, or BadRequest for what is no object."""
     name, _, parameters = (request.exchange.header(b"content-type") or "").lower().partition(";")
@@ -254,8 +258,7 @@ def _made(selection: Selection, resource: Document, tag: str) -> Answer[bytes]:
 
 
 def _all(resources: list[Document]) -> Document:
-    found: Document = {"schemas": [LIST_RESPONSE], "totalResults": len(resources), "startIndex": 1}
-    return found | {"itemsPerPage": len(resources), "Resources": resources}
+    return listed(Query(), len(resources), resources)
 
 
 def _by_id(resources: list[Document], name: str) -> Document:

@@ -23,11 +23,11 @@ from app.domain.groups.schemas import GroupOut
 from app.domain.groups.services import GroupService
 from app.domain.lookalikes import refuse_lookalike
 from app.domain.scim.conditional import require_match
-from app.domain.scim.definitions import GROUP
+from app.domain.scim.definitions import GROUP, Attribute
 from app.domain.scim.documents import Document, taken, value_of
 from app.domain.scim.errors import ScimFault
 from app.domain.scim.patches import Operation, operations, patched
-from app.domain.scim.paths import Compare, Filter, Some
+from app.domain.scim.paths import Compare, Filter, Some, Target
 from app.domain.scim.resources import tag_of_group
 from app.domain.scim.users import MAX_EXTERNAL_ID
 from app.domain.users.managed import DIRECTORY
@@ -286,9 +286,9 @@ def _id_of(member: Document) -> UUID:
 
 def _ids_named(condition: Filter) -> list[UUID]:
     """`value eq "..."`, or several of those with `or`. Raises ScimFault (invalidFilter) for anything else."""
-    if isinstance(condition, Some):
-        return [user_id for each in condition.conditions for user_id in _ids_named(each)]
-    is_value = isinstance(condition, Compare) and condition.target.part is not None and condition.operator == "eq"
-    if not is_value or not isinstance(condition, Compare) or condition.target.part.name != "value":  # type: ignore[union-attr]
-        raise ScimFault("invalidFilter", "Members are chosen by their `value`.")
-    return [_id_of({"value": str(condition.value)})]
+    match condition:
+        case Some(conditions):
+            return [user_id for each in conditions for user_id in _ids_named(each)]
+        case Compare(Target(part=Attribute(name="value")), "eq", value):
+            return [_id_of({"value": str(value)})]
+    raise ScimFault("invalidFilter", "Members are chosen by their `value`.")

@@ -5,7 +5,7 @@ Bounded by length, by terms and by depth before anything is made of it, so that 
 
 import re
 from collections.abc import Callable
-from typing import Final, Literal, NoReturn, cast
+from typing import Final, Literal, NoReturn, cast, get_args
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +18,7 @@ MAX_LENGTH: Final = 4000
 MAX_TERMS: Final = 50
 MAX_DEPTH: Final = 16
 Operator = Literal["eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le", "pr"]
-OPERATORS: Final = frozenset(("eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le", "pr"))
+OPERATORS: Final = frozenset(get_args(Operator))
 Value = str | bool | int | float | None
 _TOKEN = re.compile(r'\s*(?:([()\[\]])|("(?:[^"\\]|\\.)*")|([^\s()\[\]"]+))')
 

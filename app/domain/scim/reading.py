@@ -187,7 +187,7 @@ class Directory:
         users = [_user(row) for row in rows]
         groups = await self._groups_of([user.id for user in users])  # the version of a user tells of them, too
         shown = [selection.of(user_resource(self._base, user, groups.get(user.id, []))) for user in users]
-        return _listed(query, total, shown)
+        return listed(query, total, shown)
 
     async def groups(self, query: Query) -> Document:
         """Of as many as have no more members together than one answer may have, but for the first."""
@@ -195,11 +195,11 @@ class Directory:
         total, rows = await self._page(GROUP, query)
         groups = [GroupRow(*row) for row in rows]
         if not selection.shows("members"):
-            return _listed(query, total, [selection.of(group_resource(self._base, row, None)) for row in groups])
+            return listed(query, total, [selection.of(group_resource(self._base, row, None)) for row in groups])
         groups = await self._first_of(groups)
         members = await self._members_of([group.id for group in groups])
         shown = [selection.of(group_resource(self._base, row, members.get(row.id))) for row in groups]
-        return _listed(query, total, shown)
+        return listed(query, total, shown)
 
     async def _first_of(self, groups: list[GroupRow]) -> list[GroupRow]:
         asked = {"tenant_id": self._tenant_id, "ids": [group.id for group in groups]}
@@ -276,6 +276,6 @@ def _user(row: Sequence[Any]) -> UserRow:
     return shown._replace(directory=msgspec.json.decode(shown.directory)) if shown.directory else shown
 
 
-def _listed(query: Query, total: int, resources: list[Document]) -> Document:
+def listed(query: Query, total: int, resources: list[Document]) -> Document:
     found: Document = {"schemas": [LIST_RESPONSE], "totalResults": total, "startIndex": query.start}
     return found | {"itemsPerPage": len(resources), "Resources": resources}

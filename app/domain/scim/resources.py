@@ -16,7 +16,7 @@ class GroupRef(NamedTuple):
     name: str
 
 
-class ShownUser(Protocol):
+class Shown(Protocol):
     @property
     def id(self) -> Any: ...
     @property
@@ -25,21 +25,16 @@ class ShownUser(Protocol):
     def updated_at(self) -> Any: ...
     @property
     def version(self) -> Any: ...
+
+
+class ShownUser(Shown, Protocol):
     @property
     def is_active(self) -> Any: ...
     @property
     def directory(self) -> Any: ...
 
 
-class ShownGroup(Protocol):
-    @property
-    def id(self) -> Any: ...
-    @property
-    def created_at(self) -> Any: ...
-    @property
-    def updated_at(self) -> Any: ...
-    @property
-    def version(self) -> Any: ...
+class ShownGroup(Shown, Protocol):
     @property
     def name(self) -> Any: ...
     @property
@@ -82,7 +77,7 @@ def group_resource(base: str, group: ShownGroup, members: Sequence[UUID] | None)
     return found | {"meta": _meta("Group", group, f"{base}/Groups/{group.id}", tag_of_group(group))}
 
 
-def _meta(kind: str, row: ShownUser | ShownGroup, location: str, tag: str) -> Document:
+def _meta(kind: str, row: Shown, location: str, tag: str) -> Document:
     return {
         "resourceType": kind,
         "created": _moment(row.created_at),

@@ -31,7 +31,7 @@ class ScimKeyService:
         columns = self._work.add(
             ScimKey, id=key_id, **self._work.stamp(), name=single_spaced(new.name), digest=key.digest
         )
-        shown = to_struct(ScimKey(**columns), ScimKeyOut)
+        shown = to_struct(columns, ScimKeyOut)
         self._work.audit("scim_key.create", "scim_key", key_id, after=shown)
         self._work.announce("scim_key.created", f"scim-keys/{key_id}", shown)
         return ScimKeyCreated(**asdict(shown), key=key.text)
@@ -39,7 +39,7 @@ class ScimKeyService:
     async def delete(self, key_id: UUID) -> None:
         """Dead on every worker within a second. What its directory has made stays."""
         keys = ScimKeyRepository(self._work.session, tenant_id=self._work.tenant_id)
-        key = keys.check_not_found(await keys.get_one_or_none(id=key_id, with_for_update=True))
+        key = await keys.get_one(id=key_id, with_for_update=True)
         self._work.require_match(key.version)
         await keys.delete(key_id)
         self._work.forget("scim_key", key_id)

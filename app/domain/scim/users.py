@@ -78,9 +78,8 @@ class DirectoryUsers:
     async def _refuse_taken(self, columns: Mapping[str, object], user_id: UUID | None) -> None:
         """Asked before the database would say it, for a sentence that helps."""
         is_taken = (User.email_key == columns["email_key"]) | (User.user_name_key == columns["user_name_key"])
-        others = select(User.id).where(User.tenant_id == self._work.tenant_id, is_taken, User.id != user_id)
-        if user_id is None:
-            others = select(User.id).where(User.tenant_id == self._work.tenant_id, is_taken)
+        among = () if user_id is None else (User.id != user_id,)
+        others = select(User.id).where(User.tenant_id == self._work.tenant_id, is_taken, *among)
         if await self._work.session.scalar(others.limit(1)) is not None:
             raise Conflict(TAKEN, code="email_taken")
 

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy import func, select
 
 from app.core.errors import Conflict
@@ -10,13 +11,19 @@ from app.core.reads import Reads
 from app.domain.auth.models import Session
 from app.domain.factors.stepping_up import require_step_up
 from app.domain.identity_providers.models import UserIdentity
-from app.domain.identity_providers.people import SignInRefused, Vouched, add_identity, one_at_a_time
+from app.domain.identity_providers.people import SignInRefused, Vouched, add_identity, is_identity_of, one_at_a_time
 from app.domain.identity_providers.registry import Provider
 from app.domain.identity_providers.repositories import IDENTITIES, UserIdentityRepository
 from app.domain.identity_providers.schemas import IdentityEvent, IdentityOut
-from app.domain.oidc.schemas import LinkFor
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork
+
+
+class LinkFor(Struct, frozen=True):
+    """Who wants a provider's identity to be theirs as well, and in which session they have said so."""
+
+    user_id: UUID
+    session_id: UUID
 
 
 async def link_identity(work: UnitOfWork, provider: Provider, vouched: Vouched, link: LinkFor) -> None:
@@ -30,13 +37,7 @@ async def link_identity(work: UnitOfWork, provider: Provider, vouched: Vouched, 
     user = await work.session.scalar(owner.with_for_update(of=User, key_share=True))
     if user is None:
         raise SignInRefused("session_ended", user_id=link.user_id)
-    taken = select(UserIdentity.user_id).where(
-        UserIdentity.tenant_id == work.tenant_id,
-        UserIdentity.kind == provider.kind,
-        UserIdentity.issuer == vouched.issuer,
-        UserIdentity.subject == vouched.subject,
-    )
-    holder = await work.session.scalar(taken)
+    holder = await work.session.scalar(select(UserIdentity.user_id).where(*is_identity_of(work, provider, vouched)))
     if holder is not None and holder != user.id:
         raise SignInRefused("identity_taken", user_id=user.id)
     if holder is None:
