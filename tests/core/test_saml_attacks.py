@@ -21,6 +21,7 @@ from app.core.saml.keys import new_key, read_key
 from app.core.saml.metadata import ServiceProvider, read_metadata, write_metadata
 from app.core.saml.names import NAMESPACES, qualified
 from app.core.saml.responses import Assertion, Expected, decode_form_value, read_response, verified
+from app.core.saml.signatures import sign
 from tests.saml_encryption import encrypted
 from tests.saml_provider import KeyFiles, TestProvider
 
@@ -581,8 +582,6 @@ def test_cbc_is_refused_without_a_signature_around_it_whether_it_opens_or_not(pa
 
 
 def test_cbc_is_opened_in_a_response_that_is_signed_around_it(parties: Parties) -> None:
-    from app.core.saml.signatures import sign
-
     document = parties.mutated(with_encrypted(parties, algorithm="aes256-cbc"))
     key = parties.provider.keys
     signed = sign(etree.fromstring(document), key.private, key.loaded, at=1)

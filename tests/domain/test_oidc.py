@@ -21,6 +21,7 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.outbound import Limits
 from app.domain.oidc import discovery
 from tests.conftest import PASSWORD, Hub, running_hub
+from tests.domain.conftest import Records
 from tests.domain.oauth import AUTHORIZE, Flow
 from tests.domain.oidc_provider import (
     CHALLENGE,
@@ -149,25 +150,12 @@ async def test_what_the_id_token_leaves_out_is_asked_for(browser: Browser) -> No
     assert asked.headers["authorization"] == "Bearer at-1"
 
 
-async def test_a_session_says_how_it_was_opened(browser: Browser) -> None:
+async def test_a_session_says_how_it_was_opened(browser: Browser, records: Records) -> None:
     browser.provider.claims |= {"amr": ["pwd", "mfa"], "sid": "there-1"}
-    client = await browser.signed_in()
-    records = await _session(browser.hub, client)
-    assert records == (["fed", "mfa"], browser.name, browser.provider.claims["sub"], "there-1")
-
-
-async def _session(hub: Hub, client: httpx.AsyncClient) -> tuple[list[str], str, str, str]:
-    import asyncpg
-
-    user_id = (await me(client))["id"]
-    connection = await asyncpg.connect(hub.owner_url)
-    try:
-        row = await connection.fetchrow(
-            "SELECT amr, provider, provider_subject, provider_session FROM sessions WHERE user_id::text = $1", user_id
-        )
-    finally:
-        await connection.close()
-    return tuple(row)
+    user_id = (await me(await browser.signed_in()))["id"]
+    found = "SELECT amr, provider, provider_subject, provider_session FROM sessions WHERE user_id::text = $1"
+    (session,) = await records.run(found, user_id)
+    assert tuple(session) == (["fed", "mfa"], browser.name, browser.provider.claims["sub"], "there-1")
 
 
 async def test_two_sign_ins_of_somebody_new_at_once_make_one_user(hub: Hub, browser: Browser) -> None:

@@ -283,7 +283,6 @@ async def test_too_many_of_one_address_are_refused_whether_anybody_has_it_or_not
     hub: Hub, post: Post, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     email = await new_user(hub, records)
-    monkeypatch.setattr(hub.parts, "limits", Limits(Rate.parse("900/hour"), Rate.parse("3/hour"), key=b"of this test"))
     seen = {}
     for each in (email, "nobody@example.org"):
         monkeypatch.setattr(

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from cryptography import x509
 from lxml import etree
 from saml2 import BINDING_HTTP_POST, saml
 
@@ -23,7 +25,6 @@ from app.domain.resealing import reseal
 from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
 from tests.domain.saml import LOGIN, PAGE, SAML, URL, VERIFIER, Corporate, SamlBrowser, corporate_hub, query_of
 from tests.saml_encryption import encrypted
 from tests.saml_provider import TestProvider, as_form_value
@@ -160,10 +161,6 @@ async def test_an_encrypted_assertion_is_taken(corporate: Corporate) -> None:
 
 
 def read_own(metadata: bytes) -> Any:
-    from base64 import b64decode
-
-    from cryptography import x509
-
     text = etree.fromstring(metadata).find(".//md:KeyDescriptor//ds:X509Certificate", NAMESPACES).text
     return x509.load_der_x509_certificate(b64decode(text))
 

@@ -10,7 +10,6 @@ from app.core.embedded import EmbeddedPostgres
 from app.domain.identity_providers.registry import provider_named
 from tests.conftest import Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
 from tests.domain.saml import LOGIN, SAML, Corporate, SamlBrowser, corporate_hub, query_of
 from tests.saml_provider import KeyFiles, MetadataSite, TestProvider
 
