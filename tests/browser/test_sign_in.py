@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.core.sealing import KeyRing
-from app.domain.sign_in.pending import PENDING, PendingSignIn, digest_of, new_browser, seal
+from app.domain.sign_in.pending import new_browser
 from tests.browser.conftest import Browser
 from tests.browser.test_docs import READY, is_signed_in, kept_session, sign_in
+from tests.pending import sealed
 from tests.serving import ADMIN_EMAIL, PASSWORD, Served
 
 pytestmark = pytest.mark.slow
@@ -52,10 +53,8 @@ class Begun:
         browser.driver.add_cookie({"name": COOKIE, "value": self._cookie, "path": "/"})
 
     def address(self, **given: Any) -> str:
-        usual = {"client_id": None, "redirect_uri": f"{self.url}/docs/signed-in", "state": "s"}
-        times = {"expires_at": int(time.time()) + 1800, "code_challenge": "x" * 43}
-        pending = PendingSignIn(browser=digest_of(self._cookie), **{**usual, **times, **given})
-        return f"{self.url}/sign-in?request={seal(self._ring, PENDING, pending)}"
+        page = {"redirect_uri": f"{self.url}/docs/signed-in"}
+        return f"{self.url}/sign-in?request={sealed(self._ring, self._cookie, **{**page, **given})}"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What every route declares of its answers, held against what it answers: entity tags, media types, codes."""
 
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -15,7 +14,7 @@ import pytest
 from app.api.route_table import Route, all_routes
 from app.commands.openapi import routes_alone
 from app.domain.letters.services import link_of, write_letter
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import cookie_name, new_browser
 from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
@@ -24,6 +23,7 @@ from tests.domain.factors import Person
 from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
+from tests.pending import sealed
 from tests.saml_provider import TestProvider, as_form_value
 
 ROUTES = {
@@ -311,24 +311,16 @@ class World:
         """Somebody new with a passkey and recovery codes, in a browser that has begun to sign in."""
         cookie, client = new_browser(), self.hub.client()
         client.cookies.set(cookie_name(self.hub.settings), cookie)
-        pending = PendingSignIn(
-            client_id=None,
-            redirect_uri="https://client.example.org/",
-            state="s",
-            code_challenge="x" * 43,
-            browser=digest_of(cookie),
-            expires_at=int(time.time()) + 1800,
-        )
-        sealed = seal(self.hub.parts.key_ring, PENDING, pending)
+        request = sealed(self.hub.parts.key_ring, cookie)
         if route.path.endswith("/assets/{name}"):
             return client, "/sign-in/assets/sign-in.css", {}
         person = await Person.new(self.hub, self.records)
-        form = {"request": sealed, "email": person.email, "password": PASSWORD}
+        form = {"request": request, "email": person.email, "password": PASSWORD}
         if route.path == "/sign-in/passkey" and route.method == "POST":
             passkey = await person.set_up_passkey()
             begun = (await client.post(f"{V1}/auth/passkey/options")).json()
             credential = msgspec.json.encode(passkey.get(begun["options"])).decode()
-            form = {"request": sealed, "token": begun["token"], "credential": credential}
+            form = {"request": request, "token": begun["token"], "credential": credential}
         page = route.path.removeprefix("/sign-in/")
         if page in LINKS:
             form = {"token": (await self.links_of(person.email))[LINKS[page]], "password": PASSWORD + " anew"}
@@ -338,9 +330,9 @@ class World:
             next_page = (await client.post("/sign-in", data=form)).headers["location"]
             shown = (await client.get(next_page)).text
             fields = dict(re.findall(r'name="(request|mfa_token)" value="([^"]+)"', shown))
-            form, sealed = {**fields, "code": codes[0]}, fields["request"]
+            form, request = {**fields, "code": codes[0]}, fields["request"]
         path = route.path.replace("{step}", "factor")
-        return (client, path, form) if route.method == "POST" else (client, f"{path}?request={sealed}", {})
+        return (client, path, form) if route.method == "POST" else (client, f"{path}?request={request}", {})
 
     async def with_factors(
         self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]

@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -22,10 +21,11 @@ from app.core.saml.names import NAMESPACES
 from app.core.saml.signatures import what_is_signed
 from app.core.sealing import KeyRing
 from app.domain.resealing import reseal
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import cookie_name, new_browser
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.saml import LOGIN, PAGE, SAML, URL, VERIFIER, Corporate, SamlBrowser, corporate_hub, query_of
+from tests.pending import sealed
 from tests.saml_encryption import encrypted
 from tests.saml_provider import TestProvider, as_form_value
 
@@ -277,16 +277,7 @@ async def test_a_sign_in_that_may_not_end_so_does_not_begin(corporate: Corporate
 async def test_a_sign_in_that_means_one_tenant_does_not_go_to_another_ones_provider(corporate: Corporate) -> None:
     hub, browser = corporate.hub, new_browser()
     for tenant, status in ((None, 302), ("default", 302), ("another", 400)):
-        pending = PendingSignIn(
-            client_id=None,
-            redirect_uri=PAGE,
-            state="s",
-            code_challenge=LOGIN["code_challenge"],
-            tenant=tenant,
-            browser=digest_of(browser),
-            expires_at=int(time.time()) + 60,
-        )
-        given = {"request": seal(hub.parts.key_ring, PENDING, pending)}
+        given = {"request": sealed(hub.parts.key_ring, browser, redirect_uri=PAGE, tenant=tenant)}
         headers = {"cookie": f"{cookie_name(hub.settings)}={browser}"}
         answer = await hub.client().get(f"{SAML}/login", params=given, headers=headers)
         assert answer.status_code == status, answer.text
