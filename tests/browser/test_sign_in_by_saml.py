@@ -6,11 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +20,7 @@ import pytest
 from saml2 import BINDING_HTTP_POST
 
 from tests.browser.conftest import Browser
+from tests.domain.oidc_provider import LOGIN, VERIFIER
 from tests.saml_provider import KeyFiles, TestProvider, as_form_value
 from tests.serving import Served, serving
 
@@ -31,8 +30,6 @@ ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".servers/npm/node_modules"
 ELSEWHERE = "127.0.0.2"
 """Another site than the hub's."""
-VERIFIER = "a-verifier-of-forty-three-characters-or-more-at-least"
-CHALLENGE = urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
 Answering = Callable[[str, dict[str, str]], tuple[int, str]]
 """From the path and the parameters, those of a form too, to the status and the page."""
 
@@ -93,14 +90,7 @@ class Client:
 
     @property
     def login(self) -> str:
-        return urlencode(
-            {
-                "redirect_uri": self.url,
-                "code_challenge": CHALLENGE,
-                "code_challenge_method": "S256",
-                "state": "kept",
-            }
-        )
+        return urlencode(LOGIN | {"redirect_uri": self.url, "state": "kept"})
 
 
 class ProviderPages:

@@ -21,7 +21,6 @@ import uvicorn
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, RSAKey
 
@@ -37,6 +36,7 @@ from tests.domain.oauth import (
     Machine,
     machine_with_key,
     new_account,
+    new_private_key,
     public_jwk,
     registered_client,
     sign_in,
@@ -113,7 +113,6 @@ async def test_authlib_signs_somebody_in_refreshes_and_revokes(served: Hub, meth
 
 async def test_authlib_of_requests_gets_a_token_by_secret(served: Hub) -> None:
     machine = await machine_with_key(served)
-    assert machine.key is not None
     session = OAuth2Session(machine.id, machine.key["key"], scope="api")
     session.trust_env = False
     token_endpoint, me = f"{served.settings.url}{TOKEN}", f"{served.settings.url}{ME}"
@@ -125,9 +124,7 @@ async def test_authlib_of_requests_gets_a_token_by_secret(served: Hub) -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: str) -> None:
-    private: Any = (
-        rsa.generate_private_key(65537, 2048) if algorithm == "RS256" else ec.generate_private_key(ec.SECP256R1())
-    )
+    private = new_private_key(algorithm)
     account = await new_account(served, jwks={"keys": [public_jwk(private, algorithm)]})
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     key = (RSAKey if algorithm == "RS256" else ECKey).import_key(pem)
@@ -146,11 +143,8 @@ async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: s
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
 async def test_openid_client_discovers_and_does_all_of_it(served: Hub, tmp_path: Path, algorithm: str) -> None:
     needs("npm", shutil.which("npm"))
-    private: Any = (
-        ec.generate_private_key(ec.SECP256R1()) if algorithm == "ES256" else ed25519.Ed25519PrivateKey.generate()
-    )
+    private = new_private_key(algorithm)
     machine = await machine_with_key(served)
-    assert machine.key is not None
     jwks = {"keys": [public_jwk(private, algorithm)]}
     assert (await served.admin.patch(f"/api/v1/service-accounts/{machine.id}", json={"jwks": jwks})).is_success
     jwk = jwt.get_algorithm_by_name(algorithm).to_jwk(private, as_dict=True)
@@ -234,8 +228,7 @@ async def test_a_command_line_program_signs_its_user_in(served: Hub) -> None:
 
 
 async def test_a_machine_of_another_hub_is_nobody_here(served: Hub) -> None:
-    private = ed25519.Ed25519PrivateKey.generate()
-    stranger = Machine(served, {"id": str(uuid4())}, private=private, algorithm="EdDSA")
+    stranger = Machine(served, {"id": str(uuid4())}, private=new_private_key("EdDSA"), algorithm="EdDSA")
     async with httpx.AsyncClient(trust_env=False) as client:
         for path in (TOKEN, REVOKE):
             form = {

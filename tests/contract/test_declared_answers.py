@@ -20,7 +20,8 @@ from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
 from tests.domain.factors import Person
-from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
+from tests.domain.oauth import Flow
+from tests.domain.oidc_provider import CLIENT_ID, CLIENT_SECRET, LOGIN, Browser, Provider, exchange, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
 from tests.pending import sealed
@@ -109,13 +110,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 """What each route takes; of EMAIL and its like the caller's own."""
 
 
-AUTHORIZATION = {
-    "response_type": "code",
-    "client_id": "hub-cli",
-    "redirect_uri": "http://127.0.0.1:1/",
-    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-    "code_challenge_method": "S256",
-}
+ASKED = LOGIN | {"redirect_uri": "http://127.0.0.1:9/done"}
+"""Of the hub, by whom an identity provider is to sign in."""
 
 DELIVERY = """
     INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at, expires_at)
@@ -300,7 +296,7 @@ class World:
         form = {"data": body} if route.access.takes_form else {"json": body or None}
         if path.endswith("/auth/authorize"):
             client = self.hub.client()
-            path += f"?{urlencode(AUTHORIZATION)}"
+            path += f"?{urlencode(Flow(self.hub).parameters())}"
         if path in (f"{V1}/auth/token", f"{V1}/auth/revoke"):
             client = self.hub.client()
         has_end = accept != "text/event-stream" or accept not in route.outcomes.also_as
@@ -367,31 +363,25 @@ class World:
 
     async def by_provider(self, step: str, accept: str) -> httpx.Response:
         """One step of a sign-in by an identity provider, after those before it."""
-        at, headers, client = f"{V1}/auth/oidc/walk", {"accept": accept}, self.hub.client()
-        end = "http://127.0.0.1:9/done"
-        asked = {"redirect_uri": end, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-        answer = await client.get(f"{at}/login", params=asked, headers=headers)
+        browser = Browser(self.hub, self.provider, "walk")
+        browser.client.headers["accept"] = accept
+        answer = await browser.client.get(f"{browser.at}/login", params=ASKED)
         if step == "login":
             return answer
-        there = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
-        self.provider.nonces[there["code_challenge"]] = there["nonce"]
-        back = {"state": there["state"], "code": there["code_challenge"]}
-        answer = await client.get(f"{at}/callback", params=back, headers=headers)
+        answer = await browser.come_back(browser.arrive(answer))
         if step == "callback":
             return answer
         code = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["code"]
-        form = {"grant_type": "authorization_code", "client_id": "hub-cli", "redirect_uri": end, "code": code}
-        await client.post(f"{V1}/auth/token", data=form | {"code_verifier": VERIFIER})
+        await exchange(self.hub, code, client_id="hub-cli", redirect_uri=ASKED["redirect_uri"])
         token = {"logout_token": self.provider.logout_token(sub="s-1")}
-        return await client.post(f"{at}/{step}", data=token, headers=headers)
+        return await browser.client.post(f"{browser.at}/{step}", data=token)
 
     async def by_saml(self, step: str, accept: str) -> httpx.Response:
         """Likewise, by one that speaks SAML."""
         at, headers, client = f"{V1}/auth/saml/walk-saml", {"accept": accept}, self.hub.client()
         if step == "metadata":
             return await client.get(f"{at}/metadata", headers=headers)
-        asked = {"redirect_uri": "http://127.0.0.1:9/done", "code_challenge": CHALLENGE}
-        answer = await client.get(f"{at}/login", params=asked | {"code_challenge_method": "S256"}, headers=headers)
+        answer = await client.get(f"{at}/login", params=ASKED, headers=headers)
         if step == "login":
             return answer
         request_id = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["RelayState"]

@@ -28,6 +28,7 @@ from tests.domain.oauth import (
     basic_header,
     challenge_of,
     flow_of_registered,
+    pending_in,
     registered_client,
     sign_in,
     somebody,
@@ -121,10 +122,8 @@ async def test_a_browser_keeps_its_cookie_and_a_new_one_gets_one(hub: Hub) -> No
     known = await hub.client().get(AUTHORIZE, params=flow.parameters(), headers={"Cookie": f"hub-browser={cookie[1]}"})
     assert "set-cookie" not in known.headers
     for answer in (new, known):
-        sealed = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["request"]
-        pending = unseal(hub.parts.key_ring, "sign-in", sealed, PendingSignIn)
-        assert pending is not None
-        assert pending.is_of(cookie[1])
+        assert pending_in(hub, answer.headers["location"]).is_of(cookie[1])
+        sealed = told_of(answer)["request"]
         assert unseal(hub.parts.key_ring, "something else", sealed, PendingSignIn) is None
 
 
@@ -139,10 +138,7 @@ async def test_the_tenant_that_is_meant_goes_along(two_tenants: tuple[Hub, Hub])
     ]
     for flow, tenant in asked:
         begun = await flow.begin(tenant=tenant)
-        sealed = dict(parse_qsl(urlsplit(begun.headers["location"]).query))["request"]
-        pending = unseal(hub.parts.key_ring, "sign-in", sealed, PendingSignIn)
-        assert pending is not None
-        assert pending.tenant == slug
+        assert pending_in(hub, begun.headers["location"]).tenant == slug
     assert told_of(await Flow(hub, theirs["client_id"], WEB).begin(tenant="default"))["error"] == "invalid_request"
 
 

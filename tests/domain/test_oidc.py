@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import hmac
-import json
 import random
 import time
 from collections.abc import AsyncIterator
@@ -22,18 +20,21 @@ from app.core.outbound import Limits
 from app.domain.oidc import discovery
 from tests.conftest import PASSWORD, Hub, running_hub
 from tests.domain.conftest import Records
-from tests.domain.oauth import AUTHORIZE, Flow
+from tests.domain.oauth import AUTHORIZE, Flow, signed_by_public_key
 from tests.domain.oidc_provider import (
     CHALLENGE,
     CLIENT_ID,
     CLIENT_SECRET,
     FIRST,
+    LOGIN,
     PAGE,
     Browser,
     Key,
     Provider,
     as_json,
     ended,
+    exchange,
+    groups_of,
     serving_provider,
 )
 from tests.receivers import Answering, answers, drips, hangs_up, keeps_silent, never_ends
@@ -170,8 +171,8 @@ async def test_two_sign_ins_of_somebody_new_at_once_make_one_user(hub: Hub, brow
 
 async def test_a_code_is_exchanged_once(browser: Browser) -> None:
     told = await browser.sign_in()
-    assert (await browser.tokens(told["code"])).status_code == 200
-    assert (await browser.tokens(told["code"])).json()["error"] == "invalid_grant"
+    assert (await exchange(browser.hub, told["code"])).status_code == 200
+    assert (await exchange(browser.hub, told["code"])).json()["error"] == "invalid_grant"
 
 
 async def test_a_tool_on_ones_own_machine_may_be_the_end(browser: Browser) -> None:
@@ -201,8 +202,7 @@ async def test_a_tool_on_ones_own_machine_may_be_the_end(browser: Browser) -> No
     ],
 )
 async def test_a_sign_in_that_could_end_nowhere_is_not_begun(browser: Browser, given: dict[str, str]) -> None:
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked | given)
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN | given)
     assert (answer.status_code, answer.json()["code"]) == (400, "sign_in_invalid")
     assert "location" not in answer.headers
 
@@ -213,8 +213,7 @@ async def test_parameters_that_nobody_knows_are_passed_over(browser: Browser) ->
 
 async def test_a_provider_that_is_not_there_is_a_404_page_for_a_browser(hub: Hub, browser: Browser) -> None:
     browser.name = "nobodys"
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked, headers={"accept": "text/html"})
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN, headers={"accept": "text/html"})
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert "Back to signing in" not in answer.text
@@ -271,11 +270,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 
 def signed_with_the_public_key(claims: dict[str, Any]) -> str:
-    """As if it were a shared secret."""
-    parts = [{"alg": "HS256", "typ": "JWT", "kid": "first"}, claims]
-    text = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
-    mac = hmac.digest(FIRST.public_pem, text, "sha256")
-    return f"{text.decode()}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+    return signed_by_public_key(FIRST.private, claims, kid="first")
 
 
 def with_another_key(claims: dict[str, Any]) -> str:
@@ -418,8 +413,7 @@ async def test_a_strange_token_endpoint_is_told_of_at_the_page(browser: Browser,
 @pytest.mark.parametrize("kind", STRANGE)
 async def test_a_strange_discovery_document_is_a_503_of_this_sign_in(browser: Browser, kind: str, hasty: None) -> None:
     browser.provider.instead = {"/.well-known/openid-configuration": STRANGE[kind]}
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked)
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN)
     assert (answer.status_code, answer.json()["code"]) == (503, "provider_unavailable")
     assert "retry-after" in answer.headers
     assert (await browser.hub.admin.get(f"{V1}/auth/me")).status_code == 200
@@ -440,8 +434,7 @@ async def test_a_discovery_document_that_does_not_hold_is_not_believed(browser: 
     document = browser.provider._document() | said
     kept = {name: value for name, value in document.items() if value is not ...}
     browser.provider.instead = {"/.well-known/openid-configuration": as_json(kept)}
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    assert (await browser.client.get(f"{browser.at}/login", params=asked)).status_code == 503
+    assert (await browser.client.get(f"{browser.at}/login", params=LOGIN)).status_code == 503
 
 
 async def test_what_a_provider_says_of_itself_is_kept_for_a_while(browser: Browser) -> None:
@@ -536,8 +529,7 @@ async def test_a_tenants_provider_lets_into_that_tenant_alone(two_tenants: tuple
     assert user["tenant"]["slug"] == slug
     assert (await one.admin.get(f"{V1}/users", params={"email": user["email"]})).json()["items"] == []
     stranger = Browser(one, provider, browser.name)
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    assert (await stranger.client.get(f"{stranger.at}/login", params=asked)).status_code == 404
+    assert (await stranger.client.get(f"{stranger.at}/login", params=LOGIN)).status_code == 404
 
 
 async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
@@ -560,15 +552,6 @@ async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
 
 
 # --- groups ---
-
-
-async def groups_of(hub: Hub, user_id: str) -> set[str]:
-    found = set()
-    for group in (await hub.admin.get(f"{V1}/groups", params={"limit": "200"})).json()["items"]:
-        members = (await hub.admin.get(f"{V1}/groups/{group['id']}/members")).json()["items"]
-        if user_id in {member["id"] for member in members}:
-            found.add(group["name"])
-    return found
 
 
 async def test_groups_are_taken_at_every_sign_in_and_bring_their_roles(hub: Hub, provider: Provider) -> None:
@@ -739,7 +722,7 @@ async def test_a_provider_that_is_switched_off_still_ends_what_it_began(browser:
 async def test_a_code_that_waits_ends_with_it_too(browser: Browser) -> None:
     told = await browser.sign_in()
     await told_out(browser, browser.provider.logout_token(sub=browser.provider.claims["sub"]))
-    assert (await browser.tokens(told["code"])).json()["error"] == "invalid_grant"
+    assert (await exchange(browser.hub, told["code"])).json()["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ from app.domain.resealing import reseal
 from app.domain.sign_in.pending import cookie_name, new_browser
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.domain.saml import LOGIN, PAGE, SAML, URL, VERIFIER, Corporate, SamlBrowser, corporate_hub, query_of
+from tests.domain.oauth import ME
+from tests.domain.oidc_provider import PAGE, exchange, groups_of
+from tests.domain.saml import LOGIN, SAML, URL, Corporate, SamlBrowser, corporate_hub, query_of
 from tests.pending import sealed
 from tests.saml_encryption import encrypted
 from tests.saml_provider import TestProvider, as_form_value
 
 pytestmark = pytest.mark.anyio
-
-TOKEN, ME = "/api/v1/auth/token", "/api/v1/auth/me"
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +56,9 @@ async def member_of(corporate: Corporate, answer: httpx.Response) -> dict[str, A
 
 
 async def signed_in(corporate: Corporate, answer: httpx.Response) -> httpx.AsyncClient:
-    form = {
-        "grant_type": "authorization_code",
-        "code": query_of(answer)["code"],
-        "redirect_uri": PAGE,
-        "code_verifier": VERIFIER,
-    }
-    answer = await corporate.hub.client().post(TOKEN, data=form)
+    answer = await exchange(corporate.hub, query_of(answer)["code"])
     assert answer.status_code == 200, answer.text
     return corporate.hub.client(answer.json()["access_token"])
-
-
-async def groups_of(corporate: Corporate, user_id: str) -> set[str]:
-    shown = await corporate.hub.admin.get("/api/v1/groups", params={"limit": 200})
-    found = set()
-    for group in shown.json()["items"]:
-        members = await corporate.hub.admin.get(f"/api/v1/groups/{group['id']}/members", params={"limit": 200})
-        if any(member["id"] == user_id for member in members.json()["items"]):
-            found.add(group["name"])
-    return found
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
@@ -101,7 +85,7 @@ async def test_who_comes_for_the_first_time_becomes_a_member(corporate: Corporat
     me = await member_of(corporate, await corporate.arrive(name_id="grace", attributes=attributes))
     assert me["user"]["email"] == "grace@example.org"
     assert (me["user"]["first_name"], me["user"]["last_name"]) == ("Grace", "Hopper")
-    assert await groups_of(corporate, me["user"]["id"]) == {"engineers", "admirals"}
+    assert await groups_of(corporate.hub, me["user"]["id"]) == {"engineers", "admirals"}
 
 
 async def test_the_second_sign_in_is_of_the_same_member_and_takes_the_groups_as_they_are_now(
@@ -112,7 +96,7 @@ async def test_the_second_sign_in_is_of_the_same_member_and_takes_the_groups_as_
     later = {"mail": "joan.clarke@example.org", "groups": ["writers"]}
     after = await member_of(corporate, await corporate.arrive(name_id="joan", attributes=later))
     assert after["user"]["id"] == before["user"]["id"]
-    assert await groups_of(corporate, after["user"]["id"]) == {"writers"}
+    assert await groups_of(corporate.hub, after["user"]["id"]) == {"writers"}
 
 
 async def test_an_address_that_somebody_has_here_leads_nobody_to_their_account(corporate: Corporate) -> None:
