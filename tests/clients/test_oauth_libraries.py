@@ -5,10 +5,10 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
 from typing import Any
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.jwk import ECKey, RSAKey
 
 from app.core.embedded import EmbeddedPostgres
-from tests.clients.test_clients import needs
+from tests import npm
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.starting import free_port
 from tests.domain.oauth import (
@@ -142,7 +142,6 @@ async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: s
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
 async def test_openid_client_discovers_and_does_all_of_it(served: Hub, tmp_path: Path, algorithm: str) -> None:
-    needs("npm", shutil.which("npm"))
     private = new_private_key(algorithm)
     machine = await machine_with_key(served)
     jwks = {"keys": [public_jwk(private, algorithm)]}
@@ -181,28 +180,21 @@ class Program:
         self._process.stdin.write(f"{line}\n".encode())
 
 
-class npm_program:  # noqa: N801 - a block
+@asynccontextmanager
+async def npm_program(folder: Path, *arguments: str) -> AsyncIterator[Program]:
     """The program of `oauth/` with what it needs from npm, run until the end of the block."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._folder, self._arguments = folder / "program", arguments
-
-    async def __aenter__(self) -> Program:
-        shutil.copytree(HERE / "oauth", self._folder)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        installing = await asyncio.create_subprocess_exec(*install, cwd=self._folder)
-        assert await installing.wait() == 0
-        environment = {**os.environ, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
-        command = ["node", "client.mjs", *self._arguments]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=self._folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
-        )
-        return Program(self._process)
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self._process.stdin.close()  # type: ignore[union-attr]
-            await asyncio.wait_for(self._process.wait(), WITHIN_S)
+    await asyncio.to_thread(npm.install, HERE / "oauth", folder)
+    environment = {**os.environ, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *("node", "client.mjs", *arguments), cwd=folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            assert process.stdin is not None
+            process.stdin.close()
+            await asyncio.wait_for(process.wait(), WITHIN_S)
 
 
 COMMAND = HERE / "oauth" / "command_line.py"
