@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ async def receiving(
         serving.add(task)
         task.add_done_callback(serving.discard)
 
-    context = _context(certificate_for) if certificate_for else None
+    context = authority().server_context(certificate_for) if certificate_for else None
     server = await asyncio.start_server(start, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     receiver = Receiver(host, port, "https" if context else "http", answering)
@@ -134,16 +133,6 @@ async def _read(reader: asyncio.StreamReader) -> Received:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Received(head[0].split()[1], headers, body)
-
-
-def _context(name: str) -> ssl.SSLContext:
-    certificate, key = authority().certificate_for(name)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(key + certificate)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 def trusting_the_tests() -> ssl.SSLContext:
