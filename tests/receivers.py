@@ -96,9 +96,14 @@ async def speaks_nonsense(_: Received, writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def receiving(
-    answering: Answering = takes, *, host: str = "127.0.0.1", certificate_for: str | None = None
+    answering: Answering = takes,
+    *,
+    host: str = "127.0.0.1",
+    address: str = "127.0.0.1",
+    certificate_for: str | None = None,
 ) -> AsyncIterator[Receiver]:
-    """With `certificate_for`, by TLS, with a certificate of the tests' authority for that name."""
+    """At an address of this machine, by the name `host`. With `certificate_for`, by TLS, with a certificate of the tests'
+    authority for that name."""
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,7 +121,7 @@ async def receiving(
         task.add_done_callback(serving.discard)
 
     context = authority().server_context(certificate_for) if certificate_for else None
-    server = await asyncio.start_server(start, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(start, address, 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     receiver = Receiver(host, port, "https" if context else "http", answering)
     try:
