@@ -15,7 +15,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.connectors.servers.certificates import Authority, authority
+from tests.connectors.servers.certificates import authority
 
 LINK = re.compile(r"http\S+/sign-in/(\w+)\?token=([A-Za-z0-9_-]+)")
 
@@ -95,16 +95,6 @@ def knows(user: str, password: str) -> Callable[..., AuthResult]:
         return AuthResult(success=fits, handled=fits, auth_data=given if fits else None)
 
     return check
-
-
-def tls_of(signed_by: Authority, host: str = "127.0.0.1") -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate, key = signed_by.certificate_for(host)
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(certificate + key)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,9 +96,14 @@ async def speaks_nonsense(_: Received, writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def receiving(
-    answering: Answering = takes, *, host: str = "127.0.0.1", certificate_for: str | None = None
+    answering: Answering = takes,
+    *,
+    host: str = "127.0.0.1",
+    address: str = "127.0.0.1",
+    certificate_for: str | None = None,
 ) -> AsyncIterator[Receiver]:
-    """With `certificate_for`, by TLS, with a certificate of the tests' authority for that name."""
+    """At an address of this machine, by the name `host`. With `certificate_for`, by TLS, with a certificate of the tests'
+    authority for that name."""
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,8 +120,8 @@ async def receiving(
         serving.add(task)
         task.add_done_callback(serving.discard)
 
-    context = _context(certificate_for) if certificate_for else None
-    server = await asyncio.start_server(start, "127.0.0.1", 0, ssl=context)
+    context = authority().server_context(certificate_for) if certificate_for else None
+    server = await asyncio.start_server(start, address, 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     receiver = Receiver(host, port, "https" if context else "http", answering)
     try:
@@ -134,16 +138,6 @@ async def _read(reader: asyncio.StreamReader) -> Received:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Received(head[0].split()[1], headers, body)
-
-
-def _context(name: str) -> ssl.SSLContext:
-    certificate, key = authority().certificate_for(name)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(key + certificate)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 def trusting_the_tests() -> ssl.SSLContext:

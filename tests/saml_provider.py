@@ -1,16 +1,15 @@
 """An identity provider built on pysaml2, which signs with the program xmlsec1: what it makes is genuine, and not of the
 code that is tested."""
 
+import asyncio
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,6 +22,8 @@ from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT, saml, xmldsig
 from saml2.config import IdPConfig
 from saml2.metadata import entity_descriptor
 from saml2.server import Server
+
+from tests.receivers import Received, answers, receiving
 
 ENTITY_ID = "https://idp.test/metadata"
 SSO_URL = "https://idp.test/sso"
@@ -193,37 +194,17 @@ class MetadataSite:
     fault: str = ""
     asked: int = 0
 
-    @contextmanager
-    def serving(self) -> Iterator[str]:
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
         """Its address, for as long as the block lasts."""
-        site = self
+        async with receiving(self._answer) as receiver:
+            yield f"http://127.0.0.1:{receiver.port}/metadata"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.asked += 1
-                if site.fault == "redirect":
-                    self.send_response(302)
-                    self.send_header("location", "/elsewhere")
-                    self.end_headers()
-                    return
-                bodies = {"broken": b"<EntityDescriptor", "empty": b"", "huge": b"<a>" + b" " * 2_000_000 + b"</a>"}
-                body = bodies.get(site.fault, site.document)
-                self.send_response(503 if site.fault == "away" else 200)
-                self.send_header("content-type", "application/samlmetadata+xml")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                with suppress(OSError):
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/metadata"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    async def _answer(self, received: Received, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        bodies = {"broken": b"<EntityDescriptor", "empty": b"", "huge": b"<a>" + b" " * 2_000_000 + b"</a>"}
+        body = bodies.get(self.fault, self.document)
+        answering = answers(503 if self.fault == "away" else 200, body, content_type="application/samlmetadata+xml")
+        if self.fault == "redirect":
+            answering = answers(302, location="/elsewhere")
+        await answering(received, writer)

@@ -1,15 +1,13 @@
 """npm's `oidc-provider` in a process of its own: an OpenID provider that others have made."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests import npm
 from tests.connectors.servers.starting import free_port, program, wait_for_port
 
 SOURCES = Path(__file__).parent / "openid"
@@ -49,13 +47,7 @@ class OpenIdProvider:
 @contextmanager
 def installed_provider(folder: Path) -> Iterator[OpenIdProvider]:
     """It is not started yet."""
-    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
-    options = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-    done = subprocess.run(
-        [program("npm"), "install", *options], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    if done.returncode:
-        pytest.fail(done.stderr)
+    npm.install(SOURCES, folder)
     provider = OpenIdProvider(folder)
     try:
         yield provider

@@ -112,6 +112,11 @@ def test_a_page_fits_a_phone(served: Served, browser: Browser, path: str) -> Non
 def sign_in(browser: Browser, password: str = PASSWORD) -> None:
     """From a page of the documentation, by the hub's sign-in page."""
     browser.press("#sign-in")
+    send(browser, password)
+
+
+def send(browser: Browser, password: str = PASSWORD) -> None:
+    """The form of the sign-in page."""
     browser.fill("#email", ADMIN_EMAIL)
     browser.fill("#password", password)
     browser.press("main button")
@@ -236,9 +241,7 @@ def test_swagger_ui_authorizes_by_the_hubs_sign_in_page(served: Served, browser:
              .find((each) => each.innerText.includes("authorizationCode"));
            setTimeout(() => way.querySelector("button.authorize").click());"""
     )
-    browser.fill("#email", ADMIN_EMAIL)
-    browser.fill("#password", PASSWORD)
-    browser.press("main button")
+    send(browser)
     browser.until(lambda: is_signed_in(browser) and READY in browser.text, "somebody is signed in on the page")
     assert urlsplit(browser.driver.current_url).path == "/docs/swagger"
     browser.press(".btn.authorize")

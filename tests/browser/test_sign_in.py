@@ -1,19 +1,20 @@
 """The hub's own sign-in page in a real browser."""
 
-import threading
+import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app.core.sealing import KeyRing
-from app.domain.sign_in.pending import PENDING, PendingSignIn, digest_of, new_browser, seal
+from app.domain.sign_in.pending import new_browser
 from tests.browser.conftest import Browser
-from tests.browser.test_docs import READY, is_signed_in, kept_session, sign_in
+from tests.browser.sites import site
+from tests.browser.test_docs import READY, is_signed_in, kept_session, send, sign_in
+from tests.pending import sealed
+from tests.receivers import Answering, Received, answers
 from tests.serving import ADMIN_EMAIL, PASSWORD, Served
 
 pytestmark = pytest.mark.slow
@@ -52,10 +53,8 @@ class Begun:
         browser.driver.add_cookie({"name": COOKIE, "value": self._cookie, "path": "/"})
 
     def address(self, **given: Any) -> str:
-        usual = {"client_id": None, "redirect_uri": f"{self.url}/docs/signed-in", "state": "s"}
-        times = {"expires_at": int(time.time()) + 1800, "code_challenge": "x" * 43}
-        pending = PendingSignIn(browser=digest_of(self._cookie), **{**usual, **times, **given})
-        return f"{self.url}/sign-in?request={seal(self._ring, PENDING, pending)}"
+        page = {"redirect_uri": f"{self.url}/docs/signed-in"}
+        return f"{self.url}/sign-in?request={sealed(self._ring, self._cookie, **{**page, **given})}"
 
 
 @pytest.fixture
@@ -63,12 +62,6 @@ def begun(served: Served, browser: Browser) -> Iterator[Begun]:
     yield Begun(served, browser)
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.driver.delete_all_cookies()
-
-
-def send(browser: Browser, password: str) -> None:
-    browser.fill("#email", ADMIN_EMAIL)
-    browser.fill("#password", password)
-    browser.press("main button")
 
 
 def is_refused(browser: Browser) -> bool:
@@ -198,55 +191,23 @@ def test_all_of_it_can_be_read_in_either_light(browser: Browser, begun: Begun, s
     assert ("rgb(2" in background) == (scheme == "light")
 
 
-class _Client(BaseHTTPRequestHandler):
-    """Its page at the end of a sign-in sends the browser on to another origin."""
-
-    server: "ClientServer"
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/callback"):
-            self.send_response(302)
-            self.send_header("location", f"{self.server.onward}/app?{urlsplit(self.path).query}")
-            self.send_header("content-length", "0")
-            self.end_headers()
-            return
-        body = b"<p>The program</p>"
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
+THE_PROGRAM = answers(200, b"<p>The program</p>", content_type="text/html")
 
 
-class ClientServer(ThreadingHTTPServer):
-    daemon_threads = True
-    onward = ""
+def sends_on(to: str) -> Answering:
+    """A program whose page at the end of a sign-in sends the browser on to another origin."""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
+        is_the_end = received.path.startswith("/callback")
+        onward = answers(302, location=f"{to}/app?{urlsplit(received.path).query}")
+        await (onward if is_the_end else THE_PROGRAM)(received, writer)
 
-
-@contextmanager
-def a_client() -> Iterator[ClientServer]:
-    server = ClientServer(("127.0.0.1", 0), _Client)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    return answer
 
 
 def test_a_client_may_send_the_browser_on_to_another_origin(browser: Browser, begun: Begun) -> None:
-    with a_client() as client, a_client() as app:
-        client.onward = app.url
-        browser.open(begun.address(redirect_uri=f"{client.url}/callback"), "a program on this computer")
+    with site(THE_PROGRAM) as app, site(sends_on(app)) as client:
+        browser.open(begun.address(redirect_uri=f"{client}/callback"), "a program on this computer")
         send(browser, PASSWORD)
         browser.until(lambda: "The program" in browser.text, "the program is shown")
         assert parse_qs(urlsplit(browser.driver.current_url).query)["state"] == ["s"]

@@ -1,20 +1,17 @@
 """Signing in by SAML in a real browser, against identity providers of two makers on a site of their own: what they make
 the browser send is from another site, so that none of the hub's cookies come along with it."""
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import subprocess
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
@@ -22,6 +19,9 @@ import pytest
 from saml2 import BINDING_HTTP_POST
 
 from tests.browser.conftest import Browser
+from tests.browser.sites import site
+from tests.domain.oidc_provider import LOGIN, VERIFIER
+from tests.receivers import Answering, Received, answers, takes
 from tests.saml_provider import KeyFiles, TestProvider, as_form_value
 from tests.serving import Served, serving
 
@@ -31,43 +31,21 @@ ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".servers/npm/node_modules"
 ELSEWHERE = "127.0.0.2"
 """Another site than the hub's."""
-VERIFIER = "a-verifier-of-forty-three-characters-or-more-at-least"
-CHALLENGE = urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-Answering = Callable[[str, dict[str, str]], tuple[int, str]]
-"""From the path and the parameters, those of a form too, to the status and the page."""
+Shown = Callable[[dict[str, str]], str]
+"""From the parameters, those of a form too, to the page."""
 
 
-@contextmanager
-def site(host: str, answering: Answering) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            parts = urlsplit(self.path)
-            if parts.path == "/favicon.ico":
-                self.send_response(204)
-                self.end_headers()
-                return
-            given = dict(parse_qsl(parts.query)) | dict(parse_qsl(self.rfile.read(length).decode()))
-            status, page = answering(parts.path, given)
-            self.send_response(status)
-            self.send_header("content-type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.encode())
+def shows(page: Shown) -> Answering:
+    async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
+        parts = urlsplit(received.path)
+        if parts.path == "/favicon.ico":
+            await takes(received, writer)
+            return
+        given = dict(parse_qsl(parts.query)) | dict(parse_qsl(received.body.decode()))
+        body = await asyncio.to_thread(page, given)
+        await answers(200, body.encode(), content_type="text/html; charset=utf-8")(received, writer)
 
-        do_POST = do_GET  # noqa: N815 - as the library calls it
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer((host, 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://{host}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answer
 
 
 class Client:
@@ -77,9 +55,9 @@ class Client:
         self.hub_url = ""
         self.url = ""
 
-    def answer(self, path: str, given: dict[str, str]) -> tuple[int, str]:
+    def page(self, given: dict[str, str]) -> str:
         if "code" not in given:
-            return 200, f"<!doctype html><p>{escape(json.dumps(given))}"
+            return f"<!doctype html><p>{escape(json.dumps(given))}"
         form = {
             "grant_type": "authorization_code",
             "code": given["code"],
@@ -89,18 +67,11 @@ class Client:
         token = httpx.post(f"{self.hub_url}/api/v1/auth/token", data=form, trust_env=False)
         headers = {"authorization": f"Bearer {token.json()['access_token']}"}
         me = httpx.get(f"{self.hub_url}/api/v1/auth/me", headers=headers, trust_env=False).json()
-        return 200, f"<!doctype html><p>You are {escape(me['user']['email'])}, state {escape(given['state'])}"
+        return f"<!doctype html><p>You are {escape(me['user']['email'])}, state {escape(given['state'])}"
 
     @property
     def login(self) -> str:
-        return urlencode(
-            {
-                "redirect_uri": self.url,
-                "code_challenge": CHALLENGE,
-                "code_challenge_method": "S256",
-                "state": "kept",
-            }
-        )
+        return urlencode(LOGIN | {"redirect_uri": self.url, "state": "kept"})
 
 
 class ProviderPages:
@@ -111,7 +82,7 @@ class ProviderPages:
         self.hub_url = ""
         self.attributes = {"mail": "ada@pysaml2.example.org", "givenName": "Ada", "groups": ["mathematicians"]}
 
-    def answer(self, path: str, given: dict[str, str]) -> tuple[int, str]:
+    def page(self, given: dict[str, str]) -> str:
         provider = self.provider
         assert provider is not None
         if not provider.service_providers:
@@ -130,7 +101,7 @@ class ProviderPages:
         inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
         action = message.assertion_consumer_service_url
         form = f'<form method="post" action="{action}">{inputs}<button>Continue</button></form>'
-        return 200, f"<!doctype html><title>Provider</title><p>The provider knows you.{form}"
+        return f"<!doctype html><title>Provider</title><p>The provider knows you.{form}"
 
 
 @contextmanager
@@ -151,7 +122,7 @@ def hub_with(client: Client, metadata: bytes, folder: Path) -> Iterator[Served]:
 @pytest.fixture
 def client() -> Iterator[Client]:
     client = Client()
-    with site("127.0.0.1", client.answer) as url:
+    with site(shows(client.page)) as url:
         client.url = f"{url}/signed-in"
         yield client
 
@@ -172,7 +143,7 @@ def sign_in(browser: Browser, served: Served, client: Client, at_provider: str, 
 @pytest.mark.parametrize("posts", [False, True], ids=["by redirect", "by a form"])
 def test_with_a_provider_built_on_pysaml2(browser: Browser, client: Client, tmp_path: Path, posts: bool) -> None:
     pages = ProviderPages()
-    with site(ELSEWHERE, pages.answer) as url:
+    with site(shows(pages.page), ELSEWHERE) as url:
         provider = TestProvider.made_in(tmp_path / "idp", entity_id=f"{url}/metadata", sso_url=f"{url}/sso")
         pages.provider = replace(provider, bindings=(BINDING_HTTP_POST,)) if posts else provider
         with hub_with(client, pages.provider.metadata(), tmp_path) as served:
@@ -187,7 +158,7 @@ def test_with_a_provider_built_on_pysaml2(browser: Browser, client: Client, tmp_
 def test_what_another_browser_began_ends_nowhere(browser: Browser, client: Client, tmp_path: Path) -> None:
     """Whoever is sent to the end of somebody else's sign-in sees a page that says so."""
     pages = ProviderPages()
-    with site(ELSEWHERE, pages.answer) as url:
+    with site(shows(pages.page), ELSEWHERE) as url:
         pages.provider = TestProvider.made_in(tmp_path / "idp", entity_id=f"{url}/metadata", sso_url=f"{url}/sso")
         with hub_with(client, pages.provider.metadata(), tmp_path) as served:
             pages.hub_url = served.url

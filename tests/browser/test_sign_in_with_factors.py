@@ -10,14 +10,12 @@ import httpx
 import pyotp
 import pytest
 
-from app.core.sealing import KeyRing
-from app.domain.sign_in.pending import PENDING, PendingSignIn, digest_of, new_browser, seal
 from tests.browser.conftest import Browser
+from tests.browser.test_sign_in import Begun
 from tests.serving import ADMIN_EMAIL, PASSWORD, Served, serving
 
 pytestmark = pytest.mark.slow
 
-KEYS = KeyRing.generate()
 CREATE = """
 const [options, done] = arguments;
 const parsed = PublicKeyCredential.parseCreationOptionsFromJSON(options);
@@ -28,7 +26,7 @@ navigator.credentials.create({publicKey: parsed}).then(made => done(made.toJSON(
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """Browsers have passkeys for names only: of loopback addresses `localhost` has one."""
-    with serving(HUB_SECRET_KEYS=KEYS, HUB_PUBLIC_URL="http://localhost:{port}") as running:
+    with serving(HUB_PUBLIC_URL="http://localhost:{port}") as running:
         running.url = f"http://localhost:{urlsplit(running.url).port}"
         yield running
 
@@ -87,18 +85,7 @@ def with_authenticator(browser: Browser) -> Iterator[Browser]:
 
 def begin(browser: Browser, served: Served) -> None:
     """As a client sends the browser here."""
-    cookie = new_browser()
-    pending = PendingSignIn(
-        client_id=None,
-        redirect_uri=f"{served.url}/sign-in",
-        state="s",
-        code_challenge="x" * 43,
-        browser=digest_of(cookie),
-        expires_at=int(time.time()) + 1800,
-    )
-    browser.open(f"{served.url}/sign-in", "Nothing to sign in to yet")
-    browser.driver.add_cookie({"name": "hub-browser", "value": cookie, "path": "/"})
-    browser.open(f"{served.url}/sign-in?request={seal(KeyRing.parse(KEYS), PENDING, pending)}", "Email address")
+    browser.open(Begun(served, browser).address(redirect_uri=f"{served.url}/sign-in"), "Email address")
 
 
 def give_password(browser: Browser, email: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import npm
 from tests.serving import ADMIN_EMAIL, PASSWORD, Served, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.found("U5")]
@@ -102,10 +103,8 @@ def test_openapi_generator(served: Served, document: Path, tmp_path: Path) -> No
 
 
 def test_openapi_typescript(served: Served, document: Path, tmp_path: Path) -> None:
-    needs("npm", shutil.which("npm"))
     made = tmp_path / "made"
-    shutil.copytree(HERE / "typescript", made)
-    run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"], cwd=made)
+    npm.install(HERE / "typescript", made)
     said = run(["npx", "--no-install", "openapi-typescript", str(document), "-o", "schema.d.ts"], cwd=made)
     assert not re.search(r"warn|error", said, re.IGNORECASE), said
     run(["npx", "--no-install", "tsc"], cwd=made)

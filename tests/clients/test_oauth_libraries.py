@@ -5,10 +5,10 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
 from typing import Any
@@ -21,12 +21,11 @@ import uvicorn
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, RSAKey
 
 from app.core.embedded import EmbeddedPostgres
-from tests.clients.test_clients import needs
+from tests import npm
 from tests.conftest import Hub, running_hub
 from tests.connectors.servers.starting import free_port
 from tests.domain.oauth import (
@@ -37,6 +36,7 @@ from tests.domain.oauth import (
     Machine,
     machine_with_key,
     new_account,
+    new_private_key,
     public_jwk,
     registered_client,
     sign_in,
@@ -113,7 +113,6 @@ async def test_authlib_signs_somebody_in_refreshes_and_revokes(served: Hub, meth
 
 async def test_authlib_of_requests_gets_a_token_by_secret(served: Hub) -> None:
     machine = await machine_with_key(served)
-    assert machine.key is not None
     session = OAuth2Session(machine.id, machine.key["key"], scope="api")
     session.trust_env = False
     token_endpoint, me = f"{served.settings.url}{TOKEN}", f"{served.settings.url}{ME}"
@@ -125,9 +124,7 @@ async def test_authlib_of_requests_gets_a_token_by_secret(served: Hub) -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: str) -> None:
-    private: Any = (
-        rsa.generate_private_key(65537, 2048) if algorithm == "RS256" else ec.generate_private_key(ec.SECP256R1())
-    )
+    private = new_private_key(algorithm)
     account = await new_account(served, jwks={"keys": [public_jwk(private, algorithm)]})
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     key = (RSAKey if algorithm == "RS256" else ECKey).import_key(pem)
@@ -145,12 +142,8 @@ async def test_authlib_gets_a_token_by_private_key_jwt(served: Hub, algorithm: s
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
 async def test_openid_client_discovers_and_does_all_of_it(served: Hub, tmp_path: Path, algorithm: str) -> None:
-    needs("npm", shutil.which("npm"))
-    private: Any = (
-        ec.generate_private_key(ec.SECP256R1()) if algorithm == "ES256" else ed25519.Ed25519PrivateKey.generate()
-    )
+    private = new_private_key(algorithm)
     machine = await machine_with_key(served)
-    assert machine.key is not None
     jwks = {"keys": [public_jwk(private, algorithm)]}
     assert (await served.admin.patch(f"/api/v1/service-accounts/{machine.id}", json={"jwks": jwks})).is_success
     jwk = jwt.get_algorithm_by_name(algorithm).to_jwk(private, as_dict=True)
@@ -187,28 +180,21 @@ class Program:
         self._process.stdin.write(f"{line}\n".encode())
 
 
-class npm_program:  # noqa: N801 - a block
+@asynccontextmanager
+async def npm_program(folder: Path, *arguments: str) -> AsyncIterator[Program]:
     """The program of `oauth/` with what it needs from npm, run until the end of the block."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._folder, self._arguments = folder / "program", arguments
-
-    async def __aenter__(self) -> Program:
-        shutil.copytree(HERE / "oauth", self._folder)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        installing = await asyncio.create_subprocess_exec(*install, cwd=self._folder)
-        assert await installing.wait() == 0
-        environment = {**os.environ, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
-        command = ["node", "client.mjs", *self._arguments]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=self._folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
-        )
-        return Program(self._process)
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self._process.stdin.close()  # type: ignore[union-attr]
-            await asyncio.wait_for(self._process.wait(), WITHIN_S)
+    await asyncio.to_thread(npm.install, HERE / "oauth", folder)
+    environment = {**os.environ, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *("node", "client.mjs", *arguments), cwd=folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            assert process.stdin is not None
+            process.stdin.close()
+            await asyncio.wait_for(process.wait(), WITHIN_S)
 
 
 COMMAND = HERE / "oauth" / "command_line.py"
@@ -234,8 +220,7 @@ async def test_a_command_line_program_signs_its_user_in(served: Hub) -> None:
 
 
 async def test_a_machine_of_another_hub_is_nobody_here(served: Hub) -> None:
-    private = ed25519.Ed25519PrivateKey.generate()
-    stranger = Machine(served, {"id": str(uuid4())}, private=private, algorithm="EdDSA")
+    stranger = Machine(served, {"id": str(uuid4())}, private=new_private_key("EdDSA"), algorithm="EdDSA")
     async with httpx.AsyncClient(trust_env=False) as client:
         for path in (TOKEN, REVOKE):
             form = {

@@ -13,7 +13,7 @@ from tests.commands.hubs import Serve, run
 from tests.connectors.servers import connect_proxy
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.connect_proxy import ConnectProxy
-from tests.mail_servers import taking_mail, tls_of
+from tests.mail_servers import taking_mail
 from tests.redis_server import redis_server
 
 
@@ -206,7 +206,7 @@ def test_a_mail_server_is_tried_and_sent_nothing(data_dir: Path) -> None:
 
 
 def test_a_mail_server_that_lets_nobody_in_is_wrong(data_dir: Path) -> None:
-    secured = taking_mail(tls=tls_of(authority()), login=("hub", "hunter22"))
+    secured = taking_mail(tls=authority().server_context("127.0.0.1"), login=("hub", "hunter22"))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(secured) as server:
         given = {"HUB_SMTP_FROM": "hub@example.org", "HUB_SMTP_CA_FILE": str(server.ca_file)}
         ended = run(data_dir, "check", **given, HUB_SMTP_URL=server.url(user="hub:hunter23@", tls="starttls"))

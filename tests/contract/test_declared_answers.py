@@ -1,7 +1,6 @@
 """What every route declares of its answers, held against what it answers: entity tags, media types, codes."""
 
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -15,15 +14,17 @@ import pytest
 from app.api.route_table import Route, all_routes
 from app.commands.openapi import routes_alone
 from app.domain.letters.services import link_of, write_letter
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import cookie_name, new_browser
 from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
 from tests.domain.factors import Person
-from tests.domain.oidc_provider import CHALLENGE, CLIENT_ID, CLIENT_SECRET, VERIFIER, Provider, serving_provider
+from tests.domain.oauth import Flow
+from tests.domain.oidc_provider import CLIENT_ID, CLIENT_SECRET, LOGIN, Browser, Provider, exchange, serving_provider
 from tests.domain.seals import seal_all
 from tests.domain.sources import SOURCES, discovered, objects, registered
+from tests.pending import sealed
 from tests.saml_provider import TestProvider, as_form_value
 
 ROUTES = {
@@ -109,13 +110,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 """What each route takes; of EMAIL and its like the caller's own."""
 
 
-AUTHORIZATION = {
-    "response_type": "code",
-    "client_id": "hub-cli",
-    "redirect_uri": "http://127.0.0.1:1/",
-    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-    "code_challenge_method": "S256",
-}
+ASKED = LOGIN | {"redirect_uri": "http://127.0.0.1:9/done"}
+"""Of the hub, by whom an identity provider is to sign in."""
 
 DELIVERY = """
     INSERT INTO webhook_deliveries (id, tenant_id, webhook_id, event_id, event_type, subject, status, created_at, expires_at)
@@ -300,7 +296,7 @@ class World:
         form = {"data": body} if route.access.takes_form else {"json": body or None}
         if path.endswith("/auth/authorize"):
             client = self.hub.client()
-            path += f"?{urlencode(AUTHORIZATION)}"
+            path += f"?{urlencode(Flow(self.hub).parameters())}"
         if path in (f"{V1}/auth/token", f"{V1}/auth/revoke"):
             client = self.hub.client()
         has_end = accept != "text/event-stream" or accept not in route.outcomes.also_as
@@ -311,24 +307,16 @@ class World:
         """Somebody new with a passkey and recovery codes, in a browser that has begun to sign in."""
         cookie, client = new_browser(), self.hub.client()
         client.cookies.set(cookie_name(self.hub.settings), cookie)
-        pending = PendingSignIn(
-            client_id=None,
-            redirect_uri="https://client.example.org/",
-            state="s",
-            code_challenge="x" * 43,
-            browser=digest_of(cookie),
-            expires_at=int(time.time()) + 1800,
-        )
-        sealed = seal(self.hub.parts.key_ring, PENDING, pending)
+        request = sealed(self.hub.parts.key_ring, cookie)
         if route.path.endswith("/assets/{name}"):
             return client, "/sign-in/assets/sign-in.css", {}
         person = await Person.new(self.hub, self.records)
-        form = {"request": sealed, "email": person.email, "password": PASSWORD}
+        form = {"request": request, "email": person.email, "password": PASSWORD}
         if route.path == "/sign-in/passkey" and route.method == "POST":
             passkey = await person.set_up_passkey()
             begun = (await client.post(f"{V1}/auth/passkey/options")).json()
             credential = msgspec.json.encode(passkey.get(begun["options"])).decode()
-            form = {"request": sealed, "token": begun["token"], "credential": credential}
+            form = {"request": request, "token": begun["token"], "credential": credential}
         page = route.path.removeprefix("/sign-in/")
         if page in LINKS:
             form = {"token": (await self.links_of(person.email))[LINKS[page]], "password": PASSWORD + " anew"}
@@ -338,9 +326,9 @@ class World:
             next_page = (await client.post("/sign-in", data=form)).headers["location"]
             shown = (await client.get(next_page)).text
             fields = dict(re.findall(r'name="(request|mfa_token)" value="([^"]+)"', shown))
-            form, sealed = {**fields, "code": codes[0]}, fields["request"]
+            form, request = {**fields, "code": codes[0]}, fields["request"]
         path = route.path.replace("{step}", "factor")
-        return (client, path, form) if route.method == "POST" else (client, f"{path}?request={sealed}", {})
+        return (client, path, form) if route.method == "POST" else (client, f"{path}?request={request}", {})
 
     async def with_factors(
         self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]
@@ -375,31 +363,25 @@ class World:
 
     async def by_provider(self, step: str, accept: str) -> httpx.Response:
         """One step of a sign-in by an identity provider, after those before it."""
-        at, headers, client = f"{V1}/auth/oidc/walk", {"accept": accept}, self.hub.client()
-        end = "http://127.0.0.1:9/done"
-        asked = {"redirect_uri": end, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-        answer = await client.get(f"{at}/login", params=asked, headers=headers)
+        browser = Browser(self.hub, self.provider, "walk")
+        browser.client.headers["accept"] = accept
+        answer = await browser.client.get(f"{browser.at}/login", params=ASKED)
         if step == "login":
             return answer
-        there = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
-        self.provider.nonces[there["code_challenge"]] = there["nonce"]
-        back = {"state": there["state"], "code": there["code_challenge"]}
-        answer = await client.get(f"{at}/callback", params=back, headers=headers)
+        answer = await browser.come_back(browser.arrive(answer))
         if step == "callback":
             return answer
         code = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["code"]
-        form = {"grant_type": "authorization_code", "client_id": "hub-cli", "redirect_uri": end, "code": code}
-        await client.post(f"{V1}/auth/token", data=form | {"code_verifier": VERIFIER})
+        await exchange(self.hub, code, client_id="hub-cli", redirect_uri=ASKED["redirect_uri"])
         token = {"logout_token": self.provider.logout_token(sub="s-1")}
-        return await client.post(f"{at}/{step}", data=token, headers=headers)
+        return await browser.client.post(f"{browser.at}/{step}", data=token)
 
     async def by_saml(self, step: str, accept: str) -> httpx.Response:
         """Likewise, by one that speaks SAML."""
         at, headers, client = f"{V1}/auth/saml/walk-saml", {"accept": accept}, self.hub.client()
         if step == "metadata":
             return await client.get(f"{at}/metadata", headers=headers)
-        asked = {"redirect_uri": "http://127.0.0.1:9/done", "code_challenge": CHALLENGE}
-        answer = await client.get(f"{at}/login", params=asked | {"code_challenge_method": "S256"}, headers=headers)
+        answer = await client.get(f"{at}/login", params=ASKED, headers=headers)
         if step == "login":
             return answer
         request_id = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["RelayState"]

@@ -11,13 +11,14 @@ import pytest
 from app.core import mail
 from app.core.mail import MailNotTaken, SmtpServer, send_mail, try_server
 from tests.connectors.servers.certificates import Authority, authority
-from tests.mail_servers import MailServer, drips, hangs_up, keeps_silent, serving, taking_mail, tls_of
+from tests.mail_servers import MailServer, drips, hangs_up, keeps_silent, serving, taking_mail
 
 pytestmark = pytest.mark.anyio
 
 LOGIN = ("hub", "p@ss/word")
 USER = "hub:p%40ss%2Fword@"
 ADA = "ada@example.org"
+HERE = "127.0.0.1"
 
 
 def letter(**headers: str) -> EmailMessage:
@@ -47,7 +48,7 @@ def server_at(server: MailServer, *, user: str = "", tls: str = "none", scheme: 
 
 
 async def test_a_letter_is_taken_over_starttls_by_who_is_signed_in() -> None:
-    async with taking_mail(tls=tls_of(authority()), login=LOGIN) as server:
+    async with taking_mail(tls=authority().server_context(HERE), login=LOGIN) as server:
         await send(server_at(server, user=USER, tls="starttls"))
     (taken,) = server.taken
     assert (taken.sender, taken.recipient, taken.user) == ("hub@example.org", ADA, "hub")
@@ -55,7 +56,7 @@ async def test_a_letter_is_taken_over_starttls_by_who_is_signed_in() -> None:
 
 
 async def test_a_letter_is_taken_over_tls_from_the_first_byte() -> None:
-    async with taking_mail(tls=tls_of(authority()), is_implicit=True) as server:
+    async with taking_mail(tls=authority().server_context(HERE), is_implicit=True) as server:
         await send(server_at(server, scheme="smtps"))
     assert len(server.taken) == 1
 
@@ -75,12 +76,12 @@ async def test_nothing_goes_to_a_server_without_starttls() -> None:
 
 @pytest.mark.parametrize(
     ("signed_by", "host"),
-    [(Authority("Somebody else"), "127.0.0.1"), (authority(), "other.example.org")],
+    [(Authority("Somebody else"), HERE), (authority(), "other.example.org")],
     ids=["of another authority", "of another host"],
 )
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 async def test_a_wrong_certificate_gets_nothing(signed_by: Authority, host: str, scheme: str) -> None:
-    async with taking_mail(tls=tls_of(signed_by, host), is_implicit=scheme == "smtps") as server:
+    async with taking_mail(tls=signed_by.server_context(host), is_implicit=scheme == "smtps") as server:
         reason = await failure(server_at(server, tls="starttls", scheme=scheme))
     assert (reason.failure, reason.is_for_good, server.taken) == ("tls_failed", False, [])
     assert "HUB_SMTP_CA_FILE" in str(reason)
@@ -93,7 +94,7 @@ async def test_tls_with_a_port_that_has_none_is_told_as_such() -> None:
 
 
 async def test_a_wrong_password_is_no_fault_of_the_letter() -> None:
-    async with taking_mail(tls=tls_of(authority()), login=LOGIN) as server:
+    async with taking_mail(tls=authority().server_context(HERE), login=LOGIN) as server:
         reason = await failure(server_at(server, user="hub:wrong@", tls="starttls"))
     assert (reason.failure, reason.is_for_good) == ("authentication_failed", False)
 
@@ -142,7 +143,7 @@ async def test_a_server_that_hangs_up_at_once_is_tried_again() -> None:
 
 
 async def test_a_server_is_tried_without_sending_anything() -> None:
-    async with taking_mail(tls=tls_of(authority()), login=LOGIN) as server:
+    async with taking_mail(tls=authority().server_context(HERE), login=LOGIN) as server:
         await try_server(server_at(server, user=USER, tls="starttls"), "hub.test")
         with pytest.raises(MailNotTaken, match="user and password"):
             await try_server(server_at(server, user="hub:wrong@", tls="starttls"), "hub.test")

@@ -21,6 +21,7 @@ from app.core.saml.keys import new_key, read_key
 from app.core.saml.metadata import ServiceProvider, read_metadata, write_metadata
 from app.core.saml.names import NAMESPACES, qualified
 from app.core.saml.responses import Assertion, Expected, decode_form_value, read_response, verified
+from app.core.saml.signatures import sign
 from tests.saml_encryption import encrypted
 from tests.saml_provider import KeyFiles, TestProvider
 
@@ -88,15 +89,17 @@ def assertion_of(root: Any) -> Any:
     return first(root, "saml:Assertion")
 
 
-def evil(assertion: Any, name_id: str = "id-of-mallory") -> Any:
-    """A copy that says somebody else, under an id of its own, and without the signature."""
+def evil(assertion: Any) -> Any:
+    """A copy that says somebody else, under an id of its own, and has the signature still."""
     made = copy.deepcopy(assertion)
     made.set("ID", "_evil")
-    signature = made.find("ds:Signature", NAMESPACES)
-    if signature is not None:
-        made.remove(signature)
-    first(made, "saml:Subject/saml:NameID").text = name_id
+    first(made, "saml:Subject/saml:NameID").text = "id-of-mallory"
     return made
+
+
+def unsigned(element: Any) -> Any:
+    element.remove(first(element, "ds:Signature"))
+    return element
 
 
 # What is as it should be ----------------------------------------------------------------------------------------------
@@ -129,8 +132,7 @@ def test_a_signed_response_around_an_unsigned_assertion_is_refused(parties: Part
 
 def test_an_assertion_whose_signature_was_cut_out_is_refused(parties: Parties) -> None:
     def cut(root: Any) -> None:
-        assertion = assertion_of(root)
-        assertion.remove(first(assertion, "ds:Signature"))
+        unsigned(assertion_of(root))
 
     assert parties.code_of(parties.mutated(cut)) == "saml_unsigned"
 
@@ -247,8 +249,7 @@ def test_a_signature_over_the_whole_document_is_no_signature_of_the_assertion(pa
 
 def xsw1(root: Any) -> None:
     """The signed response lies in the signature of the evil one."""
-    original = copy.deepcopy(root)
-    original.remove(first(original, "ds:Signature"))
+    original = unsigned(copy.deepcopy(root))
     root.set("ID", "_evil")
     first(root, "saml:Assertion/saml:Subject/saml:NameID").text = "id-of-mallory"
     first(root, "ds:Signature").append(original)
@@ -256,8 +257,7 @@ def xsw1(root: Any) -> None:
 
 def xsw2(root: Any) -> None:
     """The signed response lies before the signature that refers to it."""
-    original = copy.deepcopy(root)
-    original.remove(first(original, "ds:Signature"))
+    original = unsigned(copy.deepcopy(root))
     root.set("ID", "_evil")
     first(root, "saml:Assertion/saml:Subject/saml:NameID").text = "id-of-mallory"
     root.insert(root.index(first(root, "ds:Signature")), original)
@@ -266,13 +266,13 @@ def xsw2(root: Any) -> None:
 def xsw3(root: Any) -> None:
     """An evil assertion before the signed one."""
     original = assertion_of(root)
-    root.insert(root.index(original), evil(original))
+    root.insert(root.index(original), unsigned(evil(original)))
 
 
 def xsw4(root: Any) -> None:
     """The signed assertion lies in the evil one."""
     original = assertion_of(root)
-    made = evil(original)
+    made = unsigned(evil(original))
     root.replace(original, made)
     made.append(original)
 
@@ -280,43 +280,32 @@ def xsw4(root: Any) -> None:
 def xsw5(root: Any) -> None:
     """The evil assertion has the signature, and the signed one stands at the end."""
     original = assertion_of(root)
-    signature = first(original, "ds:Signature")
-    made = copy.deepcopy(original)
-    original.remove(signature)
-    made.set("ID", "_evil")
-    first(made, "saml:Subject/saml:NameID").text = "id-of-mallory"
-    root.replace(original, made)
-    root.append(original)
+    root.replace(original, evil(original))
+    root.append(unsigned(original))
 
 
 def xsw6(root: Any) -> None:
     """The evil assertion has the signature, and in that the signed one."""
     original = assertion_of(root)
-    made = copy.deepcopy(original)
-    original.remove(first(original, "ds:Signature"))
-    made.set("ID", "_evil")
-    first(made, "saml:Subject/saml:NameID").text = "id-of-mallory"
+    made = evil(original)
     root.replace(original, made)
-    first(made, "ds:Signature").append(original)
+    first(made, "ds:Signature").append(unsigned(original))
 
 
 def xsw7(root: Any) -> None:
     """The evil assertion lies in an element of extensions, where the schema asks for nothing."""
     original = assertion_of(root)
     extensions = etree.Element(qualified("samlp:Extensions"))
-    extensions.append(evil(original))
+    extensions.append(unsigned(evil(original)))
     root.insert(root.index(original), extensions)
 
 
 def xsw8(root: Any) -> None:
     """The signed assertion lies in an object of the evil one's signature."""
     original = assertion_of(root)
-    made = copy.deepcopy(original)
-    original.remove(first(original, "ds:Signature"))
-    made.set("ID", "_evil")
-    first(made, "saml:Subject/saml:NameID").text = "id-of-mallory"
+    made = evil(original)
     root.replace(original, made)
-    etree.SubElement(first(made, "ds:Signature"), qualified("ds:Object")).append(original)
+    etree.SubElement(first(made, "ds:Signature"), qualified("ds:Object")).append(unsigned(original))
 
 
 SHAPES = [(xsw1, True), (xsw2, True), *((shape, False) for shape in (xsw3, xsw4, xsw5, xsw6, xsw7, xsw8))]
@@ -581,8 +570,6 @@ def test_cbc_is_refused_without_a_signature_around_it_whether_it_opens_or_not(pa
 
 
 def test_cbc_is_opened_in_a_response_that_is_signed_around_it(parties: Parties) -> None:
-    from app.core.saml.signatures import sign
-
     document = parties.mutated(with_encrypted(parties, algorithm="aes256-cbc"))
     key = parties.provider.keys
     signed = sign(etree.fromstring(document), key.private, key.loaded, at=1)

@@ -1,8 +1,10 @@
 """A hub that sends mail, its mail server, and the worker's part, a step at a time."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
 
 from app.core.embedded import EmbeddedPostgres
 from app.domain.letters.sending import LetterSender
@@ -13,16 +15,6 @@ from tests.mail_servers import MailServer, Taken, taking_mail
 
 PUBLIC_URL = "https://hub.example.org/base"
 SENDER = "Data Fusion Hub <hub@example.org>"
-
-
-@asynccontextmanager
-async def mailing_hub(
-    cluster: EmbeddedPostgres, migrated: str, data_dir: Path, **variables: str
-) -> AsyncIterator[tuple[Hub, MailServer]]:
-    async with taking_mail() as server:
-        given = {"HUB_SMTP_URL": server.url(), "HUB_SMTP_FROM": SENDER, "HUB_PUBLIC_URL": PUBLIC_URL, **variables}
-        async with running_hub(cluster, migrated, data_dir, **given) as hub:
-            yield hub, server
 
 
 class Post:
@@ -58,3 +50,30 @@ class Post:
         """The oldest first."""
         rows = await self.records.run("SELECT * FROM letters WHERE email = $1 ORDER BY created_at, id", email)
         return [dict(row) for row in rows]
+
+
+@pytest.fixture(scope="module")
+async def mailing(
+    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Post]:
+    """Of a hub of its own, beside the one that sends no mail."""
+    async with taking_mail() as server:
+        given = {"HUB_SMTP_URL": server.url(), "HUB_SMTP_FROM": SENDER, "HUB_PUBLIC_URL": PUBLIC_URL}
+        async with running_hub(cluster, migrated, tmp_path_factory.mktemp("mailing"), **given) as hub:
+            connection = await asyncpg.connect(hub.owner_url)
+            yield Post(hub, server, Records(connection))
+            await connection.close()
+
+
+@pytest.fixture
+async def post(mailing: Post) -> Post:
+    """With no letter of another test left."""
+    await mailing.records.run("DELETE FROM letters")
+    await mailing.records.run("DELETE FROM forgotten_passwords")
+    mailing.server.taken.clear()
+    return mailing
+
+
+def assert_worth_nothing(answer: httpx.Response) -> None:
+    """What came of a link that is used, over or forged."""
+    assert (answer.status_code, answer.json()["code"]) == (400, "link_not_valid")

@@ -1,30 +1,28 @@
 """An OpenID provider of the tests' own: it says whatever a test wants, true or not."""
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import jwt
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.conftest import Hub
+from tests.domain.oauth import TOKEN, WEB, ask, challenge_of, new_private_key
 from tests.receivers import Answering, Received, answers, receiving
 
-PAGE = "https://app.example.org/signed-in"
+PAGE = WEB
 """Of HUB_SIGN_IN_REDIRECTS."""
 VERIFIER = token_urlsafe(48)
-CHALLENGE = base64.urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+CHALLENGE = challenge_of(VERIFIER)
+LOGIN = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+"""What the page asks of the hub."""
 CLIENT_ID, CLIENT_SECRET = "hub", "a secret of +/& signs"
 BACK_CHANNEL = "http://schemas.openid.net/event/backchannel-logout"
 
@@ -34,20 +32,9 @@ class Key:
 
     def __init__(self, kid: str, algorithm: str = "RS256", bits: int = 2048) -> None:
         self.kid, self.algorithm = kid, algorithm
-        self.private: Any
-        form: Any
-        if algorithm == "ES256":
-            self.private, form = ec.generate_private_key(ec.SECP256R1()), ECAlgorithm.to_jwk
-        elif algorithm == "EdDSA":
-            self.private, form = ed25519.Ed25519PrivateKey.generate(), OKPAlgorithm.to_jwk
-        else:
-            self.private, form = rsa.generate_private_key(65537, bits), RSAAlgorithm.to_jwk
-        self.public_jwk = json.loads(form(self.private.public_key())) | {"kid": kid, "use": "sig"}
-
-    @property
-    def public_pem(self) -> bytes:
-        spki = serialization.PublicFormat.SubjectPublicKeyInfo
-        return bytes(self.private.public_key().public_bytes(serialization.Encoding.PEM, spki))
+        self.private = new_private_key(algorithm, bits)
+        public = jwt.get_algorithm_by_name(algorithm).to_jwk(self.private.public_key(), as_dict=True)
+        self.public_jwk = public | {"kid": kid, "use": "sig"}
 
     def sign(self, claims: dict[str, Any], **header: Any) -> str:
         return jwt.encode(claims, self.private, algorithm=self.algorithm, headers={"kid": self.kid, **header})
@@ -119,7 +106,7 @@ class Provider:
 
     def _tokens(self, received: Received) -> Answering:
         form = dict(parse_qsl(received.body.decode()))
-        made = base64.urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+        made = challenge_of(form["code_verifier"])
         assert made == form["code"]
         self.nonce = self.nonces[made]
         honest = {"access_token": "at-1", "token_type": "Bearer", "expires_in": 60, "id_token": self.id_token()}
@@ -155,8 +142,7 @@ class Browser:
 
     async def go(self, **given: str) -> dict[str, str]:
         """To the provider: what it is asked."""
-        asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256", "state": "mine"}
-        asked |= ({"tenant": self.tenant} if self.tenant else {}) | given
+        asked = LOGIN | {"state": "mine"} | ({"tenant": self.tenant} if self.tenant else {}) | given
         return self.arrive(await self.client.get(f"{self.at}/login", params=asked))
 
     def arrive(self, answer: httpx.Response) -> dict[str, str]:
@@ -180,11 +166,22 @@ class Browser:
         """The client of who has signed in."""
         told = await self.sign_in(**given)
         assert "code" in told, told
-        return self.hub.client((await self.tokens(told["code"])).json()["access_token"])
+        return self.hub.client((await exchange(self.hub, told["code"])).json()["access_token"])
 
-    async def tokens(self, code: str) -> httpx.Response:
-        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": PAGE, "code_verifier": VERIFIER}
-        return await self.hub.client().post("/api/v1/auth/token", data=form)
+
+async def exchange(hub: Hub, code: str, **given: str) -> httpx.Response:
+    """The code at the end of a sign-in, as the page does it but for what is given."""
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": PAGE, "code_verifier": VERIFIER}
+    return await ask(hub, TOKEN, **(form | given))
+
+
+async def groups_of(hub: Hub, user_id: str) -> set[str]:
+    found = set()
+    for group in (await hub.admin.get("/api/v1/groups", params={"limit": 200})).json()["items"]:
+        members = await hub.admin.get(f"/api/v1/groups/{group['id']}/members", params={"limit": 200})
+        if user_id in {member["id"] for member in members.json()["items"]}:
+            found.add(group["name"])
+    return found
 
 
 def ended(answer: httpx.Response) -> dict[str, str]:

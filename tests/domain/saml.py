@@ -1,10 +1,8 @@
 """What tests do with sign-in by SAML all the time: a browser of httpx, and the provider of `tests.saml_provider`."""
 
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -13,14 +11,13 @@ import httpx
 
 from app.core.embedded import EmbeddedPostgres
 from tests.conftest import Hub, running_hub
+from tests.domain import oidc_provider
+from tests.domain.oidc_provider import PAGE
 from tests.saml_provider import TestProvider, as_form_value
 
 URL = "http://hub.test"
 SAML = "/api/v1/auth/saml/corp"
-PAGE = "https://app.example.org/signed-in"
-VERIFIER = "a-verifier-of-forty-three-characters-or-more-at-least"
-CHALLENGE = urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-LOGIN = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256", "state": "of the page"}
+LOGIN = oidc_provider.LOGIN | {"state": "of the page"}
 
 
 @dataclass

@@ -3,18 +3,18 @@
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from app.domain.factors import one_time, recovery
 from app.domain.factors.challenges import Challenge
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import cookie_name, new_browser
 from app.domain.upkeep.services import KINDS
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.factors import AUTH, Person
+from tests.pending import sealed
 
 pytestmark = pytest.mark.anyio
 
@@ -163,14 +163,7 @@ async def test_an_mfa_token_dies_with_the_password_that_it_was_given_for(hub: Hu
 async def test_half_a_sign_in_dies_with_the_password_that_was_given(hub: Hub, ada: Person) -> None:
     """Whatever page of it is asked for meanwhile: the one before the new password, and the one after it."""
     browser = new_browser()
-    given: dict[str, Any] = {
-        "client_id": None,
-        "redirect_uri": "https://client.example.org/",
-        "state": "s",
-        "code_challenge": "x" * 43,
-    }
-    pending = PendingSignIn(browser=digest_of(browser), expires_at=int(time.time()) + 600, **given)
-    form = {"request": seal(hub.parts.key_ring, PENDING, pending), "email": ada.email, "password": PASSWORD}
+    form = {"request": sealed(hub.parts.key_ring, browser), "email": ada.email, "password": PASSWORD}
     async with hub.client() as client:
         client.cookies.set(cookie_name(hub.settings), browser)
         half = (await client.post("/sign-in", data=form)).headers["location"].partition("?request=")[2]

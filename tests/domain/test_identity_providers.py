@@ -1,5 +1,6 @@
 """Identity providers of tenants: openspec/specs/identity-providers/spec.md."""
 
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -208,8 +209,6 @@ async def test_a_tenant_has_twenty_at_most(hub: Hub) -> None:
 
 
 def test_a_start_does_without_the_libraries_of_sign_in(tmp_path: Path) -> None:
-    import subprocess
-
     asked = "import sys, app.asgi; print([name for name in ('authlib', 'joserfc', 'saml2', 'httpx') if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", asked], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert ended.stdout.strip() == "[]", ended.stderr

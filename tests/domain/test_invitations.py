@@ -1,42 +1,26 @@
 """Invitations: who may write them, what they are worth, and what whoever accepts one gets."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 import pytest
 
-from app.core.embedded import EmbeddedPostgres
+from app.domain.letters.sending import LetterSender
 from app.domain.letters.services import MOST_AN_HOUR
+from app.domain.recovery.forgotten import write_letters
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.domain.letters import Post, mailing_hub
-from tests.mail_servers import MailServer
+from tests.domain.letters import Post, assert_worth_nothing
+from tests.domain.letters import mailing as mailing
+from tests.domain.letters import post as post
 
 pytestmark = pytest.mark.anyio
 
 INVITATIONS = "/api/v1/users/invitations"
 ACCEPT = "/api/v1/auth/accept-invitation"
 NEW = "a heron waits where two rivers meet"
-
-
-@pytest.fixture(scope="module")
-async def mailing(
-    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[Hub, MailServer]]:
-    async with mailing_hub(cluster, migrated, tmp_path_factory.mktemp("mailing")) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(mailing: tuple[Hub, MailServer]) -> AsyncIterator[Post]:
-    connection = await asyncpg.connect(mailing[0].owner_url)
-    mailing[1].taken.clear()
-    yield Post(*mailing, Records(connection))
-    await connection.close()
 
 
 def address() -> str:
@@ -55,10 +39,6 @@ def token_in(invitation: dict[str, Any]) -> str:
 
 async def accept(hub: Hub, token: str, **given: Any) -> httpx.Response:
     return await hub.client().post(ACCEPT, json={"token": token, "password": NEW, **given})
-
-
-def assert_worth_nothing(answer: httpx.Response) -> None:
-    assert (answer.status_code, answer.json()["code"]) == (400, "link_not_valid")
 
 
 # --- by mail ---
@@ -110,7 +90,7 @@ async def test_a_mailbox_is_not_filled_with_invitations(post: Post) -> None:
 
 
 async def test_a_withdrawn_invitation_is_not_sent_and_its_link_is_worth_nothing(post: Post) -> None:
-    made, waits = await invited(post.hub.admin), None
+    made = await invited(post.hub.admin)
     await post.work()
     token = post.last_to(made["email"]).token
     waits = await invited(post.hub.admin)
@@ -163,9 +143,6 @@ async def test_without_mail_an_operator_is_shown_the_link_for_a_first_admin(hub:
 
 
 async def test_without_mail_nobody_gets_a_link_for_a_forgotten_password(hub: Hub, records: Records) -> None:
-    from app.domain.letters.sending import LetterSender
-    from app.domain.recovery.forgotten import write_letters
-
     assert (await hub.client().post("/api/v1/auth/forgot-password", json={"email": ADMIN_EMAIL})).status_code == 202
     await write_letters(hub.parts)
     await LetterSender(hub.parts).send_due()

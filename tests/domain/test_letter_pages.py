@@ -1,38 +1,19 @@
 """The pages that links of letters lead to, as a browser asks for them."""
 
 import re
-from collections.abc import AsyncIterator
 
-import asyncpg
 import httpx
 import pytest
 
-from app.core.embedded import EmbeddedPostgres
-from tests.conftest import Hub
-from tests.domain.conftest import Records, new_user, open_session
-from tests.domain.letters import Post, mailing_hub
-from tests.mail_servers import MailServer
+from tests.conftest import PASSWORD, Hub
+from tests.domain.conftest import new_user, open_session
+from tests.domain.letters import Post
+from tests.domain.letters import mailing as mailing
+from tests.domain.letters import post as post
 
 pytestmark = pytest.mark.anyio
 
 NEW = "a heron waits where two rivers meet"
-PASSWORD = "lanterns drift over quiet water"
-
-
-@pytest.fixture(scope="module")
-async def mailing(
-    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[Hub, MailServer]]:
-    async with mailing_hub(cluster, migrated, tmp_path_factory.mktemp("mailing")) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(mailing: tuple[Hub, MailServer]) -> AsyncIterator[Post]:
-    connection = await asyncpg.connect(mailing[0].owner_url)
-    mailing[1].taken.clear()
-    yield Post(*mailing, Records(connection))
-    await connection.close()
 
 
 def page(answer: httpx.Response, status: int = 200) -> str:

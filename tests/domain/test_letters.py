@@ -1,28 +1,27 @@
 """Letters on their way: sent once the server takes them, tried again while it does not, given up where that is no use."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from msgspec import structs
 
 from app.core import mail
-from app.core.embedded import EmbeddedPostgres
 from app.domain.letters import sending
 from app.domain.letters.messages import TEXTS, message_of, text_of
 from app.domain.letters.models import Letter
 from app.domain.letters.schemas import LetterKind, LetterOut
 from app.domain.letters.sending import LetterSender, send_letters
-from app.domain.recovery.forgotten import answer_forgotten
+from app.domain.recovery.forgotten import answer_forgotten, write_letters
 from app.domain.upkeep.services import remove_due
 from tests.conftest import Hub
-from tests.domain.conftest import Records, new_user
-from tests.domain.letters import SENDER, Post, mailing_hub
-from tests.mail_servers import MailServer, keeps_silent, serving, taking_mail
+from tests.domain.conftest import new_user
+from tests.domain.letters import SENDER, Post
+from tests.domain.letters import mailing as mailing
+from tests.domain.letters import post as post
+from tests.mail_servers import keeps_silent, serving, taking_mail
 
 pytestmark = pytest.mark.anyio
 
@@ -30,31 +29,8 @@ KINDS: tuple[LetterKind, ...] = LetterOut.__annotations__["kind"].__args__
 
 
 @pytest.fixture(scope="module")
-async def mailing(
-    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[Hub, MailServer]]:
-    async with mailing_hub(cluster, migrated, tmp_path_factory.mktemp("hub")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def hub(mailing: tuple[Hub, MailServer]) -> Hub:
-    return mailing[0]
-
-
-@pytest.fixture(scope="module")
-async def records(hub: Hub) -> AsyncIterator[Records]:
-    connection = await asyncpg.connect(hub.owner_url)
-    yield Records(connection)
-    await connection.close()
-
-
-@pytest.fixture
-async def post(mailing: tuple[Hub, MailServer], records: Records) -> Post:
-    await records.run("DELETE FROM letters")
-    await records.run("DELETE FROM forgotten_passwords")
-    mailing[1].taken.clear()
-    return Post(*mailing, records)
+def hub(mailing: Post) -> Hub:
+    return mailing.hub
 
 
 async def letter_to(post: Post, email: str) -> dict[str, Any]:
@@ -163,8 +139,6 @@ async def test_a_server_that_hangs_costs_a_deadline_and_not_the_letter(
 async def test_a_worker_that_was_killed_leaves_a_lease_that_runs_out(post: Post) -> None:
     email = await forgotten_by(post)
     dead = LetterSender(post.hub.parts)
-    from app.domain.recovery.forgotten import write_letters
-
     await write_letters(post.hub.parts)
     assert len(await dead._claim()) == 1
     await post.work()
@@ -176,8 +150,6 @@ async def test_a_worker_that_was_killed_leaves_a_lease_that_runs_out(post: Post)
 
 async def test_two_workers_send_a_letter_once(post: Post) -> None:
     emails = [await forgotten_by(post) for _ in range(12)]
-    from app.domain.recovery.forgotten import write_letters
-
     await asyncio.gather(*(write_letters(post.hub.parts) for _ in range(3)))
     senders = [LetterSender(post.hub.parts) for _ in range(3)]
     while sum(await asyncio.gather(*(sender.send_due() for sender in senders))):
@@ -231,9 +203,8 @@ def test_every_kind_has_a_text_in_both_forms_and_no_other_has() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forms_of_a_text_say_the_same(hub: Hub, kind: LetterKind) -> None:
     text = text_of(kind)
-    assert set(text.plain.get_identifiers()) == set(text.html.get_identifiers()) - set(
-        text.subject.get_identifiers()
-    ) | (set(text.plain.get_identifiers()) & set(text.subject.get_identifiers()))
+    plain, html, subject = (set(each.get_identifiers()) for each in (text.plain, text.html, text.subject))
+    assert plain - subject == html - subject
     message = written(hub, letter_of(kind))
     assert "$" not in message.as_string()
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import hmac
-import json
 import random
 import time
 from collections.abc import AsyncIterator
@@ -21,18 +19,22 @@ from app.core.embedded import EmbeddedPostgres
 from app.core.outbound import Limits
 from app.domain.oidc import discovery
 from tests.conftest import PASSWORD, Hub, running_hub
-from tests.domain.oauth import AUTHORIZE, Flow
+from tests.domain.conftest import Records
+from tests.domain.oauth import AUTHORIZE, Flow, signed_by_public_key
 from tests.domain.oidc_provider import (
     CHALLENGE,
     CLIENT_ID,
     CLIENT_SECRET,
     FIRST,
+    LOGIN,
     PAGE,
     Browser,
     Key,
     Provider,
     as_json,
     ended,
+    exchange,
+    groups_of,
     serving_provider,
 )
 from tests.receivers import Answering, answers, drips, hangs_up, keeps_silent, never_ends
@@ -149,25 +151,12 @@ async def test_what_the_id_token_leaves_out_is_asked_for(browser: Browser) -> No
     assert asked.headers["authorization"] == "Bearer at-1"
 
 
-async def test_a_session_says_how_it_was_opened(browser: Browser) -> None:
+async def test_a_session_says_how_it_was_opened(browser: Browser, records: Records) -> None:
     browser.provider.claims |= {"amr": ["pwd", "mfa"], "sid": "there-1"}
-    client = await browser.signed_in()
-    records = await _session(browser.hub, client)
-    assert records == (["fed", "mfa"], browser.name, browser.provider.claims["sub"], "there-1")
-
-
-async def _session(hub: Hub, client: httpx.AsyncClient) -> tuple[list[str], str, str, str]:
-    import asyncpg
-
-    user_id = (await me(client))["id"]
-    connection = await asyncpg.connect(hub.owner_url)
-    try:
-        row = await connection.fetchrow(
-            "SELECT amr, provider, provider_subject, provider_session FROM sessions WHERE user_id::text = $1", user_id
-        )
-    finally:
-        await connection.close()
-    return tuple(row)
+    user_id = (await me(await browser.signed_in()))["id"]
+    found = "SELECT amr, provider, provider_subject, provider_session FROM sessions WHERE user_id::text = $1"
+    (session,) = await records.run(found, user_id)
+    assert tuple(session) == (["fed", "mfa"], browser.name, browser.provider.claims["sub"], "there-1")
 
 
 async def test_two_sign_ins_of_somebody_new_at_once_make_one_user(hub: Hub, browser: Browser) -> None:
@@ -182,8 +171,8 @@ async def test_two_sign_ins_of_somebody_new_at_once_make_one_user(hub: Hub, brow
 
 async def test_a_code_is_exchanged_once(browser: Browser) -> None:
     told = await browser.sign_in()
-    assert (await browser.tokens(told["code"])).status_code == 200
-    assert (await browser.tokens(told["code"])).json()["error"] == "invalid_grant"
+    assert (await exchange(browser.hub, told["code"])).status_code == 200
+    assert (await exchange(browser.hub, told["code"])).json()["error"] == "invalid_grant"
 
 
 async def test_a_tool_on_ones_own_machine_may_be_the_end(browser: Browser) -> None:
@@ -213,8 +202,7 @@ async def test_a_tool_on_ones_own_machine_may_be_the_end(browser: Browser) -> No
     ],
 )
 async def test_a_sign_in_that_could_end_nowhere_is_not_begun(browser: Browser, given: dict[str, str]) -> None:
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked | given)
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN | given)
     assert (answer.status_code, answer.json()["code"]) == (400, "sign_in_invalid")
     assert "location" not in answer.headers
 
@@ -225,8 +213,7 @@ async def test_parameters_that_nobody_knows_are_passed_over(browser: Browser) ->
 
 async def test_a_provider_that_is_not_there_is_a_404_page_for_a_browser(hub: Hub, browser: Browser) -> None:
     browser.name = "nobodys"
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked, headers={"accept": "text/html"})
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN, headers={"accept": "text/html"})
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert "Back to signing in" not in answer.text
@@ -283,11 +270,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 
 def signed_with_the_public_key(claims: dict[str, Any]) -> str:
-    """As if it were a shared secret."""
-    parts = [{"alg": "HS256", "typ": "JWT", "kid": "first"}, claims]
-    text = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
-    mac = hmac.digest(FIRST.public_pem, text, "sha256")
-    return f"{text.decode()}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+    return signed_by_public_key(FIRST.private, claims, kid="first")
 
 
 def with_another_key(claims: dict[str, Any]) -> str:
@@ -430,8 +413,7 @@ async def test_a_strange_token_endpoint_is_told_of_at_the_page(browser: Browser,
 @pytest.mark.parametrize("kind", STRANGE)
 async def test_a_strange_discovery_document_is_a_503_of_this_sign_in(browser: Browser, kind: str, hasty: None) -> None:
     browser.provider.instead = {"/.well-known/openid-configuration": STRANGE[kind]}
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    answer = await browser.client.get(f"{browser.at}/login", params=asked)
+    answer = await browser.client.get(f"{browser.at}/login", params=LOGIN)
     assert (answer.status_code, answer.json()["code"]) == (503, "provider_unavailable")
     assert "retry-after" in answer.headers
     assert (await browser.hub.admin.get(f"{V1}/auth/me")).status_code == 200
@@ -452,8 +434,7 @@ async def test_a_discovery_document_that_does_not_hold_is_not_believed(browser: 
     document = browser.provider._document() | said
     kept = {name: value for name, value in document.items() if value is not ...}
     browser.provider.instead = {"/.well-known/openid-configuration": as_json(kept)}
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    assert (await browser.client.get(f"{browser.at}/login", params=asked)).status_code == 503
+    assert (await browser.client.get(f"{browser.at}/login", params=LOGIN)).status_code == 503
 
 
 async def test_what_a_provider_says_of_itself_is_kept_for_a_while(browser: Browser) -> None:
@@ -548,8 +529,7 @@ async def test_a_tenants_provider_lets_into_that_tenant_alone(two_tenants: tuple
     assert user["tenant"]["slug"] == slug
     assert (await one.admin.get(f"{V1}/users", params={"email": user["email"]})).json()["items"] == []
     stranger = Browser(one, provider, browser.name)
-    asked = {"redirect_uri": PAGE, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}
-    assert (await stranger.client.get(f"{stranger.at}/login", params=asked)).status_code == 404
+    assert (await stranger.client.get(f"{stranger.at}/login", params=LOGIN)).status_code == 404
 
 
 async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
@@ -572,15 +552,6 @@ async def test_a_code_is_not_taken_to_a_provider_of_that_name_in_another_tenant(
 
 
 # --- groups ---
-
-
-async def groups_of(hub: Hub, user_id: str) -> set[str]:
-    found = set()
-    for group in (await hub.admin.get(f"{V1}/groups", params={"limit": "200"})).json()["items"]:
-        members = (await hub.admin.get(f"{V1}/groups/{group['id']}/members")).json()["items"]
-        if user_id in {member["id"] for member in members}:
-            found.add(group["name"])
-    return found
 
 
 async def test_groups_are_taken_at_every_sign_in_and_bring_their_roles(hub: Hub, provider: Provider) -> None:
@@ -751,7 +722,7 @@ async def test_a_provider_that_is_switched_off_still_ends_what_it_began(browser:
 async def test_a_code_that_waits_ends_with_it_too(browser: Browser) -> None:
     told = await browser.sign_in()
     await told_out(browser, browser.provider.logout_token(sub=browser.provider.claims["sub"]))
-    assert (await browser.tokens(told["code"])).json()["error"] == "invalid_grant"
+    assert (await exchange(browser.hub, told["code"])).json()["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,11 @@ async def test_a_passkey_is_a_second_factor(person: Person) -> None:
     passkey = await person.set_up_passkey()
     mfa = await person.password()
     assert mfa["methods"] == ["webauthn"]
-    assert [each["id"] for each in mfa["options"]["allowCredentials"]] == [passkey.create(await again(person))["id"]]
+    again = passkey.create(await person.begin_passkey("another"))
+    assert [each["id"] for each in mfa["options"]["allowCredentials"]] == [again["id"]]
     answer = await person.show(mfa, method="webauthn", credential=passkey.get(mfa["options"]))
     assert answer.status_code == 200, answer.text
     assert await person.amr() == ["pwd", "hwk", "mfa"]
-
-
-async def again(person: Person) -> dict[str, Any]:
-    return await person.begin_passkey("another")
 
 
 async def test_a_passkey_is_enough_and_counts_as_two_factors(hub: Hub, person: Person) -> None:

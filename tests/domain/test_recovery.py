@@ -1,17 +1,14 @@
 """Forgotten passwords and new email addresses: links that work once, and answers that tell nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from statistics import median
 from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 import pytest
 
-from app.core.embedded import EmbeddedPostgres
 from app.core.limits.limiter import Limits
 from app.core.limits.rates import Rate
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -20,8 +17,9 @@ from app.domain.letters.services import MOST_AN_HOUR
 from app.domain.recovery.forgotten import write_letters
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records, new_user, open_session
-from tests.domain.letters import PUBLIC_URL, Post, mailing_hub
-from tests.mail_servers import MailServer
+from tests.domain.letters import PUBLIC_URL, Post, assert_worth_nothing
+from tests.domain.letters import mailing as mailing
+from tests.domain.letters import post as post
 
 pytestmark = pytest.mark.anyio
 
@@ -35,32 +33,8 @@ OTHER = "some other words nobody would think of"
 
 
 @pytest.fixture(scope="module")
-async def mailing(
-    cluster: EmbeddedPostgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[Hub, MailServer]]:
-    async with mailing_hub(cluster, migrated, tmp_path_factory.mktemp("hub")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def hub(mailing: tuple[Hub, MailServer]) -> Hub:
-    return mailing[0]
-
-
-@pytest.fixture(scope="module")
-async def records(hub: Hub) -> AsyncIterator[Records]:
-    connection = await asyncpg.connect(hub.owner_url)
-    yield Records(connection)
-    await connection.close()
-
-
-@pytest.fixture
-async def post(mailing: tuple[Hub, MailServer], records: Records) -> Post:
-    """With no letter of another test left."""
-    await records.run("DELETE FROM letters")
-    await records.run("DELETE FROM forgotten_passwords")
-    mailing[1].taken.clear()
-    return Post(*mailing, records)
+def hub(mailing: Post) -> Hub:
+    return mailing.hub
 
 
 async def reset(hub: Hub, token: str, password: str = NEW) -> httpx.Response:
@@ -69,10 +43,6 @@ async def reset(hub: Hub, token: str, password: str = NEW) -> httpx.Response:
 
 async def sign_in(hub: Hub, email: str, password: str) -> int:
     return (await hub.client().post(LOGIN, json={"email": email, "password": password})).status_code
-
-
-def assert_worth_nothing(answer: httpx.Response) -> None:
-    assert (answer.status_code, answer.json()["code"]) == (400, "link_not_valid")
 
 
 # --- the whole way ---
@@ -313,7 +283,6 @@ async def test_too_many_of_one_address_are_refused_whether_anybody_has_it_or_not
     hub: Hub, post: Post, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     email = await new_user(hub, records)
-    monkeypatch.setattr(hub.parts, "limits", Limits(Rate.parse("900/hour"), Rate.parse("3/hour"), key=b"of this test"))
     seen = {}
     for each in (email, "nobody@example.org"):
         monkeypatch.setattr(

@@ -3,7 +3,7 @@
 import random
 import subprocess
 import sys
-import time
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from cryptography import x509
 from lxml import etree
 from saml2 import BINDING_HTTP_POST, saml
 
@@ -20,17 +21,17 @@ from app.core.saml.names import NAMESPACES
 from app.core.saml.signatures import what_is_signed
 from app.core.sealing import KeyRing
 from app.domain.resealing import reseal
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import cookie_name, new_browser
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
-from tests.domain.saml import LOGIN, PAGE, SAML, URL, VERIFIER, Corporate, SamlBrowser, corporate_hub, query_of
+from tests.domain.oauth import ME
+from tests.domain.oidc_provider import PAGE, exchange, groups_of
+from tests.domain.saml import LOGIN, SAML, URL, Corporate, SamlBrowser, corporate_hub, query_of
+from tests.pending import sealed
 from tests.saml_encryption import encrypted
 from tests.saml_provider import TestProvider, as_form_value
 
 pytestmark = pytest.mark.anyio
-
-TOKEN, ME = "/api/v1/auth/token", "/api/v1/auth/me"
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +56,9 @@ async def member_of(corporate: Corporate, answer: httpx.Response) -> dict[str, A
 
 
 async def signed_in(corporate: Corporate, answer: httpx.Response) -> httpx.AsyncClient:
-    form = {
-        "grant_type": "authorization_code",
-        "code": query_of(answer)["code"],
-        "redirect_uri": PAGE,
-        "code_verifier": VERIFIER,
-    }
-    answer = await corporate.hub.client().post(TOKEN, data=form)
+    answer = await exchange(corporate.hub, query_of(answer)["code"])
     assert answer.status_code == 200, answer.text
     return corporate.hub.client(answer.json()["access_token"])
-
-
-async def groups_of(corporate: Corporate, user_id: str) -> set[str]:
-    shown = await corporate.hub.admin.get("/api/v1/groups", params={"limit": 200})
-    found = set()
-    for group in shown.json()["items"]:
-        members = await corporate.hub.admin.get(f"/api/v1/groups/{group['id']}/members", params={"limit": 200})
-        if any(member["id"] == user_id for member in members.json()["items"]):
-            found.add(group["name"])
-    return found
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
@@ -100,7 +85,7 @@ async def test_who_comes_for_the_first_time_becomes_a_member(corporate: Corporat
     me = await member_of(corporate, await corporate.arrive(name_id="grace", attributes=attributes))
     assert me["user"]["email"] == "grace@example.org"
     assert (me["user"]["first_name"], me["user"]["last_name"]) == ("Grace", "Hopper")
-    assert await groups_of(corporate, me["user"]["id"]) == {"engineers", "admirals"}
+    assert await groups_of(corporate.hub, me["user"]["id"]) == {"engineers", "admirals"}
 
 
 async def test_the_second_sign_in_is_of_the_same_member_and_takes_the_groups_as_they_are_now(
@@ -111,7 +96,7 @@ async def test_the_second_sign_in_is_of_the_same_member_and_takes_the_groups_as_
     later = {"mail": "joan.clarke@example.org", "groups": ["writers"]}
     after = await member_of(corporate, await corporate.arrive(name_id="joan", attributes=later))
     assert after["user"]["id"] == before["user"]["id"]
-    assert await groups_of(corporate, after["user"]["id"]) == {"writers"}
+    assert await groups_of(corporate.hub, after["user"]["id"]) == {"writers"}
 
 
 async def test_an_address_that_somebody_has_here_leads_nobody_to_their_account(corporate: Corporate) -> None:
@@ -160,10 +145,6 @@ async def test_an_encrypted_assertion_is_taken(corporate: Corporate) -> None:
 
 
 def read_own(metadata: bytes) -> Any:
-    from base64 import b64decode
-
-    from cryptography import x509
-
     text = etree.fromstring(metadata).find(".//md:KeyDescriptor//ds:X509Certificate", NAMESPACES).text
     return x509.load_der_x509_certificate(b64decode(text))
 
@@ -280,16 +261,7 @@ async def test_a_sign_in_that_may_not_end_so_does_not_begin(corporate: Corporate
 async def test_a_sign_in_that_means_one_tenant_does_not_go_to_another_ones_provider(corporate: Corporate) -> None:
     hub, browser = corporate.hub, new_browser()
     for tenant, status in ((None, 302), ("default", 302), ("another", 400)):
-        pending = PendingSignIn(
-            client_id=None,
-            redirect_uri=PAGE,
-            state="s",
-            code_challenge=LOGIN["code_challenge"],
-            tenant=tenant,
-            browser=digest_of(browser),
-            expires_at=int(time.time()) + 60,
-        )
-        given = {"request": seal(hub.parts.key_ring, PENDING, pending)}
+        given = {"request": sealed(hub.parts.key_ring, browser, redirect_uri=PAGE, tenant=tenant)}
         headers = {"cookie": f"{cookie_name(hub.settings)}={browser}"}
         answer = await hub.client().get(f"{SAML}/login", params=given, headers=headers)
         assert answer.status_code == status, answer.text

@@ -10,7 +10,6 @@ from app.core.embedded import EmbeddedPostgres
 from app.domain.identity_providers.registry import provider_named
 from tests.conftest import Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
 from tests.domain.saml import LOGIN, SAML, Corporate, SamlBrowser, corporate_hub, query_of
 from tests.saml_provider import KeyFiles, MetadataSite, TestProvider
 
@@ -30,9 +29,11 @@ async def corporate(
 ) -> AsyncIterator[Corporate]:
     folder = tmp_path_factory.mktemp("saml")
     provider = TestProvider.made_in(folder / "idp")
-    with site.serving() as url:
-        async with corporate_hub(cluster, migrated, folder, provider, HUB_SAML_CORP_METADATA=url) as running:
-            yield running
+    async with (
+        site.serving() as url,
+        corporate_hub(cluster, migrated, folder, provider, HUB_SAML_CORP_METADATA=url) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ async def test_it_is_fetched_through_the_egress_policy(
     cluster: EmbeddedPostgres, migrated: str, tmp_path: Path, site: MetadataSite
 ) -> None:
     site.document = TestProvider.made_in(tmp_path / "other").metadata()
-    with site.serving() as url:
+    async with site.serving() as url:
         said = {"HUB_SAML_CORP_METADATA": url, "HUB_EGRESS_DENY": "127.0.0.1/32"}
         async with corporate_hub(cluster, migrated, tmp_path, None, **said) as corporate:
             answer = await corporate.hub.client().get(f"{SAML}/login", params=LOGIN)

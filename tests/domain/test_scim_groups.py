@@ -7,7 +7,6 @@ import pytest
 
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
 from tests.domain.scim import Directory, connected, told
 
 pytestmark = pytest.mark.anyio

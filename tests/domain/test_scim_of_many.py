@@ -7,7 +7,6 @@ import pytest
 
 from tests.conftest import Hub
 from tests.domain.conftest import Records
-from tests.domain.conftest import records as records
 from tests.domain.scim import Directory, connected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -27,13 +26,9 @@ async def directory(hub: Hub) -> Directory:
 
 
 @pytest.fixture(scope="module")
-async def ids(hub: Hub, directory: Directory) -> list[str]:
-    import asyncpg
-
-    owner = await asyncpg.connect(hub.owner_url)
-    rows = await owner.fetch(FILL, MANY)
-    await owner.execute("ANALYZE users")
-    await owner.close()
+async def ids(directory: Directory, records: Records) -> list[str]:
+    rows = await records.run(FILL, MANY)
+    await records.run("ANALYZE users")
     return [str(row["id"]) for row in rows]
 
 

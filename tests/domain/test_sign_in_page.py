@@ -20,33 +20,29 @@ from app.domain.auth.sessions import Authenticated
 from app.domain.requests import HubRequest
 from app.domain.sign_in import forms
 from app.domain.sign_in.forms import field, form
-from app.domain.sign_in.pending import PENDING, PendingSignIn, cookie_header, cookie_name, digest_of, new_browser, seal
+from app.domain.sign_in.pending import PendingSignIn, cookie_header, cookie_name, new_browser, seal
 from app.domain.sign_in.rendering import FOLDER, fill, together
 from app.domain.sign_in.texts import TEXTS
 from app.domain.sign_in.views import STATUS
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, Page, PageLink, ProviderLink, Then
 from app.domain.work import UnitOfWork, work_of_its_own
+from tests import pending
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
 from tests.declared import document
 from tests.domain.conftest import Records, new_user
 from tests.domain.test_auth import FAILURES, counted
+from tests.pending import CLIENT
 
 pytestmark = pytest.mark.anyio
 
 BROWSER = new_browser()
 DOMAIN = FOLDER.parents[1]
 """Where pages are made: other slices bring steps and pages of their own."""
-CLIENT = "https://client.example.org/signed-in"
 
 
-def pending(browser: str = BROWSER, **given: Any) -> PendingSignIn:
+def sealed(hub: Hub, browser: str = BROWSER, **given: Any) -> str:
     """A sign-in that a client has asked for, in this browser."""
-    usual = {"client_id": None, "redirect_uri": CLIENT, "state": "s", "code_challenge": "x" * 43}
-    return PendingSignIn(browser=digest_of(browser), **{"expires_at": int(time.time()) + 1800, **usual, **given})
-
-
-def sealed(hub: Hub, **given: Any) -> str:
-    return seal(hub.parts.key_ring, PENDING, pending(**given))
+    return pending.sealed(hub.parts.key_ring, browser, **given)
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ async def test_a_sign_in_that_is_over_says_so_and_leads_back(hub: Hub, browser: 
 
 async def test_an_altered_sign_in_is_no_sign_in(hub: Hub, browser: httpx.AsyncClient) -> None:
     genuine = sealed(hub)
-    other_purpose = seal(hub.parts.key_ring, "something else", pending())
+    other_purpose = seal(hub.parts.key_ring, "something else", pending.pending(BROWSER))
     for request in (genuine[:-2], genuine[:20] + "AAAA" + genuine[24:], "x", "é", "\x00", other_purpose, "A" * 5000):
         for answer in (await browser.get("/sign-in", params={"request": request}), await send(browser, request)):
             assert answer.status_code == 400, request

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 SETTINGS = "/api/v1/tenant-settings"
 
 
-async def asked_of_all(hub: Hub, asks: bool, client: Any) -> Any:
+async def asked_of_all(asks: bool, client: Any) -> Any:
     return await client.patch(SETTINGS, json={"requires_mfa": asks})
 
 
@@ -27,11 +27,11 @@ async def ada(hub: Hub, records: Records) -> AsyncIterator[Person]:
     assert given.status_code == 200, given.text
     person.client = await person.sign_in()
     yield person
-    assert (await asked_of_all(hub, False, person.client)).status_code == 200
+    assert (await asked_of_all(False, person.client)).status_code == 200
 
 
 async def test_who_has_shown_none_cannot_ask_it_of_all(hub: Hub) -> None:
-    answer = await asked_of_all(hub, True, hub.admin)
+    answer = await asked_of_all(True, hub.admin)
     assert (answer.status_code, answer.json()["code"]) == (403, "factor_required")
     assert (await hub.admin.get(SETTINGS)).json()["requires_mfa"] is False
 
@@ -41,7 +41,7 @@ async def test_sessions_without_one_may_do_nothing_until_it_is_shown(hub: Hub, a
     role = await hub.new_role(permissions=["roles:read"])
     me = (await bob.client.get(f"{AUTH}/me")).json()["user"]["id"]
     assert (await hub.admin.put(f"/api/v1/users/{me}/roles/{role['id']}")).status_code == 200
-    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    assert (await asked_of_all(True, ada.client)).status_code == 200
     answer = await hub.admin.get("/api/v1/users")
     assert (answer.status_code, answer.json()["code"]) == (403, "factor_required")
     assert (await ada.client.get("/api/v1/users")).status_code == 200
@@ -54,7 +54,7 @@ async def test_sessions_without_one_may_do_nothing_until_it_is_shown(hub: Hub, a
 
 async def test_keys_are_not_asked(hub: Hub, ada: Person) -> None:
     key = (await hub.admin.post("/api/v1/api-keys", json={"name": "script"})).json()["key"]
-    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    assert (await asked_of_all(True, ada.client)).status_code == 200
     assert (await hub.client(key).get("/api/v1/users")).status_code == 200
 
 
@@ -62,7 +62,7 @@ async def test_nobody_makes_a_key_that_may_do_what_their_session_may_not(
     hub: Hub, ada: Person, records: Records
 ) -> None:
     bob = await Person.new(hub, records)
-    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    assert (await asked_of_all(True, ada.client)).status_code == 200
     refused = await bob.client.post("/api/v1/api-keys", json={"name": "all of it"})
     assert (refused.status_code, refused.json()["code"]) == (403, "factor_required")
     nothing = await bob.client.post("/api/v1/api-keys", json={"name": "nothing", "permissions": []})
@@ -84,7 +84,7 @@ async def test_nobody_decides_on_requests_or_has_others_decide(hub: Hub, ada: Pe
     assert asked.status_code == 201, asked.text
     to_bob = {"to_user_id": me, "ends_at": "2999-01-01T00:00:00Z"}
     assert (await hub.admin.post("/api/v1/delegations", json=to_bob)).status_code == 201
-    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    assert (await asked_of_all(True, ada.client)).status_code == 200
     decided = await bob.client.post(f"/api/v1/role-requests/{asked.json()['id']}/approve")
     to_carl = {**to_bob, "to_user_id": carl["id"]}
     for answer in (decided, await bob.client.post("/api/v1/delegations", json=to_carl)):
@@ -93,7 +93,7 @@ async def test_nobody_decides_on_requests_or_has_others_decide(hub: Hub, ada: Pe
 
 async def test_another_tenant_is_not_asked(hub: Hub, ada: Person) -> None:
     other = await hub.new_tenant()
-    assert (await asked_of_all(hub, True, ada.client)).status_code == 200
+    assert (await asked_of_all(True, ada.client)).status_code == 200
     assert (await other.admin.get("/api/v1/users")).status_code == 200
 
 

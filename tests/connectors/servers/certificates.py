@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import ssl
+import tempfile
 from functools import cache
 
 from cryptography import x509
@@ -36,6 +38,15 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return certificate.public_bytes(serialization.Encoding.PEM), private
+
+    def server_context(self, host: str) -> ssl.SSLContext:
+        """For a server of the tests' own process."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            file.write(b"".join(self.certificate_for(host)))
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
 
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType

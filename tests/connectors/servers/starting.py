@@ -119,10 +119,7 @@ def place_certificate(folder: Path, host: str = "localhost") -> tuple[Path, Path
 
 def server_context() -> ssl.SSLContext:
     """For a server whose certificate is made for `localhost` and for no address."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with private_folder() as folder:
-        context.load_cert_chain(*place_certificate(folder))
-    return context
+    return authority().server_context("localhost")
 
 
 @contextmanager
