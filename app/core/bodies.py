@@ -188,8 +188,10 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         twice: set[str] = set()
         for name, _ in pairs:
-            if name in seen and len(twice) < MAX_DUPLICATES:
+            if name in seen:
                 twice.add(name)
+                if len(twice) == MAX_DUPLICATES:
+                    break
             seen.add(name)
         raise duplicates([shown_name(name) for name in twice])
     return found

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from itertools import pairwise
 
 import pytest
 
@@ -13,6 +12,7 @@ from app.core.limits.limiter import NOWHERE, address_key
 from app.core.limits.prices import UNITS, price_of
 from app.core.limits.rates import Policy, Rate, Standing
 from app.core.limits.windows import NOTES, SlidingWindows
+from tests.cpu_growth import without_what_is_there
 
 
 class Clock:
@@ -188,15 +188,25 @@ def test_ten_million_addresses_cost_a_bounded_memory_and_the_same_each() -> None
     found = SlidingWindows(Policy("address", Rate(600, 60)), most_keys=65_536)
     took = []
     for million in range(10):
-        began = time.thread_time()
-        for number in range(million * 1_000_000, (million + 1) * 1_000_000):
-            found.charge(number, 1)
-        took.append(time.thread_time() - began)
+        looks = [seconds_of_charging(found, range(at, at + 100_000)) for at in numbers_of(million)]
+        took.append(min(looks))  # what else a machine does only ever makes a look longer
         assert len(found) <= 65_536
     ages = (found._young, found._old)
     held = sum(sys.getsizeof(age) + sum(map(sys.getsizeof, age.values())) for age in ages)
     assert held < 32 * 1024 * 1024
-    assert all(later < 2.5 * earlier for earlier, later in pairwise(took))
+    assert max(took) < 2.5 * min(took)
+
+
+def numbers_of(million: int) -> range:
+    return range(million * 1_000_000, (million + 1) * 1_000_000, 100_000)
+
+
+def seconds_of_charging(windows: SlidingWindows, numbers: range) -> float:
+    with without_what_is_there():
+        began = time.thread_time()
+        for number in numbers:
+            windows.charge(number, 1)
+        return time.thread_time() - began
 
 
 # Addresses and prices -------------------------------------------------------------------------------------------------
