@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
+from app.core.sealed_values import seal
 from app.core.sealing import KeyRing
-from app.domain.sign_in.pending import PENDING, PendingSignIn, digest_of, seal
+from app.domain.sign_in.pending import PENDING, PendingSignIn, digest_of
 
 CLIENT = "https://client.example.org/signed-in"
 

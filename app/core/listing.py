@@ -6,7 +6,6 @@ the index in which its rows stand side by side in the list's order; `tests/core/
 plans.
 """
 
-import base64
 import binascii
 import hashlib
 import operator
@@ -37,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
+from app.core import base64url
 from app.core.database import Attribute, CompoundSelection, Selection
 from app.core.errors import BadRequest, Fault
 from app.core.extent import Extent, Scoped
@@ -284,7 +284,7 @@ class Listing:
         """For the page behind this row of `statement(query)`."""
         mark = mark_of(self.name, query.sort, query.filters)
         packed = msgspec.msgpack.encode((mark, row[self.sort_position(query.sort)], row[0].bytes))
-        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return base64url.encode(packed)
 
     def _build(self, query: ListQuery) -> Selection:
         return self._gathered(query, self._filtered(query))
@@ -425,7 +425,7 @@ class Listing:
     def _after(self, cursor: str, sort: str, filters: Mapping[str, object]) -> tuple[object, UUID]:
         kind: Any = _CURSOR_TYPES[self.sorts[sort.removeprefix("-")].column.type.python_type]
         try:
-            packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            packed = base64url.decode(cursor, strictly=True)
             mark, value, row_id = msgspec.msgpack.decode(packed, type=GenericAlias(tuple, (bytes, kind, bytes)))
             if mark != mark_of(self.name, sort, filters) or (isinstance(value, str) and "\x00" in value):
                 raise ValueError("another list's cursor")
@@ -740,7 +740,7 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     start = _position_after(names, mark, given["cursor"]) if "cursor" in given else 0
     shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
     more = start + len(shown) < len(names)
-    cursor = base64.urlsafe_b64encode(mark + shown[-1].encode()).rstrip(b"=").decode() if more else None
+    cursor = base64url.encode(mark + shown[-1].encode()) if more else None
     return Page(
         items=[items[name] for name in shown], next_cursor=cursor, total=len(names) if "count" in given else None
     )
@@ -759,7 +759,7 @@ class KeyedQuery(Struct, frozen=True):
 
     def cursor_after(self, key: object) -> str:
         packed = msgspec.msgpack.encode((self.mark, key))
-        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return base64url.encode(packed)
 
 
 def parse_keyed(
@@ -836,7 +836,7 @@ def _by_name(text: str) -> str:
 
 def _name_cursor(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64url.decode(text, strictly=True)
     except (ValueError, binascii.Error):
         raise ValueError("must be the next_cursor of the page before") from None
 

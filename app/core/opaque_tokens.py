@@ -8,11 +8,12 @@ What is no secret, and is to be found as well, is called by its place alone: `<k
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 from uuid import UUID
 
 from msgspec import Struct
+
+from app.core import base64url
 
 _FORM = re.compile(r"([a-z]{3})_([A-Za-z0-9_-]{43})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"([a-z]{3})_([A-Za-z0-9_-]{43})")
@@ -39,7 +40,7 @@ class GivenToken(Struct, frozen=True):
 def new_token(kind: str, tenant_id: UUID, row_id: UUID, *, secret: bytes | None = None) -> NewToken:
     """`kind` is three small letters. `secret`: 32 bytes that nobody can guess, where the same token has to be made
     again; else they are random."""
-    hidden = urlsafe_b64encode(secret or secrets.token_bytes(32)).rstrip(b"=").decode()
+    hidden = base64url.encode(secret or secrets.token_bytes(32))
     text = f"{name_of_place(kind, tenant_id, row_id)}_{hidden}"
     return NewToken(text, sha256(text.encode()).digest())
 
@@ -53,7 +54,7 @@ def read_token(kind: str, text: str) -> GivenToken | None:
 
 
 def name_of_place(kind: str, tenant_id: UUID, row_id: UUID) -> str:
-    return f"{kind}_{urlsafe_b64encode(tenant_id.bytes + row_id.bytes).rstrip(b'=').decode()}"
+    return f"{kind}_{base64url.encode(tenant_id.bytes + row_id.bytes)}"
 
 
 def read_name(kind: str, text: str) -> tuple[UUID, UUID] | None:
@@ -66,5 +67,5 @@ def read_name(kind: str, text: str) -> tuple[UUID, UUID] | None:
 
 
 def _place(text: str) -> tuple[UUID, UUID]:
-    place = urlsafe_b64decode(f"{text}=")
+    place = base64url.decode(text)
     return UUID(bytes=place[:16]), UUID(bytes=place[16:])

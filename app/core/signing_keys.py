@@ -1,7 +1,6 @@
 """The private keys that sign access tokens, as they lie in a PEM file."""
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import logging
@@ -16,6 +15,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from app.core import base64url
 
 log = logging.getLogger("hub.keys")
 
@@ -45,7 +46,7 @@ def _jwk_of(key: PublicKey) -> dict[str, str]:
 def kid_of(key: PublicKey) -> str:
     """Its RFC 7638 thumbprint."""
     digest = hashlib.sha256(msgspec.json.encode(dict(sorted(_jwk_of(key).items())))).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url.encode(digest)
 
 
 def pem_blocks(content: bytes, label: str) -> list[bytes]:

@@ -17,12 +17,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.core.sealed_values import unseal
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.sessions import Authenticated
 from app.domain.oauth.assertions import ASSERTION_TYPE
 from app.domain.sign_in.finishing import finish
 from app.domain.sign_in.pending import PENDING as PURPOSE
-from app.domain.sign_in.pending import PendingSignIn, unseal
+from app.domain.sign_in.pending import PendingSignIn
 from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
 

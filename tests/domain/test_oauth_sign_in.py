@@ -11,7 +11,8 @@ import httpx
 import jwt
 import pytest
 
-from app.domain.sign_in.pending import PendingSignIn, unseal
+from app.core.sealed_values import unseal
+from app.domain.sign_in.pending import PendingSignIn
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.oauth import (

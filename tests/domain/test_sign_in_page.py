@@ -16,11 +16,12 @@ from msgspec import structs
 from app.core.errors import Unauthenticated
 from app.core.limits.limiter import Limits
 from app.core.limits.rates import Rate
+from app.core.sealed_values import seal
 from app.domain.auth.sessions import Authenticated
 from app.domain.requests import HubRequest
 from app.domain.sign_in import forms
 from app.domain.sign_in.forms import field, form
-from app.domain.sign_in.pending import PendingSignIn, cookie_header, cookie_name, new_browser, seal
+from app.domain.sign_in.pending import PendingSignIn, cookie_header, cookie_name, new_browser
 from app.domain.sign_in.rendering import FOLDER, fill, together
 from app.domain.sign_in.texts import TEXTS
 from app.domain.sign_in.views import STATUS

@@ -1,7 +1,6 @@
 """Sessions: opened for who has proven to be themselves, carried on by refresh tokens, ended by a reused one."""
 
 import hmac
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
@@ -12,6 +11,7 @@ from msgspec import Struct
 from sqlalchemy import and_, exists, func, not_, select, update
 from uuid_utils.compat import uuid7
 
+from app.core import base64url
 from app.core.across_tenants import tenant_of_session
 from app.core.errors import Unauthenticated
 from app.core.sealing import KeyRing, SealingError
@@ -198,7 +198,7 @@ def refresh_token_of(ring: KeyRing, key_id: str, session_id: UUID, generation: i
     """
     message = session_id.bytes + generation.to_bytes(8)
     mac = hmac.new(ring.derive("refresh tokens", key_id), message, sha256).digest()
-    return f"dfr_{session_id.hex}_{generation}_{urlsafe_b64encode(mac).rstrip(b'=').decode().replace('_', '.')}"
+    return f"dfr_{session_id.hex}_{generation}_{base64url.encode(mac).replace('_', '.')}"
 
 
 def read_refresh_token(ring: KeyRing, token: str) -> tuple[UUID, int]:

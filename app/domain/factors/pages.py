@@ -8,6 +8,7 @@ from msgspec import structs
 from sqlalchemy import select
 
 from app.core.errors import BadRequest, Unauthenticated
+from app.core.sealed_values import seal
 from app.domain.auth.sessions import Authenticated
 from app.domain.factors import passkeys
 from app.domain.factors.challenges import Challenge, opened
@@ -18,7 +19,7 @@ from app.domain.factors.signing_in import with_factor
 from app.domain.requests import HubRequest
 from app.domain.sign_in import forms
 from app.domain.sign_in.page_routes import text_of
-from app.domain.sign_in.pending import PENDING, PendingSignIn, seal
+from app.domain.sign_in.pending import PENDING, PendingSignIn
 from app.domain.sign_in.rendering import NOTHING, Markup, fill, together
 from app.domain.sign_in.texts import TEXTS
 from app.domain.sign_in.ways import HalfSignedIn, Page, Then

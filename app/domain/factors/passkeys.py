@@ -5,7 +5,6 @@ authenticator each time, so that a passkey is two factors by itself.
 """
 
 import logging
-from base64 import urlsafe_b64decode
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from app.core import base64url
 from app.core.schemas import single_spaced
 from app.domain.factors.schemas import Credential, Options
 from app.settings import Settings
@@ -53,7 +53,7 @@ def owner_of(credential: Credential) -> tuple[UUID, UUID] | None:
     if not isinstance(handle, str) or len(handle) > 100:
         return None
     try:
-        found = urlsafe_b64decode(handle.encode("ascii") + b"=" * (-len(handle) % 4))
+        found = base64url.decode(handle)
     except ValueError:
         return None
     return (UUID(bytes=found[:16]), UUID(bytes=found[16:])) if len(found) == 32 else None

@@ -9,11 +9,12 @@ from app.core.across_tenants import are_there_several_tenants
 from app.core.errors import BadRequest
 from app.core.faults import FORBIDDEN
 from app.core.schemas import Input
+from app.core.sealed_values import unseal
 from app.domain.auth.services import slug_of
 from app.domain.recovery.schemas import ForgotPassword
 from app.domain.recovery.services import forget_password
 from app.domain.requests import HubRequest
-from app.domain.sign_in.pending import PENDING, PendingSignIn, unseal
+from app.domain.sign_in.pending import PENDING, PendingSignIn
 from app.domain.sign_in.texts import TEXTS
 
 I = TypeVar("I", bound=Input)  # noqa: E741

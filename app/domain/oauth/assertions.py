@@ -1,7 +1,6 @@
 """`private_key_jwt`: a short-lived JWT that a service account has signed with a key whose public half the hub has
 (RFC 7523 section 3, RFC 8725)."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from time import time
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 from sqlalchemy import bindparam, select
 
+from app.core import base64url
 from app.core.across_tenants import tenant_of_service_account
 from app.core.security import LEEWAY_S
 from app.domain.oauth.endpoints import SIGNED_BY, TOKEN, url_of
@@ -97,7 +97,7 @@ def _subject(text: str) -> UUID | None:
     _, _, rest = text.partition(".")
     payload = rest.partition(".")[0]
     try:
-        said = msgspec.json.decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Said).sub
+        said = msgspec.json.decode(base64url.decode(payload), type=_Said).sub
     except (ValueError, RecursionError):
         return None
     return account_id_of(said)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from app.core.answers import Answer, found_there
 from app.core.errors import BadRequest
+from app.core.sealed_values import seal
 from app.domain.oauth.clients import Client, find_client
 from app.domain.requests import HubRequest
 from app.domain.sign_in.pending import (
@@ -22,7 +23,6 @@ from app.domain.sign_in.pending import (
     cookie_header,
     digest_of,
     new_browser,
-    seal,
 )
 
 SIGN_IN: Final = "/sign-in"

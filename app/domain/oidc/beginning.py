@@ -4,13 +4,14 @@ import time
 from typing import Final
 
 from app.core.errors import NotFound
+from app.core.sealed_values import seal
 from app.domain.auth.principals import Signed
 from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import login_url, provider_named
 from app.domain.identity_providers.sign_ins import LINK, LinkWanted, client_of
 from app.domain.oidc.schemas import LinkBegin, LinkBegun
 from app.domain.requests import HubRequest
-from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser, seal
+from app.domain.sign_in.pending import PendingSignIn, browser_of, digest_of, new_browser
 
 LINK_LIVES_S: Final = 600
 

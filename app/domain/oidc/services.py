@@ -3,13 +3,14 @@
 import hmac
 import logging
 import secrets
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode, urlsplit
 
+from app.core import base64url
 from app.core.errors import BadRequest, NotFound, Unavailable
+from app.core.sealed_values import seal, unseal
 from app.domain.identity_providers.people import SignInRefused, Vouched
 from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider, provider_named, tenant_meant
 from app.domain.identity_providers.sign_ins import (
@@ -32,13 +33,7 @@ from app.domain.oidc.tokens import (
     verified_claims,
 )
 from app.domain.requests import HubRequest
-from app.domain.sign_in.pending import (
-    PendingSignIn,
-    browser_of,
-    new_browser,
-    seal,
-    unseal,
-)
+from app.domain.sign_in.pending import PendingSignIn, browser_of, new_browser
 from app.domain.sign_in.services import CannotGoOn, pending_of
 from app.domain.spent.services import moment_of, spend
 from app.domain.work import work_of_its_own
@@ -120,7 +115,6 @@ def _address_there(
     settings: Settings, provider: Provider, metadata: ProviderMetadata, sign_in: OidcSignIn, state: str
 ) -> str:
     """Core section 3.1.2.1, RFC 7636 section 4.3."""
-    digest = sha256(sign_in.verifier.encode()).digest()
     asked = {
         "response_type": "code",
         "client_id": provider.client_id or "",
@@ -128,7 +122,7 @@ def _address_there(
         "scope": " ".join(provider.scopes),
         "state": state,
         "nonce": sign_in.nonce,
-        "code_challenge": urlsafe_b64encode(digest).rstrip(b"=").decode(),
+        "code_challenge": base64url.encoded_sha256(sign_in.verifier),
         "code_challenge_method": "S256",
     }
     separator = "&" if urlsplit(metadata.authorization_endpoint).query else "?"

@@ -6,7 +6,6 @@ Core section 3.1.3.7, Back-Channel Logout section 2.6, RFC 8725).
 
 import hmac
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256, sha512
 from typing import Any, Final
@@ -14,6 +13,8 @@ from typing import Any, Final
 import jwt
 from jwt import PyJWK
 from jwt.exceptions import InvalidSignatureError, PyJWTError
+
+from app.core import base64url
 
 ALGORITHMS: Final[Mapping[str, tuple[str, str | None]]] = {
     "RS256": ("RSA", None),
@@ -187,7 +188,7 @@ _HASHES: Final = {"RS256": sha256, "PS256": sha256, "ES256": sha256, "EdDSA": sh
 def access_token_hash(access_token: str, algorithm: str) -> str:
     """Section 3.1.3.6; of Ed25519 the hash that it uses itself, SHA-512."""
     digest = _HASHES[algorithm](access_token.encode("ascii", "replace")).digest()
-    return urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+    return base64url.encode(digest[: len(digest) // 2])
 
 
 def algorithm_of(token: str) -> str:

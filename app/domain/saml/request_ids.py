@@ -1,13 +1,12 @@
 """Ids of requests that say themselves whether they are ours: 128 random bits, the moment, and a MAC over both, the
 tenant and the provider. Nothing is stored for a sign-in that may never be carried on, and nobody can fill a table."""
 
-import binascii
 import hmac
 import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 
+from app.core import base64url
 from app.core.sealing import KeyRing
 from app.domain.identity_providers.registry import Provider
 from app.domain.sign_in.pending import LIVES_S
@@ -18,14 +17,14 @@ _RANDOM, _MOMENT, _MAC = 16, 4, 16
 def new_request_id(ring: KeyRing, provider: Provider) -> str:
     """An xs:NCName, as an ID in XML has to be; with 49 characters it is a `RelayState` as well (80 bytes at most)."""
     said = secrets.token_bytes(_RANDOM) + int(time.time()).to_bytes(_MOMENT, "big")
-    return "_" + urlsafe_b64encode(said + _mac(ring, ring.current_id, provider, said)).rstrip(b"=").decode()
+    return "_" + base64url.encode(said + _mac(ring, ring.current_id, provider, said))
 
 
 def is_ours(ring: KeyRing, provider: Provider, request_id: str) -> bool:
     """Whether it was sent to this provider, and not too long ago."""
     try:
-        read = urlsafe_b64decode(request_id[1:].encode("ascii") + b"=" * (-len(request_id[1:]) % 4))
-    except (binascii.Error, ValueError):
+        read = base64url.decode(request_id[1:])
+    except ValueError:
         return False
     said, mac = read[: _RANDOM + _MOMENT], read[_RANDOM + _MOMENT :]
     if request_id[:1] != "_" or len(mac) != _MAC:

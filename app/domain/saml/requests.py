@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from app.core.answers import Answer, found_there
 from app.core.errors import BadRequest
+from app.core.sealed_values import seal, unseal
 from app.domain.identity_providers.linking import LinkFor
 from app.domain.identity_providers.registry import Provider
 from app.domain.identity_providers.sign_ins import LINK, LinkWanted, new_pending, require_this_browser
@@ -18,15 +19,7 @@ from app.domain.saml.request_ids import new_request_id
 from app.domain.saml.schemas import SamlRequest
 from app.domain.saml.their_side import their_side
 from app.domain.sign_in.forms import form, paragraph
-from app.domain.sign_in.pending import (
-    LIVES_S,
-    PendingSignIn,
-    browser_of,
-    cookie_header,
-    new_browser,
-    seal,
-    unseal,
-)
+from app.domain.sign_in.pending import LIVES_S, PendingSignIn, browser_of, cookie_header, new_browser
 from app.domain.sign_in.rendering import together
 from app.domain.sign_in.services import CannotGoOn, pending_of
 from app.domain.sign_in.views import page_answer

@@ -14,6 +14,7 @@ from app.core.answers import Answer
 from app.core.database import Repository
 from app.core.errors import BadRequest
 from app.core.opaque_tokens import new_token, read_token
+from app.core.sealed_values import seal, unseal
 from app.domain.identity_providers.people import SignInRefused, Vouched
 from app.domain.identity_providers.registry import Provider
 from app.domain.identity_providers.sign_ins import (
@@ -31,7 +32,6 @@ from app.domain.saml.request_ids import is_ours
 from app.domain.saml.requests import REQUEST
 from app.domain.saml.schemas import Refusal, SamlForm, SamlRequest
 from app.domain.saml.their_side import their_new_side, their_side
-from app.domain.sign_in.pending import seal, unseal
 from app.domain.sign_in.services import CannotGoOn
 from app.domain.spent.services import spend
 from app.domain.work import UnitOfWork, work_of_its_own

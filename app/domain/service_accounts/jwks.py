@@ -1,6 +1,5 @@
 """Public keys of a service account (RFC 7517), by which it shows who it is without a secret (`private_key_jwt`)."""
 
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
@@ -10,6 +9,7 @@ import jwt
 import msgspec
 from msgspec import Meta
 
+from app.core import base64url
 from app.core.errors import Fault
 from app.core.schemas import Input
 
@@ -86,7 +86,7 @@ def _why_unusable(key: Mapping[str, Any]) -> str | None:
 
 def _number(text: str) -> int:
     try:
-        return int.from_bytes(urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")
+        return int.from_bytes(base64url.decode(text), "big")
     except ValueError:
         return 0
 

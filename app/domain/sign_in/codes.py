@@ -1,15 +1,14 @@
 """One-time codes: given to the browser at the end of a sign-in, exchanged by the client for the hub's own tokens."""
 
 import hmac
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from hashlib import sha256
 from uuid import UUID
 
 from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
+from app.core.base64url import encoded_sha256
 from app.core.database import Repository
 from app.core.opaque_tokens import new_token, read_token
 from app.domain.auth.models import Session, SignInCode
@@ -100,8 +99,7 @@ async def _hold_user(work: UnitOfWork, code_id: UUID) -> None:
 
 def _answers(code_verifier: str, code_challenge: str) -> bool:
     """RFC 7636 section 4.6, S256 only."""
-    made = urlsafe_b64encode(sha256(code_verifier.encode()).digest()).rstrip(b"=")
-    return hmac.compare_digest(made, code_challenge.encode())
+    return hmac.compare_digest(encoded_sha256(code_verifier).encode(), code_challenge.encode())
 
 
 async def _live(work: UnitOfWork, code: SignInCode) -> Authenticated | None:

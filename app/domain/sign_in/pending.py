@@ -7,15 +7,13 @@ that whoever ends it is whoever began it. Several tabs share the cookie, and eac
 import hmac
 import secrets
 import time
-from base64 import urlsafe_b64encode
-from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
 
+from app.core.base64url import encoded_sha256
 from app.core.exchange import Exchange
-from app.core.sealed_values import seal, unseal
 from app.settings import Settings
 
 LIVES_S = 1800
@@ -23,18 +21,6 @@ LIVES_S = 1800
 
 PENDING: Final = "sign-in"
 """The purpose that a `PendingSignIn` is sealed for, by whoever sends a browser to the sign-in page."""
-
-__all__ = [
-    "PENDING",
-    "PendingSignIn",
-    "browser_of",
-    "cookie_header",
-    "cookie_name",
-    "digest_of",
-    "new_browser",
-    "seal",
-    "unseal",
-]
 
 
 class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,4 +83,4 @@ def cookie_header(settings: Settings, browser: str) -> tuple[bytes, bytes]:
 
 
 def digest_of(browser: str) -> str:
-    return urlsafe_b64encode(sha256(browser.encode()).digest()).rstrip(b"=").decode()
+    return encoded_sha256(browser)

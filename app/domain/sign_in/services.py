@@ -12,12 +12,13 @@ from app.core.across_tenants import are_there_several_tenants
 from app.core.errors import NotFound, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.faults import FORBIDDEN
+from app.core.sealed_values import seal, unseal
 from app.domain.auth.schemas import Login
 from app.domain.auth.services import FactorNeeded, with_password
 from app.domain.auth.sessions import Authenticated
 from app.domain.requests import HubRequest
 from app.domain.sign_in.finishing import finish
-from app.domain.sign_in.pending import PENDING, PendingSignIn, browser_of, seal, unseal
+from app.domain.sign_in.pending import PENDING, PendingSignIn, browser_of
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
