@@ -4,7 +4,6 @@ import asyncio
 import stat
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from msgspec import Struct
 from app.commands.database import CommandFailed, Database, database, explained
 from app.core import embedded, migrations
 from app.core.invocation import HUB
+from app.core.loopback import is_loopback
 from app.core.provider_settings import SECRET_SUFFIXES
 from app.settings import SECRET, Settings, SettingsError, load, variable
 
@@ -71,16 +71,9 @@ def _value(field: str, value: object) -> str:
 
 def _about_settings(settings: Settings) -> Iterator[Finding]:
     yield Finding("right", "settings", f"{settings.env}; every variable is known and fits")
-    if settings.metrics_address is not None and not _is_loopback(settings.metrics_address[0]):
+    if settings.metrics_address is not None and not is_loopback(settings.metrics_address[0]):
         sentence = f"whoever reaches {settings.metrics_port} reads the metrics without a token"
         yield Finding("note", variable("metrics_port"), sentence)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # --- The database ---------------------------------------------------------------------------------------------------

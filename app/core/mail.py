@@ -9,11 +9,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from msgspec import Struct
+
+from app.core.loopback import is_loopback
 
 if TYPE_CHECKING:
     from aiosmtplib import SMTP
@@ -66,7 +67,7 @@ class SmtpServer(Struct, frozen=True):
     @property
     def is_exposed(self) -> bool:
         """Whether letters, and the password, go over a network as they are."""
-        return self.tls == "none" and not _is_loopback(self.host)
+        return self.tls == "none" and not is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -78,19 +79,12 @@ def _tls_of(scheme: str, host: str, asked: list[str] | None) -> Tls:
             raise ValueError("`tls` is for smtp://; smtps:// is TLS from the first byte")
         return "implicit"
     if asked is None:
-        return "none" if _is_loopback(host) else "starttls"
+        return "none" if is_loopback(host) else "starttls"
     if asked == ["none"]:
         return "none"
     if asked == ["starttls"]:
         return "starttls"
     raise ValueError("`tls` is `starttls` or `none`")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def send_mail(server: SmtpServer, message: EmailMessage, *, sender: str, recipient: str, name: str) -> None:

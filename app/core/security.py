@@ -40,6 +40,8 @@ ONE_FACTOR, TWO_FACTORS = "aal1", "aal2"
 """`acr`, after the assurance levels of NIST SP 800-63B-4 as far as the number of factors goes."""
 MAX_TOKEN_BYTES = 4096
 VERIFIED_TOKENS = 20_000
+FORM_BYTES = 65_536
+"""Of a form, where a route names no other: one token of 8,192 characters at most, each of three bytes at most."""
 
 _COMPACT_JWS = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _HEADER_FIELDS = {"alg", "kid", "typ"}
@@ -317,8 +319,8 @@ class Access(Struct, frozen=True, kw_only=True):
     """Other query parameters, as JSON Schemas by name."""
     takes_form: bool = False
     """The body is an HTML form (RFC 7662, SAML), and nothing else."""
-    form_bytes: int = 65_536
-    """Of the form, at most: one token, no more than 8,192 characters long, each of three bytes at most."""
+    form_bytes: int = FORM_BYTES
+    """Of the form, at most."""
     needs_session: bool = False
     """An API key does not do."""
     takes_directory_key: bool = False
@@ -374,7 +376,7 @@ def open_to_all(
     parameters: Parameters | None = None,
     needs_database: bool = True,
     takes_form: bool = False,
-    form_bytes: int = 65_536,
+    form_bytes: int = FORM_BYTES,
 ) -> dict[str, object]:
     access = Access(
         is_open=True,
