@@ -93,6 +93,13 @@ def test_remaining_and_reset_are_those_of_the_quota() -> None:
     assert (standing.remaining, standing.retry_after_s) == (4, 45)
 
 
+def test_no_quota_comes_back_later_than_a_window_from_now() -> None:
+    found, clock = windows(5, 3600)
+    clock.now = 29690.293
+    assert clock.now + 3600 - clock.now > 3600  # as numbers of this kind are added
+    assert charge(found).resets_in_s == 3600
+
+
 def test_what_costs_more_than_the_whole_quota_takes_all_of_it() -> None:
     found, clock = windows(5)
     assert charge(found, 10).is_admitted

@@ -51,7 +51,7 @@ class SlidingWindows:
             if used > self._quota:
                 return self._refusal(usage, used, now)
         self._note(usage, used, now)
-        return Standing(self.policy, int(self._quota - used), usage[2] + self._window_s - now)
+        return Standing(self.policy, int(self._quota - used), usage[2] - now + self._window_s)
 
     def note(self, key: object, units: int) -> None:
         """Take the units, whatever is left: somebody else has judged."""
@@ -84,7 +84,7 @@ class SlidingWindows:
         while missing > usage[at + 2]:
             missing -= usage[at + 2]
             at += 3
-        wait_s = usage[at + 1] + self._window_s - now
+        wait_s = usage[at + 1] - now + self._window_s
         return Standing(self.policy, max(0, int(self._quota - usage[0])), wait_s, is_admitted=False)
 
     def _remembered(self, key: object, now: float) -> Usage:
