@@ -99,9 +99,11 @@ class SignIn(Struct, frozen=True):
 
 async def _note_sign_in(work: UnitOfWork, user_id: UUID, device: str | None) -> SignIn:
     """In the user's row, which answers the rest by the way."""
-    of_tenant = TenantSettings.tenant_id == work.tenant_id
-    idle_days = select(TenantSettings.session_idle_days).where(of_tenant).scalar_subquery()
-    days = select(TenantSettings.session_days).where(of_tenant).scalar_subquery()
+    of_tenant = select(TenantSettings).where(TenantSettings.tenant_id == work.tenant_id).limit(1)
+    idle_days, days = (
+        of_tenant.with_only_columns(column).scalar_subquery()
+        for column in (TenantSettings.session_idle_days, TenantSettings.session_days)
+    )
     of_user = select(1).where(Session.user_id == user_id)
     is_alike = (Session.device.is_not_distinct_from(device), Session.address.is_not_distinct_from(work.address))
     is_new = and_(exists(of_user), not_(exists(of_user.where(*is_alike))))
