@@ -21,6 +21,7 @@ from bench import (
     discovery,
     footprint,
     growth,
+    limits,
     load,
     page,
     record,
@@ -79,6 +80,7 @@ PARTS: Mapping[str, Part] = {
     "scheduler": lambda bench, given: scheduler.measure(bench, given.tests),
     "bodies": lambda bench, _: Findings(bounds=list(bodies.cost(bench.pace.rounds))),
     "rights": lambda bench, given: rights.measure(bench, rights.Crowd(*given.crowd)),
+    "limits": lambda bench, _: limits.measure(bench),
     "record": lambda bench, given: record.measure(bench, given.records),
     "growth": lambda bench, given: growth.measure(bench, given.rows),
 }

@@ -7,6 +7,7 @@ small machine it takes throughput from the server that it measures: figures are 
 import asyncio
 import itertools
 import os
+import random
 import sys
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ _NO_BODY = {204, 304}
 _TRY_AGAIN = {429, 503}
 IS_PATIENT = bool(os.environ.get("BENCH_PATIENT"))
 """Whether clients that are told to come back later do so, and are not counted before; as every good client does."""
+EACH_S = float(os.environ.get("BENCH_EACH_S", "0"))
+"""From one request of a connection to the next; 0: until the answer is there. A request that cannot be sent when it is
+due is timed from then: whoever asks at a steady pace waits for that long."""
 
 
 @dataclass
@@ -86,7 +90,8 @@ async def _connection(sender: Sender, ends_at: float, tally: Tally) -> None:
 async def _conversation(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sender: Sender, ends_at: float, tally: Tally
 ) -> None:
-    while (began := time.perf_counter()) < ends_at:
+    began = time.perf_counter() + EACH_S * random.random()
+    while (began := await _next_time(began)) < ends_at:
         writer.write(sender.next())
         answer = await _answer(reader)
         if IS_PATIENT and answer.status in _TRY_AGAIN and answer.retry_after_s is not None:
@@ -96,6 +101,14 @@ async def _conversation(
         tally.latencies_ms.append((time.perf_counter() - began) * 1000)
         tally.bytes += answer.size
         tally.bad_statuses += answer.status >= 400
+
+
+async def _next_time(before: float) -> float:
+    """When the next request is due."""
+    if not EACH_S:
+        return time.perf_counter()
+    await asyncio.sleep(max(0.0, before + EACH_S - time.perf_counter()))
+    return before + EACH_S
 
 
 async def _measure(url: str, connections: int, seconds: float) -> Outcome:

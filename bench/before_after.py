@@ -88,11 +88,11 @@ def _started(stack: ExitStack, program: Path | None) -> Side:
     given = {} if program is None else {"program": program}
     command = contestants.hub(data_dir, {"HUB_POOL_SIZE": "10"}, **given)
     server = stack.enter_context(Server(command, data_dir.parent / "hub.log"))
-    server.postgres_pid = _postgres_of(data_dir)
+    server.postgres_pid = postgres_of(data_dir)
     return Side(server, seeding.fill(sign_in(server.url)))
 
 
-def _postgres_of(data_dir: Path) -> int | None:
+def postgres_of(data_dir: Path) -> int | None:
     """Whatever way a version keeps its database below the folder."""
     for found in data_dir.rglob("postmaster.pid"):
         return int(found.read_text().split()[0])

@@ -94,6 +94,12 @@ def start_patient(request: Request, connections: int, seconds: float) -> Running
     return Running(_asyncio_load(request, connections, seconds), environment, grace_s=_TIMEOUT_S)
 
 
+def start_steady(request: Request, connections: int, seconds: float, *, per_second: float) -> Running:
+    """So many requests a second, however quickly they are answered, which wrk cannot."""
+    environment = _environment(request) | {"BENCH_EACH_S": str(connections / per_second)}
+    return Running(_asyncio_load(request, connections, seconds), environment)
+
+
 def _environment(request: Request) -> dict[str, str]:
     return {
         "BENCH_METHOD": request.method,

@@ -20,6 +20,7 @@ TITLES: Mapping[str, str] = {
     "scheduler": "Scheduler",
     "bodies": "Bodies",
     "rights": "Rights",
+    "limits": "Limits",
     "record": "On record",
     "growth": "Growth",
 }

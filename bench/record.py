@@ -1,4 +1,5 @@
-"""What is on record: how quickly the audit log is sealed and verified, and events get their positions.
+"""What is on record: how quickly the audit log is sealed and verified, what writers feel of it, and how quickly events
+get their positions.
 
 Rates are by the CPU of one core, PostgreSQL's included, as the goal has it: on a busy machine the clock tells of
 others. How quickly events reach ActiveMQ is measured beside a real one, by `python -m tests.relay_speed`.
@@ -6,7 +7,7 @@ others. How quickly events reach ActiveMQ is measured beside a real one, by `pyt
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,18 @@ from bench import contestants, processes
 from bench.contestants import Server
 from bench.footprint import data_folder
 from bench.page import Findings
-from bench.report import Bound
-from bench.rounds import Bench
+from bench.report import Bound, Goal, Work
+from bench.rounds import Bench, Entry
+from bench.seeding import new_role, sign_in
 
 ROWS = 60_000
 TENANTS = 9
 """Beside the first one."""
 GOAL_SEALED_PER_S = 5_000.0
 GOAL_POSITIONS_PER_S = 2_000.0
+GOAL_WRITERS_WAIT = 1.1
+WRITES_PER_S = 1_000
+_WRITERS = 16
 
 _OTHERS = """INSERT INTO tenants (id, slug, name, is_active, created_at, updated_at)
     SELECT gen_random_uuid(), 't' || i, 'T', true, now(), now() FROM generate_series(1, $1::int) AS i"""
@@ -48,6 +53,8 @@ _ANNOUNCED = f"""INSERT INTO outbox_events (id, tenant_id, type, source, subject
     SELECT gen_random_uuid(), tenant.id, 'org.datafusionhub.data_source.updated', '/api/v1', 'data-sources/' || i,
       now(), {_DOCUMENT}
     FROM generate_series(1, $1::int) AS i JOIN {_OF_TENANTS} ON tenant.n = i % tenant.all_of_them"""
+_UNSEALED = """SELECT count(*) FROM audit_events AS event, audit_watermark AS mark
+    WHERE (event.transaction_id, event.sequence) > (mark.transaction_id, mark.sequence)"""
 _WITHOUT_POSITION = "SELECT count(*) FROM outbox_events WHERE position IS NULL"
 
 
@@ -58,7 +65,8 @@ def measure(bench: Bench, rows: int) -> Findings:
             pass
         with embedded.running(data_dir) as database:
             bounds = asyncio.run(_measure(bench, data_dir, database, rows))
-    return Findings(bounds=bounds, text=f"{rows:,} rows of about 1 kB, of {TENANTS + 1} tenants in turn.")
+    works = list(_writers(bench, rows))
+    return Findings(works, bounds, text=f"{rows:,} rows of about 1 kB, of {TENANTS + 1} tenants in turn.")
 
 
 async def _measure(bench: Bench, data_dir: Path, database: Any, rows: int) -> list[Bound]:
@@ -93,6 +101,55 @@ async def _bounds(bench: Bench, parts: Parts, owner: Any, database: Any, rows: i
     if left := await owner.fetchval(_WITHOUT_POSITION):
         bench.problem(f"record: {left} events have no position")
     yield Bound("events that get a position", given, GOAL_POSITIONS_PER_S, "/s of CPU", is_least=True)
+
+
+def _writers(bench: Bench, rows: int) -> Iterator[Work]:
+    """Those who write at a steady pace while the hub seals what was left to it, against those beside whom it has their
+    own rows to seal and no others."""
+    work = Work(f"POST /roles, {WRITES_PER_S:,} a second", [Goal("beside sealing", "alone", GOAL_WRITERS_WAIT, "p99")])
+    with data_folder() as data_dir, Server(contestants.hub(data_dir, {}), data_dir.parent / "hub.log") as hub:
+        entry = Entry(hub, sign_in(hub.url).request("POST", "/roles", new_role("bench {n}")), 201)
+        with embedded.running(data_dir) as database:
+            for _ in range(bench.pace.rounds):
+                _wait_until_unsealed(database.superuser_url, 0)
+                _add(bench, work, "alone", entry)
+                _leave_to_seal(database.superuser_url, rows)
+                _add(bench, work, "beside sealing", entry)
+                if _unsealed(database.superuser_url) < WRITES_PER_S:  # as many are the writers' own
+                    bench.problem(f"record: {rows:,} rows were sealed before the writers were measured")
+    yield work
+
+
+def _add(bench: Bench, work: Work, name: str, entry: Entry) -> None:
+    _, sample = bench.measure_steady(entry, _WRITERS, WRITES_PER_S)
+    bench.tell(f"{work.name}, {name}: {sample.per_second:,.0f}/s, p99 {sample.p99_ms:.1f} ms")
+    work.add(name, sample)
+
+
+def _leave_to_seal(superuser_url: str, rows: int) -> None:
+    """Ends with the first of them sealed, so that the others are about to be."""
+    asyncio.run(_run(superuser_url, _AUDITED, rows))
+    asyncio.run(_run(superuser_url, "CHECKPOINT"))  # not meanwhile
+    _wait_until_unsealed(superuser_url, rows - 1)
+
+
+def _wait_until_unsealed(superuser_url: str, most: int) -> None:
+    while _unsealed(superuser_url) > most:
+        time.sleep(0.05)
+
+
+def _unsealed(superuser_url: str) -> int:
+    found: int = asyncio.run(_run(superuser_url, _UNSEALED))
+    return found
+
+
+async def _run(superuser_url: str, sql: str, *arguments: object) -> Any:
+    """Its first value."""
+    owner = await asyncpg.connect(superuser_url)
+    try:
+        return await owner.fetchval(sql, *arguments)
+    finally:
+        await owner.close()
 
 
 async def _per_cpu_second(postgres_pid: int, turn: Callable[[], Awaitable[int]]) -> float:

@@ -3,11 +3,12 @@
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 
 from bench import load, probe, processes
 from bench.contestants import Server
-from bench.load import Outcome, Request
+from bench.load import Outcome, Request, Running
 from bench.report import Sample, Work
 
 _WARM_UP_S = 1.0
@@ -58,15 +59,21 @@ class Bench:
     def measure(
         self, entry: Entry, connections: int | None = None, seconds: float | None = None
     ) -> tuple[Outcome, Sample]:
-        before = self._cpu(entry.server)
-        outcome = load.run(_numbered(entry.request), connections or self.pace.connections, seconds or self.pace.seconds)
-        after = self._cpu(entry.server)
-        return outcome, sample_of(outcome, after[0] - before[0], _difference(after[1], before[1]))
+        seconds = seconds or self.pace.seconds
+        return self._measured(entry, seconds, partial(load.start, connections=connections or self.pace.connections))
 
     def measure_patient(self, entry: Entry, connections: int, seconds: float) -> tuple[Outcome, Sample]:
         """With clients that wait as they are told to."""
+        return self._measured(entry, seconds, partial(load.start_patient, connections=connections))
+
+    def measure_steady(self, entry: Entry, connections: int, per_second: float) -> tuple[Outcome, Sample]:
+        """With clients that send so many requests a second together."""
+        start = partial(load.start_steady, connections=connections, per_second=per_second)
+        return self._measured(entry, self.pace.seconds, start)
+
+    def _measured(self, entry: Entry, seconds: float, start: Callable[..., Running]) -> tuple[Outcome, Sample]:
         before = self._cpu(entry.server)
-        outcome = load.start_patient(_numbered(entry.request), connections, seconds).result(seconds)
+        outcome = start(_numbered(entry.request), seconds=seconds).result(seconds)
         after = self._cpu(entry.server)
         return outcome, sample_of(outcome, after[0] - before[0], _difference(after[1], before[1]))
 

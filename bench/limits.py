@@ -1,0 +1,48 @@
+"""What counting requests costs a read, without Redis: by CPU, against a hub that counts nobody's."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import contestants, seeding
+from bench.before_after import Side, postgres_of
+from bench.contestants import Server
+from bench.footprint import data_folder
+from bench.page import Findings
+from bench.probe import WrongAnswer, expect
+from bench.report import Goal, Work
+from bench.rounds import Bench, Entry
+from bench.seeding import sign_in
+
+AT_LEAST = 0.92
+"""A read may cost eight per cent more than without them."""
+WITHOUT = "without limits"
+_WITHOUT_LIMITS = Path(__file__).with_name("without_limits")
+
+
+def measure(bench: Bench) -> Findings:
+    with ExitStack() as stack:
+        sides = {WITHOUT: _started(stack, {"PYTHONPATH": str(_WITHOUT_LIMITS)}), "hub": _started(stack, {})}
+        return Findings(list(_works(bench, sides)))
+
+
+def _started(stack: ExitStack, settings: dict[str, str]) -> Side:
+    data_dir = stack.enter_context(data_folder())
+    server = stack.enter_context(Server(contestants.hub(data_dir, settings), data_dir.parent / "hub.log"))
+    server.postgres_pid = postgres_of(data_dir)
+    return Side(server, seeding.fill(sign_in(server.url)))
+
+
+def _works(bench: Bench, sides: dict[str, Side]) -> Iterator[Work]:
+    for name, path in {"GET /auth/me": "/auth/me", "GET /roles/{id}": "/roles/{id}"}.items():
+        work = Work(name, [Goal("hub", WITHOUT, AT_LEAST, "cpu")])
+        bench.run(work, {who: _entry(side, path, counts=who == "hub") for who, side in sides.items()})
+        yield work
+
+
+def _entry(side: Side, path: str, *, counts: bool) -> Entry:
+    """Raises WrongAnswer where the one does count, or the other does not."""
+    request = sign_in(side.server.url).request("GET", path.replace("{id}", side.rows.role_id))
+    if ("ratelimit" in {name.lower() for name in expect(request, 200).headers}) != counts:
+        raise WrongAnswer(f"{path} of a hub that counts: {counts}")
+    return Entry(side.server, request, same_values=False)
