@@ -15,7 +15,8 @@ import asyncpg
 
 from app.core import embedded
 from app.core.database import server_settings
-from app.core.listing import MAX_LIMIT, Listing, ListQuery
+from app.core.lists.listing import Listing, ListQuery
+from app.core.lists.parameters import MAX_LIMIT
 from app.core.reads import PLANNING, compiled
 from app.core.tenancy import TENANT_SETTING
 from app.domain.audit.repositories import AUDIT_EVENTS

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from app.core.listing import Listing, ListQuery
+from app.core.lists.listing import Listing, ListQuery
 from app.core.reads import BY_INDEX, LOOKED_AT, Way, compiled, way_of
 
 

@@ -19,7 +19,7 @@ from msgspec import inspect as types
 
 from app.connectors.contract.config import portable
 from app.core.errors import ERRORS
-from app.core.listing import Page
+from app.core.lists.listing import Page
 
 Schema = dict[str, Any]
 WITHOUT_NUL = "^[^\\x00]*$"

@@ -24,7 +24,8 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.exchange import JSON, MSGPACK
-from app.core.listing import COMMON_PARAMETERS, Listing
+from app.core.lists.listing import Listing
+from app.core.lists.parameters import COMMON_PARAMETERS
 from app.core.outcomes import ErrorForm
 from app.core.server_sent_events import MEDIA_TYPE
 from app.domain.dry_runs.schemas import RightsChange

@@ -34,7 +34,8 @@ from app.core.database import (
 from app.core.deadlines import Deadlines
 from app.core.errors import NotFound, Unavailable
 from app.core.extent import Extent
-from app.core.listing import MAX_LIMIT, Listing, ListQuery, Page
+from app.core.lists.listing import Listing, ListQuery, Page
+from app.core.lists.parameters import MAX_LIMIT
 from app.core.places import Places
 from app.core.read_pool import ReadPool
 

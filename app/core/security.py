@@ -22,7 +22,7 @@ from uuid_utils.compat import uuid4
 
 from app.core.errors import Forbidden, Hidden, HubError, Unauthenticated
 from app.core.extent import NOWHERE, Extent, Place
-from app.core.listing import Listing
+from app.core.lists.listing import Listing
 from app.core.signing_keys import SigningKey
 
 log = logging.getLogger("hub.keys")

@@ -19,7 +19,8 @@ from sqlalchemy import BinaryExpression, Text, bindparam, literal_column, select
 from app.commands.openapi import routes_alone
 from app.core.database import server_settings
 from app.core.embedded import EmbeddedPostgres
-from app.core.listing import LEAST_VALUES, Filter, Listing, ListQuery, Sort, search_filter, text_filter
+from app.core.lists.filters import Filter, search_filter, text_filter
+from app.core.lists.listing import LEAST_VALUES, Listing, ListQuery, Sort
 from app.core.reads import GATHERED_IN_ITS_PLACE, PLANNING, UNEVENLY, Reads, compiled, walk_rows, way_of
 from app.core.tenancy import TENANT_SETTING
 from app.domain.roles.models import Role

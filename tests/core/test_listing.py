@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from app.core.errors import BadRequest
-from app.core.listing import MAX_LIMIT, ListQuery, mark_of, page_of_names, parse_parameters
+from app.core.lists.keyed import page_of_names
+from app.core.lists.listing import ListQuery, mark_of
+from app.core.lists.parameters import MAX_LIMIT, parse_parameters
 from app.domain.roles.repositories import ROLES
 from app.domain.users.repositories import USERS
 

@@ -19,7 +19,7 @@ from sqlalchemy import Select
 import app.domain
 from app.core.database import explain
 from app.core.errors import HubError, NotFound
-from app.core.listing import Listing, ListQuery
+from app.core.lists.listing import Listing, ListQuery
 from app.core.reads import LONGEST_REMEMBERED, Reads, compiled
 from app.domain.events.sequencing import give_positions
 from app.domain.roles.repositories import ROLE, RoleRepository

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.core.listing import mark_of
+from app.core.lists.listing import mark_of
 from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.test_scoped_rights import READ, SOURCES, TEST, WRITE, Rights

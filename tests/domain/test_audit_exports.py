@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.core import streams
-from app.core.listing import MAX_LIMIT
+from app.core.lists.parameters import MAX_LIMIT
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.audit import exports
 from tests.conftest import Hub

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity
-from app.core.listing import Page, link_to_next
+from app.core.lists.listing import Page, link_to_next
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.core.spreadsheets import csv_line, disarmed

@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import bindparam, case, func, literal_column, select
 
 from app.core.database import Repository, json_object
-from app.core.listing import Listing, Sort, choice_filter
+from app.core.lists.filters import choice_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.access_reviews.models import AccessReview, AccessReviewItem
 from app.domain.access_reviews.schemas import STATES, AccessReviewOut, ReviewItemOut
 

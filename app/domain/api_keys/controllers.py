@@ -10,7 +10,7 @@ from msgspec import convert
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.errors import NotFound
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import signed_in
 from app.domain.api_keys.repositories import API_KEY, API_KEYS, OWN_API_KEYS

@@ -3,7 +3,8 @@
 from sqlalchemy import bindparam
 
 from app.core.database import Repository, json_object
-from app.core.listing import Listing, Sort, text_filter, uuid_filter
+from app.core.lists.filters import text_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.api_keys.models import ApiKey
 from app.domain.api_keys.schemas import ApiKeyOut
 

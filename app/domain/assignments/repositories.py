@@ -21,17 +21,8 @@ from sqlalchemy import (
 
 from app.core.database import Repository, json_object
 from app.core.extent import UUIDS, Scoped
-from app.core.listing import (
-    Filter,
-    Listing,
-    Sort,
-    boolean_filter,
-    choice_filter,
-    is_among,
-    plainly,
-    time_filter,
-    uuid_filter,
-)
+from app.core.lists.filters import Filter, boolean_filter, choice_filter, is_among, plainly, time_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.schemas import SCOPE_TYPES, SUBJECT_TYPES, AssignmentOut
 

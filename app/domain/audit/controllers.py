@@ -4,7 +4,7 @@ from litestar import get
 
 from app.core.answers import Answer, answer
 from app.core.exports import Export
-from app.core.listing import ListQuery, Page, link_to_next
+from app.core.lists.listing import ListQuery, Page, link_to_next
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.audit.exports import CSV, NDJSON, READ, as_csv, as_lines, pages_of, with_first

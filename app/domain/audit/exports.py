@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from app.core.exports import Chunks
-from app.core.listing import ListQuery, Page
+from app.core.lists.listing import ListQuery, Page
 from app.core.security import missing
 from app.core.slices import give_way, in_slices
 from app.core.spreadsheets import csv_line, disarmed

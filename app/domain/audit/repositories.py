@@ -1,7 +1,8 @@
 """Which rows make audit events on the wire, and the list of them."""
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort, choice_filter, text_filter, time_filter, uuid_filter
+from app.core.lists.filters import choice_filter, text_filter, time_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.audit.models import AuditEvent
 from app.domain.audit.schemas import AuditEventOut
 

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from app.core.answers import Answer, Tagged, answer, created, no_content
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
 from app.domain.auth import services, sessions

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort
+from app.core.lists.listing import Listing, Sort
 from app.domain.auth.models import Session
 from app.domain.auth.schemas import SessionOut
 

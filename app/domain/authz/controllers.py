@@ -7,7 +7,7 @@ from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, answer
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires, signed_in
 from app.domain.authz import services

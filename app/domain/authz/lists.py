@@ -8,7 +8,9 @@ from uuid import UUID
 from msgspec import Meta
 
 from app.core.errors import NotFound
-from app.core.listing import COMMON_PARAMETERS, KeyedQuery, Page, parse_keyed, parse_time
+from app.core.lists.keyed import KeyedQuery, parse_keyed
+from app.core.lists.listing import Page
+from app.core.lists.parameters import COMMON_PARAMETERS, parse_time
 from app.core.reads import Reads
 from app.core.security import Principal, unseen
 from app.domain.authz.grounds import via_of

@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import bindparam, or_
 
 from app.core.database import Repository
-from app.core.listing import Filter, Listing, Sort, boolean_filter
+from app.core.lists.filters import Filter, boolean_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.delegations.models import Delegation
 from app.domain.delegations.schemas import DelegationOut
 

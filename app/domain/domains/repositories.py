@@ -6,7 +6,8 @@ from sqlalchemy.orm import aliased
 
 from app.core.database import Repository
 from app.core.extent import Scoped
-from app.core.listing import Listing, Sort, search_filter, uuid_filter
+from app.core.lists.filters import search_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.domains.models import DataDomain
 from app.domain.domains.schemas import DataDomainOut
 

@@ -18,7 +18,7 @@ from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault
 from app.core.extent import Place
 from app.core.faults import shown_name
-from app.core.listing import parse_parameters
+from app.core.lists.parameters import parse_parameters
 from app.core.security import Principal
 from app.domain.dry_runs.schemas import PlaceOut, PlaceType, RightsChange, RightsLine
 from app.domain.dry_runs.statements import AFTER, BEFORE, MOST_LINES, PLANNING

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from litestar import get
 
 from app.core.answers import Answer, Stream, answer
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.core.server_sent_events import MEDIA_TYPE

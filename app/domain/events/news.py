@@ -7,7 +7,7 @@ from uuid import UUID
 from app.core.errors import BadRequest, Fault, Hidden
 from app.core.exchange import Exchange
 from app.core.extent import Extent
-from app.core.listing import parse_parameters, refuse_faulty_parameters
+from app.core.lists.parameters import parse_parameters, refuse_faulty_parameters
 from app.core.security import Principal
 from app.core.server_sent_events import LAST_EVENT_ID, STILL_HERE, seen
 from app.domain.events.feed import EventFeed, TenantFeed, Told

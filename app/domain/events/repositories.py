@@ -9,7 +9,8 @@ from sqlalchemy.orm import aliased
 from app.core.database import Repository
 from app.core.event_names import TYPE_PREFIX
 from app.core.extent import Scoped
-from app.core.listing import Column, Listing, Sort, choice_filter, text_filter, time_filter
+from app.core.lists.filters import Column, choice_filter, text_filter, time_filter
+from app.core.lists.listing import Listing, Sort
 from app.core.reads import written
 from app.domain.event_types import TYPES
 from app.domain.events.models import OutboxEnd, OutboxEvent

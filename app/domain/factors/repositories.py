@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort
+from app.core.lists.listing import Listing, Sort
 from app.domain.factors.models import Factor, RecoveryCode
 from app.domain.factors.schemas import FactorOut
 from app.domain.users.models import User

@@ -3,7 +3,8 @@
 from sqlalchemy import bindparam
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort, search_filter, text_filter
+from app.core.lists.filters import search_filter, text_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.groups.models import Group, GroupMember
 from app.domain.groups.schemas import GroupOut
 from app.domain.users.models import User

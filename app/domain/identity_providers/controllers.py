@@ -8,7 +8,9 @@ from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.errors import BadRequest, Fault
-from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
+from app.core.lists.keyed import IN_MEMORY_PARAMETERS, page_of_names
+from app.core.lists.listing import Page
+from app.core.lists.parameters import parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent

@@ -8,7 +8,7 @@ from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent

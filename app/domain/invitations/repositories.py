@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort
+from app.core.lists.listing import Listing, Sort
 from app.domain.invitations.models import Invitation
 from app.domain.invitations.schemas import InvitationOut
 from app.domain.letters.models import Letter

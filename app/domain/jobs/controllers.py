@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from app.core.answers import Answer, Stream, Tagged, answer, entity
 from app.core.errors import NotFound
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import Principal, requires, signed_in
 from app.core.server_sent_events import MEDIA_TYPE

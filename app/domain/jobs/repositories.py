@@ -5,7 +5,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.database import Repository, json_object
 from app.core.extent import Scoped
-from app.core.listing import Listing, Sort, choice_filter, text_filter, uuid_filter
+from app.core.lists.filters import choice_filter, text_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.jobs.models import Job
 from app.domain.jobs.schemas import JobOut
 from app.domain.sources.models import DataSource

@@ -11,7 +11,7 @@ from litestar.params import Body, FromPath, RequestBody
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content, tells_errors_by
 from app.core.bodies import form_fields
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, requires
 from app.domain.idempotency.services import idempotent

@@ -1,7 +1,8 @@
 """Which rows make an OAuth client on the wire, and the list of them."""
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort, text_filter
+from app.core.lists.filters import text_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.oauth.models import OAuthClient
 from app.domain.oauth.schemas import OAuthClientOut
 

@@ -11,7 +11,8 @@ from litestar.params import Body, FromPath, RequestBody
 from app.core.answers import Answer, answer, found_there, no_content, tells_errors_by
 from app.core.errors import Unavailable
 from app.core.limits.prices import costs
-from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.lists.keyed import IN_MEMORY_PARAMETERS, page_of_names
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import open_to_all, signed_in
 from app.domain.factors.stepping_up import require_step_up

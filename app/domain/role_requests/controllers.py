@@ -8,7 +8,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, location_header
-from app.core.listing import ListQuery, Page, parse_parameters
+from app.core.lists.listing import ListQuery, Page
+from app.core.lists.parameters import parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import signed_in
 from app.domain.idempotency.services import idempotent

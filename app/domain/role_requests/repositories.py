@@ -19,7 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.database import Repository, json_object
-from app.core.listing import Filter, Listing, Sort, boolean_filter, choice_filter, plainly, uuid_filter
+from app.core.lists.filters import Filter, boolean_filter, choice_filter, plainly, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.role_requests.deciders import MAY_DECIDE, TO_DECIDE
 from app.domain.role_requests.models import RoleRequest, RoleRequestEntry
 from app.domain.role_requests.schemas import STATUSES, EntryOut, RoleRequestOut

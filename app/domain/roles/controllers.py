@@ -8,7 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, RequestBody
 
 from app.core.answers import Answer, Tagged, answer, created, entity, no_content
-from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names, parse_parameters
+from app.core.lists.keyed import IN_MEMORY_PARAMETERS, page_of_names
+from app.core.lists.listing import Page
+from app.core.lists.parameters import parse_parameters
 from app.core.outcomes import outcomes
 from app.core.security import missing, requires
 from app.domain.dry_runs.services import DRY_RUN, rehearsed

@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam, select
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort, boolean_filter, search_filter, text_filter, uuid_filter
+from app.core.lists.filters import boolean_filter, search_filter, text_filter, uuid_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.roles.models import RegisteredPermission, Role, RoleApprover
 from app.domain.roles.schemas import RequestableRoleOut, RoleOut
 

@@ -18,7 +18,7 @@ from app.core.answers import Answer, Tagged, answer, created, no_content
 from app.core.bodies import decode_in_turns
 from app.core.errors import NotFound, UnsupportedMediaType
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import for_directories, requires
 from app.domain.idempotency.services import idempotent

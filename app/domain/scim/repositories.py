@@ -3,7 +3,7 @@
 from sqlalchemy import bindparam, select
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort
+from app.core.lists.listing import Listing, Sort
 from app.domain.scim.models import ScimKey
 from app.domain.scim.schemas import ScimKeyOut
 from app.domain.tenants.models import Tenant

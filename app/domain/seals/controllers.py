@@ -6,7 +6,7 @@ from litestar import get
 from litestar.params import FromPath
 
 from app.core.answers import Answer, answer
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.requests import HubRequest

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, bindparam
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort
+from app.core.lists.listing import Listing, Sort
 from app.core.reads import Reads, written
 from app.domain.seals.models import AuditSeal
 from app.domain.seals.schemas import AuditSealOut

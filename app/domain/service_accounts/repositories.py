@@ -4,7 +4,8 @@ from sqlalchemy import ColumnElement, and_, func, select, text
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
 from app.core.database import Repository, json_object
-from app.core.listing import Listing, Sort, boolean_filter, search_filter, text_filter
+from app.core.lists.filters import boolean_filter, search_filter, text_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import IN_FORCE
 from app.domain.roles.models import Role

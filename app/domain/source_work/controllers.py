@@ -11,7 +11,7 @@ from app.connectors.contract.steps import TestResult
 from app.core.answers import Answer, accepted, answer
 from app.core.error_codes import Code
 from app.core.limits.prices import costs
-from app.core.listing import Page
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent

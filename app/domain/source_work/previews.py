@@ -9,7 +9,7 @@ from app.connectors.contract.failures import ConnectorError
 from app.connectors.contract.objects import PreviewRequest, PreviewResult, qualify, unqualify
 from app.connectors.processes.sandbox import SandboxError
 from app.core.errors import BadRequest, Fault, NotFound
-from app.core.listing import parse_uuid
+from app.core.lists.parameters import parse_uuid
 from app.domain.parts import Parts
 from app.domain.source_work.catalogued_names import name_at_source, preview_with_catalogued_names
 from app.domain.source_work.echoes import failure_without_secrets, without_secrets

@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import bindparam
 
 from app.core.database import Repository
-from app.core.listing import Listing, Sort, boolean_filter, choice_filter, search_filter, text_filter
+from app.core.lists.filters import boolean_filter, choice_filter, search_filter, text_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.source_work.models import DataSourceTest, SourceObject
 from app.domain.source_work.schemas import ObjectOut, TestOut
 from app.domain.sources.models import DataSource

@@ -10,7 +10,8 @@ from app.core.answers import Answer, Tagged, answer, created, entity, location_h
 from app.core.bodies import media_type_of
 from app.core.error_codes import Code
 from app.core.errors import NotFound
-from app.core.listing import IN_MEMORY_PARAMETERS, Page, page_of_names
+from app.core.lists.keyed import IN_MEMORY_PARAMETERS, page_of_names
+from app.core.lists.listing import Page
 from app.core.outcomes import outcomes
 from app.core.security import requires
 from app.domain.idempotency.services import idempotent

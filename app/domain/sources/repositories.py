@@ -5,18 +5,17 @@ from sqlalchemy import ColumnElement, and_, bindparam
 from app.connectors import registry
 from app.core.database import Repository
 from app.core.extent import Scoped
-from app.core.listing import (
-    STRING,
+from app.core.lists.filters import (
     Filter,
-    Listing,
     OrderOfFilter,
-    Sort,
     boolean_filter,
     choice_filter,
     search_filter,
     text_filter,
     uuid_filter,
 )
+from app.core.lists.listing import Listing, Sort
+from app.core.lists.parameters import STRING
 from app.domain.sources.models import DataSource, DataSourceTag
 from app.domain.sources.schemas import DataSourceOut
 

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Repository, Selection
 from app.core.errors import NotFound
-from app.core.listing import Listing, Sort, boolean_filter
+from app.core.lists.filters import boolean_filter
+from app.core.lists.listing import Listing, Sort
 from app.core.tenancy import DEFAULT_TENANT_ID, TENANT_SETTING
 from app.domain.tenants.models import Tenant, TenantSettings
 from app.domain.tenants.schemas import TenantOut, TenantSettingsOut

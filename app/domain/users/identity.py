@@ -9,7 +9,8 @@ from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import bindparam
 
 from app.core.errors import BadRequest, Fault
-from app.core.listing import STRING, Column, Filter
+from app.core.lists.filters import Column, Filter
+from app.core.lists.parameters import STRING
 from app.core.lookalikes import written_alike
 from app.core.schemas import folded
 

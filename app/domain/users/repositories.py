@@ -4,16 +4,9 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, selec
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 
 from app.core.database import Repository, json_object
-from app.core.listing import (
-    UUID_SCHEMA,
-    Filter,
-    Listing,
-    OrderOfFilter,
-    Sort,
-    boolean_filter,
-    parse_uuid,
-    search_filter,
-)
+from app.core.lists.filters import Filter, OrderOfFilter, boolean_filter, search_filter
+from app.core.lists.listing import Listing, Sort
+from app.core.lists.parameters import UUID_SCHEMA, parse_uuid
 from app.domain.assignments.models import RoleAssignment
 from app.domain.assignments.repositories import IN_FORCE, OF_WHOLE_TENANT
 from app.domain.roles.models import Role

@@ -4,7 +4,8 @@ from sqlalchemy import bindparam
 
 from app.core.database import Repository
 from app.core.extent import Scoped
-from app.core.listing import Listing, Sort, choice_filter
+from app.core.lists.filters import choice_filter
+from app.core.lists.listing import Listing, Sort
 from app.domain.webhooks.models import Webhook, WebhookDelivery, WebhookSecret
 from app.domain.webhooks.schemas import STATUSES, DeliveryOut, WebhookOut
 

@@ -1,0 +1,1 @@
+"""Lists: what is asked of them, what narrows them, and the pages that they become."""
