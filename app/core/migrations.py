@@ -24,6 +24,7 @@ APP_ROLE = "hub_app"
 LOCK = 0x68756201
 """Advisory lock: hubs that start together migrate one after the other."""
 TURN_POLL_S = 0.1
+NO_LOCK = {asyncpg.LockNotAvailableError.sqlstate, asyncpg.DeadlockDetectedError.sqlstate}
 LOCK_PATIENCE_S = 300.0
 """For a table that others hold on to: as long is a migration begun again and again."""
 LOCK_PAUSE_S = 1.0
@@ -207,14 +208,15 @@ async def _wait_for_turn(connection: asyncpg.Connection) -> None:
 
 
 async def _run_patiently(owner_url: str, direction: Literal["up", "down"], target: str | None) -> None:
-    """What has run stays; the migration that did not get its lock in time is begun again."""
+    """What has run stays; the migration that did not get its lock, because somebody held it for long or they waited for
+    each other, is begun again."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
             await asyncio.to_thread(_run_alembic, owner_url, direction, target)
             return
         except Exception as error:
-            if getattr(getattr(error, "orig", None), "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
+            if getattr(getattr(error, "orig", None), "sqlstate", None) not in NO_LOCK:
                 raise
             if time.monotonic() > deadline:
                 raise TablesBusy(

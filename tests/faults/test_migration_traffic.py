@@ -19,6 +19,8 @@ BEFORE = "0003"
 """Where 0.1.0 left the schema."""
 LAST = "0013"
 """The last revision without a declared break: from the next one on no hub of before is at work."""
+ROLES_ALTERED = "0014"
+"""Makes a table that refers to roles, then alters data sources, and then roles."""
 TENANT = "00000000-0000-7000-8000-000000000001"
 PUBLIC = "00000000-0000-7000-8000-000000000102"
 LONGEST_WAIT_S = 1.0
@@ -174,6 +176,34 @@ async def test_a_table_that_somebody_holds_on_to_is_waited_for_out_of_the_way(cl
         longest, _ = await running
         assert 0 < longest < LOCK_TIMEOUT_MS / 1000 + 0.4
         assert await migrations.current(database.owner_url) == LAST
+
+
+async def test_a_migration_that_deadlocks_with_traffic_is_begun_again(cluster: EmbeddedPostgres) -> None:
+    """The traffic has read roles, and waits to write to them since the migration has made a table that refers to them;
+    then the migration wants them for itself. PostgreSQL ends whoever comes last."""
+    async with busy(cluster, 100) as database:
+        await migrations.migrate(database.owner_url, target=LAST)
+        reader, writer, watcher = [await asyncpg.connect(database.superuser_url) for _ in range(3)]
+        for connection, table in ((reader, "data_sources"), (writer, "roles")):
+            await connection.execute("BEGIN")
+            await connection.execute(f"SELECT 1 FROM {table}")
+        running = asyncio.create_task(migrations.migrate(database.owner_url, target=ROLES_ALTERED))
+        await asyncio.wait_for(until_somebody_waits_for(watcher, "data_sources"), 60)
+        writing = asyncio.create_task(writer.execute("UPDATE roles SET updated_at = now()"))
+        await asyncio.wait_for(until_somebody_waits_for(watcher, "roles"), 60)
+        await reader.execute("COMMIT")
+        await asyncio.wait_for(writing, 60)
+        await writer.execute("COMMIT")
+        await asyncio.wait_for(running, 60)
+        for connection in (reader, writer, watcher):
+            await connection.close()
+        assert await migrations.current(database.owner_url) == ROLES_ALTERED
+
+
+async def until_somebody_waits_for(connection: asyncpg.Connection, table: str) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass"
+    while not await connection.fetchval(waiting, table):
+        await asyncio.sleep(0.005)
 
 
 async def test_an_index_whose_build_was_cut_off_is_built_anew(cluster: EmbeddedPostgres) -> None:
