@@ -89,6 +89,39 @@ async def test_a_mailbox_is_not_filled_with_invitations(post: Post) -> None:
     assert "retry-after" in answers[-1].headers
 
 
+async def invited_and_withdrawn(client: httpx.AsyncClient, email: str) -> httpx.Response:
+    answer = await client.post(INVITATIONS, json={"email": email})
+    if answer.status_code == 201:
+        assert (await client.delete(f"{INVITATIONS}/{answer.json()['id']}")).status_code == 204
+    return answer
+
+
+async def test_who_withdraws_and_invites_again_fills_no_mailbox(post: Post) -> None:
+    inviter, email = await post.hub.user_with("users:write", "users:read"), address()
+    answers = [await invited_and_withdrawn(inviter, each) for each in [email, email.upper()] * 4]
+    assert [answer.status_code for answer in answers] == [201] * MOST_AN_HOUR + [429] * 3
+    refused = answers[-1]
+    assert refused.json()["code"] == "rate_limited"
+    assert 0 < int(refused.headers["retry-after"]) <= 3600
+    assert refused.headers["ratelimit-policy"] == '"recipient";q=5;w=3600'
+    assert (await post.hub.admin.post(INVITATIONS, json={"email": email})).status_code == 429, "whoever invites"
+    assert (await invited_and_withdrawn(inviter, address())).status_code == 201
+
+
+async def test_what_a_mailbox_gets_of_one_tenant_takes_nothing_from_another(post: Post) -> None:
+    other, email = await post.hub.new_tenant(), address()
+    for _ in range(MOST_AN_HOUR + 1):
+        await invited_and_withdrawn(post.hub.admin, email)
+    assert (await invited_and_withdrawn(other.admin, email)).status_code == 201
+
+
+async def test_an_invitation_that_is_refused_takes_nothing_from_the_mailbox(post: Post) -> None:
+    made = await invited(post.hub.admin)
+    for _ in range(MOST_AN_HOUR):
+        assert (await post.hub.admin.post(INVITATIONS, json={"email": made["email"]})).status_code == 409
+    assert (await post.hub.admin.post(f"{INVITATIONS}/{made['id']}/resend")).status_code == 200
+
+
 async def test_a_withdrawn_invitation_is_not_sent_and_its_link_is_worth_nothing(post: Post) -> None:
     made = await invited(post.hub.admin)
     await post.work()
@@ -130,6 +163,12 @@ async def test_without_mail_whoever_invites_is_shown_the_link_once(hub: Hub, rec
         found = await records.one(f"SELECT count(*) FROM {table} AS row WHERE row::text LIKE '%' || $1 || '%'", secret)
         assert found == 0, table
     assert (await accept(hub, token_in(made))).status_code == 201
+
+
+async def test_without_mail_no_mailbox_is_filled_and_who_invites_goes_on(hub: Hub) -> None:
+    email = address()
+    answers = [await invited_and_withdrawn(hub.admin, email) for _ in range(MOST_AN_HOUR + 2)]
+    assert {answer.status_code for answer in answers} == {201}
 
 
 async def test_without_mail_an_operator_is_shown_the_link_for_a_first_admin(hub: Hub) -> None:

@@ -46,7 +46,8 @@ class InvitationService:
 
     async def invite(self, new: InvitationCreate) -> InvitationSent:
         """Raises Conflict for an address that is taken or invited already, BadRequest for roles that are not there,
-        Forbidden for those that bring more than the actor holds."""
+        Forbidden for those that bring more than the actor holds, TooManyRequests for an address that has got enough
+        invitations of this tenant, withdrawn ones among them."""
         role_ids = await self._givable(new.role_ids)
         return await self._write(new, role_ids, self._work.actor.type)
 
@@ -65,7 +66,7 @@ class InvitationService:
 
     async def send_again(self, invitation_id: UUID) -> InvitationSent:
         """For seven days from now; the link of before is worth nothing any more. By whoever may give what it gives,
-        who invites from now on. Raises as `invite`, and TooManyRequests."""
+        who invites from now on. Raises as `invite`."""
         invitation = await self._held(invitation_id)
         before = await self._shown(invitation_id)
         if await are_enough(self._work, "invitation", invitation_id=invitation_id):
