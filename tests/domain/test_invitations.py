@@ -1,12 +1,15 @@
 """Invitations: who may write them, what they are worth, and what whoever accepts one gets."""
 
 import asyncio
+from statistics import median
+from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from app.core.opaque_tokens import new_token
 from app.domain.letters.sending import LetterSender
 from app.domain.letters.services import MOST_AN_HOUR
 from app.domain.recovery.forgotten import write_letters
@@ -248,6 +251,56 @@ async def test_the_same_key_shows_the_same_link(hub: Hub) -> None:
     first, second = [await hub.admin.post(INVITATIONS, json=body, headers=key) for _ in range(2)]
     assert first.json() == second.json()
     assert first.json()["link"]
+
+
+# --- nothing tells why a link is worth nothing ---
+
+
+async def links_worth_nothing(hub: Hub, records: Records) -> dict[str, str]:
+    """Tokens, by why."""
+    names = ("guessed", "used", "withdrawn", "newer one written", "expired", "inviter gone", "tenant suspended")
+    inviter, other = await hub.user_with("users:write", "users:read"), await hub.new_tenant()
+    clients = {"inviter gone": inviter, "tenant suspended": other.admin}
+    made = {name: await invited(clients.get(name, hub.admin)) for name in names}
+    tokens = {name: token_in(invitation) for name, invitation in made.items()}
+    assert (await accept(hub, tokens["used"])).status_code == 201
+    assert (await hub.admin.delete(f"{INVITATIONS}/{made['withdrawn']['id']}")).status_code == 204
+    assert (await hub.admin.post(f"{INVITATIONS}/{made['newer one written']['id']}/resend")).status_code == 200
+    expired = UUID(made["expired"]["id"])
+    await records.run("UPDATE letters SET expires_at = now() WHERE invitation_id = $1", expired)
+    me = (await inviter.get("/api/v1/auth/me")).json()["user"]["id"]
+    await records.run(ENDS["was deactivated"], UUID(me))
+    theirs = (await other.admin.get("/api/v1/auth/me")).json()["tenant"]["id"]
+    await records.run("UPDATE tenants SET is_active = false WHERE id = $1", UUID(theirs))
+    tokens["guessed"] = f"{tokens['guessed'][:-4]}AAAA"
+    ours = UUID(str((await hub.admin.get("/api/v1/auth/me")).json()["tenant"]["id"]))
+    tokens["unknown"] = new_token("dfi", ours, uuid4()).text
+    tokens["of no tenant"] = new_token("dfi", uuid4(), uuid4()).text
+    return tokens
+
+
+async def test_the_answer_is_the_same_for_every_link_that_is_worth_nothing(hub: Hub, records: Records) -> None:
+    seen = []
+    for token in (await links_worth_nothing(hub, records)).values():
+        answer = await accept(hub, token)
+        assert_worth_nothing(answer)
+        headers = {name: text for name, text in answer.headers.items() if name not in {"x-request-id", "ratelimit"}}
+        seen.append(({**answer.json(), "request_id": ""}, headers))
+    assert all(each == seen[0] for each in seen)
+
+
+@pytest.mark.slow
+async def test_the_time_of_the_answer_tells_nobody_why_a_link_is_worth_nothing(hub: Hub, records: Records) -> None:
+    """3 ms in the median, asked in turns."""
+    tokens = await links_worth_nothing(hub, records)
+    times: dict[str, list[float]] = {name: [] for name in tokens}
+    for _ in range(40):
+        for name, token in tokens.items():
+            begun = perf_counter()
+            await accept(hub, token)
+            times[name].append((perf_counter() - begun) * 1000)
+    medians = {name: median(each) for name, each in times.items()}
+    assert max(medians.values()) - min(medians.values()) < 3.0, medians
 
 
 # --- when it is accepted ---
