@@ -8,16 +8,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
 
-from app.core.egress import EgressPolicy
-from app.core.outbound import Destination, Limits, PostFailure, RequestFailed, looked_up_in
+from app.core.egress import EgressPolicy, Lookup
+from app.core.outbound import Destination, Limits, PostFailure, RequestFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 LIMITS: Final = Limits(connect_s=5.0, total_s=10.0, connections=1)
 MAX_DOCUMENT_BYTES: Final = 1_048_576
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
-LOOK_UPS_AT_ONCE: Final = 8
 
 FetchFailure = Literal[PostFailure, "too_large", "wrong_media_type", "malformed"]
 
@@ -82,26 +79,22 @@ async def _read(answer: httpx.Response) -> bytes:
     return bytes(read)
 
 
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(LOOK_UPS_AT_ONCE, "look up")
-
-
 async def fetch(
     url: str,
     policy: EgressPolicy,
+    lookup: Lookup,
     *,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     authorities: ssl.SSLContext | None = None,
 ) -> Fetched:
-    """What is there, or with a form what is answered to it, whatever the status. Raises FetchFailed."""
+    """What is there, or with a form what is answered to it, whatever the status. `lookup` is of whoever says what is
+    fetched (`LookUps.of`). Raises FetchFailed."""
     method: Literal["GET", "POST"] = "GET"
     body, given = b"", dict(headers or {})
     if form is not None:
         method, body = "POST", urlencode(form).encode()
         given |= {"content-type": FORM_TYPE, "content-length": str(len(body))}
-    lookup = looked_up_in(_threads())
     place = _Fetching(url, policy, method=method, limits=LIMITS, authorities=authorities, lookup=lookup)
     try:
         return await place.fetch({"accept": "application/json", **given}, body)
@@ -112,12 +105,13 @@ async def fetch(
 async def fetch_object(
     url: str,
     policy: EgressPolicy,
+    lookup: Lookup,
     *,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, object]]:
     """The status, and the JSON object that came with it. Raises FetchFailed."""
-    found = await fetch(url, policy, form=form, headers=headers)
+    found = await fetch(url, policy, lookup, form=form, headers=headers)
     if not (found.media_type == "application/json" or found.media_type.endswith("+json")):
         raise FetchFailed("http_error" if found.status >= 400 else "wrong_media_type")
     try:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
@@ -138,18 +136,6 @@ def trusted_authorities() -> ssl.SSLContext:
 
         context.load_verify_locations(cafile=certifi.where())
     return context
-
-
-def looked_up_in(threads: Executor) -> Lookup:
-    """The system's resolver, in threads of somebody's own: it cannot be called off, and a name for which nobody answers
-    holds up those who share its threads."""
-
-    async def look_up(host: str, port: int) -> list[str]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
-    return look_up
 
 
 class RequestFailed(Exception):

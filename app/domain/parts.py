@@ -15,6 +15,7 @@ from app.core.limits.leases import Leases
 from app.core.limits.limiter import Limits
 from app.core.limits.rates import Rate
 from app.core.limits.shared_windows import SharedWindows
+from app.core.look_ups import LookUps
 from app.core.passwords import PasswordHasher
 from app.core.places import Places
 from app.core.probe import DatabaseProbe
@@ -92,6 +93,7 @@ class Parts:
             direct=settings.egress_direct,
             files_root=str(settings.files_root.absolute()),
         )
+        self.look_ups = LookUps()
 
     @property
     def change_places(self) -> Places:
@@ -124,5 +126,6 @@ class Parts:
             await self.redis.stop()
         await self.probe.close()
         self.reads.close()
+        self.look_ups.close()
         await self.engine.dispose()
         self.passwords.close()

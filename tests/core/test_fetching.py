@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.egress import EgressPolicy
+from app.core.egress import EgressPolicy, system_lookup
 from app.core.fetching import MAX_DOCUMENT_BYTES, FetchFailed, fetch, fetch_object
 from tests.receivers import answers, receiving, trusting_the_tests
 
@@ -14,13 +14,13 @@ JSON = "application/json"
 
 async def refused(url: str, policy: EgressPolicy = OPEN) -> str:
     with pytest.raises(FetchFailed) as caught:
-        await fetch_object(url, policy)
+        await fetch_object(url, policy, system_lookup)
     return caught.value.reason
 
 
 async def test_an_object_is_read_with_its_status() -> None:
     async with receiving(answers(400, b'{"error": "no"}', content_type=JSON)) as there:
-        assert await fetch_object(there.url, OPEN, form={"a": "b c"}) == (400, {"error": "no"})
+        assert await fetch_object(there.url, OPEN, system_lookup, form={"a": "b c"}) == (400, {"error": "no"})
     (asked,) = there.received
     assert (asked.body, asked.headers["accept"]) == (b"a=b+c", JSON)
 
@@ -42,5 +42,5 @@ async def test_a_redirect_is_followed_nowhere_and_too_much_is_not_read() -> None
 
 async def test_a_certificate_has_to_be_for_the_name() -> None:
     async with receiving(answers(200, b"{}", content_type=JSON), certificate_for="127.0.0.1") as there:
-        assert (await fetch(there.url, OPEN, authorities=trusting_the_tests())).body == b"{}"
+        assert (await fetch(there.url, OPEN, system_lookup, authorities=trusting_the_tests())).body == b"{}"
         assert await refused(there.url) == "certificate_invalid"

@@ -1,12 +1,15 @@
 """Invitations: who may write them, what they are worth, and what whoever accepts one gets."""
 
 import asyncio
+from statistics import median
+from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from app.core.opaque_tokens import new_token
 from app.domain.letters.sending import LetterSender
 from app.domain.letters.services import MOST_AN_HOUR
 from app.domain.recovery.forgotten import write_letters
@@ -89,6 +92,39 @@ async def test_a_mailbox_is_not_filled_with_invitations(post: Post) -> None:
     assert "retry-after" in answers[-1].headers
 
 
+async def invited_and_withdrawn(client: httpx.AsyncClient, email: str) -> httpx.Response:
+    answer = await client.post(INVITATIONS, json={"email": email})
+    if answer.status_code == 201:
+        assert (await client.delete(f"{INVITATIONS}/{answer.json()['id']}")).status_code == 204
+    return answer
+
+
+async def test_who_withdraws_and_invites_again_fills_no_mailbox(post: Post) -> None:
+    inviter, email = await post.hub.user_with("users:write", "users:read"), address()
+    answers = [await invited_and_withdrawn(inviter, each) for each in [email, email.upper()] * 4]
+    assert [answer.status_code for answer in answers] == [201] * MOST_AN_HOUR + [429] * 3
+    refused = answers[-1]
+    assert refused.json()["code"] == "rate_limited"
+    assert 0 < int(refused.headers["retry-after"]) <= 3600
+    assert refused.headers["ratelimit-policy"] == '"recipient";q=5;w=3600'
+    assert (await post.hub.admin.post(INVITATIONS, json={"email": email})).status_code == 429, "whoever invites"
+    assert (await invited_and_withdrawn(inviter, address())).status_code == 201
+
+
+async def test_what_a_mailbox_gets_of_one_tenant_takes_nothing_from_another(post: Post) -> None:
+    other, email = await post.hub.new_tenant(), address()
+    for _ in range(MOST_AN_HOUR + 1):
+        await invited_and_withdrawn(post.hub.admin, email)
+    assert (await invited_and_withdrawn(other.admin, email)).status_code == 201
+
+
+async def test_an_invitation_that_is_refused_takes_nothing_from_the_mailbox(post: Post) -> None:
+    made = await invited(post.hub.admin)
+    for _ in range(MOST_AN_HOUR):
+        assert (await post.hub.admin.post(INVITATIONS, json={"email": made["email"]})).status_code == 409
+    assert (await post.hub.admin.post(f"{INVITATIONS}/{made['id']}/resend")).status_code == 200
+
+
 async def test_a_withdrawn_invitation_is_not_sent_and_its_link_is_worth_nothing(post: Post) -> None:
     made = await invited(post.hub.admin)
     await post.work()
@@ -130,6 +166,12 @@ async def test_without_mail_whoever_invites_is_shown_the_link_once(hub: Hub, rec
         found = await records.one(f"SELECT count(*) FROM {table} AS row WHERE row::text LIKE '%' || $1 || '%'", secret)
         assert found == 0, table
     assert (await accept(hub, token_in(made))).status_code == 201
+
+
+async def test_without_mail_no_mailbox_is_filled_and_who_invites_goes_on(hub: Hub) -> None:
+    email = address()
+    answers = [await invited_and_withdrawn(hub.admin, email) for _ in range(MOST_AN_HOUR + 2)]
+    assert {answer.status_code for answer in answers} == {201}
 
 
 async def test_without_mail_an_operator_is_shown_the_link_for_a_first_admin(hub: Hub) -> None:
@@ -209,6 +251,56 @@ async def test_the_same_key_shows_the_same_link(hub: Hub) -> None:
     first, second = [await hub.admin.post(INVITATIONS, json=body, headers=key) for _ in range(2)]
     assert first.json() == second.json()
     assert first.json()["link"]
+
+
+# --- nothing tells why a link is worth nothing ---
+
+
+async def links_worth_nothing(hub: Hub, records: Records) -> dict[str, str]:
+    """Tokens, by why."""
+    names = ("guessed", "used", "withdrawn", "newer one written", "expired", "inviter gone", "tenant suspended")
+    inviter, other = await hub.user_with("users:write", "users:read"), await hub.new_tenant()
+    clients = {"inviter gone": inviter, "tenant suspended": other.admin}
+    made = {name: await invited(clients.get(name, hub.admin)) for name in names}
+    tokens = {name: token_in(invitation) for name, invitation in made.items()}
+    assert (await accept(hub, tokens["used"])).status_code == 201
+    assert (await hub.admin.delete(f"{INVITATIONS}/{made['withdrawn']['id']}")).status_code == 204
+    assert (await hub.admin.post(f"{INVITATIONS}/{made['newer one written']['id']}/resend")).status_code == 200
+    expired = UUID(made["expired"]["id"])
+    await records.run("UPDATE letters SET expires_at = now() WHERE invitation_id = $1", expired)
+    me = (await inviter.get("/api/v1/auth/me")).json()["user"]["id"]
+    await records.run(ENDS["was deactivated"], UUID(me))
+    theirs = (await other.admin.get("/api/v1/auth/me")).json()["tenant"]["id"]
+    await records.run("UPDATE tenants SET is_active = false WHERE id = $1", UUID(theirs))
+    tokens["guessed"] = f"{tokens['guessed'][:-4]}AAAA"
+    ours = UUID(str((await hub.admin.get("/api/v1/auth/me")).json()["tenant"]["id"]))
+    tokens["unknown"] = new_token("dfi", ours, uuid4()).text
+    tokens["of no tenant"] = new_token("dfi", uuid4(), uuid4()).text
+    return tokens
+
+
+async def test_the_answer_is_the_same_for_every_link_that_is_worth_nothing(hub: Hub, records: Records) -> None:
+    seen = []
+    for token in (await links_worth_nothing(hub, records)).values():
+        answer = await accept(hub, token)
+        assert_worth_nothing(answer)
+        headers = {name: text for name, text in answer.headers.items() if name not in {"x-request-id", "ratelimit"}}
+        seen.append(({**answer.json(), "request_id": ""}, headers))
+    assert all(each == seen[0] for each in seen)
+
+
+@pytest.mark.slow
+async def test_the_time_of_the_answer_tells_nobody_why_a_link_is_worth_nothing(hub: Hub, records: Records) -> None:
+    """3 ms in the median, asked in turns."""
+    tokens = await links_worth_nothing(hub, records)
+    times: dict[str, list[float]] = {name: [] for name in tokens}
+    for _ in range(40):
+        for name, token in tokens.items():
+            begun = perf_counter()
+            await accept(hub, token)
+            times[name].append((perf_counter() - begun) * 1000)
+    medians = {name: median(each) for name, each in times.items()}
+    assert max(medians.values()) - min(medians.values()) < 3.0, medians
 
 
 # --- when it is accepted ---

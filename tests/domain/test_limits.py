@@ -314,7 +314,7 @@ async def test_what_is_refused_is_a_metric_with_few_labels(limited: Hub) -> None
     lines = [line for line in shown.splitlines() if line.startswith("hub_limits_refused_total{")]
     policies = {re.search(r'policy="([^"]+)"', line)[1] for line in lines}  # type: ignore[index]
     assert "login-address" in policies
-    assert policies <= {"principal", "address", "login-address", "login-account"}
+    assert policies <= {"principal", "address", "login-address", "login-account", "recipient"}
 
 
 async def test_readiness_names_nothing_as_degraded_where_nothing_else_is_set(limited: Hub) -> None:

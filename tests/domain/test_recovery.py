@@ -1,6 +1,7 @@
 """Forgotten passwords and new email addresses: links that work once, and answers that tell nothing."""
 
 import asyncio
+import itertools
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -444,3 +445,28 @@ async def test_an_address_of_somebody_elses_is_not_filled_by_changing_to_it(
         assert answer.status_code == 202
         await post.work()
     assert len(post.server.to("victim@example.org")) == MOST_AN_HOUR
+
+
+async def test_several_who_name_one_address_fill_no_mailbox_and_are_told_nothing(
+    hub: Hub, post: Post, records: Records
+) -> None:
+    victim, answers = f"{uuid4().hex}@example.org", []
+    for _ in range(MOST_AN_HOUR + 2):
+        client = await open_session(hub, records, await new_user(hub, records))
+        answers.append(await client.post(CHANGE, json={"new_email": victim, "current_password": PASSWORD}))
+        await post.work()
+    assert len(post.server.to(victim)) == MOST_AN_HOUR
+    seen = [(answer.status_code, answer.content, answer.headers["ratelimit-policy"]) for answer in answers]
+    assert seen == seen[:1] * len(answers)
+
+
+async def test_who_changes_a_password_again_and_again_fills_no_mailbox(hub: Hub, post: Post, records: Records) -> None:
+    """Anybody may register with an address that is not theirs."""
+    email = await new_user(hub, records)
+    client = await open_session(hub, records, email)
+    passwords = [PASSWORD, *(f"{each} herons wait where rivers meet" for each in range(MOST_AN_HOUR + 2))]
+    for old, new in itertools.pairwise(passwords):
+        answer = await client.post("/api/v1/auth/change-password", json={"current_password": old, "new_password": new})
+        assert answer.status_code in (200, 204), answer.text
+    await post.work()
+    assert len(post.server.to(email)) == MOST_AN_HOUR

@@ -49,6 +49,7 @@ from tests.receivers import (
     takes,
     trusting_the_tests,
 )
+from tests.silent_names import SilentNames
 
 pytestmark = pytest.mark.anyio
 
@@ -840,6 +841,28 @@ async def test_names_that_nobody_answers_for_hold_no_other_up(
             answered = len([each for each in asked if each.is_set()])
         released.set()
     assert answered == 0, "all of them were still waited for"
+
+
+async def test_names_of_one_tenant_that_nobody_answers_for_hold_no_other_tenant_up(
+    hub: Hub, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even once each of them was waited for in vain: the look-ups go on behind their time."""
+    names, sender = SilentNames(monkeypatch), post.sender(places=16, limits=Limits(connect_s=0.2))
+    for number in range(12):
+        await made(hub.admin, url=f"https://{number}.unanswered.example/", event_types=ROLES)
+    await hub.new_role()
+    await post.dispatch()
+    await sender.send_what_is_due()
+    assert names.threads
+    other = await hub.new_tenant()
+    async with receiving(host="localhost") as good:
+        await made(other.admin, url=good.url, event_types=ROLES)
+        await other.new_role()
+        await post.dispatch()
+        await sender.send_what_is_due()
+    names.release()
+    await sender.close()
+    assert len(good.received) == 1
 
 
 @pytest.mark.slow

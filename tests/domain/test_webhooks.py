@@ -12,9 +12,11 @@ from msgspec import structs
 from app.domain.resealing import count_unopened, reseal, secrets_by_key
 from app.domain.webhooks import services, testing
 from app.domain.webhooks.signing import BEGINNING
+from tests.beside import beside
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.receivers import Received, answers, receiving, takes
+from tests.silent_names import SilentNames
 
 pytestmark = pytest.mark.anyio
 
@@ -291,6 +293,18 @@ async def test_a_test_goes_only_where_the_hub_may_go(hub: Hub) -> None:
     webhook = await made(hub.admin, url="https://no-such-name.invalid/hook")
     tested = await hub.admin.post(f"{WEBHOOKS}/{webhook['id']}/test")
     assert tested.json()["failure"] == "name_not_resolved"
+
+
+async def test_a_test_whose_name_nobody_answers_for_takes_no_thread_that_others_wait_for(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = SilentNames(monkeypatch)
+    webhook = await made(hub.admin, url="https://hooks.unanswered.example/")
+    async with beside(hub.admin.post(f"{WEBHOOKS}/{webhook['id']}/test")):
+        while not names.threads:
+            await asyncio.sleep(0.02)
+        names.release()
+    assert [name.rstrip("_0123456789") for name in names.threads] == ["look up"]
 
 
 async def test_a_tenant_tests_a_few_at_once(hub: Hub) -> None:

@@ -17,7 +17,8 @@ import redis
 
 from app.asgi import create_app, framed
 from app.core.embedded import EmbeddedPostgres
-from app.core.limits.limiter import Limits
+from app.core.errors import TooManyRequests
+from app.core.limits.limiter import LETTERS_TO_ONE, Limits
 from app.core.limits.rates import Rate
 from app.core.limits.shared_windows import SharedWindows
 from app.core.metrics import exposition
@@ -267,6 +268,20 @@ async def test_sign_ins_are_counted_over_all_processes(
     clients = [hub.client() for hub in both_up]
     answers = [await clients[number % 2].post("/api/v1/auth/login", json=body) for number in range(8)]
     assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 3
+
+
+async def test_letters_to_one_mailbox_are_counted_over_all_processes(
+    server: RedisServer, both_up: tuple[Hub, Hub]
+) -> None:
+    mailbox = ("tenant", "invitation", "victim@example.org")
+    for number in range(LETTERS_TO_ONE.quota):
+        await both_up[number % 2].parts.limits.charge_recipient(None, *mailbox)
+    for hub in both_up:
+        with pytest.raises(TooManyRequests):
+            await hub.parts.limits.charge_recipient(None, *mailbox)
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        (key,) = client.keys("hub:limit:recipient:*")
+    assert "victim" not in key
 
 
 async def test_redis_holds_no_address_that_somebody_typed(

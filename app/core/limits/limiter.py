@@ -26,11 +26,15 @@ DIRECTORY_SHARE = 10
 MOST_PRINCIPALS = 100_000
 MOST_ADDRESSES = 65_536
 MOST_ACCOUNTS = 65_536
+MOST_RECIPIENTS = 65_536
 """Each at some 400 bytes while it is asked from; 60 notes are another 6 kB."""
 NOWHERE = "unknown"
 """The address of all whom a proxy names in a way that is none."""
 
 ONE_TRY = Price(1, "login-account")
+ONE_LETTER = Price(1, "recipient")
+LETTERS_TO_ONE = Rate(5, 3600)
+"""Of one kind, to one address, by one tenant."""
 
 _refused = Counter("hub_limits_refused_total", "Requests over a limit, by whose it is.", ("policy",))
 
@@ -44,6 +48,7 @@ class Limits:
             ("address", rate, MOST_ADDRESSES),
             ("login-address", login_rate, MOST_ADDRESSES),
             ("login-account", login_rate, MOST_ACCOUNTS),
+            ("recipient", LETTERS_TO_ONE, MOST_RECIPIENTS),
         )
         self._windows = {name: SlidingWindows(Policy(name, of), most_keys=most) for name, of, most in policies}
         self._key = key
@@ -63,17 +68,9 @@ class Limits:
 
     async def charge(self, exchange: Exchange, price: Price, key: Hashable) -> None:
         """By the count of all, where it is shared. Raises TooManyRequests."""
-        units, policy = price
-        here = self._windows[policy]
-        if self._shared is None or not self._shared.is_up:
-            return self.charge_here(exchange, price, key)
-        try:
-            exchange.standing = standing = await self._shared.charge(here.policy, key, units)
-        except RedisAway:
-            return self.charge_here(exchange, price, key)
+        exchange.standing = standing = await self._taken(price, key)
         if not standing.is_admitted:
             raise _refusal(standing)
-        here.note(key, units)
 
     async def charge_account(self, exchange: Exchange, tenant: str | None, name: str) -> None:
         """One try at an account, known by `account_key`. What is left of it is shown to nobody who is admitted: it is
@@ -82,9 +79,31 @@ class Limits:
         await self.charge(exchange, ONE_TRY, self.account_key(tenant, name))
         exchange.standing = of_caller
 
+    async def charge_recipient(self, exchange: Exchange | None, tenant: str, kind: str, email_key: str) -> None:
+        """One letter of a kind. Who is refused is shown when there is room again; who is not, nothing: it is the
+        mailbox's. Raises TooManyRequests."""
+        standing = await self._taken(ONE_LETTER, self.account_key(tenant, f"{kind} {email_key}"))
+        if not standing.is_admitted:
+            if exchange is not None:
+                exchange.standing = standing
+            raise _refusal(standing)
+
+    async def _taken(self, price: Price, key: Hashable) -> Standing:
+        units, policy = price
+        here = self._windows[policy]
+        if self._shared is None or not self._shared.is_up:
+            return here.charge(key, units)
+        try:
+            standing = await self._shared.charge(here.policy, key, units)
+        except RedisAway:
+            return here.charge(key, units)
+        if standing.is_admitted:
+            here.note(key, units)
+        return standing
+
     def account_key(self, tenant: str | None, email_key: str) -> str:
-        """Of a login, by what was typed: the count says nothing about who exists, and Redis holds no addresses (what
-        was typed as one is at times a password)."""
+        """Of a login or a mailbox, by what was typed: the count says nothing about who exists, and Redis holds no
+        addresses (what was typed as one is at times a password)."""
         return hmac.new(self._key, f"{tenant or ''}\0{email_key}".encode(), sha256).hexdigest()[:32]
 
 

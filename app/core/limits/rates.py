@@ -8,9 +8,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-PolicyName = Literal["principal", "directory", "address", "login-address", "login-account"]
+PolicyName = Literal["principal", "directory", "address", "login-address", "login-account", "recipient"]
 """Whose quota it is. A directory tells of all users at once when it begins, and has ten times what a principal has.
-`login-address` and `login-account` count sign-ins: by where they come from, and by whom they are said to be."""
+`login-address` and `login-account` count sign-ins: by where they come from, and by whom they are said to be.
+`recipient` counts letters, by whose mailbox they go to."""
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 

@@ -38,6 +38,13 @@ class Provider(ConfiguredProvider, frozen=True, kw_only=True):
     tenant: str
     """Its slug."""
     metadata_xml: str | None = None
+    is_of_settings: bool = False
+
+    @property
+    def look_ups_of(self) -> UUID:
+        """Whose share of look-ups its names are taken from: the tenant's, whose admins may name what they like, or its
+        own where the operator has named it."""
+        return self.id if self.is_of_settings else self.tenant_id
 
     @property
     def manager(self) -> str:
@@ -87,7 +94,7 @@ def _configured_for(settings: Settings, slug: str) -> Iterator[ConfiguredProvide
 
 
 def _of_settings(configured: ConfiguredProvider, tenant_id: UUID) -> Provider:
-    return Provider(**asdict(configured), id=_id_of(configured), tenant_id=tenant_id)
+    return Provider(**asdict(configured), id=_id_of(configured), tenant_id=tenant_id, is_of_settings=True)
 
 
 def _id_of(configured: ConfiguredProvider) -> UUID:

@@ -1,6 +1,8 @@
 """The rules about invitations: nobody gives more by one than they hold, when they write it and when it is accepted."""
 
+import asyncio
 from copy import copy
+from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +11,7 @@ from sqlalchemy import delete, select, text
 from uuid_utils.compat import uuid7
 
 from app.core.errors import BadRequest, Conflict, Fault, HubError, TooManyRequests
+from app.core.opaque_tokens import GivenToken
 from app.core.schemas import single_spaced
 from app.core.security import Principal
 from app.domain.assignments.kinds import SUBJECTS
@@ -36,6 +39,9 @@ from app.domain.work import UnitOfWork, work_of_its_own
 
 TO_INVITE: Final = "users:write"
 RESEND_AFTER_S: Final = 600
+REFUSED_AFTER_S: Final = 0.05
+"""Several times what it takes to find out that whoever invited may not any more, for which most is asked: from the time
+that it took, nobody learns why a link is worth nothing."""
 _NO_SYNC: Final = {"synchronize_session": False}
 
 
@@ -46,7 +52,8 @@ class InvitationService:
 
     async def invite(self, new: InvitationCreate) -> InvitationSent:
         """Raises Conflict for an address that is taken or invited already, BadRequest for roles that are not there,
-        Forbidden for those that bring more than the actor holds."""
+        Forbidden for those that bring more than the actor holds, TooManyRequests for an address that has got enough
+        invitations of this tenant, withdrawn ones among them."""
         role_ids = await self._givable(new.role_ids)
         return await self._write(new, role_ids, self._work.actor.type)
 
@@ -65,7 +72,7 @@ class InvitationService:
 
     async def send_again(self, invitation_id: UUID) -> InvitationSent:
         """For seven days from now; the link of before is worth nothing any more. By whoever may give what it gives,
-        who invites from now on. Raises as `invite`, and TooManyRequests."""
+        who invites from now on. Raises as `invite`."""
         invitation = await self._held(invitation_id)
         before = await self._shown(invitation_id)
         if await are_enough(self._work, "invitation", invitation_id=invitation_id):
@@ -163,6 +170,16 @@ async def accept_invitation(request: HubRequest, given: AcceptInvitation) -> Use
     more; Conflict where somebody has the address by now.
     """
     token = require_token("invitation", given.token)
+    began = monotonic()
+    try:
+        return await _accepted(request, given, token)
+    except BadRequest as refusal:
+        if refusal.code == "link_not_valid":
+            await asyncio.sleep(began + REFUSED_AFTER_S - monotonic())
+        raise
+
+
+async def _accepted(request: HubRequest, given: AcceptInvitation, token: GivenToken) -> UserOut:
     async with work_of_its_own(request) as work:
         work.move_to(token.tenant_id)
         invitations = InvitationRepository(work.session, tenant_id=work.tenant_id)

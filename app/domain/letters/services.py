@@ -9,12 +9,14 @@ from sqlalchemy import ColumnElement, text, update
 from uuid_utils.compat import uuid7
 
 from app.core.database import Repository
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, TooManyRequests
+from app.core.limits.limiter import LETTERS_TO_ONE
 from app.core.opaque_tokens import GivenToken
 from app.core.schemas import to_struct
 from app.domain.letters.links import TOKENS, link_to, read_token_of, token_of
 from app.domain.letters.models import Letter
 from app.domain.letters.schemas import LetterKind, LetterOut
+from app.domain.users.identity import email_key
 from app.domain.work import UnitOfWork
 
 LIVES: Final[Mapping[LetterKind, timedelta]] = {
@@ -23,8 +25,9 @@ LIVES: Final[Mapping[LetterKind, timedelta]] = {
     "invitation": timedelta(days=7),
 }
 NOTICES_LIVE: Final = timedelta(days=1)
-MOST_AN_HOUR: Final = 5
-"""Letters of one kind about one account or invitation: nobody's mailbox is filled by asking again and again."""
+MOST_AN_HOUR: Final = LETTERS_TO_ONE.quota
+"""Letters of one kind about one account or invitation. As many go to one address, however many accounts and invitations
+name it: nobody's mailbox is filled by asking again and again."""
 _NO_SYNC: Final = {"synchronize_session": False}
 
 
@@ -45,8 +48,11 @@ async def write_letter(
     """Put it into the queue; the links of older ones of its kind are worth nothing any more. `is_shown`: its link goes
     to whoever asks for it, and nothing is sent.
 
-    The row of the user, or of the invitation, is to be held by the caller.
+    The row of the user, or of the invitation, is to be held by the caller. Raises TooManyRequests for an address that
+    has got enough of its kind.
     """
+    if not is_shown:
+        await work.parts.limits.charge_recipient(work.exchange, str(work.tenant_id), kind, email_key(email))
     letter_id, key_id, digest = uuid7(), None, None
     if kind in TOKENS:
         key_id = work.parts.key_ring.current_id
@@ -72,11 +78,23 @@ async def write_letter(
     return letter
 
 
+async def write_quietly(
+    work: UnitOfWork, kind: LetterKind, email: str, user_id: UUID, words: Mapping[str, str] | None = None
+) -> Letter | None:
+    """As `write_letter`, where nobody is to know how much an address has got: None if that was enough."""
+    of_caller = work.exchange.standing if work.exchange is not None else None
+    try:
+        return await write_letter(work, kind, email, user_id=user_id, words=words)
+    except TooManyRequests:
+        if work.exchange is not None:
+            work.exchange.standing = of_caller
+        return None
+
+
 async def notify(work: UnitOfWork, kind: LetterKind, email: str, user_id: UUID, **words: str) -> None:
     """Tell somebody what was done with their account, where the hub sends mail."""
     if work.parts.settings.smtp_url is not None:
-        said = {"at": f"{work.now:%Y-%m-%d %H:%M} UTC", **words}
-        await write_letter(work, kind, email, user_id=user_id, words=said)
+        await write_quietly(work, kind, email, user_id, {"at": f"{work.now:%Y-%m-%d %H:%M} UTC", **words})
 
 
 def link_of(work: UnitOfWork, letter: Letter) -> str:

@@ -10,12 +10,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from uuid import UUID
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 from msgspec import Struct
 
-from app.core.egress import EgressPolicy
+from app.core.egress import EgressPolicy, Lookup
 from app.core.fetching import FetchFailed, fetch_object
 from app.core.provider_settings import web_address_fault
 from app.domain.identity_providers.registry import Provider
@@ -40,10 +41,10 @@ class ProviderAway(Exception):
 
 
 async def fetched(
-    policy: EgressPolicy, url: str, what: str, *, headers: Mapping[str, str] | None = None
+    policy: EgressPolicy, lookup: Lookup, url: str, what: str, *, headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The document there; `what` it is stands in the reason. Raises ProviderAway for anything else."""
-    status, document = await asked(policy, url, what, headers=headers)
+    status, document = await asked(policy, lookup, url, what, headers=headers)
     if status != 200:
         raise ProviderAway(f"{what}: http_error {status}")
     return document
@@ -51,6 +52,7 @@ async def fetched(
 
 async def asked(
     policy: EgressPolicy,
+    lookup: Lookup,
     url: str,
     what: str,
     *,
@@ -59,7 +61,7 @@ async def asked(
 ) -> tuple[int, dict[str, Any]]:
     """As `fetch_object`. Raises ProviderAway."""
     try:
-        return await fetch_object(url, policy, form=form, headers=headers)
+        return await fetch_object(url, policy, lookup, form=form, headers=headers)
     except FetchFailed as error:
         raise ProviderAway(f"{what}: {error.reason}") from None
 
@@ -84,13 +86,14 @@ class _Known(Struct):
 
 
 class Discovery:
-    """By issuer. What is not there is asked for once, however many wait for it."""
+    """By issuer. What is not there is asked for once in a tenant, however many wait for it: another tenant's look-ups
+    may stand in line, and who has the same provider does not wait for those."""
 
     def __init__(self, parts: Parts) -> None:
-        self._egress = parts.egress
+        self._egress, self._look_ups = parts.egress, parts.look_ups
         self._is_development = parts.settings.is_development
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._asking: dict[str, asyncio.Lock] = {}
+        self._asking: WeakValueDictionary[tuple[UUID, str], asyncio.Lock] = WeakValueDictionary()
 
     async def metadata_of(self, provider: Provider) -> ProviderMetadata:
         """Raises ProviderAway."""
@@ -101,7 +104,7 @@ class Discovery:
         known = await self._of(provider)
         async with self._lock(provider):
             if known.keys is None or known.keys_until <= monotonic():
-                await self._fetch_keys(known)
+                await self._fetch_keys(known, self._lookup_of(provider))
             assert known.keys is not None
             return known.keys
 
@@ -113,18 +116,21 @@ class Discovery:
             if known.asked_again_at is not None and now - known.asked_again_at < ASKED_AGAIN_S:
                 return None
             known.asked_again_at = now
-            await self._fetch_keys(known)
+            await self._fetch_keys(known, self._lookup_of(provider))
             return known.keys
 
     def _lock(self, provider: Provider) -> asyncio.Lock:
-        return self._asking.setdefault(provider.issuer or "", asyncio.Lock())
+        return self._asking.setdefault((provider.look_ups_of, provider.issuer or ""), asyncio.Lock())
+
+    def _lookup_of(self, provider: Provider) -> Lookup:
+        return self._look_ups.of(provider.look_ups_of)
 
     async def _of(self, provider: Provider) -> _Known:
         issuer = provider.issuer or ""
         async with self._lock(provider):
             known = self._known.get(issuer)
             if known is None or known.until <= monotonic():
-                metadata = await self._fetch_metadata(issuer)
+                metadata = await self._fetch_metadata(issuer, self._lookup_of(provider))
                 if known is None or known.metadata != metadata:
                     known = _Known(metadata, 0.0)
                 known.until = monotonic() + KEPT_S
@@ -135,11 +141,11 @@ class Discovery:
         self._known[issuer] = known
         self._known.move_to_end(issuer)
         while len(self._known) > MOST_KEPT:
-            forgotten, _ = self._known.popitem(last=False)
-            self._asking.pop(forgotten, None)
+            self._known.popitem(last=False)
 
-    async def _fetch_metadata(self, issuer: str) -> ProviderMetadata:
-        document = await fetched(self._egress, f"{issuer.rstrip('/')}/.well-known/openid-configuration", "discovery")
+    async def _fetch_metadata(self, issuer: str, lookup: Lookup) -> ProviderMetadata:
+        url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        document = await fetched(self._egress, lookup, url, "discovery")
         try:
             metadata = msgspec.convert(document, ProviderMetadata)
         except msgspec.ValidationError:
@@ -152,8 +158,8 @@ class Discovery:
                 raise ProviderAway(f"discovery: {name} is not https")
         return metadata
 
-    async def _fetch_keys(self, known: _Known) -> None:
-        document = await fetched(self._egress, known.metadata.jwks_uri, "keys")
+    async def _fetch_keys(self, known: _Known, lookup: Lookup) -> None:
+        document = await fetched(self._egress, lookup, known.metadata.jwks_uri, "keys")
         found = document.get("keys")
         if not isinstance(found, list) or len(found) > MOST_KEYS:
             raise ProviderAway("keys: malformed")

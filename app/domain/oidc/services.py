@@ -202,8 +202,9 @@ async def _exchange(
         "code_verifier": sign_in.verifier,
     }
     own_form, headers = _client_authentication(provider, metadata)
+    lookup = request.parts.look_ups.of(provider.look_ups_of)
     status, answer = await asked(
-        request.parts.egress, metadata.token_endpoint, "token", form=form | own_form, headers=headers
+        request.parts.egress, lookup, metadata.token_endpoint, "token", form=form | own_form, headers=headers
     )
     if status >= 500 or status == 429:
         raise ProviderAway(f"token: http_error {status}")
@@ -266,7 +267,8 @@ async def _more_claims(
     if metadata.userinfo_endpoint is None or wanted <= claims.keys():
         return {}
     headers = {"authorization": f"Bearer {access_token}"}
-    said = await fetched(request.parts.egress, metadata.userinfo_endpoint, "userinfo", headers=headers)
+    lookup = request.parts.look_ups.of(provider.look_ups_of)
+    said = await fetched(request.parts.egress, lookup, metadata.userinfo_endpoint, "userinfo", headers=headers)
     if said.get("sub") != claims["sub"]:
         raise TokenRefused("userinfo is of another subject")
     return said

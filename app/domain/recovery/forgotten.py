@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.core.across_tenants import tenant_of_slug, tenants_of_address
 from app.core.turns import keep_doing
-from app.domain.letters.services import are_enough, write_letter
+from app.domain.letters.services import are_enough, write_quietly
 from app.domain.parts import Parts
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.users.identity import email_key
@@ -70,8 +70,9 @@ async def _write_to(work: UnitOfWork, email: str) -> None:
     user = await users.get_one_or_none(email_key=email_key(email), with_for_update=True)
     if user is None or not may_reset(user) or await are_enough(work, "reset_password", user_id=user.id):
         return
-    letter = await write_letter(work, "reset_password", user.email, user_id=user.id)
-    work.audit("auth.write_reset_letter", "user", user.id, after={"letter_id": letter.id})
+    letter = await write_quietly(work, "reset_password", user.email, user.id)
+    if letter is not None:
+        work.audit("auth.write_reset_letter", "user", user.id, after={"letter_id": letter.id})
 
 
 def may_reset(user: User) -> bool:

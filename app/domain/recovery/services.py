@@ -15,7 +15,7 @@ from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.services import confirmed_by_password, slug_of
 from app.domain.letters.models import Letter
 from app.domain.letters.schemas import Accepted, LetterKind
-from app.domain.letters.services import are_enough, is_tenant_active, letter_of, notify, require_token, write_letter
+from app.domain.letters.services import are_enough, is_tenant_active, letter_of, notify, require_token, write_quietly
 from app.domain.recovery.models import ForgottenPassword
 from app.domain.recovery.schemas import ChangeEmail, ForgotPassword, ResetPassword
 from app.domain.requests import HubRequest
@@ -80,7 +80,7 @@ async def change_email(request: HubRequest, given: ChangeEmail) -> Accepted:
         (await rules_of(work.parts, work.tenant_id)).refuse_domain(new_email, path="new_email")
         await _held_user(work, user.id)
         if not await are_enough(work, "confirm_email", user_id=user.id):
-            await write_letter(work, "confirm_email", new_email, user_id=user.id)
+            await write_quietly(work, "confirm_email", new_email, user.id)
         work.audit("auth.change_email", "user", user.id, after={"new_email": new_email})
         return TO_CONFIRM
 

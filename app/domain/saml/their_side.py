@@ -120,7 +120,8 @@ async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
 async def _fetched(parts: Parts, provider: Provider) -> str:
     assert provider.metadata_url is not None
     headers = {"accept": "application/samlmetadata+xml, application/xml"}
-    fetched = await fetch(provider.metadata_url, parts.egress, headers=headers)
+    lookup = parts.look_ups.of(provider.look_ups_of)
+    fetched = await fetch(provider.metadata_url, parts.egress, lookup, headers=headers)
     if fetched.status != 200:
         raise FetchFailed("http_error")
     return fetched.body.decode("utf-8")

@@ -11,7 +11,6 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +18,8 @@ from uuid import UUID
 from app.core.database import DATABASE_ERRORS
 from app.core.lanes import Lane, Lanes
 from app.core.log_context import LogContext, bound_to
-from app.core.outbound import Destination, Limits, Reply, looked_up_in
+from app.core.look_ups import LookUps
+from app.core.outbound import Destination, Limits, Reply
 from app.domain.parts import Parts
 from app.domain.tenants.suspension import stop_suspended
 from app.domain.webhooks import metrics
@@ -54,9 +54,9 @@ class WebhookSender:
         """Endpoints that took the last message are well; all others are doubtful, new ones included."""
         self._limits = limits
         self._authorities = authorities
-        self._resolving: dict[Lane, ThreadPoolExecutor] = {
-            "well": ThreadPoolExecutor(places, "look up"),
-            "doubtful": ThreadPoolExecutor(max(1, places // 2), "look up doubtful"),
+        self._look_ups: dict[Lane, LookUps] = {
+            "well": LookUps(places, share=self._cap("well")),
+            "doubtful": LookUps(max(1, places // 2), share=self._cap("doubtful")),
         }
 
     async def run_forever(self) -> None:
@@ -73,8 +73,8 @@ class WebhookSender:
 
     async def close(self) -> None:
         await self._lanes.cancel()
-        for threads in self._resolving.values():
-            threads.shutdown(wait=False, cancel_futures=True)
+        for look_ups in self._look_ups.values():
+            look_ups.close()
 
     async def send_what_is_due(self) -> None:
         """Once: whatever is due at this moment."""
@@ -105,7 +105,8 @@ class WebhookSender:
         return len(due) == free or cap in self._running_by_tenant(lane).values()
 
     def _cap(self, lane: Lane) -> int:
-        """Of one tenant: half of the places for endpoints that are well, an eighth of the others'."""
+        """Of one tenant: half of the places for endpoints that are well, an eighth of the others'. As many look-ups,
+        which go on when a place is free again."""
         return max(1, self._lanes.places // (2 if lane == "well" else 16))
 
     def _running_by_tenant(self, lane: Lane) -> Counter[UUID]:
@@ -120,7 +121,7 @@ class WebhookSender:
             self._parts.egress,
             limits=self._limits,
             authorities=self._authorities,
-            lookup=looked_up_in(self._resolving[lane]),
+            lookup=self._look_ups[lane].of(endpoint.tenant_id),
         )
         with bound_to(LogContext(tenant_id=endpoint.tenant_id)):
             try:

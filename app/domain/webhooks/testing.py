@@ -62,8 +62,9 @@ class WebhookTest:
             data={"id": webhook_id},
         )
         body = body_of(message)
-        with _place_for(self._request.principal.tenant_id):
-            destination = Destination(tested.url, self._request.parts.egress)
+        parts, tenant_id = self._request.parts, self._request.principal.tenant_id
+        with _place_for(tenant_id):
+            destination = Destination(tested.url, parts.egress, lookup=parts.look_ups.of(tenant_id))
             try:
                 reply = await destination.post(headers_of(message, body, tested.secrets, now), body)
             finally:
