@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from msgspec.structs import asdict
 from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.across_tenants import tenant_of_slug
 from app.core.provider_settings import ConfiguredProvider, ProviderKind
@@ -103,6 +104,18 @@ _NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
 _NAMED_ACTIVE = _NAMED.where(IdentityProvider.is_active)
+_ACTIVE: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
+    _OF_TENANT, IdentityProvider.is_active
+)
+
+
+async def active_providers(
+    session: AsyncSession, ring: KeyRing, settings: Settings, tenant_id: UUID, slug: str
+) -> list[Provider]:
+    """All by which the members of a tenant can sign in. `session` is in the tenant."""
+    rows = await session.execute(_ACTIVE.order_by(IdentityProvider.name), {"tenant_id": tenant_id})
+    kept = [_kept(ring, tuple(row), slug) for row in rows]
+    return [*(_of_settings(each, tenant_id) for each in _configured_for(settings, slug)), *kept]
 
 
 def _kept(ring: KeyRing, row: tuple[Any, ...], slug: str) -> Provider:

@@ -17,8 +17,7 @@ from msgspec import Struct
 
 from app.core.egress import EgressPolicy
 from app.core.fetching import FetchFailed, fetch_object
-from app.core.provider_settings import web_address_fault
-from app.domain.identity_providers.registry import Provider
+from app.core.provider_settings import ConfiguredProvider, web_address_fault
 from app.domain.parts import Parts
 
 log = logging.getLogger("hub.oidc")
@@ -86,17 +85,17 @@ class _Known(Struct):
 class Discovery:
     """By issuer. What is not there is asked for once, however many wait for it."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._egress = parts.egress
-        self._is_development = parts.settings.is_development
+    def __init__(self, egress: EgressPolicy, *, is_development: bool) -> None:
+        self._egress = egress
+        self._is_development = is_development
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, asyncio.Lock] = {}
 
-    async def metadata_of(self, provider: Provider) -> ProviderMetadata:
+    async def metadata_of(self, provider: ConfiguredProvider) -> ProviderMetadata:
         """Raises ProviderAway."""
         return (await self._of(provider)).metadata
 
-    async def keys_of(self, provider: Provider) -> list[dict[str, Any]]:
+    async def keys_of(self, provider: ConfiguredProvider) -> list[dict[str, Any]]:
         """Raises ProviderAway."""
         known = await self._of(provider)
         async with self._lock(provider):
@@ -105,7 +104,7 @@ class Discovery:
             assert known.keys is not None
             return known.keys
 
-    async def newer_keys_of(self, provider: Provider) -> list[dict[str, Any]] | None:
+    async def newer_keys_of(self, provider: ConfiguredProvider) -> list[dict[str, Any]] | None:
         """Where one is not among them, or does not fit any more; None where they were asked for a moment ago."""
         known = await self._of(provider)
         async with self._lock(provider):
@@ -116,10 +115,10 @@ class Discovery:
             await self._fetch_keys(known)
             return known.keys
 
-    def _lock(self, provider: Provider) -> asyncio.Lock:
+    def _lock(self, provider: ConfiguredProvider) -> asyncio.Lock:
         return self._asking.setdefault(provider.issuer or "", asyncio.Lock())
 
-    async def _of(self, provider: Provider) -> _Known:
+    async def _of(self, provider: ConfiguredProvider) -> _Known:
         issuer = provider.issuer or ""
         async with self._lock(provider):
             known = self._known.get(issuer)
@@ -168,5 +167,5 @@ def discovery_of(parts: Parts) -> Discovery:
     """The one of this hub."""
     found = KNOWN_BY_HUB.get(parts)
     if found is None:
-        found = KNOWN_BY_HUB[parts] = Discovery(parts)
+        found = KNOWN_BY_HUB[parts] = Discovery(parts.egress, is_development=parts.settings.is_development)
     return found
