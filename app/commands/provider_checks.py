@@ -169,7 +169,7 @@ async def _asked_saml(case: Case, policy: EgressPolicy) -> Said:
         return [("wrong", f"{place} is of another provider than before{_meanwhile(case)}")]
     if read.valid_until is not None and read.valid_until <= datetime.now(UTC):
         return [("wrong", f"{place} ran out on {read.valid_until:%Y-%m-%d}: nobody signs in by it")]
-    return [("right", f"{place} can be read; it signs with {len(read.certificates)} certificates"), *_run_out(read)]
+    return [("right", f"{place} can be read; certificates to sign with: {len(read.certificates)}"), *_run_out(read)]
 
 
 def _meanwhile(case: Case) -> str:

@@ -126,7 +126,7 @@ def test_providers_that_keep_silent_cost_ten_seconds_together(openid: Provider) 
 def test_metadata_in_a_file_is_read(data_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "idp.xml"
     file.write_bytes(TestProvider.made_in(tmp_path / "idp").metadata())
-    said = f"right  identity provider office: {file} can be read; it signs with 1 certificates"
+    said = f"right  identity provider office: {file} can be read; certificates to sign with: 1"
     assert told(data_dir, HUB_SAML_OFFICE_METADATA=str(file)) == (0, [said])
     file.write_bytes(b"<EntityDescriptor")
     code, (said,) = told(data_dir, HUB_SAML_OFFICE_METADATA=str(file))
@@ -177,7 +177,7 @@ def test_metadata_at_a_url_is_fetched(tmp_path: Path, portal: BlockingPortal, fa
         code, (said,) = examined(HUB_SAML_OFFICE_METADATA=url)
         assert (code, said) == (
             0,
-            f"right  identity provider office: {url} can be read; it signs with 1 certificates",
+            f"right  identity provider office: {url} can be read; certificates to sign with: 1",
         )
         site.fault = fault
         code, (said,) = examined(HUB_SAML_OFFICE_METADATA=url)
