@@ -38,13 +38,13 @@ class KeyFiles:
     certificate: Path
 
     @classmethod
-    def made_in(cls, folder: Path, name: str) -> "KeyFiles":
+    def made_in(cls, folder: Path, name: str, *, ends_in: timedelta = timedelta(days=2)) -> "KeyFiles":
         private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(private.public_key())
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=2))
-        certificate = builder.not_valid_after(now + timedelta(days=2)).sign(private, hashes.SHA256())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=9))
+        certificate = builder.not_valid_after(now + ends_in).sign(private, hashes.SHA256())
         files = cls(folder / f"{name}.key", folder / f"{name}.pem")
         files.key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
         files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))

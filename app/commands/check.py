@@ -3,32 +3,30 @@
 import asyncio
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import asyncpg
-from msgspec import Struct
 
 from app.commands.database import CommandFailed, Database, database, explained
+from app.commands.findings import Finding, Verdict
 from app.core import embedded, migrations
 from app.core.invocation import HUB
 from app.core.loopback import is_loopback
 from app.core.provider_settings import SECRET_SUFFIXES
+from app.core.sealing import KeyRing
 from app.settings import SECRET, Settings, SettingsError, load, variable
+
+if TYPE_CHECKING:
+    from app.commands.provider_checks import Case
+    from app.core.database import Sessions
 
 OLDEST_POSTGRESQL = 150_000
 """As `server_version_num` counts."""
 AT_FIRST_START = "would be created at the first start"
 SECRET_FILES = ("secret-keys", "signing-keys.pem", "sealing-keys.pem", "postgres.json")
-
-Verdict = Literal["right", "wrong", "note"]
-
-
-class Finding(Struct, frozen=True):
-    verdict: Verdict
-    subject: str
-    sentence: str
 
 
 def check() -> int:
@@ -38,9 +36,11 @@ def check() -> int:
     except SettingsError as error:
         _show([], [Finding("wrong", "settings", problem) for problem in error.problems])
         return 1
-    findings = [*_about_settings(settings), *_about_database(settings), *_about_keys(settings)]
+    of_database, providers = _about_database(settings)
+    findings = [*_about_settings(settings), *of_database, *_about_keys(settings)]
     findings += [_about_limits(settings), _about_egress(settings), *_about_proxy(settings), *_about_folders(settings)]
     findings += [_about_connectors(), *_about_destinations(settings), _about_mail(settings)]
+    findings += _about_providers(settings, providers)
     _show(_listed(settings), findings)
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
@@ -79,19 +79,23 @@ def _about_settings(settings: Settings) -> Iterator[Finding]:
 # --- The database ---------------------------------------------------------------------------------------------------
 
 
-def _about_database(settings: Settings) -> list[Finding]:
+Examined = tuple[list[Finding], "list[Case] | None"]
+"""With the identity providers that it knows of: None where it cannot be asked."""
+
+
+def _about_database(settings: Settings) -> Examined:
     try:
         if settings.is_embedded:
             embedded.find_installation()
             if not (settings.data_dir / "postgres").exists():
-                return [Finding("note", "database", f"the embedded PostgreSQL {AT_FIRST_START}")]
+                return [Finding("note", "database", f"the embedded PostgreSQL {AT_FIRST_START}")], None
         with database(settings) as target, explained(target):
             return asyncio.run(_examine(settings, target))
     except (CommandFailed, embedded.EmbeddedError) as error:
-        return [Finding("wrong", "database", str(error))]
+        return [Finding("wrong", "database", str(error))], None
 
 
-async def _examine(settings: Settings, target: Database) -> list[Finding]:
+async def _examine(settings: Settings, target: Database) -> Examined:
     connection = await asyncpg.connect(target.app_url, timeout=5)
     try:
         findings = [await _version(connection, target), await _revision(connection), await _role(connection, settings)]
@@ -101,9 +105,27 @@ async def _examine(settings: Settings, target: Database) -> list[Finding]:
             findings += await _tenants(connection, settings)
     finally:
         await connection.close()
-    if findings[1].verdict == "right":
-        findings += await _stored_secrets(settings, target.app_url)
-    return findings
+    ring = _key_ring(settings)
+    if findings[1].verdict != "right" or isinstance(ring, Finding):
+        return findings, None
+    from app.commands.provider_checks import of_database
+
+    async with _sessions(target.app_url) as sessions:
+        findings += await _stored_secrets(sessions, ring)
+        return findings, await of_database(settings, sessions, ring)
+
+
+@asynccontextmanager
+async def _sessions(url: str) -> "AsyncIterator[Sessions]":
+    from app.core.database import Sessions, create_engine
+    from app.domain.models import METADATA
+
+    assert METADATA.tables
+    engine = create_engine(url, pool_size=1, timeout_s=60)
+    try:
+        yield Sessions(engine)
+    finally:
+        await engine.dispose()
 
 
 async def _keys_gone(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
@@ -181,24 +203,14 @@ async def _connections(connection: asyncpg.Connection, settings: Settings) -> Fi
     return Finding("wrong", "connections", f"{sentence}: {hint}")
 
 
-async def _stored_secrets(settings: Settings, url: str) -> list[Finding]:
+async def _stored_secrets(sessions: "Sessions", ring: KeyRing) -> list[Finding]:
     """Opened one by one: an id in the ring does not prove that the key is still the same one."""
-    ring = _key_ring(settings)
-    if isinstance(ring, Finding):
-        return []
-    from app.core.database import Sessions, create_engine
     from app.domain.auth.repositories import sessions_by_key
-    from app.domain.models import METADATA
     from app.domain.resealing import count_unopened, secrets_by_key
 
-    assert METADATA.tables
-    engine = create_engine(url, pool_size=1, timeout_s=60)
-    try:
-        async with Sessions(engine)(None) as session:
-            by_key, unopened = await secrets_by_key(session), await count_unopened(session, ring)
-            signed_in = await sessions_by_key(session)
-    finally:
-        await engine.dispose()
+    async with sessions(None) as session:
+        by_key, unopened = await secrets_by_key(session), await count_unopened(session, ring)
+        signed_in = await sessions_by_key(session)
     total, old = sum(by_key.values()), sum(by_key.values()) - by_key.get(ring.current_id, 0)
     if unopened:
         gone = sorted(by_key.keys() - set(ring.ids))
@@ -226,7 +238,7 @@ def _about_keys(settings: Settings) -> list[Finding]:
     return [ring, _signing_keys(settings), _sealing_keys(settings), *_anchor(settings)]
 
 
-def _key_ring(settings: Settings) -> Any:
+def _key_ring(settings: Settings) -> KeyRing | Finding:
     """The ring, or what is to be said where there is none."""
     from app.runtime import SECRET_KEYS_FILE, load_key_ring
 
@@ -438,6 +450,15 @@ def _about_mail(settings: Settings) -> Finding:
     if settings.public_url is None:
         return Finding("note", "mail", f"{server} takes letters; {links}: set HUB_PUBLIC_URL")
     return Finding("right", "mail", f"{server} takes letters; {links}")
+
+
+def _about_providers(settings: Settings, providers: "list[Case] | None") -> list[Finding]:
+    """Whether people could sign in by them now."""
+    if not (settings.providers if providers is None else providers):
+        return []
+    from app.commands.provider_checks import examine, of_settings
+
+    return asyncio.run(examine(settings, of_settings(settings) if providers is None else providers))
 
 
 def _mode(path: Path) -> int:

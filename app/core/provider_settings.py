@@ -1,7 +1,7 @@
 """Identity providers that the operator names by variables: `HUB_OIDC_<NAME>_*` and `HUB_SAML_<NAME>_*`."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -44,6 +44,11 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True):
     attribute_first_name: str | None = None
     attribute_last_name: str | None = None
     attribute_groups: str | None = None
+
+    @property
+    def look_ups_of(self) -> Hashable:
+        """Whose share of look-ups its names are taken from: its own, since the operator has named it."""
+        return self.kind, self.tenant, self.name
 
 
 def web_address_fault(url: str, *, is_development: bool) -> str | None:

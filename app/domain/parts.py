@@ -40,6 +40,17 @@ LAST_WRITE_S = 1.0
 """For what is written as the process ends, and would be missed by nobody but who looks for the last use of a key."""
 
 
+def egress_policy(settings: Settings) -> EgressPolicy:
+    return EgressPolicy(
+        allow=settings.egress_allow,
+        deny=settings.egress_deny,
+        loopback_allowed=settings.egress_loopback,
+        proxy=EgressProxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
+        direct=settings.egress_direct,
+        files_root=str(settings.files_root.absolute()),
+    )
+
+
 class Parts:
     def __init__(
         self,
@@ -85,14 +96,7 @@ class Parts:
         )
         self._runs = Leases(self.redis, "connector-runs") if self.redis else None
         self.sandbox = ConnectorSandbox(shared=self._runs.place if self._runs else None, watch=watched_run)
-        self.egress = EgressPolicy(
-            allow=settings.egress_allow,
-            deny=settings.egress_deny,
-            loopback_allowed=settings.egress_loopback,
-            proxy=EgressProxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
-            direct=settings.egress_direct,
-            files_root=str(settings.files_root.absolute()),
-        )
+        self.egress = egress_policy(settings)
         self.look_ups = LookUps()
 
     @property

@@ -23,6 +23,7 @@ ONLY_ASKS = {
     "POST /api/v1/auth/step-up/options": "likewise",
     "POST /api/v1/auth/identities": "where a link begins",
     "POST /api/v1/auth/saml/{provider_name}/acs": "what is on record once the browser is known again",
+    "POST /sign-in/organisation": "whose providers are to be shown",
 }
 """By its method a write, by what it does a read."""
 CHANGES_BY_GET: Mapping[str, tuple[str, ...]] = {

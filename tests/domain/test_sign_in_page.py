@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -304,29 +303,6 @@ async def test_too_many_attempts_by_one_name_keep_the_form(
     assert answer.status_code == 429
     assert "Too many people are signing in" in answer.text
     assert f'value="{ADMIN_EMAIL}"' in answer.text
-
-
-# --- several organisations ---
-
-
-async def test_the_organisation_is_asked_for_where_there_are_several_and_none_is_named(
-    hub: Hub, browser: httpx.AsyncClient
-) -> None:
-    """By what the hub is, and not by whose address it is."""
-    asked = 'name="tenant"'
-    assert asked not in (await browser.get("/sign-in", params={"request": sealed(hub)})).text
-    other = await hub.new_tenant()
-    slug = (await other.admin.get("/api/v1/auth/me")).json()["tenant"]["slug"]
-    assert asked in (await browser.get("/sign-in", params={"request": sealed(hub)})).text
-    assert asked not in (await browser.get("/sign-in", params={"request": sealed(hub, tenant=slug)})).text
-    email = f"{uuid4().hex}@example.org"
-    for one in (hub, other):
-        await one.new_user(email=email, password=PASSWORD)
-    assert (await send(browser, sealed(hub), email=email)).status_code == 401
-    assert (await send(browser, sealed(hub), email=email, tenant=slug)).status_code == 303
-    assert (await send(browser, sealed(hub), email=email, tenant="nowhere")).status_code == 401
-    assert (await send(browser, sealed(hub, tenant=slug), email=email, tenant="nowhere")).status_code == 303
-    assert (await send(browser, sealed(hub, tenant=slug), email=ADMIN_EMAIL)).status_code == 401
 
 
 # --- what a page lets a browser do ---

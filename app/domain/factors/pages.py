@@ -68,7 +68,7 @@ class FactorStep:
             [
                 said,
                 forms.paragraph(f"{TEXTS['factor_signed_in_as']} {user.email}"),
-                forms.form(action, fields, TEXTS["factor_go_on"], hidden),
+                forms.form(action, fields, TEXTS["go_on"], hidden),
                 forms.link(TEXTS["factor_begin_anew"], f"{request.exchange.base_path}/sign-in?request={anew}"),
             ]
         )

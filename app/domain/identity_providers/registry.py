@@ -4,7 +4,7 @@ Those of the operator's variables and those of the tenant's admins have one form
 secret; no name is given twice within a tenant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from msgspec.structs import asdict
 from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.across_tenants import tenant_of_slug
 from app.core.provider_settings import ConfiguredProvider, ProviderKind
@@ -41,10 +42,9 @@ class Provider(ConfiguredProvider, frozen=True, kw_only=True):
     is_of_settings: bool = False
 
     @property
-    def look_ups_of(self) -> UUID:
-        """Whose share of look-ups its names are taken from: the tenant's, whose admins may name what they like, or its
-        own where the operator has named it."""
-        return self.id if self.is_of_settings else self.tenant_id
+    def look_ups_of(self) -> Hashable:
+        """The tenant's, whose admins may name what they like."""
+        return super().look_ups_of if self.is_of_settings else self.tenant_id
 
     @property
     def manager(self) -> str:
@@ -110,6 +110,18 @@ _NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
 _NAMED_ACTIVE = _NAMED.where(IdentityProvider.is_active)
+_ACTIVE: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
+    _OF_TENANT, IdentityProvider.is_active
+)
+
+
+async def active_providers(
+    session: AsyncSession, ring: KeyRing, settings: Settings, tenant_id: UUID, slug: str
+) -> list[Provider]:
+    """All by which the members of a tenant can sign in. `session` is in the tenant."""
+    rows = await session.execute(_ACTIVE.order_by(IdentityProvider.name), {"tenant_id": tenant_id})
+    kept = [_kept(ring, tuple(row), slug) for row in rows]
+    return [*(_of_settings(each, tenant_id) for each in _configured_for(settings, slug)), *kept]
 
 
 def _kept(ring: KeyRing, row: tuple[Any, ...], slug: str) -> Provider:

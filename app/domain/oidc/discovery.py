@@ -7,10 +7,9 @@ for a while by each process.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from time import monotonic
 from typing import Any, Final
-from uuid import UUID
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
@@ -18,8 +17,8 @@ from msgspec import Struct
 
 from app.core.egress import EgressPolicy, Lookup
 from app.core.fetching import FetchFailed, fetch_object
-from app.core.provider_settings import web_address_fault
-from app.domain.identity_providers.registry import Provider
+from app.core.look_ups import LookUps
+from app.core.provider_settings import ConfiguredProvider, web_address_fault
 from app.domain.parts import Parts
 
 log = logging.getLogger("hub.oidc")
@@ -89,17 +88,17 @@ class Discovery:
     """By issuer. What is not there is asked for once in a tenant, however many wait for it: another tenant's look-ups
     may stand in line, and who has the same provider does not wait for those."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._egress, self._look_ups = parts.egress, parts.look_ups
-        self._is_development = parts.settings.is_development
+    def __init__(self, egress: EgressPolicy, look_ups: LookUps, *, is_development: bool) -> None:
+        self._egress, self._look_ups = egress, look_ups
+        self._is_development = is_development
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._asking: WeakValueDictionary[tuple[UUID, str], asyncio.Lock] = WeakValueDictionary()
+        self._asking: WeakValueDictionary[tuple[Hashable, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def metadata_of(self, provider: Provider) -> ProviderMetadata:
+    async def metadata_of(self, provider: ConfiguredProvider) -> ProviderMetadata:
         """Raises ProviderAway."""
         return (await self._of(provider)).metadata
 
-    async def keys_of(self, provider: Provider) -> list[dict[str, Any]]:
+    async def keys_of(self, provider: ConfiguredProvider) -> list[dict[str, Any]]:
         """Raises ProviderAway."""
         known = await self._of(provider)
         async with self._lock(provider):
@@ -108,7 +107,7 @@ class Discovery:
             assert known.keys is not None
             return known.keys
 
-    async def newer_keys_of(self, provider: Provider) -> list[dict[str, Any]] | None:
+    async def newer_keys_of(self, provider: ConfiguredProvider) -> list[dict[str, Any]] | None:
         """Where one is not among them, or does not fit any more; None where they were asked for a moment ago."""
         known = await self._of(provider)
         async with self._lock(provider):
@@ -119,13 +118,13 @@ class Discovery:
             await self._fetch_keys(known, self._lookup_of(provider))
             return known.keys
 
-    def _lock(self, provider: Provider) -> asyncio.Lock:
+    def _lock(self, provider: ConfiguredProvider) -> asyncio.Lock:
         return self._asking.setdefault((provider.look_ups_of, provider.issuer or ""), asyncio.Lock())
 
-    def _lookup_of(self, provider: Provider) -> Lookup:
+    def _lookup_of(self, provider: ConfiguredProvider) -> Lookup:
         return self._look_ups.of(provider.look_ups_of)
 
-    async def _of(self, provider: Provider) -> _Known:
+    async def _of(self, provider: ConfiguredProvider) -> _Known:
         issuer = provider.issuer or ""
         async with self._lock(provider):
             known = self._known.get(issuer)
@@ -174,5 +173,7 @@ def discovery_of(parts: Parts) -> Discovery:
     """The one of this hub."""
     found = KNOWN_BY_HUB.get(parts)
     if found is None:
-        found = KNOWN_BY_HUB[parts] = Discovery(parts)
+        found = KNOWN_BY_HUB[parts] = Discovery(
+            parts.egress, parts.look_ups, is_development=parts.settings.is_development
+        )
     return found

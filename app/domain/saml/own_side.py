@@ -10,9 +10,10 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
+from app.core.database import Sessions
 from app.core.errors import Conflict, Unavailable
 from app.core.saml import is_installed
-from app.core.sealing import SealingError
+from app.core.sealing import KeyRing, SealingError
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
 from app.domain.saml.models import SamlKey
@@ -22,6 +23,9 @@ from app.domain.work import unit_of_work_of
 if TYPE_CHECKING:
     from app.core.saml.keys import ProviderKey
     from app.core.saml.metadata import ServiceProvider
+
+StoredKey = Row[tuple[UUID, bytes, bytes]]
+"""Id, sealed key and certificate."""
 
 
 def require_packages() -> None:
@@ -40,23 +44,29 @@ async def own_side(parts: Parts, provider: Provider) -> ServiceProvider:
 
 
 async def _own_key(parts: Parts, provider: Provider) -> ProviderKey:
-    from app.core.saml.keys import read_key
-
     place = (provider.tenant_id, provider.id)
     if (known := parts.saml.keys.get(place)) is not None:
         return known
     async with parts.saml.locks[place]:
-        row = await _stored(parts, provider) or await _made(parts, provider)
-        try:
-            private = parts.key_ring.open(row.sealed, tenant_id=provider.tenant_id, row_id=row.id, field=FIELD)
-        except SealingError:
-            raise Conflict(code="secret_unreadable") from None
-        return parts.saml.keys.setdefault(place, read_key(private, row.certificate))
+        row = await stored_key(parts.sessions, provider) or await _made(parts, provider)
+        return parts.saml.keys.setdefault(place, open_key(parts.key_ring, provider, row))
 
 
-async def _stored(parts: Parts, provider: Provider) -> Row[tuple[UUID, bytes, bytes]] | None:
+def open_key(ring: KeyRing, provider: Provider, row: StoredKey) -> ProviderKey:
+    """Raises Conflict where no key of the ring opens it."""
+    from app.core.saml.keys import read_key
+
+    try:
+        private = ring.open(row.sealed, tenant_id=provider.tenant_id, row_id=row.id, field=FIELD)
+    except SealingError:
+        raise Conflict(code="secret_unreadable") from None
+    return read_key(private, row.certificate)
+
+
+async def stored_key(sessions: Sessions, provider: Provider) -> StoredKey | None:
+    """None for a provider by which nobody has signed in yet."""
     statement = select(SamlKey.id, SamlKey.sealed, SamlKey.certificate)
-    async with parts.sessions(provider.tenant_id) as session:
+    async with sessions(provider.tenant_id) as session:
         found = await session.execute(
             statement.where(SamlKey.tenant_id == provider.tenant_id, SamlKey.provider_id == provider.id)
         )
@@ -82,6 +92,6 @@ async def _made(parts: Parts, provider: Provider) -> Row[tuple[UUID, bytes, byte
         added = insert(SamlKey).values(row).on_conflict_do_nothing().returning(SamlKey.id)
         if await work.session.scalar(added) is not None:
             work.audit("saml_key.create", "identity_provider", provider.id)
-    stored = await _stored(parts, provider)
+    stored = await stored_key(parts.sessions, provider)
     assert stored is not None
     return stored

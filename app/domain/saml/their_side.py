@@ -19,8 +19,12 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
+from app.core.database import Sessions
+from app.core.egress import EgressPolicy, Lookup
 from app.core.errors import BadRequest, Unavailable
 from app.core.fetching import FetchFailed, fetch
+from app.core.look_ups import LookUps
+from app.core.provider_settings import ConfiguredProvider
 from app.core.saml.memory import Known
 from app.domain.identity_providers.registry import Provider
 from app.domain.parts import Parts
@@ -57,6 +61,19 @@ async def their_new_side(parts: Parts, provider: Provider, known: IdentityProvid
     return None if read == known else read
 
 
+async def metadata_now(egress: EgressPolicy, look_ups: LookUps, provider: ConfiguredProvider) -> IdentityProvider:
+    """As it is there at this moment; nothing of it is kept. Raises FetchFailed, OSError, and BadRequest or ValueError
+    where it cannot be read."""
+    if provider.metadata_url is not None:
+        document = await _fetched(egress, look_ups.of(provider.look_ups_of), provider.metadata_url)
+        return await _read(document.encode())
+    if provider.metadata_file is not None:
+        return await _read(await asyncio.to_thread(provider.metadata_file.read_bytes))
+    assert isinstance(provider, Provider)
+    assert provider.metadata_xml is not None
+    return await _read(provider.metadata_xml.encode())
+
+
 async def _from_text(parts: Parts, provider: Provider) -> IdentityProvider:
     assert provider.metadata_xml is not None
     place = (provider.tenant_id, provider.id)
@@ -91,7 +108,7 @@ async def _from_url(parts: Parts, provider: Provider, *, older_than_s: float) ->
     async with parts.saml.locks[place]:
         known = parts.saml.metadata.get(place)
         if known is None or known.mark != provider.metadata_url:
-            known = parts.saml.metadata[place] = await _last_copy(parts, provider)
+            known = parts.saml.metadata[place] = await last_copy(parts.sessions, provider)
         now = time.time()
         if known.fetched_at + older_than_s <= now and known.asked_at + ASKED_EVERY_S <= now:
             known.asked_at = now
@@ -104,7 +121,8 @@ async def _from_url(parts: Parts, provider: Provider, *, older_than_s: float) ->
 async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
     """Whatever comes of it, what is known stays known."""
     try:
-        document = await _fetched(parts, provider)
+        assert provider.metadata_url is not None
+        document = await _fetched(parts.egress, parts.look_ups.of(provider.look_ups_of), provider.metadata_url)
         read = await _read(document.encode())
         if known.read is not None and read.entity_id != known.read.entity_id:
             raise BadRequest("It is of another provider than before.", code="saml_bad_metadata")
@@ -117,21 +135,19 @@ async def _ask(parts: Parts, provider: Provider, known: Known) -> None:
     known.read, known.document, known.fetched_at = read, document, time.time()
 
 
-async def _fetched(parts: Parts, provider: Provider) -> str:
-    assert provider.metadata_url is not None
+async def _fetched(egress: EgressPolicy, lookup: Lookup, url: str) -> str:
     headers = {"accept": "application/samlmetadata+xml, application/xml"}
-    lookup = parts.look_ups.of(provider.look_ups_of)
-    fetched = await fetch(provider.metadata_url, parts.egress, lookup, headers=headers)
+    fetched = await fetch(url, egress, lookup, headers=headers)
     if fetched.status != 200:
         raise FetchFailed("http_error")
     return fetched.body.decode("utf-8")
 
 
-async def _last_copy(parts: Parts, provider: Provider) -> Known:
+async def last_copy(sessions: Sessions, provider: Provider) -> Known:
     """From the database, where there is one of this URL."""
     is_it = (SamlMetadata.tenant_id == provider.tenant_id, SamlMetadata.provider_id == provider.id)
     statement = select(SamlMetadata.document, SamlMetadata.fetched_at)
-    async with parts.sessions(provider.tenant_id) as session:
+    async with sessions(provider.tenant_id) as session:
         found = (
             await session.execute(statement.where(*is_it, SamlMetadata.url == provider.metadata_url))
         ).one_or_none()

@@ -6,6 +6,7 @@ from litestar.params import FromPath
 from app.core.answers import Answer, Tagged
 from app.core.errors import HubError, NotFound
 from app.core.limits.prices import costs
+from app.core.sealed_values import seal
 from app.core.security import open_to_all
 from app.core.served import asset_served
 from app.domain.requests import HubRequest
@@ -22,9 +23,12 @@ from app.domain.sign_in.page_routes import (
     see_other,
     text_of,
 )
+from app.domain.sign_in.pending import PENDING
 from app.domain.sign_in.rendering import assets
 from app.domain.sign_in.services import Given
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
+
+CHOSEN = open_to_all(takes_form=True) | PAGES
 
 
 class SignInController(Controller):
@@ -51,6 +55,20 @@ class SignInController(Controller):
             return see_other(await services.sign_in(request, pending, given))
         except SHOWN_AGAIN as error:
             return await _show_form(request, sealed, given, error)
+
+    @post("/organisation", opt=CHOSEN, status_code=303)
+    async def choose_tenant(self, request: HubRequest) -> Answer[bytes]:
+        """To the form, as it is for the members of that organisation."""
+        form = await read_form(request)
+        sealed = text_of(form, "request")
+        pending = services.pending_of(request, sealed)
+        try:
+            chosen = await services.choose_tenant(request, pending, text_of(form, "tenant"))
+        except SHOWN_AGAIN as error:
+            page = views.organisation_page(request.exchange, request.parts.settings, pending, sealed, wrong=error)
+            return page_again(request.exchange, page, pending.redirect_uri, error)
+        sealed = seal(request.parts.key_ring, PENDING, chosen)
+        return see_other(f"{request.exchange.base_path}/sign-in?request={sealed}")
 
     @get("/{step:str}", opt=SHOWN)
     async def show_step(self, request: HubRequest, step: FromPath[str]) -> Answer[bytes]:
@@ -82,14 +100,19 @@ class SignInController(Controller):
 async def _show_form(
     request: HubRequest, sealed: str, given: Given | None = None, wrong: HubError | None = None
 ) -> Answer[bytes]:
-    pending = services.pending_of(request, sealed)
+    pending, settings = services.pending_of(request, sealed), request.parts.settings
+    is_open = await services.asks_for_tenant(request, pending)
+    if is_open and given is None and not pending.is_tenant_chosen:
+        page = views.organisation_page(request.exchange, settings, pending, sealed)
+        return page_again(request.exchange, page, pending.redirect_uri)
     page = views.form_page(
         request.exchange,
-        request.parts.settings,
+        settings,
         pending,
         sealed,
-        asks_for_tenant=await services.asks_for_tenant(request, pending),
-        providers=await WAYS.providers_of(request, pending, sealed),
+        asks_for_tenant=is_open,
+        providers=() if is_open else await WAYS.providers_of(request, pending, sealed),
+        before=services.with_tenant_open(request, pending) if pending.is_tenant_chosen else None,
         given=given,
         wrong=wrong,
     )

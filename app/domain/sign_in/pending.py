@@ -34,6 +34,8 @@ class PendingSignIn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scope: str | None = None
     tenant: str | None = None
     """Slug of the tenant that is meant; None: as the host or the address says."""
+    is_tenant_chosen: bool = False
+    """On the page, by whoever signs in; with no tenant they have left it to their address."""
     browser: str
     """Digest of the browser's cookie."""
     expires_at: int

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import select
 
 from app.core.across_tenants import are_there_several_tenants
-from app.core.errors import NotFound, Unauthenticated
+from app.core.errors import BadRequest, NotFound, Unauthenticated
 from app.core.exchange import Exchange
 from app.core.faults import FORBIDDEN
 from app.core.sealed_values import seal, unseal
@@ -19,6 +19,7 @@ from app.domain.auth.sessions import Authenticated
 from app.domain.requests import HubRequest
 from app.domain.sign_in.finishing import finish
 from app.domain.sign_in.pending import PENDING, PendingSignIn, browser_of
+from app.domain.sign_in.texts import TEXTS
 from app.domain.sign_in.ways import WAYS, HalfSignedIn, SignInStep
 from app.domain.users.models import User
 from app.domain.work import UnitOfWork, work_of_its_own
@@ -110,6 +111,22 @@ def tenant_named(request: HubRequest, pending: PendingSignIn) -> str | None:
 async def asks_for_tenant(request: HubRequest, pending: PendingSignIn) -> bool:
     """The same for every address: whether one is known in several tenants is nobody's business."""
     return tenant_named(request, pending) is None and await are_there_several_tenants(request.parts.reads)
+
+
+async def choose_tenant(request: HubRequest, pending: PendingSignIn, typed: str) -> PendingSignIn:
+    """The sign-in as it goes on after that. Whether there is such a tenant is told to nobody; what the client or the
+    host names stays. Raises BadRequest for what can be no name."""
+    slug = typed.strip().lower()
+    if not Given(tenant=slug).can_be_right:
+        raise BadRequest(TEXTS["no_such_text"])
+    if tenant_named(request, pending) is not None:
+        return pending
+    return structs.replace(pending, tenant=slug or None, is_tenant_chosen=True)
+
+
+def with_tenant_open(request: HubRequest, pending: PendingSignIn) -> str:
+    """The same sign-in before somebody has chosen one, sealed."""
+    return seal(request.parts.key_ring, PENDING, structs.replace(pending, tenant=None, is_tenant_chosen=False))
 
 
 async def sign_in(request: HubRequest, pending: PendingSignIn, given: Given) -> str:

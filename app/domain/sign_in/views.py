@@ -1,7 +1,7 @@
 """The sign-in pages as answers: what each shows, and what a browser may do with it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -68,9 +68,11 @@ def form_page(
     *,
     asks_for_tenant: bool,
     providers: Sequence[ProviderLink],
+    before: str | None = None,
     given: Given | None = None,
     wrong: HubError | None = None,
 ) -> Page:
+    """`before` is the sign-in as it was before somebody chose an organisation, sealed."""
     base = exchange.base_path
     is_wrong = wrong is not None
     known = given or Given()
@@ -111,11 +113,48 @@ def form_page(
     parts = [
         NOTHING if wrong is None else problem(told(wrong)),
         going_on(settings, pending),
+        NOTHING if before is None else _chosen(base, pending, before),
         form(f"{base}/sign-in", fields, TEXTS["sign_in"], {"request": sealed}),
-        *(link(each.text, f"{base}{each.path}?request={sealed}") for each in WAYS.links),
+        *_further(base, sealed),
         other_ways(providers),
     ]
     return Page(heading=TEXTS["sign_in"], body=together(parts), is_wrong=is_wrong)
+
+
+def organisation_page(
+    exchange: Exchange, settings: Settings, pending: PendingSignIn, sealed: str, *, wrong: HubError | None = None
+) -> Page:
+    """Before the form, where several share the hub and nobody has said which is meant: whose providers are to be shown
+    is not known yet."""
+    base, is_wrong = exchange.base_path, wrong is not None
+    asked = field(
+        "tenant",
+        TEXTS["organisation"],
+        autocomplete="organization",
+        hint=TEXTS["organisation_first_hint"],
+        most=MOST_OF_SLUG,
+        is_needed=False,
+        is_wrong=is_wrong,
+        has_focus=not is_wrong,
+    )
+    parts = [
+        NOTHING if wrong is None else problem(told(wrong)),
+        going_on(settings, pending),
+        form(f"{base}/sign-in/organisation", [asked], TEXTS["go_on"], {"request": sealed}),
+        *_further(base, sealed),
+    ]
+    return Page(heading=TEXTS["sign_in"], body=together(parts), is_wrong=is_wrong)
+
+
+def _further(base: str, sealed: str) -> Iterator[Markup]:
+    for each in WAYS.links:
+        yield link(each.text, f"{base}{each.path}?request={sealed}")
+
+
+def _chosen(base: str, pending: PendingSignIn, before: str) -> Markup:
+    """Which organisation it is, for who has mistyped it, and the way back."""
+    said = NOTHING if pending.tenant is None else paragraph(f"{TEXTS['organisation_chosen']} {pending.tenant}")
+    return together([said, link(TEXTS["organisation_other"], f"{base}/sign-in?request={before}")])
 
 
 def other_ways(providers: Sequence[ProviderLink]) -> Markup:

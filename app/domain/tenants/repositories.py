@@ -1,6 +1,6 @@
 """Which rows make a tenant on the wire, and all that is read without knowing whose it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, not_, selec
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import Repository, Selection
+from app.core.database import Repository, Selection, enter_tenant
 from app.core.errors import NotFound
 from app.core.lists.filters import boolean_filter
 from app.core.lists.listing import Listing, Sort
@@ -86,6 +86,12 @@ async def slugs(connection: asyncpg.Connection) -> set[str]:
     async with connection.transaction():
         await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, str(DEFAULT_TENANT_ID))
         return {row["slug"] for row in await connection.fetch("SELECT slug FROM tenants WHERE deleted_at IS NULL")}
+
+
+async def known_tenants(session: AsyncSession) -> Sequence[Tenant]:
+    """All, suspended ones too, but for deleted ones. It leaves the session in `default`, which sees them."""
+    await enter_tenant(session, DEFAULT_TENANT_ID)
+    return (await session.scalars(select(Tenant).where(Tenant.deleted_at.is_(None)).order_by(Tenant.slug))).all()
 
 
 async def tenant_to_empty(session: AsyncSession, deleted_before: datetime) -> UUID | None:
