@@ -1,8 +1,7 @@
 """Invitations: who may write them, what they are worth, and what whoever accepts one gets."""
 
 import asyncio
-from statistics import median
-from time import perf_counter
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +12,7 @@ from app.core.opaque_tokens import new_token
 from app.domain.letters.sending import LetterSender
 from app.domain.letters.services import MOST_AN_HOUR
 from app.domain.recovery.forgotten import write_letters
+from tests.answer_times import assert_alike
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub
 from tests.domain.conftest import Records
 from tests.domain.letters import Post, assert_worth_nothing
@@ -291,16 +291,8 @@ async def test_the_answer_is_the_same_for_every_link_that_is_worth_nothing(hub: 
 
 @pytest.mark.slow
 async def test_the_time_of_the_answer_tells_nobody_why_a_link_is_worth_nothing(hub: Hub, records: Records) -> None:
-    """3 ms in the median, asked in turns."""
     tokens = await links_worth_nothing(hub, records)
-    times: dict[str, list[float]] = {name: [] for name in tokens}
-    for _ in range(40):
-        for name, token in tokens.items():
-            begun = perf_counter()
-            await accept(hub, token)
-            times[name].append((perf_counter() - begun) * 1000)
-    medians = {name: median(each) for name, each in times.items()}
-    assert max(medians.values()) - min(medians.values()) < 3.0, medians
+    await assert_alike({name: partial(accept, hub, token) for name, token in tokens.items()}, within_ms=3.0)
 
 
 # --- when it is accepted ---
