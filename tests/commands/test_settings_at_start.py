@@ -12,6 +12,7 @@ from app.core.sealing import KeyRing
 from app.core.signing_keys import generate_signing_key
 from tests.commands.hubs import free_port, run
 from tests.postgres import create_database, drop_database
+from tests.sampling import sampled
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ async def database(anyio_backend: str, cluster: EmbeddedPostgres, migrated: str)
     await drop_database(cluster, name)
 
 
-@pytest.mark.parametrize("command", [["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"]])
+@pytest.mark.parametrize("command", sampled([["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"]], every=5))
 def test_every_fault_is_one_line_and_the_exit_code_2(data_dir: Path, command: list[str]) -> None:
     ended = run(data_dir, *command, HUB_POOL_SZIE="5", HUB_REQUEST_TIMEOUT_S="soon", HUB_ENV="staging")
     assert ended.returncode == 2
@@ -70,8 +71,8 @@ def test_a_refused_owner_is_told_from_a_refused_application(data_dir: Path, clus
     assert ended.stderr.rstrip().endswith("refuses the user or password of HUB_OWNER_DATABASE_URL.")
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-@pytest.mark.parametrize("role", ["hub_owner", "postgres"])
+@pytest.mark.parametrize("command", sampled(["serve", "worker"], every=2))
+@pytest.mark.parametrize("role", sampled(["hub_owner", "postgres"], every=2))
 def test_production_does_not_start_with_a_role_that_no_policy_holds(
     data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, database: str, command: str, role: str
 ) -> None:
@@ -106,11 +107,14 @@ def test_in_production_nobody_seals_with_a_key_that_was_not_given(
     assert (ended.returncode, ended.stderr) == (2, "HUB_SEALING_KEYS_FILE: is needed in production\n")
 
 
-@pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")])
-def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, arguments: tuple[str, str]) -> None:
-    ended = run(data_dir, "serve", *arguments)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    sampled([("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")], every=4),
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, name: str, value: str) -> None:
+    ended = run(data_dir, "serve", name, value)
     assert ended.returncode == 2
-    assert f"argument {arguments[0]}: a whole number from 1 to" in ended.stderr
+    assert f"argument {name}: a whole number from 1 to" in ended.stderr
     assert not data_dir.exists()
 
 

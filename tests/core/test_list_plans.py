@@ -33,6 +33,7 @@ from bench.plans import Plan, plan_of, plan_of_page
 from bench.questions import OTHER_PLACES, SHOWN
 from tests.core.test_reads import LISTINGS
 from tests.postgres import create_database, drop_database
+from tests.sampling import sampled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("L9", "L5")]
 
@@ -153,7 +154,7 @@ IN_VAIN = 4 * SHOWN
 SORTED = 4 * SHOWN
 
 
-@pytest.mark.parametrize(("name", "filters"), list(cases()))
+@pytest.mark.parametrize(("name", "filters"), sampled(cases(), every=6))
 async def test_a_page_is_found_by_the_index_that_its_list_declares(
     filled: Filled, name: str, filters: dict[str, str]
 ) -> None:
@@ -240,7 +241,7 @@ async def shown_of(filled: Filled, reads: Reads, listing: Listing, query: ListQu
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-@pytest.mark.parametrize("text", ["parcels", "of", "a", "e", "-", ".", "p", "9a", "no such text"])
+@pytest.mark.parametrize("text", sampled(["parcels", "of", "a", "e", "-", ".", "p", "9a", "no such text"], every=4))
 async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
     filled: Filled, reads: Reads, name: str, text: str
 ) -> None:
