@@ -13,11 +13,11 @@ import pyotp
 import pytest
 
 from app.api.route_table import Route, all_routes
-from app.commands.openapi import routes_alone
 from app.domain.letters.services import link_of, write_letter
 from app.domain.sign_in.pending import cookie_name, new_browser
 from app.domain.work import unit_of_work_of
 from tests.conftest import PASSWORD, Hub
+from tests.declared import application
 from tests.domain.conftest import Records, new_user, open_pair
 from tests.domain.conftest import records as records
 from tests.domain.factors import Person
@@ -30,9 +30,7 @@ from tests.saml_provider import TestProvider, as_form_value
 from tests.sampling import sampled
 
 ROUTES = {
-    f"{route.method} {route.path}": route
-    for route in all_routes(routes_alone())
-    if not route.access.takes_directory_key
+    f"{route.method} {route.path}": route for route in all_routes(application()) if not route.access.takes_directory_key
 }
 """All but those of `/scim/v2`, which have keys and shapes of their own (`tests/domain/test_scim_*`)."""
 MEDIA_TYPES = {

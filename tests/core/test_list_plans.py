@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from sqlalchemy import BinaryExpression, Text, bindparam, literal_column, select
 
-from app.commands.openapi import routes_alone
 from app.core.database import server_settings
 from app.core.embedded import EmbeddedPostgres
 from app.core.listing import LEAST_VALUES, Filter, Listing, ListQuery, Sort, search_filter, text_filter
@@ -32,6 +31,7 @@ from bench import crowd, questions
 from bench.plans import Plan, plan_of, plan_of_page
 from bench.questions import OTHER_PLACES, SHOWN
 from tests.core.test_reads import LISTINGS
+from tests.declared import application
 from tests.postgres import create_database, drop_database
 from tests.sampling import sampled
 
@@ -355,7 +355,7 @@ def test_every_route_that_answers_a_page_has_a_list() -> None:
 
 
 def handlers() -> Iterator[Any]:
-    for route in routes_alone().routes:
+    for route in application().routes:
         yield from (handler for handler in getattr(route, "route_handlers", ()) if "access" in handler.opt)
 
 

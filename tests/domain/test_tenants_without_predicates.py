@@ -17,7 +17,6 @@ import pytest
 from sqlalchemy import event
 
 from app.asgi import create_app, framed
-from app.commands.openapi import routes_alone
 from app.core import reads
 from app.core.embedded import EmbeddedPostgres
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -25,6 +24,7 @@ from app.domain.events.sequencing import give_positions
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.core.test_reads import DELEGATION
 from tests.core.test_reads import REQUEST as ROLE_REQUEST
+from tests.declared import application
 from tests.domain.oauth import Flow, Somebody, flow_of_registered, machine_that_signs
 from tests.domain.seals import seal_all
 from tests.domain.sources import NOWHERE, registered
@@ -362,7 +362,7 @@ TABLES = {
 
 
 def routes(*methods: str) -> Iterator[tuple[str, str]]:
-    for route in routes_alone().routes:
+    for route in application().routes:
         template = getattr(route, "path_format", "")
         for handler in getattr(route, "route_handlers", ()):
             for method in {*handler.http_methods} & {*methods}:
