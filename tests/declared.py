@@ -5,15 +5,22 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import httpx
+from litestar import Litestar
 
 from app.api.openapi import openapi_document
 from app.commands.openapi import routes_alone
 
 
 @cache
+def application() -> Litestar:
+    """The hub's routes, as they are described, put together once in each process of a test run. Nobody changes them."""
+    return routes_alone()
+
+
+@cache
 def document() -> dict[str, Any]:
     """The OpenAPI document, made once in each process of a test run. Nobody changes it."""
-    return openapi_document(routes_alone())
+    return openapi_document(application())
 
 
 class Declared(NamedTuple):

@@ -44,6 +44,7 @@ def test_every_setting_is_listed_and_no_secret_shown(data_dir: Path) -> None:
     assert re.search(r"HUB_OIDC_X_ISSUER +https://login.example.org\n", ended.stdout)
 
 
+@pytest.mark.slow
 def test_limits_of_each_process_are_said_to_be_that(data_dir: Path) -> None:
     ended = run(data_dir, "check", HUB_RATE_LIMIT="50/second")
     assert (
@@ -135,11 +136,13 @@ def test_keys_that_others_can_read_are_wrong(data_dir: Path) -> None:
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["data folder"])
 
 
+@pytest.mark.slow
 def test_a_folder_for_secrets_that_is_not_there_is_wrong(data_dir: Path, tmp_path: Path) -> None:
     ended = run(data_dir, "check", HUB_SECRET_FILES_ROOT=str(tmp_path / "nowhere"))
     assert (ended.returncode, _wrong(ended.stdout)) == (1, ["secret files"])
 
 
+@pytest.mark.slow
 def test_it_says_who_seals_and_where_seals_are_copied(data_dir: Path, tmp_path: Path) -> None:
     said = run(data_dir, "check").stdout
     assert "note   sealing keys: would be created at the first start" in said
@@ -152,11 +155,13 @@ def test_it_says_who_seals_and_where_seals_are_copied(data_dir: Path, tmp_path: 
     assert (away.returncode, _wrong(away.stdout)) == (1, ["audit anchor"])
 
 
+@pytest.mark.slow
 def test_it_says_whether_the_kernel_closes_off_connectors(data_dir: Path) -> None:
     said = "right  connectors: closed off" if version() else "note   connectors: this kernel has no Landlock"
     assert said in run(data_dir, "check").stdout
 
 
+@pytest.mark.slow
 def test_a_broker_and_a_stream_that_are_away_are_wrong(data_dir: Path) -> None:
     given = {
         "HUB_BROKER_URL": "stomp://hub:hunter22@127.0.0.1:1",
@@ -187,12 +192,14 @@ def test_the_proxy_is_asked_for_a_way_to_nowhere(data_dir: Path) -> None:
     assert (mistaken.returncode, "canary" in mistaken.stdout) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_hub_without_mail_is_fine(data_dir: Path) -> None:
     ended = run(data_dir, "check")
     assert ended.returncode == 0
     assert "note   mail: HUB_SMTP_URL is not set" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_mail_server_is_tried_and_sent_nothing(data_dir: Path) -> None:
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(taking_mail()) as server:
         given = {"HUB_SMTP_URL": server.url(), "HUB_SMTP_FROM": "hub@example.org"}

@@ -1,20 +1,29 @@
 """What is wrong with the settings stops every command with one line each."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
 from app.core.sealing import KeyRing
 from app.core.signing_keys import generate_signing_key
 from tests.commands.hubs import free_port, run
-from tests.postgres import create_database
+from tests.postgres import create_database, drop_database
+from tests.sampling import sampled
 
 
-@pytest.mark.parametrize("command", [["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"]])
+@pytest.fixture(scope="module")
+async def database(anyio_backend: str, cluster: EmbeddedPostgres, migrated: str) -> AsyncIterator[str]:
+    """The name of a migrated one, which no test of this file changes."""
+    name = await create_database(cluster, migrated)
+    yield name
+    await drop_database(cluster, name)
+
+
+@pytest.mark.parametrize("command", sampled([["serve"], ["worker"], ["migrate"], ["keys", "list"], ["demo"]], every=5))
 def test_every_fault_is_one_line_and_the_exit_code_2(data_dir: Path, command: list[str]) -> None:
     ended = run(data_dir, *command, HUB_POOL_SZIE="5", HUB_REQUEST_TIMEOUT_S="soon", HUB_ENV="staging")
     assert ended.returncode == 2
@@ -62,14 +71,12 @@ def test_a_refused_owner_is_told_from_a_refused_application(data_dir: Path, clus
     assert ended.stderr.rstrip().endswith("refuses the user or password of HUB_OWNER_DATABASE_URL.")
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
-@pytest.mark.parametrize("role", ["hub_owner", "postgres"])
+@pytest.mark.parametrize("command", sampled(["serve", "worker"], every=2))
+@pytest.mark.parametrize("role", sampled(["hub_owner", "postgres"], every=2))
 def test_production_does_not_start_with_a_role_that_no_policy_holds(
-    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, command: str, role: str
+    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, database: str, command: str, role: str
 ) -> None:
     """In development it does: nobody else is there."""
-    name = asyncio.run(create_database(cluster))
-    asyncio.run(migrations.migrate(cluster.url("hub_owner", name)))
     keys = tmp_path / "signing-keys.pem"
     keys.write_bytes(generate_signing_key())
     given: dict[str, str] = {
@@ -77,7 +84,7 @@ def test_production_does_not_start_with_a_role_that_no_policy_holds(
         "HUB_SIGNING_KEYS_FILE": str(keys),
         "HUB_ENV": "production",
     }
-    ended = run(data_dir, command, HUB_DATABASE_URL=cluster.url(role, name), **given)
+    ended = run(data_dir, command, HUB_DATABASE_URL=cluster.url(role, database), **given)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"{role} is the owner of tables, or may become it")
     assert "HUB_OWNER_DATABASE_URL" in ended.stderr
@@ -86,27 +93,28 @@ def test_production_does_not_start_with_a_role_that_no_policy_holds(
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_in_production_nobody_seals_with_a_key_that_was_not_given(
-    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, command: str
+    data_dir: Path, tmp_path: Path, cluster: EmbeddedPostgres, database: str, command: str
 ) -> None:
-    name = asyncio.run(create_database(cluster))
-    asyncio.run(migrations.migrate(cluster.url("hub_owner", name)))
     keys = tmp_path / "signing-keys.pem"
     keys.write_bytes(generate_signing_key())
     ended = run(
         data_dir,
         command,
-        HUB_DATABASE_URL=cluster.url("hub_app", name),
+        HUB_DATABASE_URL=cluster.url("hub_app", database),
         HUB_SECRET_KEYS=KeyRing.generate().encode().decode(),
         HUB_SIGNING_KEYS_FILE=str(keys),
     )
     assert (ended.returncode, ended.stderr) == (2, "HUB_SEALING_KEYS_FILE: is needed in production\n")
 
 
-@pytest.mark.parametrize("arguments", [("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")])
-def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, arguments: tuple[str, str]) -> None:
-    ended = run(data_dir, "serve", *arguments)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    sampled([("--port", "99999"), ("--port", "0"), ("--workers", "0"), ("--workers", "-1")], every=4),
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_starts(data_dir: Path, name: str, value: str) -> None:
+    ended = run(data_dir, "serve", name, value)
     assert ended.returncode == 2
-    assert f"argument {arguments[0]}: a whole number from 1 to" in ended.stderr
+    assert f"argument {name}: a whole number from 1 to" in ended.stderr
     assert not data_dir.exists()
 
 

@@ -174,6 +174,7 @@ async def test_abstract_sockets_and_other_processes_are_out_of_reach(faulty: Con
         other.kill()
 
 
+@pytest.mark.slow
 @walled
 def test_no_driver_starts_a_thread_before_the_wall_is_up() -> None:
     """Landlock binds a thread and those that it starts; one that was there before would stay free."""

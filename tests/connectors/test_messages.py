@@ -27,6 +27,7 @@ from app.core.egress import EgressPolicy
 from app.core.faults import schema_faults
 from tests.connectors.servers.plain_answers import Answer, plain_answers
 from tests.connectors.types import postgresql
+from tests.sampling import sampled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("D17")]
 
@@ -110,7 +111,7 @@ def test_what_is_unknown_is_not_guessed() -> None:
         (b"ORC\x08\x03", "ORC"),
     ],
 )
-@pytest.mark.parametrize("name", ["sqlite", "duckdb"])
+@pytest.mark.parametrize("name", sampled(["sqlite", "duckdb"], every=2))
 async def test_what_is_no_database_at_all_is_named(
     name: str, start: bytes, words: str, root: Path, sandbox: ConnectorSandbox, policy: EgressPolicy
 ) -> None:
@@ -188,8 +189,8 @@ async def test_a_web_server_is_none_of_these_either(
     [
         pytest.param(500, {}, marks=pytest.mark.slow),
         (401, {"www-authenticate": 'Basic realm="x"'}),
-        (405, {}),
-        (400, {}),
+        pytest.param(405, {}, marks=pytest.mark.slow),
+        pytest.param(400, {}, marks=pytest.mark.slow),
     ],
 )
 async def test_what_no_store_says_is_said_by_none(
@@ -257,8 +258,8 @@ OPEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("status", [401, 403])
-@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("status", sampled([401, 403], every=2))
+@pytest.mark.parametrize("name", sampled(OPEN, every=2))
 async def test_who_gives_no_credentials_is_not_told_that_they_are_wrong(
     name: str, status: int, sandbox: ConnectorSandbox, policy: EgressPolicy
 ) -> None:

@@ -198,7 +198,9 @@ async def test_everything_that_paths_name_is_in_a_world(
     assert named == set(worlds[0].ids)
 
 
-@pytest.mark.parametrize("body", [{}, {"no_such_field": 1}], ids=["empty", "wrong"])
+@pytest.mark.parametrize(
+    "body", [pytest.param({}, id="empty"), pytest.param({"no_such_field": 1}, id="wrong", marks=pytest.mark.slow)]
+)
 async def test_what_another_tenant_has_is_like_what_nobody_has(
     two_tenants: tuple[Hub, Hub],
     records: Records,

@@ -211,6 +211,7 @@ async def test_to_who_holds_nothing_single_things_are_not_there(
             assert (row["outcome"], row["detail"]) == ("refused", "permission_missing"), operation
 
 
+@pytest.mark.slow
 async def test_each_operation_asks_for_nothing_else(hub: Hub, table: list[Operation], member: Member) -> None:
     for operation in table:
         await member.holds([operation.access.permission] if operation.access.permission else [])

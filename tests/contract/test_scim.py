@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 
 import httpx
-import httpx2
 import pytest
-from scim2_client.engines.httpx2 import SyncSCIMClient
-from scim2_tester import Status, check_server
 
 from tests.serving import Served, serving
 
@@ -19,6 +16,10 @@ def served() -> Iterator[Served]:
 
 @pytest.mark.slow
 def test_scim2_tester_finds_no_fault(served: Served) -> None:
+    import httpx2  # here: to import them takes seconds, which every run of any test would wait for
+    from scim2_client.engines.httpx2 import SyncSCIMClient
+    from scim2_tester import Status, check_server
+
     signed_in = {"Authorization": f"Bearer {served.sign_in()}"}
     made = httpx.post(f"{served.url}/api/v1/scim-keys", json={"name": "a"}, headers=signed_in, trust_env=False)
     assert made.status_code == 201, made.text

@@ -11,13 +11,20 @@ ROOT = Path(app.__file__).parent
 
 
 @cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax tree. Kept until it is forgotten: tests go over every file of the application, one after the other,
+    and change nothing in it."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imports_of(path: Path) -> tuple[str, ...]:
     """Every module of ours that the file imports, wherever in the file the import stands."""
     return tuple(_imports_of(path))
 
 
 def _imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide who imports whom"
             if node.module is not None and node.module.split(".")[0] == "app":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.imports import ROOT, imports_of, name_of
+from tests.core.imports import ROOT, imports_of, name_of, nodes_of
 
 PROGRAMS = {"asgi", "cli", "commands", "worker", "runtime", "__main__", "__init__"}
 MAY_IMPORT = {
@@ -24,13 +24,20 @@ CONNECTORS_USE_OF_CORE = {"errors", "egress", "tunnels"}
 ROLES_OF_FILES = ("controllers", "services", "models", "schemas", "repositories")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def the_last_test_forgets_the_sources() -> Iterator[None]:
+    """They take a hundred megabytes."""
+    yield
+    nodes_of.cache_clear()
+
+
 def modules() -> list[Path]:
     return sorted(path for path in ROOT.rglob("*.py") if "_db" not in path.parts)
 
 
 def third_parties_of(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
@@ -141,7 +148,7 @@ def test_the_ground_reads_no_variables_of_the_hub(folder: str) -> None:
 
 
 def _strings_given_to_environ(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Subscript | ast.Call) and "environ" in ast.dump(node):
             yield from (
                 inner.value

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from sqlalchemy import BinaryExpression, Text, bindparam, literal_column, select
 
-from app.commands.openapi import routes_alone
 from app.core.database import server_settings
 from app.core.embedded import EmbeddedPostgres
 from app.core.lists.filters import Filter, search_filter, text_filter
@@ -33,7 +32,9 @@ from bench import crowd, questions
 from bench.plans import Plan, plan_of, plan_of_page
 from bench.questions import OTHER_PLACES, SHOWN
 from tests.core.test_reads import LISTINGS
+from tests.declared import application
 from tests.postgres import create_database, drop_database
+from tests.sampling import sampled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("L9", "L5")]
 
@@ -154,7 +155,7 @@ IN_VAIN = 4 * SHOWN
 SORTED = 4 * SHOWN
 
 
-@pytest.mark.parametrize(("name", "filters"), list(cases()))
+@pytest.mark.parametrize(("name", "filters"), sampled(cases(), every=6))
 async def test_a_page_is_found_by_the_index_that_its_list_declares(
     filled: Filled, name: str, filters: dict[str, str]
 ) -> None:
@@ -241,7 +242,7 @@ async def shown_of(filled: Filled, reads: Reads, listing: Listing, query: ListQu
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-@pytest.mark.parametrize("text", ["parcels", "of", "a", "e", "-", ".", "p", "9a", "no such text"])
+@pytest.mark.parametrize("text", sampled(["parcels", "of", "a", "e", "-", ".", "p", "9a", "no such text"], every=4))
 async def test_a_search_shows_the_same_rows_whichever_way_it_goes(
     filled: Filled, reads: Reads, name: str, text: str
 ) -> None:
@@ -355,7 +356,7 @@ def test_every_route_that_answers_a_page_has_a_list() -> None:
 
 
 def handlers() -> Iterator[Any]:
-    for route in routes_alone().routes:
+    for route in application().routes:
         yield from (handler for handler in getattr(route, "route_handlers", ()) if "access" in handler.opt)
 
 

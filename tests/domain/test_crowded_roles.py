@@ -10,6 +10,7 @@ import pytest
 from app.domain.sources.secrets.sealed import OLDEST_OF_EACH_KEY
 from tests.conftest import PASSWORD, Hub
 from tests.domain.conftest import Records
+from tests.sampling import sampled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.found("L8")]
 
@@ -97,7 +98,7 @@ async def test_a_tag_covers_a_lock_that_ends_by_itself(hub: Hub, records: Record
     assert (await tag_of(hub, crowded["member"]))[0] == open_tag
 
 
-@pytest.mark.parametrize("way", ["rename", "delete", "permit"])
+@pytest.mark.parametrize("way", sampled(["permit", "rename", "delete"], every=3))
 async def test_every_worker_knows_of_the_change_at_once(
     hub: Hub, other_worker: Hub, crowded: dict[str, Any], way: str
 ) -> None:

@@ -90,7 +90,7 @@ async def deleted(hub: Hub, tenant_id: UUID) -> httpx.Response:
     return answer
 
 
-@pytest.mark.parametrize("most", [3, 5000])
+@pytest.mark.parametrize("most", [pytest.param(3, marks=pytest.mark.slow), 5000])
 async def test_all_that_belongs_to_it_goes_but_for_its_audit_log(hub: Hub, records: Records, most: int) -> None:
     gone, stays = await hub.new_tenant(), await hub.new_tenant()
     tenant_id, other_id = await live(gone, records), await live(stays, records)

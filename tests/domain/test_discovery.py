@@ -114,6 +114,7 @@ async def test_an_object_belongs_to_its_source(hub: Hub, shop: Shop) -> None:
     assert await objects(hub, other) == {}
 
 
+@pytest.mark.slow
 async def test_apis_and_object_stores_are_discovered(hub: Hub, shop_api: int, object_store: ObjectStore) -> None:
     api = {"base_url": f"http://127.0.0.1:{shop_api}", "auth": "bearer"}
     store = {

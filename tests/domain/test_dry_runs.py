@@ -9,10 +9,9 @@ import msgspec
 import pytest
 
 from app.api.route_table import all_routes
-from app.commands.openapi import routes_alone
 from app.domain.roles.ownership import OWNER_BRINGS
 from tests.conftest import Hub
-from tests.declared import document
+from tests.declared import application, document
 from tests.domain.conftest import Records
 from tests.domain.test_role_assignments import (
     ASSIGNMENTS,
@@ -235,7 +234,7 @@ async def test_messagepack_tells_the_same(hub: Hub, records: Records) -> None:
 
 
 def test_every_route_that_takes_the_parameter_answers_to_it() -> None:
-    routes = all_routes(routes_alone())
+    routes = all_routes(application())
     taking = {route.name for route in routes if "dry_run" in route.access.parameters}
     assert taking == {route.name for route in routes if route.is_rehearsed}
     assert taking >= {f"{verb}_role" for verb in ("create", "update", "delete", "assign", "unassign")}

@@ -85,6 +85,7 @@ async def eventually(holds: Callable[[], bool], within_s: float = 30) -> None:
 # Whose turn it is -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_tenant_with_ten_thousand_jobs_keeps_no_other_one_waiting(
     hub: Hub, other: Hub, records: Records
 ) -> None:

@@ -12,6 +12,7 @@ from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.saml import LOGIN, SAML, Corporate, SamlBrowser, corporate_hub, query_of
 from tests.saml_provider import KeyFiles, MetadataSite, TestProvider
+from tests.sampling import sampled
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +88,7 @@ async def test_it_is_fetched_when_first_needed_and_not_at_every_sign_in(
     assert site.asked == 2
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_new_is_asked_for_once_a_minute(
     corporate: Corporate, site: MetadataSite, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ async def test_a_key_that_is_new_is_asked_for_once_a_minute(
     assert await code_of(await begun(corporate), corporate.provider) == "saml_wrong_key"
 
 
+@pytest.mark.slow
 async def test_responses_that_fit_no_key_do_not_make_the_hub_ask_more_often(
     corporate: Corporate, site: MetadataSite, tmp_path: Path
 ) -> None:
@@ -117,7 +120,7 @@ async def test_responses_that_fit_no_key_do_not_make_the_hub_ask_more_often(
     assert site.asked == 2
 
 
-@pytest.mark.parametrize("fault", ["away", "broken", "empty", "redirect", "huge"])
+@pytest.mark.parametrize("fault", sampled(["away", "broken", "empty", "redirect", "huge"], every=3))
 async def test_a_provider_whose_metadata_cannot_be_had_goes_on_with_the_last_copy(
     corporate: Corporate, site: MetadataSite, fault: str
 ) -> None:
@@ -128,7 +131,7 @@ async def test_a_provider_whose_metadata_cannot_be_had_goes_on_with_the_last_cop
     assert site.asked == 2
 
 
-@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("is_restarted", sampled([False, True], every=2))
 async def test_what_is_published_there_does_not_become_another_provider(
     corporate: Corporate, site: MetadataSite, tmp_path: Path, is_restarted: bool
 ) -> None:

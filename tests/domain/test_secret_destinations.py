@@ -18,6 +18,7 @@ from tests.conftest import Hub
 from tests.domain.conftest import Records
 from tests.domain.sources import NOWHERE, SOURCES, faults, post_source, registered
 from tests.domain.valid_configs import move_of
+from tests.sampling import sampled
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +48,7 @@ def test_a_field_that_says_where_as_whom_or_how_safely_is_a_destination(connecto
     assert connector.destination_fields <= known
 
 
-@pytest.mark.parametrize(("type_name", "name"), list(every_destination()))
+@pytest.mark.parametrize(("type_name", "name"), sampled(every_destination(), every=4))
 async def test_a_moved_source_asks_for_its_secrets(hub: Hub, type_name: str, name: str) -> None:
     move = move_of(type_name, name)
     assert move is not None, f"no two values of {name} were found that {type_name} takes"

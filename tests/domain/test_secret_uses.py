@@ -4,7 +4,6 @@ import ast
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,7 +22,7 @@ from app.domain.sources.secrets.uses import SecretUse, use_of_stored
 from app.domain.work import unit_of_work_of
 from tests.beside import beside
 from tests.conftest import ADMIN_EMAIL, Hub, running_hub
-from tests.core.imports import ROOT, name_of
+from tests.core.imports import ROOT, name_of, nodes_of
 from tests.domain.conftest import Records, unwritable
 from tests.domain.sources import (
     NOWHERE,
@@ -348,29 +347,36 @@ OPENERS = {
 """Who opens anything that is sealed, and why that may be."""
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(Path(ROOT).rglob("*.py")):
-        yield name_of(path), ast.parse(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module", autouse=True)
+def the_last_test_forgets_the_sources() -> Iterator[None]:
+    """They take a hundred megabytes."""
+    yield
+    nodes_of.cache_clear()
 
 
-def opens_what_is_sealed(tree: ast.Module) -> bool:
+def sources() -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield name_of(path), nodes_of(path)
+
+
+def opens_what_is_sealed(nodes: tuple[ast.AST, ...]) -> bool:
     """A call of `open` on a key ring, by whatever name: rings hang on the parts, or are called `ring`."""
-    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     opened = [call.value for call in calls if isinstance(call, ast.Attribute) and call.attr == "open"]
     return any("ring" in ast.unparse(value) for value in opened)
 
 
 def test_nobody_else_opens_what_is_sealed() -> None:
-    assert {name for name, tree in trees() if opens_what_is_sealed(tree)} == set(OPENERS)
+    assert {name for name, nodes in sources() if opens_what_is_sealed(nodes)} == set(OPENERS)
 
 
 def test_nobody_else_reads_the_sealed_column() -> None:
     readers = {
         name
-        for name, tree in trees()
+        for name, nodes in sources()
         if any(
-            isinstance(node, ast.Attribute) and ast.unparse(node) == "DataSourceSecret.sealed"
-            for node in ast.walk(tree)
+            isinstance(node, ast.Attribute) and node.attr == "sealed" and ast.unparse(node) == "DataSourceSecret.sealed"
+            for node in nodes
         )
     }
     assert readers == {"app.domain.sources.secrets.uses"}
@@ -380,8 +386,8 @@ def test_nobody_else_reads_what_is_referred_to() -> None:
     """Neither by the module nor by the function's own name."""
     readers = {
         name
-        for name, tree in trees()
-        for node in ast.walk(tree)
+        for name, nodes in sources()
+        for node in nodes
         if (isinstance(node, ast.Attribute) and node.attr == "resolved")
         or (isinstance(node, ast.ImportFrom) and "resolved" in {each.name for each in node.names})
     }
@@ -392,8 +398,8 @@ def test_nobody_else_calls_a_use_recorded() -> None:
     """Who says that a row is committed has committed it: the unit of work, and who claims due sources."""
     callers = {
         name
-        for name, tree in trees()
-        for node in ast.walk(tree)
+        for name, nodes in sources()
+        for node in nodes
         if isinstance(node, ast.Attribute) and node.attr == "note_record"
     }
     assert callers == {"app.domain.sources.secrets.uses", "app.domain.source_work.due"}
@@ -402,8 +408,8 @@ def test_nobody_else_calls_a_use_recorded() -> None:
 def test_every_purpose_is_asked_for_somewhere() -> None:
     said = {
         node.value
-        for _, tree in trees()
-        for node in ast.walk(tree)
+        for _, nodes in sources()
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert set(uses.Purpose.__args__) <= said  # type: ignore[attr-defined]

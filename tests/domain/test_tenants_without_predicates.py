@@ -17,7 +17,6 @@ import pytest
 from sqlalchemy import event
 
 from app.asgi import create_app, framed
-from app.commands.openapi import routes_alone
 from app.core import reads
 from app.core.embedded import EmbeddedPostgres
 from app.core.tenancy import DEFAULT_TENANT_ID
@@ -25,6 +24,7 @@ from app.domain.events.sequencing import give_positions
 from tests.conftest import ADMIN_EMAIL, PASSWORD, Hub, parts_of_hub, running_hub
 from tests.core.test_reads import DELEGATION
 from tests.core.test_reads import REQUEST as ROLE_REQUEST
+from tests.declared import application
 from tests.domain.oauth import Flow, Somebody, flow_of_registered, machine_that_signs
 from tests.domain.seals import seal_all
 from tests.domain.sources import NOWHERE, registered
@@ -309,6 +309,8 @@ async def two(
 
 
 TENANTS = (DEFAULT_TENANT_ID, OTHER)
+ONE_OF_BOTH = [pytest.param(DEFAULT_TENANT_ID, id="ours", marks=pytest.mark.slow), pytest.param(OTHER, id="theirs")]
+"""For the plain run, where every route is asked for every id of the other tenant."""
 
 
 async def ids_of(owner: "asyncpg.Connection[Any]", tenant_id: UUID) -> dict[str, list[UUID]]:
@@ -360,7 +362,7 @@ TABLES = {
 
 
 def routes(*methods: str) -> Iterator[tuple[str, str]]:
-    for route in routes_alone().routes:
+    for route in application().routes:
         template = getattr(route, "path_format", "")
         for handler in getattr(route, "route_handlers", ()):
             for method in {*handler.http_methods} & {*methods}:
@@ -398,14 +400,14 @@ async def leaks(two: Two, hub: Hub, tenant_id: UUID) -> dict[str, set[str]]:
     return {template: shown for template, shown in found.items() if shown}
 
 
-@pytest.mark.parametrize("tenant_id", TENANTS, ids=["ours", "theirs"])
+@pytest.mark.parametrize("tenant_id", ONE_OF_BOTH)
 async def test_no_read_shows_a_foreign_row(two: Two, predicates: Predicates, tenant_id: UUID) -> None:
     before = predicates.taken_out
     assert await leaks(two, two.mutant, tenant_id) == {}
     assert predicates.taken_out > before + 50
 
 
-@pytest.mark.parametrize("tenant_id", TENANTS, ids=["ours", "theirs"])
+@pytest.mark.parametrize("tenant_id", ONE_OF_BOTH)
 async def test_without_the_wall_they_show_plenty(two: Two, tenant_id: UUID) -> None:
     """So it is the wall that holds, and not something that the test left in."""
     found = await leaks(two, two.bare, tenant_id)
@@ -421,6 +423,7 @@ async def test_without_the_wall_they_show_plenty(two: Two, tenant_id: UUID) -> N
 BODIES: tuple[Any, ...] = ({}, {"description": "leaked"}, {"name": "leaked"}, {"is_active": False}, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenant_id", TENANTS, ids=["ours", "theirs"])
 async def test_no_change_reaches_a_foreign_row(two: Two, tenant_id: UUID) -> None:
     (foreign,) = {*TENANTS} - {tenant_id}

@@ -811,6 +811,7 @@ async def test_a_thousand_that_are_down_hold_no_other_up(hub: Hub, records: Reco
     assert len(silent.received) <= 64
 
 
+@pytest.mark.slow
 async def test_names_that_nobody_answers_for_hold_no_other_up(
     hub: Hub, records: Records, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:

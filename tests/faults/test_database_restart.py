@@ -152,6 +152,7 @@ async def test_a_stopped_database_is_a_503_and_a_started_one_is_used_again(hub: 
     assert answers == [404, 200, 200, 201, 404, 200, 201, 200]
 
 
+@pytest.mark.slow
 async def test_what_was_acknowledged_before_a_crash_is_there_afterwards(hub: Hub, own_cluster: Cluster) -> None:
     acknowledged: list[str] = []
     is_over = asyncio.Event()
@@ -229,6 +230,7 @@ async def test_pools_that_are_in_use_are_a_503_and_then_free_again(hub: Hub, mon
     assert await is_back(hub)
 
 
+@pytest.mark.slow
 async def test_many_more_requests_than_connections_are_all_answered(hub: Hub) -> None:
     answers = await asyncio.gather(*(hub.admin.get("/api/v1/roles") for _ in range(200)))
     assert {answer.status_code for answer in answers} == {200}
