@@ -16,7 +16,7 @@ from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
 from app.api.options import complete_options
 from app.api.v1 import ROUTES
-from app.core import tracing
+from app.core import collector, tracing
 from app.core.connections import Connections
 from app.core.errors import Unauthenticated
 from app.core.exchange import Exchange
@@ -121,7 +121,13 @@ def framed(app: Litestar, settings: Settings) -> Frame:
 def serve() -> Frame:
     """What granian's workers call. `hub serve` hands them the address of the database that it prepared."""
     end_with_parent()
-    gc.disable()
+    with collector.at_rest():
+        app = _assembled()
+    gc.set_threshold(*GC_THRESHOLDS)
+    return app
+
+
+def _assembled() -> Frame:
     forget_dead_processes()
     settings = load(tty=sys.stderr.isatty())
     configure(settings.log_format, settings.log_level)
@@ -132,17 +138,9 @@ def serve() -> Frame:
     STOPPING.react(app.hurry)
     parts.schema.when_broken = stop_the_hub
     litestar.on_startup += [hear_signals, Connections(app.peers_asking).watch]
-    _spare_the_collector()
     return app
 
 
 def stop_the_hub() -> None:
     """All of it: a server's process that ends by itself is replaced by its parent."""
     os.kill(int(os.environ[STARTED_BY]), signal.SIGTERM)
-
-
-def _spare_the_collector() -> None:
-    """What the start has made stays for good: the collector need not walk through it again and again."""
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    gc.enable()
