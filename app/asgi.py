@@ -14,8 +14,7 @@ from litestar.di import Provide
 
 from app.api.errors import EXCEPTION_HANDLERS
 from app.api.openapi import openapi_config
-from app.api.options import complete_options
-from app.api.v1 import ROUTES
+from app.api.v1 import routes
 from app.core import collector, tracing
 from app.core.connections import Connections
 from app.core.errors import Unauthenticated
@@ -62,7 +61,7 @@ def create_app(parts: Parts) -> Litestar:
             await tracing.tracer().close()
 
     app = Litestar(
-        route_handlers=ROUTES,
+        route_handlers=routes(),
         request_class=HubRequest,
         middleware=[Gate],
         dependencies={"work": Provide(unit_of_work)},
@@ -73,7 +72,6 @@ def create_app(parts: Parts) -> Litestar:
         logging_config=None,
     )
     app.state.parts = parts
-    complete_options(app)
     check_routes(app, permissions())
     return app
 
