@@ -5,18 +5,28 @@ Litestar makes the handler when a path's first method is registered, and its `Al
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from litestar import Litestar, Response
+from litestar import Response, Router
+from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import Scope
 
 
-def complete_options(app: Litestar) -> None:
-    """Let the OPTIONS answer of each path list the methods that the path takes now; HEAD is taken wherever GET is."""
-    for route in app.routes:
+def complete_options(router: Router) -> None:
+    """Let the OPTIONS answer of each path list the methods that the path takes now; HEAD is taken wherever GET is.
+
+    Before an application gets the router: it would read the signature of each handler, and they are half of all.
+    """
+    alike = HTTPRouteHandler(http_method="OPTIONS")(_answering(()))
+    signature, model = alike.parsed_fn_signature, alike.signature_model
+    for route in router.routes:
         if isinstance(route, HTTPRoute):
-            handler, _ = route.route_handler_map["OPTIONS"]
-            handler.has_sync_callable = False
-            handler._fn = _answering(route.methods)  # Litestar has no public way to replace it
+            handler = next(each for each in route.route_handlers if "OPTIONS" in each.http_methods)
+            # Litestar has no public way to replace them
+            handler._fn, handler._parsed_fn_signature, handler._signature_model = (
+                _answering(route.methods),
+                signature,
+                model,
+            )
 
 
 def _answering(methods: Iterable[str]) -> Callable[[Scope], Awaitable[Response[None]]]:

@@ -6,6 +6,7 @@ from litestar.types import ControllerRouterHandler
 from app.api.asyncapi import asyncapi_json
 from app.api.docs import DOCS
 from app.api.openapi import openapi_json
+from app.api.options import complete_options
 from app.api.sign_in import fill_page
 from app.domain.access_reviews.controllers import AccessReviewController
 from app.domain.api_keys.controllers import ApiKeyController
@@ -67,56 +68,53 @@ WAYS.links += [
 ]
 fill_page()
 
-API = Router(
-    "/api/v1",
-    route_handlers=[
-        LoginController,
-        AuthController,
-        RecoveryController,
-        OAuthController,
-        FactorController,
-        renew_recovery_codes,
-        reset_factors,
-        SamlController,
-        list_providers,
-        OidcController,
-        IdentityController,
-        UserController,
-        InvitationController,
-        accept_invitation,
-        GroupController,
-        RoleController,
-        AssignmentController,
-        PermissionController,
-        AuthzController,
-        list_effective_permissions,
-        list_access_to_source,
-        list_access_to_domain,
-        RoleRequestController,
-        DelegationController,
-        AccessReviewController,
-        ServiceAccountController,
-        TenantController,
-        TenantSettingsController,
-        IdentityProviderController,
-        DataDomainController,
-        ApiKeyController,
-        OAuthClientController,
-        ScimKeyController,
-        DataSourceTypeController,
-        DataSourceController,
-        SourceWorkController,
-        JobController,
-        WebhookController,
-        DeliveryController,
-        list_audit_events,
-        get_audit_proof,
-        list_audit_seals,
-        get_audit_seal,
-        redeliver_events,
-        list_events,
-    ],
-)
+VERSIONED: list[ControllerRouterHandler] = [
+    LoginController,
+    AuthController,
+    RecoveryController,
+    OAuthController,
+    FactorController,
+    renew_recovery_codes,
+    reset_factors,
+    SamlController,
+    list_providers,
+    OidcController,
+    IdentityController,
+    UserController,
+    InvitationController,
+    accept_invitation,
+    GroupController,
+    RoleController,
+    AssignmentController,
+    PermissionController,
+    AuthzController,
+    list_effective_permissions,
+    list_access_to_source,
+    list_access_to_domain,
+    RoleRequestController,
+    DelegationController,
+    AccessReviewController,
+    ServiceAccountController,
+    TenantController,
+    TenantSettingsController,
+    IdentityProviderController,
+    DataDomainController,
+    ApiKeyController,
+    OAuthClientController,
+    ScimKeyController,
+    DataSourceTypeController,
+    DataSourceController,
+    SourceWorkController,
+    JobController,
+    WebhookController,
+    DeliveryController,
+    list_audit_events,
+    get_audit_proof,
+    list_audit_seals,
+    get_audit_seal,
+    redeliver_events,
+    list_events,
+]
 
 OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     get_live,
@@ -136,4 +134,17 @@ OUTSIDE_OF_VERSIONS: list[ControllerRouterHandler] = [
     *DOCS,
 ]
 
-ROUTES: list[ControllerRouterHandler] = [API, *OUTSIDE_OF_VERSIONS]
+
+class _Whole(Router):
+    """Made for one application, which would copy it otherwise, with all that is in it."""
+
+    def __deepcopy__(self, _: object) -> "_Whole":
+        return self
+
+
+def routes() -> list[ControllerRouterHandler]:
+    """Of one application: another one needs its own."""
+    whole = [_Whole("/api/v1", route_handlers=VERSIONED), _Whole("/", route_handlers=OUTSIDE_OF_VERSIONS)]
+    for router in whole:
+        complete_options(router)
+    return [*whole]

@@ -9,7 +9,7 @@ from litestar.di import Provide
 
 from app.api.asyncapi import asyncapi_document
 from app.api.openapi import Document, openapi_document
-from app.api.v1 import ROUTES
+from app.api.v1 import routes
 from app.domain.requests import HubRequest
 from app.domain.work import unit_of_work
 
@@ -39,7 +39,7 @@ def _write(document: Document, out: Path | None) -> int:
 def routes_alone() -> Litestar:
     """An application with the routes of the hub and none of its parts: enough to be described, not to serve."""
     return Litestar(
-        route_handlers=ROUTES,
+        route_handlers=routes(),
         request_class=HubRequest,
         dependencies={"work": Provide(unit_of_work)},
         openapi_config=None,

@@ -25,6 +25,7 @@ from app.commands.database import (
 )
 from app.commands.metrics import answering_scrapes, listening_for_metrics
 from app.commands.places import Place, place_of, reached_at, written_down
+from app.core import collector
 from app.core.connections import KEEP_ALIVE_S, connection_limit
 from app.core.processes import HANDED_OVER, STARTED_BY, fork_between_imports
 from app.core.stopping import KILLED_AFTER_S
@@ -43,12 +44,13 @@ def serve(settings: Settings, host: str, port: int, *, workers: int, with_worker
             _refuse_taken_port(host, port)
             stack.enter_context(_shared_metrics(are_several=_are_several(settings, workers, with_worker=with_worker)))
             metrics = listening_for_metrics(settings)
-            imports = _import_beside()
-            target = stack.enter_context(database(settings, exclusive=True))
-            # Asked while the rest is imported: two connections of a second start that nobody has to wait for.
-            is_current = is_up_to_date(target)
-            is_new = not is_current or _is_without_users(target)
-            imports.join()
+            with collector.at_rest():
+                imports = _import_beside()
+                target = stack.enter_context(database(settings, exclusive=True))
+                # Asked while the rest is imported: two connections of a second start that nobody has to wait for.
+                is_current = is_up_to_date(target)
+                is_new = not is_current or _is_without_users(target)
+                imports.join()
             if not is_current:
                 print("Preparing the database ...", flush=True)
                 bring_up_to_date(target)

@@ -6,6 +6,7 @@ import sys
 
 from app.commands.database import CommandFailed, database, refuse_mighty_role
 from app.commands.metrics import listening_for_metrics
+from app.core import collector
 from app.core.processes import HANDED_OVER, end_with_parent
 from app.settings import Settings
 
@@ -17,9 +18,10 @@ def work(settings: Settings) -> int:
     if url:
         # Before the imports: they take a second, in which the parent may be killed.
         end_with_parent()
-    from app.commands.keys import refuse_replaced_keys
-    from app.runtime import is_key_ring_missing
-    from app.worker import run_worker
+    with collector.at_rest():
+        from app.commands.keys import refuse_replaced_keys
+        from app.runtime import is_key_ring_missing
+        from app.worker import run_worker
 
     if url:
         asyncio.run(run_worker(settings, url))

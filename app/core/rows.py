@@ -55,7 +55,7 @@ class Normaliser:
         for one, other in ((new, patch), (patch, new)):
             if only := set(one.__struct_fields__) - set(other.__struct_fields__) - self._apart:
                 raise ForgottenColumn(f"{one.__name__} has {', '.join(sorted(only))}, and {other.__name__} has not.")
-        columns = model.__mapper__.column_attrs.keys()
+        columns = model.__mapper__.columns.keys()
         for name in self.fields:
             if name not in self._rules and name not in columns:
                 raise ForgottenColumn(f"{new.__name__}.{name} is no column of {model.__name__}, and has no rule.")
@@ -118,8 +118,7 @@ def _without_default(model: type[DeclarativeBase]) -> frozenset[str]:
 def inserted_columns(model: type[DeclarativeBase]) -> tuple[str, ...]:
     """All but those that the database counts or computes by itself."""
     columns = model.__mapper__.columns
-    names = model.__mapper__.column_attrs.keys()
-    return tuple(name for name in names if columns[name].identity is None and columns[name].computed is None)
+    return tuple(name for name, column in columns.items() if column.identity is None and column.computed is None)
 
 
 def complete(model: type[DeclarativeBase], said: Mapping[str, object]) -> Columns:

@@ -2,7 +2,6 @@
 
 from sqlalchemy import ColumnElement, Uuid, column, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import aliased
 
 from app.core.database import Repository
 from app.core.extent import Scoped
@@ -13,12 +12,12 @@ from app.domain.domains.schemas import DataDomainOut
 
 
 def _path() -> ColumnElement[list[str]]:
-    """The names of the lineage, in its order."""
-    above = aliased(DataDomain, name="above")
+    """The names of the lineage, in its order. An alias of the table: one of the model has every model configured."""
+    above = DataDomain.__table__.alias("above")
     unnested = func.unnest(DataDomain.lineage).table_valued(column("id", Uuid()), with_ordinality="depth", name="place")
     place = unnested.render_derived()
-    names = select(func.array_agg(aggregate_order_by(above.name, place.c.depth)))
-    is_above = (above.id == place.c.id) & (above.tenant_id == DataDomain.tenant_id)
+    names = select(func.array_agg(aggregate_order_by(above.c.name, place.c.depth)))
+    is_above = (above.c.id == place.c.id) & (above.c.tenant_id == DataDomain.tenant_id)
     return names.where(is_above).correlate(DataDomain).scalar_subquery()
 
 
