@@ -97,7 +97,7 @@ async def _case_of(provider: Provider, sessions: Sessions, ring: KeyRing) -> Cas
 
 async def examine(settings: Settings, cases: list[Case]) -> list[Finding]:
     """Side by side: those that keep silent cost no more time than one, up to so many."""
-    policy, look_ups, places = egress_policy(settings), LookUps(), asyncio.Semaphore(AT_ONCE)
+    policy, look_ups, places = egress_policy(settings), LookUps(AT_ONCE, share=AT_ONCE), asyncio.Semaphore(AT_ONCE)
     discovery = Discovery(policy, look_ups, is_development=settings.is_development)
 
     async def one(case: Case) -> list[Finding]:

@@ -17,8 +17,9 @@ from weakref import WeakValueDictionary
 
 from app.core.egress import Lookup
 
-AT_ONCE: Final = 64
-"""In a process that serves, or works, in all: a thread is there once it is needed."""
+AT_ONCE: Final = 256
+"""In a process that serves, or works, in all: a thread is there once it is needed. As many tenants as have a share in
+that may ask for silent names at once before others wait."""
 SHARE: Final = 4
 """Of one tenant, or of one identity provider of the settings."""
 
@@ -53,6 +54,10 @@ class LookUps:
             with suppress(RuntimeError):  # the loop has ended before the resolver has
                 loop.call_soon_threadsafe(share.release)
 
-        asked: Future[list[Any]] = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            asked: Future[list[Any]] = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        except RuntimeError as error:  # no thread can be started, or the hub stops
+            share.release()
+            raise OSError(str(error)) from error
         asked.add_done_callback(give_back)
         return asked

@@ -57,7 +57,7 @@ def test_the_organisation_comes_first_by_keyboard_and_without_scripts(browser: B
         assert "Sign in with Default" not in browser.text
         assert focused(browser) == "tenant"
         type_keys(browser, "acme", Keys.ENTER)
-        browser.until(lambda: "You are signing in to acme" in browser.text, "whose members are meant")
+        browser.until(lambda: "Organisation: acme" in browser.text, "whose members are meant")
         assert "Sign in with Partner" in browser.text
         assert focused(browser) == "email"
         type_keys(browser, ADA["email"], Keys.TAB, ADA["password"], Keys.ENTER)
@@ -71,7 +71,7 @@ def test_whoever_mistyped_it_goes_back_by_a_link(browser: Browser, begun: Begun)
     browser.open(begun.address(), "Organisation")
     browser.fill("#tenant", "acmee")
     browser.press("main button")
-    browser.until(lambda: "You are signing in to acmee" in browser.text, "what was typed")
+    browser.until(lambda: "Organisation: acmee" in browser.text, "what was typed")
     assert "Sign in with P" not in browser.text
     browser.press("main a")
     browser.until(lambda: focused(browser) == "tenant", "the question once more")

@@ -55,7 +55,7 @@ class Person:
 
     def set_up_passkey(self, browser: Browser) -> None:
         made = self.post("factors", type="passkey", name="laptop")
-        browser.open(f"{self.url}/sign-in", "Nothing to sign in to yet")
+        browser.open(f"{self.url}/sign-in", "Where do you want to sign in?")
         credential = browser.driver.execute_async_script(CREATE, made["options"])
         assert isinstance(credential, dict), credential
         self.post(f"factors/{made['id']}/confirm", credential=credential)

@@ -164,6 +164,13 @@ def test_a_list_in_memory_is_paged_like_any_other() -> None:
     assert names_of(b"sort=-name&q=A&limit=1")[0] == ["cat"]
 
 
+@pytest.mark.parametrize(("sort", "rest"), [("name", ["cat", "dog"]), ("-name", ["bee", "ant"])])
+def test_who_deletes_as_they_read_a_list_in_memory_goes_on(sort: str, rest: list[str]) -> None:
+    page = page_of_names(NAMES, f"limit=2&sort={sort}".encode())
+    left = {name: name for name in NAMES if name not in page.items}
+    assert page_of_names(left, f"sort={sort}&cursor={page.next_cursor}".encode()).items == rest
+
+
 @pytest.mark.parametrize("other", [b"limit=3&sort=-name&", b"limit=3&q=a&"])
 def test_a_cursor_of_a_list_in_memory_belongs_to_its_sort_and_search(other: bytes) -> None:
     made = names_of(b"limit=1")[1]

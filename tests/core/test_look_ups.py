@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -64,3 +65,19 @@ async def test_a_name_without_an_address_is_an_error_of_the_system(look_ups: Loo
     names.release()
     with pytest.raises(socket.gaierror):
         await look_ups.of("one")("1.unanswered.example", 443)
+
+
+async def test_a_share_is_whole_where_no_thread_can_be_started(
+    look_ups: LookUps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refused)
+        for _ in range(SHARE + 1):
+            async with asyncio.timeout(1):
+                with pytest.raises(OSError, match="can't start"):
+                    await look_ups.of("one")("localhost", 80)
+    async with asyncio.timeout(1):
+        assert "127.0.0.1" in await look_ups.of("one")("localhost", 80)

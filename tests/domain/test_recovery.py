@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.core.limits.limiter import Limits
+from app.core.limits.limiter import LETTERS_TO_ONE, Limits
 from app.core.limits.rates import Rate
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.letters.links import token_of
@@ -445,11 +445,11 @@ async def test_several_who_name_one_address_fill_no_mailbox_and_are_told_nothing
     hub: Hub, post: Post, records: Records
 ) -> None:
     victim, answers = f"{uuid4().hex}@example.org", []
-    for _ in range(MOST_AN_HOUR + 2):
+    for _ in range(LETTERS_TO_ONE.quota + 2):
         client = await open_session(hub, records, await new_user(hub, records))
         answers.append(await client.post(CHANGE, json={"new_email": victim, "current_password": PASSWORD}))
         await post.work()
-    assert len(post.server.to(victim)) == MOST_AN_HOUR
+    assert len(post.server.to(victim)) == LETTERS_TO_ONE.quota
     seen = [(answer.status_code, answer.content, answer.headers["ratelimit-policy"]) for answer in answers]
     assert seen == seen[:1] * len(answers)
 
@@ -458,9 +458,22 @@ async def test_who_changes_a_password_again_and_again_fills_no_mailbox(hub: Hub,
     """Anybody may register with an address that is not theirs."""
     email = await new_user(hub, records)
     client = await open_session(hub, records, email)
-    passwords = [PASSWORD, *(f"{each} herons wait where rivers meet" for each in range(MOST_AN_HOUR + 2))]
+    passwords = [PASSWORD, *(f"{each} herons wait where rivers meet" for each in range(LETTERS_TO_ONE.quota + 2))]
     for old, new in itertools.pairwise(passwords):
         answer = await client.post("/api/v1/auth/change-password", json={"current_password": old, "new_password": new})
         assert answer.status_code in (200, 204), answer.text
     await post.work()
-    assert len(post.server.to(email)) == MOST_AN_HOUR
+    assert len(post.server.to(email)) == LETTERS_TO_ONE.quota
+
+
+async def test_one_account_keeps_no_letters_from_another(hub: Hub, post: Post, records: Records) -> None:
+    """Whose letters went to the same address, or were ended before they were sent."""
+    wanted, others = f"{uuid4().hex}@example.org", await open_session(hub, records, await new_user(hub, records))
+    for _ in range(MOST_AN_HOUR + 2):
+        await others.post(CHANGE, json={"new_email": wanted, "current_password": PASSWORD})
+    await post.work()
+    client = await open_session(hub, records, await new_user(hub, records))
+    await client.post(CHANGE, json={"new_email": wanted, "current_password": PASSWORD})
+    await post.work()
+    assert (await client.post(CONFIRM, json={"token": post.last_to(wanted).token})).status_code == 204
+    assert (await client.get("/api/v1/auth/me")).json()["user"]["email"] == wanted

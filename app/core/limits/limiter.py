@@ -33,8 +33,9 @@ NOWHERE = "unknown"
 
 ONE_TRY = Price(1, "login-account")
 ONE_LETTER = Price(1, "recipient")
-LETTERS_TO_ONE = Rate(5, 3600)
-"""Of one kind, to one address, by one tenant."""
+LETTERS_TO_ONE = Rate(15, 3600)
+"""Of one kind, to one address, by one tenant: more than one account brings, so that none of them alone keeps letters
+from others."""
 
 _refused = Counter("hub_limits_refused_total", "Requests over a limit, by whose it is.", ("policy",))
 

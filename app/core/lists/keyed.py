@@ -31,9 +31,10 @@ def page_of_names(items: Mapping[str, T], query_string: bytes) -> Page[T]:
     given, faults = parsed_as(parse_parameters(query_string), _BY_NAME)
     refuse_faulty_parameters(faults)
     wanted = given.get("q", "").casefold()
-    names = sorted((name for name in items if wanted in name.casefold()), reverse=given.get("sort") == "-name")
+    is_descending = given.get("sort") == "-name"
+    names = sorted((name for name in items if wanted in name.casefold()), reverse=is_descending)
     mark = mark_of("names", given.get("sort", "name"), {"q": wanted})
-    start = _position_after(names, mark, given["cursor"]) if "cursor" in given else 0
+    start = _position_after(names, mark, given["cursor"], is_descending=is_descending) if "cursor" in given else 0
     shown = names[start : start + given.get("limit", DEFAULT_LIMIT)]
     more = start + len(shown) < len(names)
     cursor = base64url.encode(mark + shown[-1].encode()) if more else None
@@ -87,11 +88,12 @@ def _key_in(packed: bytes, mark: bytes, key: object) -> object:
     return after
 
 
-def _position_after(names: list[str], mark: bytes, cursor: bytes) -> int:
-    last = cursor.removeprefix(mark).decode(errors="replace")
-    if not cursor.startswith(mark) or last not in names:
+def _position_after(names: list[str], mark: bytes, cursor: bytes, *, is_descending: bool) -> int:
+    """Behind the last name of the page before, which may be gone by now."""
+    if not cursor.startswith(mark):
         raise invalid_cursor()
-    return names.index(last) + 1
+    last = cursor.removeprefix(mark).decode(errors="replace")
+    return sum(name >= last if is_descending else name <= last for name in names)
 
 
 def _by_name(text: str) -> str:

@@ -147,14 +147,17 @@ _BUTTONS = select(IdentityProvider.name, IdentityProvider.kind, IdentityProvider
 )
 
 
+_NO_TENANT: Final = UUID(int=0)
+
+
 async def ways_to_sign_in(parts: Parts, slug: str, **parameters: str) -> list[ProviderOut]:
     """Those of a tenant that are active, by their labels; `parameters` go along. None of a tenant that is not there or
-    suspended."""
+    suspended, which is told after the same time: only by its buttons shows that a tenant is there."""
     tenant_id = await tenant_of_slug(parts.reads, slug)
+    found = await parts.reads.rows(_BUTTONS, {"tenant_id": tenant_id or _NO_TENANT})
     if tenant_id is None:
         return []
-    found = [(each.name, each.kind, each.label) for each in _configured_for(parts.settings, slug)]
-    found += await parts.reads.rows(_BUTTONS, {"tenant_id": tenant_id})
+    found += [(each.name, each.kind, each.label) for each in _configured_for(parts.settings, slug)]
     found.sort(key=lambda button: (button[2].casefold(), button[0]))
     return [
         ProviderOut(name, kind, label, login_url(parts.settings, kind, name, slug, **parameters))

@@ -10,7 +10,6 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import Repository
 from app.core.errors import BadRequest, TooManyRequests
-from app.core.limits.limiter import LETTERS_TO_ONE
 from app.core.opaque_tokens import GivenToken
 from app.core.schemas import to_struct
 from app.domain.letters.links import TOKENS, link_to, read_token_of, token_of
@@ -25,9 +24,9 @@ LIVES: Final[Mapping[LetterKind, timedelta]] = {
     "invitation": timedelta(days=7),
 }
 NOTICES_LIVE: Final = timedelta(days=1)
-MOST_AN_HOUR: Final = LETTERS_TO_ONE.quota
-"""Letters of one kind about one account or invitation. As many go to one address, however many accounts and invitations
-name it: nobody's mailbox is filled by asking again and again."""
+MOST_AN_HOUR: Final = 5
+"""Letters of one kind about one account or invitation. To one address go `LETTERS_TO_ONE`, however many accounts and
+invitations name it: nobody's mailbox is filled by asking again and again."""
 _NO_SYNC: Final = {"synchronize_session": False}
 
 

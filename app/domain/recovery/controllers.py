@@ -24,7 +24,7 @@ class RecoveryController(Controller):
     path = "/auth"
     tags = ["auth"]
 
-    @post("/forgot-password", opt=open_to_all() | costs("login"), status_code=202, summary="Forget one's password")
+    @post("/forgot-password", opt=open_to_all() | costs("login"), status_code=202, summary="Ask for a new password")
     async def forgot_password(self, request: HubRequest, data: RequestBody[ForgotPassword]) -> Answer[Accepted]:
         """Where somebody has that address, and signs in with a password, a letter with a link goes there. The answer
         is the same for everybody."""

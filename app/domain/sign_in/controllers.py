@@ -56,6 +56,11 @@ class SignInController(Controller):
         except SHOWN_AGAIN as error:
             return await _show_form(request, sealed, given, error)
 
+    @get("/organisation", opt=SHOWN)
+    async def show_organisation(self, request: HubRequest) -> Answer[bytes]:
+        """For who opens the address of the form once more: a sign-in begins where one is sent from."""
+        return see_other(f"{request.exchange.base_path}/sign-in")
+
     @post("/organisation", opt=CHOSEN, status_code=303)
     async def choose_tenant(self, request: HubRequest) -> Answer[bytes]:
         """To the form, as it is for the members of that organisation."""

@@ -16,9 +16,10 @@ TEXTS: Mapping[str, str] = {
     "password": "Password",
     "organisation": "Organisation",
     "organisation_hint": "Its short name. Only needed if you belong to several here.",
-    "organisation_first_hint": "Its short name. If you do not know it, leave this empty: your email address will do.",
-    "organisation_chosen": "You are signing in to",
+    "organisation_first_hint": "Its short name, for its own ways to sign in. With a password you can leave this empty: "
+    "your email address will do.",
     "organisation_other": "Change the organisation",
+    "organisation_name": "Name your organisation",
     "go_on": "Continue",
     "or": "or",
     "provider": "Sign in with {}",
@@ -40,7 +41,7 @@ TEXTS: Mapping[str, str] = {
     "passkey_back": "Sign in with a password",
     # what went wrong, and what to do about it
     "problem": "There is a problem",
-    "start_title": "Nothing to sign in to yet",
+    "start_title": "Where do you want to sign in?",
     "start": "Data Fusion Hub knows the people of a data platform and what they may do. You come to this page from the "
     "program that you want to use, or from the documentation.",
     "start_link": "Sign in on the documentation pages",

@@ -113,7 +113,7 @@ def form_page(
     parts = [
         NOTHING if wrong is None else problem(told(wrong)),
         going_on(settings, pending),
-        NOTHING if before is None else _chosen(base, pending, before),
+        NOTHING if before is None else _chosen(base, pending.tenant, before),
         form(f"{base}/sign-in", fields, TEXTS["sign_in"], {"request": sealed}),
         *_further(base, sealed),
         other_ways(providers),
@@ -151,10 +151,12 @@ def _further(base: str, sealed: str) -> Iterator[Markup]:
         yield link(each.text, f"{base}{each.path}?request={sealed}")
 
 
-def _chosen(base: str, pending: PendingSignIn, before: str) -> Markup:
+def _chosen(base: str, tenant: str | None, before: str) -> Markup:
     """Which organisation it is, for who has mistyped it, and the way back."""
-    said = NOTHING if pending.tenant is None else paragraph(f"{TEXTS['organisation_chosen']} {pending.tenant}")
-    return together([said, link(TEXTS["organisation_other"], f"{base}/sign-in?request={before}")])
+    address = f"{base}/sign-in?request={before}"
+    if tenant is None:
+        return link(TEXTS["organisation_name"], address)
+    return together([paragraph(f"{TEXTS['organisation']}: {tenant}"), link(TEXTS["organisation_other"], address)])
 
 
 def other_ways(providers: Sequence[ProviderLink]) -> Markup:
