@@ -21,6 +21,7 @@ from app.core.saml.memory import Known
 from app.core.sealing import KeyRing
 from app.domain.identity_providers.registry import DEFAULT_SLUG, Provider, active_providers
 from app.domain.oidc.discovery import Discovery, ProviderAway
+from app.domain.oidc.tokens import of_use
 from app.domain.parts import egress_policy
 from app.domain.saml.own_side import open_key, stored_key
 from app.domain.saml.their_side import last_copy, metadata_now
@@ -130,7 +131,9 @@ async def _asked(case: Case, policy: EgressPolicy, look_ups: LookUps, discovery:
 
 
 def _place_of(provider: ConfiguredProvider) -> str:
-    return str(provider.issuer or provider.metadata_url or provider.metadata_file or "its metadata")
+    """Without the query of an address, which may hold a key."""
+    url = provider.issuer or (provider.metadata_url or "").partition("?")[0]
+    return str(url or provider.metadata_file or "its metadata")
 
 
 # OpenID Connect -------------------------------------------------------------------------------------------------------
@@ -138,12 +141,12 @@ def _place_of(provider: ConfiguredProvider) -> str:
 
 async def _asked_openid(provider: ConfiguredProvider, discovery: Discovery) -> Said:
     try:
-        keys = await discovery.keys_of(provider)
+        keys = of_use(await discovery.keys_of(provider))
     except ProviderAway as away:
         what, _, reason = away.reason.partition(": ")
         return [("wrong", f"{provider.issuer}: {_DOCUMENTS[what]} cannot be used ({_in_words(reason)})")]
     if not keys:
-        return [("wrong", f"{provider.issuer} publishes no key: nothing that it signs can be checked")]
+        return [("wrong", f"{provider.issuer} publishes no key that the hub can check with: nobody signs in by it")]
     return [("right", f"{provider.issuer} answers, and its keys can be fetched: {len(keys)}")]
 
 

@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from app.commands.provider_checks import examine, of_settings
+from app.commands.provider_checks import Case, examine, of_settings
 from app.core.sealing import KeyRing
+from app.domain.identity_providers.registry import Provider as KeptProvider
 from app.settings import load
 from tests.commands.hubs import Serve, Served, run
 from tests.domain.oidc_provider import Provider, as_json, serving_provider
 from tests.receivers import answers, keeps_silent
 from tests.saml_provider import KeyFiles, MetadataSite, TestProvider
+from tests.silent_names import SilentNames
 
 AWAY = "http://127.0.0.1:1"
 
@@ -97,8 +100,9 @@ def test_a_provider_where_the_policy_lets_nobody_go_is_wrong(openid: Provider) -
         ({"instead": {"/jwks": answers(404)}}, "its keys .*http error"),
         ({"instead": {"/jwks": as_json({"keys": "none"})}}, "its keys .*malformed"),
         ({"keys": []}, "publishes no key"),
+        ({"instead": {"/jwks": as_json({"keys": [{"x": 1}, {"kty": "oct", "k": "AA"}]})}}, "publishes no key"),
     ],
-    ids=["another issuer", "endpoint", "no discovery", "no keys", "keys that are none", "no key"],
+    ids=["another issuer", "endpoint", "no discovery", "no keys", "keys that are none", "no key", "no key of use"],
 )
 def test_what_a_provider_says_wrongly_is_named(openid: Provider, spoilt: dict[str, Any], reason: str) -> None:
     for name, value in spoilt.items():
@@ -243,3 +247,23 @@ def test_those_of_every_tenant_are_told_of_with_what_the_database_knows(
     assert "the hub's own key to it opens with no key of the ring" in wrong[2]
     assert "cannot be fetched (http error); the copy of 20" in wrong[3]
     assert hub.process.poll() is None
+
+
+def test_silent_name_servers_make_no_other_provider_wrong(openid: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one of the same tenant, which has one share of look-ups where people sign in."""
+    names, tenant_id = SilentNames(monkeypatch), uuid4()
+    openid.issuer = openid.issuer.replace("127.0.0.1", "localhost")
+    issuers = [*(f"https://{number}.unanswered.example" for number in range(5)), openid.issuer]
+    cases = [
+        Case(
+            provider=KeptProvider(
+                id=uuid4(), tenant_id=tenant_id, tenant="acme", kind="oidc", name=f"a{number}", label="A", issuer=issuer
+            )
+        )
+        for number, issuer in enumerate(issuers)
+    ]
+    try:
+        found = asyncio.run(examine(load({}, env_file=None), cases))
+    finally:
+        names.release()
+    assert [finding.verdict for finding in found] == ["wrong"] * 5 + ["right"], found

@@ -89,18 +89,25 @@ _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 """Of a key: a provider that shows private parts is none whose signatures prove anything, but no reason to hold them."""
 
 
-def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[str, Any]]) -> PyJWK:
-    """The one that the token names; where it names none, the only one that could be it."""
+def of_use(keys: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of a provider by which some token could be checked."""
+    return [key for key in keys if any(_fits(key, algorithm) for algorithm in ALGORITHMS)]
+
+
+def _fits(key: Mapping[str, Any], algorithm: str) -> bool:
     kty, curve = ALGORITHMS[algorithm]
-    fitting = [
-        key
-        for key in keys
-        if key.get("kty") == kty
+    return (
+        key.get("kty") == kty
         and (curve is None or key.get("crv") == curve)
         and key.get("use", "sig") == "sig"
         and key.get("alg", algorithm) == algorithm
         and "verify" in key.get("key_ops", ["verify"])
-    ]
+    )
+
+
+def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[str, Any]]) -> PyJWK:
+    """The one that the token names; where it names none, the only one that could be it."""
+    fitting = [key for key in keys if _fits(key, algorithm)]
     kid = header.get("kid")
     named = fitting if kid is None else [key for key in fitting if key.get("kid") == kid]
     if len(named) != 1:
@@ -109,7 +116,7 @@ def _key_for(header: Mapping[str, Any], algorithm: str, keys: Sequence[Mapping[s
         made = PyJWK({name: named[0][name] for name in _PUBLIC if name in named[0]}, algorithm=algorithm)
     except (PyJWTError, ValueError, TypeError, KeyError):
         raise TokenRefused("key_unusable") from None
-    if kty == "RSA" and made.key.key_size < SMALLEST_RSA_BITS:
+    if ALGORITHMS[algorithm][0] == "RSA" and made.key.key_size < SMALLEST_RSA_BITS:
         raise TokenRefused("key_too_short")
     return made
 
