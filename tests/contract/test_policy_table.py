@@ -147,6 +147,7 @@ def test_only_these_operations_are_open(table: list[Operation]) -> None:
         *(f"{method} /sign-in/{page}" for method in ("GET", "POST") for page in LETTER_PAGES),
         "GET /sign-in",
         "POST /sign-in",
+        "GET /sign-in/organisation",
         "POST /sign-in/organisation",
         "GET /sign-in/passkey",
         "POST /sign-in/passkey",

@@ -173,6 +173,11 @@ async def test_what_can_be_no_name_is_told_on_the_same_page(hub: Hub, browser: h
         assert "xxxx" not in said.text.replace(request_on(said), "")
 
 
+async def test_the_address_of_the_form_opened_once_more_is_a_page(browser: httpx.AsyncClient) -> None:
+    answer = await browser.get("/sign-in/organisation")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
 async def test_nothing_that_is_typed_becomes_markup(hub: Hub, browser: httpx.AsyncClient, other: Hub) -> None:
     shown = await say(browser, sealed(hub), "'\"><script>alert(1)</script>&$say_email")
     assert "<script" not in shown.text
