@@ -1,15 +1,15 @@
-// An identity provider of another maker: samlify. Started with the address that it has, files of its key and certificate,
-// and where its service provider's metadata is; it prints its own metadata, and then answers until it is ended.
+// An identity provider of another maker: samlify. Started with the host that it is at, and files of its key and
+// certificate; it prints its address and its metadata, and then answers until it is ended.
 const http = require("http");
 const fs = require("fs");
 const modules = process.argv[2];
-const [address, keyFile, certificateFile] = process.argv.slice(3);
+const [host, keyFile, certificateFile] = process.argv.slice(3);
 const samlify = require(`${modules}/samlify`);
 
 samlify.setSchemaValidator({ validate: async () => "not looked at here" });
 const attributes = ["email", "firstName", "groups"];
 const template = samlify.SamlLib.defaultLoginResponseTemplate.context;
-const idp = samlify.IdentityProvider({
+const providerAt = (address) => samlify.IdentityProvider({
   entityID: `${address}/metadata`,
   privateKey: fs.readFileSync(keyFile, "utf8"),
   signingCert: fs.readFileSync(certificateFile, "utf8"),
@@ -67,6 +67,7 @@ const fill = (sp, requestId, person) => (text) => {
 };
 
 const person = { id: "samlify-ada", email: "ada@samlify.example.org", firstName: "Ada", groups: "mathematicians" };
+let address, idp;
 let sp = null;
 const server = http.createServer(async (request, response) => {
   try {
@@ -91,7 +92,8 @@ const server = http.createServer(async (request, response) => {
     response.end(String(error && error.stack || error));
   }
 });
-const { hostname, port } = new URL(address);
-server.listen(Number(port), hostname, () => {
-  process.stdout.write(`${idp.getMetadata().replaceAll("\n", "")}\n`);
+server.listen(0, host, () => {
+  address = `http://${host}:${server.address().port}`;
+  idp = providerAt(address);
+  process.stdout.write(`${address}\n${idp.getMetadata().replaceAll("\n", "")}\n`);
 });

@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import httpx
 import pytest
 from saml2 import BINDING_HTTP_POST
 
-from tests.browser.conftest import Browser
+from tests.browser.conftest import WITHIN_S, Browser
 from tests.browser.sites import site
 from tests.domain.oidc_provider import LOGIN, VERIFIER
 from tests.receivers import Answering, Received, answers, takes
@@ -29,6 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".servers/npm/node_modules"
+HTTP = httpx.Client(trust_env=False, timeout=WITHIN_S)
+"""A hub makes its key for a provider when it is first asked for its metadata: on a busy machine that takes seconds."""
 ELSEWHERE = "127.0.0.2"
 """Another site than the hub's."""
 Shown = Callable[[dict[str, str]], str]
@@ -64,9 +65,9 @@ class Client:
             "redirect_uri": self.url,
             "code_verifier": VERIFIER,
         }
-        token = httpx.post(f"{self.hub_url}/api/v1/auth/token", data=form, trust_env=False)
+        token = HTTP.post(f"{self.hub_url}/api/v1/auth/token", data=form)
         headers = {"authorization": f"Bearer {token.json()['access_token']}"}
-        me = httpx.get(f"{self.hub_url}/api/v1/auth/me", headers=headers, trust_env=False).json()
+        me = HTTP.get(f"{self.hub_url}/api/v1/auth/me", headers=headers).json()
         return f"<!doctype html><p>You are {escape(me['user']['email'])}, state {escape(given['state'])}"
 
     @property
@@ -86,7 +87,7 @@ class ProviderPages:
         provider = self.provider
         assert provider is not None
         if not provider.service_providers:
-            provider.know(httpx.get(f"{self.hub_url}/api/v1/auth/saml/corp/metadata", trust_env=False).content)
+            provider.know(HTTP.get(f"{self.hub_url}/api/v1/auth/saml/corp/metadata").content)
         is_posted = "SigAlg" not in given
         read = provider.posted_request_of(given["SAMLRequest"]) if is_posted else provider.request_of(given)
         message = read.message
@@ -129,7 +130,7 @@ def client() -> Iterator[Client]:
 
 def groups(served: Served) -> set[str]:
     headers = {"authorization": f"Bearer {served.sign_in()}"}
-    answer = httpx.get(f"{served.url}/api/v1/groups", headers=headers, trust_env=False)
+    answer = HTTP.get(f"{served.url}/api/v1/groups", headers=headers)
     return {group["name"] for group in answer.json()["items"] if group["managed_by"] == "saml:corp"}
 
 
@@ -163,7 +164,7 @@ def test_what_another_browser_began_ends_nowhere(browser: Browser, client: Clien
         with hub_with(client, pages.provider.metadata(), tmp_path) as served:
             pages.hub_url = served.url
             login = f"{served.url}/api/v1/auth/saml/corp/login?{client.login}"
-            begun = httpx.get(login, trust_env=False)
+            begun = HTTP.get(login)
             browser.driver.get(begun.headers["location"])
             browser.press("button")
             browser.until(lambda: "begun in another browser" in browser.text, "it is said that it began elsewhere")
@@ -172,8 +173,8 @@ def test_what_another_browser_began_ends_nowhere(browser: Browser, client: Clien
 @pytest.mark.parametrize("encrypted", ["no", "yes"], ids=["signed", "signed and encrypted"])
 def test_with_samlify(browser: Browser, client: Client, tmp_path: Path, encrypted: str) -> None:
     with samlify(tmp_path, encrypted) as (url, metadata), hub_with(client, metadata, tmp_path) as served:
-        own = httpx.get(f"{served.url}/api/v1/auth/saml/corp/metadata", trust_env=False).text
-        known = httpx.get(f"{url}/know", params={"metadata": own}, trust_env=False)
+        own = HTTP.get(f"{served.url}/api/v1/auth/saml/corp/metadata").text
+        known = HTTP.get(f"{url}/know", params={"metadata": own})
         assert known.text == "known"
         sign_in(browser, served, client, "Samlify knows you.", "ada@samlify.example.org")
         sign_in(browser, served, client, "Samlify knows you.", "ada@samlify.example.org")
@@ -189,16 +190,13 @@ def samlify(folder: Path, encrypted: str) -> Iterator[tuple[str, bytes]]:
         tell("node or npm's samlify is not installed (`just services`)")
     assert node is not None
     keys = KeyFiles.made_in(folder, "samlify")
-    with socket.socket() as probe:
-        probe.bind((ELSEWHERE, 0))
-        url = f"http://{ELSEWHERE}:{probe.getsockname()[1]}"
-    command = [node, str(Path(__file__).with_name("samlify_provider.cjs")), str(NPM), url]
+    command = [node, str(Path(__file__).with_name("samlify_provider.cjs")), str(NPM), ELSEWHERE]
     files = [str(keys.key), str(keys.certificate)]
     environment = os.environ | {"ENCRYPTED": encrypted}
     process = subprocess.Popen([*command, *files], stdout=subprocess.PIPE, env=environment)
     try:
         assert process.stdout is not None
-        yield url, process.stdout.readline()
+        yield process.stdout.readline().decode().strip(), process.stdout.readline()
     finally:
         process.terminate()
         process.wait(30)
