@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.connectors.servers.starting import free_port, private_folder, program, unprivileged, wait_for_port
+from tests.connectors.servers.starting import private_folder, program, unprivileged, wait_for_port
+from tests.ports import free_port
 
 Script = Callable[[socket.socket], None]
 

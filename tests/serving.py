@@ -1,7 +1,6 @@
 """A whole hub as a user starts it: `hub serve` in a process and a data folder of its own, on a loopback port."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
 from tests.postgres import discard, reachable_folder
 
 PASSWORD = "lanterns drift over quiet water"
@@ -41,7 +41,7 @@ class Served:
 def serving(**variables: str) -> Iterator[Served]:
     """Lasts as long as the block. `variables` are HUB_* settings, in which `{port}` stands for where it listens."""
     folder = reachable_folder()
-    log, port = folder / "serve.log", _free_port()
+    log, port = folder / "serve.log", free_port()
     admin = {"HUB_ADMIN_EMAIL": ADMIN_EMAIL, "HUB_ADMIN_PASSWORD": PASSWORD}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
     environment |= {"HUB_DATA_DIR": str(folder), "HUB_LOG_LEVEL": "warning", **NO_LIMIT, **admin}
@@ -57,13 +57,6 @@ def serving(**variables: str) -> Iterator[Served]:
         process.terminate()
         process.wait(30)
         discard(folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _wait_until_ready(served: Served, process: "subprocess.Popen[bytes]") -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.connectors import registry
-from tests.commands.hubs import free_port
+from tests.ports import free_port
 from tests.postgres import discard, reachable_folder
 
 ROOT = Path(__file__).parents[1]

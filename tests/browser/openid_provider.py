@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import npm
-from tests.connectors.servers.starting import free_port, program, wait_for_port
+from tests.connectors.servers.starting import program, wait_for_port
+from tests.ports import free_port
 
 SOURCES = Path(__file__).parent / "openid"
 CLIENT_SECRET = "a secret of the browser tests"

@@ -27,7 +27,6 @@ from joserfc.jwk import ECKey, RSAKey
 from app.core.embedded import EmbeddedPostgres
 from tests import npm
 from tests.conftest import Hub, running_hub
-from tests.connectors.servers.starting import free_port
 from tests.domain.oauth import (
     ME,
     REVOKE,
@@ -42,6 +41,7 @@ from tests.domain.oauth import (
     sign_in,
     somebody,
 )
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HERE = Path(__file__).parent

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
 from tests.postgres import discard, reachable_folder
 from tests.serving import NO_LIMIT
 
@@ -38,12 +38,6 @@ def run(data_dir: Path, *arguments: str, text: str = "", **variables: str) -> "s
         env=environment(data_dir, **variables),
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def longer_now() -> float:

@@ -12,8 +12,9 @@ import pytest
 
 from app.core.sealing import KeyRing
 from app.domain.resealing import BATCH
-from tests.commands.hubs import Serve, environment, free_port, run
+from tests.commands.hubs import Serve, environment, run
 from tests.conftest import PASSWORD
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.commands.hubs import READY_TIMEOUT_S, Serve, environment, free_port, run, survivors
+from tests.commands.hubs import READY_TIMEOUT_S, Serve, environment, run, survivors
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from app.commands.serve import server_class
-from tests.commands.hubs import Serve, Served, family, free_port, run, survivors
+from tests.commands.hubs import Serve, Served, family, run, survivors
+from tests.ports import free_port
 
 
 def test_an_empty_folder_becomes_a_hub_that_shows_its_first_admin_once(data_dir: Path, serve: Serve) -> None:

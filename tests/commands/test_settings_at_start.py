@@ -10,7 +10,8 @@ import pytest
 from app.core.embedded import EmbeddedPostgres
 from app.core.sealing import KeyRing
 from app.core.signing_keys import generate_signing_key
-from tests.commands.hubs import free_port, run
+from tests.commands.hubs import run
+from tests.ports import free_port
 from tests.postgres import create_database, drop_database
 from tests.sampling import sampled
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.commands.hubs import Serve, free_port
+from tests.commands.hubs import Serve
 from tests.otlp import collecting
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 

@@ -19,7 +19,8 @@ from app.connectors import registry
 from app.connectors.processes import confinement
 from app.connectors.processes.sandbox import ConnectorSandbox
 from app.core.egress import EgressPolicy
-from tests.connectors.servers.starting import ROOT, free_port
+from tests.connectors.servers.starting import ROOT
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -27,9 +27,10 @@ from tests.connectors.contract import Start
 from tests.connectors.servers.certificates import Authority
 from tests.connectors.servers.file_site import BYTE_NAMES, ODD_NAMES, TOKEN
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS
-from tests.connectors.servers.starting import free_port, private_folder, running, tls_front
+from tests.connectors.servers.starting import private_folder, running, tls_front
 from tests.connectors.types.http_file import place_files
 from tests.connectors.types.http_file__ranges import file_site
+from tests.ports import free_port
 
 ROWS = [[1, "Zoë"], [2, None]]
 

@@ -26,7 +26,6 @@ from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.servers.certificates import Authority
 from tests.connectors.servers.starting import (
-    free_port,
     place,
     place_certificate,
     private_folder,
@@ -37,6 +36,7 @@ from tests.connectors.servers.starting import (
     tls_front,
 )
 from tests.connectors.types import mongodb
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 services = pytest.mark.services

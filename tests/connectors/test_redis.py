@@ -27,17 +27,10 @@ from app.connectors.types.redis.session import MAX_REPLY_BYTES
 from app.core.egress import EgressPolicy
 from tests.connectors.contract import CANARY, Start
 from tests.connectors.servers.certificates import Authority
-from tests.connectors.servers.starting import (
-    free_port,
-    place,
-    private_folder,
-    program,
-    running,
-    scripted_server,
-    unprivileged,
-)
+from tests.connectors.servers.starting import place, private_folder, program, running, scripted_server, unprivileged
 from tests.connectors.types.redis import fill, redis_server, server
 from tests.cpu_growth import CpuGrowth
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 services = pytest.mark.services

@@ -22,8 +22,9 @@ from app.domain.events.sequencing import keep_in_order
 from app.domain.events.stream import RedisStream
 from tests.beside import beside
 from tests.conftest import Hub, running_hub
-from tests.connectors.servers.starting import free_port, private_folder, program, unprivileged, wait_for_port
+from tests.connectors.servers.starting import private_folder, program, unprivileged, wait_for_port
 from tests.domain.test_relay import waiting
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 

@@ -20,7 +20,7 @@ from app.core import migrations
 from app.core.embedded import EmbeddedPostgres
 from app.runtime import prepare_parts
 from app.settings import load
-from tests.commands.hubs import free_port
+from tests.ports import free_port
 from tests.postgres import create_database, discard, drop_database, reachable_folder
 from tests.serving import ADMIN_EMAIL, NO_LIMIT, PASSWORD
 

@@ -15,14 +15,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509 import load_pem_x509_certificate
 
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import (
-    free_port,
-    place,
-    private_folder,
-    program,
-    unprivileged,
-    wait_for_port,
-)
+from tests.connectors.servers.starting import place, private_folder, program, unprivileged, wait_for_port
+from tests.ports import free_port
 
 HOME = Path("/usr/share/activemq")
 USER = "hub"

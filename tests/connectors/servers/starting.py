@@ -43,12 +43,6 @@ def program(name: str) -> str:
     pytest.skip(sentence)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def wait_for_port(port: int, process: subprocess.Popen[Any], timeout_s: float = 20) -> None:
     ends = time.monotonic() + timeout_s
     while time.monotonic() < ends:

@@ -27,8 +27,9 @@ from tests.connectors.servers.shop_bucket import (
     content,
     odd_content,
 )
-from tests.connectors.servers.starting import free_port, private_folder, program, running, tls_front, unprivileged
+from tests.connectors.servers.starting import private_folder, program, running, tls_front, unprivileged
 from tests.connectors.types.s3 import endpoint_cases
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

@@ -10,15 +10,8 @@ from pathlib import Path
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import (
-    free_port,
-    place,
-    private_folder,
-    program,
-    running,
-    tls_front,
-    unprivileged,
-)
+from tests.connectors.servers.starting import place, private_folder, program, running, tls_front, unprivileged
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

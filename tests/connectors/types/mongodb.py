@@ -13,7 +13,8 @@ from pymongo import MongoClient
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import free_port, private_folder, program, running, tls_front
+from tests.connectors.servers.starting import private_folder, program, running, tls_front
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
-    free_port,
     place,
     place_certificate,
     private_folder,
@@ -22,6 +21,7 @@ from tests.connectors.servers.starting import (
     scripted_server,
     unprivileged,
 )
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

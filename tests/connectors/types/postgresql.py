@@ -17,7 +17,6 @@ from app.core.embedded import find_installation
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
-    free_port,
     pipe,
     place,
     private_folder,
@@ -26,6 +25,7 @@ from tests.connectors.servers.starting import (
     server_context,
     unprivileged,
 )
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from yarl import URL
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
 from tests.connectors.servers.starting import (
-    free_port,
     place,
     place_certificate,
     private_folder,
@@ -30,6 +29,7 @@ from tests.connectors.servers.starting import (
     unprivileged,
     wait_for_port,
 )
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

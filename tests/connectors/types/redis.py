@@ -9,15 +9,8 @@ import redis
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import (
-    free_port,
-    place,
-    place_certificate,
-    private_folder,
-    program,
-    running,
-    unprivileged,
-)
+from tests.connectors.servers.starting import place, place_certificate, private_folder, program, running, unprivileged
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

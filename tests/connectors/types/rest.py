@@ -9,7 +9,8 @@ from typing import Any
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.certificates import authority
-from tests.connectors.servers.starting import ROOT, free_port, running, tls_front
+from tests.connectors.servers.starting import ROOT, running, tls_front
+from tests.ports import free_port
 
 
 @contextmanager

@@ -26,7 +26,8 @@ from tests.connectors.servers.shop_bucket import (
     content,
     odd_content,
 )
-from tests.connectors.servers.starting import free_port, running, tls_front
+from tests.connectors.servers.starting import running, tls_front
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,8 @@ from typing import Any
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, FieldFacts, Kind, Ports, Start
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
-from tests.connectors.servers.starting import (
-    free_port,
-    place,
-    private_folder,
-    program,
-    running,
-    scripted_server,
-    unprivileged,
-)
+from tests.connectors.servers.starting import place, private_folder, program, running, scripted_server, unprivileged
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 

@@ -13,7 +13,8 @@ from typing import Any
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
 from tests.connectors.servers.sftp_server import PASSWORD
 from tests.connectors.servers.shop_bucket import OBJECTS, PREVIEWS, content
-from tests.connectors.servers.starting import ROOT, free_port, private_folder, running, unprivileged
+from tests.connectors.servers.starting import ROOT, private_folder, running, unprivileged
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.connectors.contract import CANARY, HASTY_S, Case, Kind, Ports, Start
-from tests.connectors.servers.starting import free_port, private_folder, program, running, scripted_server, tls_front
+from tests.connectors.servers.starting import private_folder, program, running, scripted_server, tls_front
+from tests.ports import free_port
 
 NEEDS_SERVICES = True
 
