@@ -12,7 +12,6 @@ from sqlalchemy import Select, and_, bindparam, case, func, select, update
 from app.core.across_tenants import tenant_of_slug, tenants_of_address
 from app.core.answers import Answer, answer
 from app.core.errors import BadRequest, Fault, Forbidden, Hidden, NotFound, TooManyRequests, Unauthenticated
-from app.core.limits.prices import Price
 from app.core.security import Claims, KeyLimits, Principal, Tokens
 from app.core.tenancy import DEFAULT_TENANT_ID
 from app.domain.auth.bearer import identify
@@ -84,7 +83,8 @@ async def with_password(
     TooManyRequests for too many sign-ins by one name, whether they succeed or not, and FactorNeeded where the password
     is right and does not do by itself.
     """
-    await _charge_account(request, given)
+    slug = slug_of(request, given.tenant)
+    await request.parts.limits.charge_account(request.exchange, slug, email_key(given.email))
     tenant_id, user = await _find(request, given)
     fits = await request.parts.passwords.verify(user.password_hash if user else None, given.password)
     stronger = await _stronger_hash(request, user, given.password) if user is not None and fits else None
@@ -103,19 +103,6 @@ async def with_password(
     if user is not None and admitted is not None:
         raise FactorNeeded(tenant_id, user.id, user.email, admitted)
     raise Unauthenticated(code="invalid_credentials")
-
-
-async def _charge_account(request: HubRequest, given: Login) -> None:
-    """What is left of it is shown to nobody who is admitted: it would tell when its owner has signed in, and so that
-    there is one."""
-    limits, exchange = request.parts.limits, request.exchange
-    account = limits.account_key(slug_of(request, given.tenant), email_key(given.email))
-    of_address = exchange.standing
-    await limits.charge(exchange, ONE_LOGIN, account)
-    exchange.standing = of_address
-
-
-ONE_LOGIN = Price(1, "login-account")
 
 
 class Candidate(Struct, frozen=True):
