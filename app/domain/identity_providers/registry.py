@@ -104,22 +104,20 @@ def _id_of(configured: ConfiguredProvider) -> UUID:
 
 _KEPT = (*(name for name in Provider.__struct_fields__ if name in IdentityProvider.__table__.columns), "sealed")
 _OF_TENANT = IdentityProvider.tenant_id == bindparam("tenant_id", type_=IdentityProvider.tenant_id.type)
-_NAMED: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
-    _OF_TENANT,
+_ALL: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(_OF_TENANT)
+_NAMED = _ALL.where(
     IdentityProvider.kind == bindparam("kind", type_=IdentityProvider.kind.type),
     IdentityProvider.name == bindparam("name", type_=IdentityProvider.name.type),
 )
 _NAMED_ACTIVE = _NAMED.where(IdentityProvider.is_active)
-_ACTIVE: Any = select(*(getattr(IdentityProvider, name) for name in _KEPT)).where(
-    _OF_TENANT, IdentityProvider.is_active
-)
+_ACTIVE = _ALL.where(IdentityProvider.is_active).order_by(IdentityProvider.name)
 
 
 async def active_providers(
     session: AsyncSession, ring: KeyRing, settings: Settings, tenant_id: UUID, slug: str
 ) -> list[Provider]:
     """All by which the members of a tenant can sign in. `session` is in the tenant."""
-    rows = await session.execute(_ACTIVE.order_by(IdentityProvider.name), {"tenant_id": tenant_id})
+    rows = await session.execute(_ACTIVE, {"tenant_id": tenant_id})
     kept = [_kept(ring, tuple(row), slug) for row in rows]
     return [*(_of_settings(each, tenant_id) for each in _configured_for(settings, slug)), *kept]
 
