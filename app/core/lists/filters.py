@@ -80,14 +80,7 @@ def may_be_null(column: Column) -> bool:
 
 def text_filter(column: Column, *, index: str, description: str = "", name_key: bool = False) -> Filter:
     """Equality; with `name_key` case-insensitively, against a column of canonical names."""
-    parse = canonical_name if name_key else str
-    return Filter(
-        where=lambda name: column == bindparam(name, type_=column.type),
-        parse=parse,
-        schema=STRING,
-        index=index,
-        description=description,
-    )
+    return _equal(column, canonical_name if name_key else str, STRING, index, description)
 
 
 def choice_filter(column: Column, choices: tuple[str, ...], *, index: str, description: str = "") -> Filter:
@@ -96,14 +89,7 @@ def choice_filter(column: Column, choices: tuple[str, ...], *, index: str, descr
             raise ValueError(f"must be one of {', '.join(choices)}")
         return text
 
-    schema = {"type": "string", "enum": list(choices)}
-    return Filter(
-        where=lambda name: column == bindparam(name, type_=column.type),
-        parse=parse,
-        schema=schema,
-        index=index,
-        description=description,
-    )
+    return _equal(column, parse, {"type": "string", "enum": list(choices)}, index, description)
 
 
 def boolean_filter(column: Column, *, index: str, description: str = "") -> Filter:
@@ -112,21 +98,20 @@ def boolean_filter(column: Column, *, index: str, description: str = "") -> Filt
             raise ValueError("must be `true` or `false`")
         return text == "true"
 
-    schema = {"type": "boolean"}
+    return _equal(column, parse, {"type": "boolean"}, index, description)
+
+
+def uuid_filter(column: Column, *, index: str, description: str = "") -> Filter:
+    return _equal(column, parse_uuid, UUID_SCHEMA, index, description)
+
+
+def _equal(
+    column: Column, parse: Callable[[str], object], schema: Mapping[str, object], index: str, description: str
+) -> Filter:
     return Filter(
         where=lambda name: column == bindparam(name, type_=column.type),
         parse=parse,
         schema=schema,
-        index=index,
-        description=description,
-    )
-
-
-def uuid_filter(column: Column, *, index: str, description: str = "") -> Filter:
-    return Filter(
-        where=lambda name: column == bindparam(name, type_=column.type),
-        parse=parse_uuid,
-        schema=UUID_SCHEMA,
         index=index,
         description=description,
     )
