@@ -44,9 +44,7 @@ class LookUps:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _begin(self, whose: Hashable, host: str, port: int) -> Future[list[Any]]:
-        share = self._shares.get(whose)
-        if share is None:
-            share = self._shares[whose] = asyncio.Semaphore(self._share)
+        share = self._shares.setdefault(whose, asyncio.Semaphore(self._share))
         await share.acquire()
         loop = asyncio.get_running_loop()
 
