@@ -43,15 +43,18 @@ async def write_letter(
     invitation_id: UUID | None = None,
     words: Mapping[str, str] | None = None,
     is_shown: bool = False,
+    is_told: bool = True,
 ) -> Letter:
     """Put it into the queue; the links of older ones of its kind are worth nothing any more. `is_shown`: its link goes
-    to whoever asks for it, and nothing is sent.
+    to whoever asks for it, and nothing is sent. `is_told`: the answer says when an address that has got enough may get
+    more.
 
     The row of the user, or of the invitation, is to be held by the caller. Raises TooManyRequests for an address that
     has got enough of its kind.
     """
     if not is_shown:
-        await work.parts.limits.charge_recipient(work.exchange, str(work.tenant_id), kind, email_key(email))
+        exchange = work.exchange if is_told else None
+        await work.parts.limits.charge_recipient(exchange, str(work.tenant_id), kind, email_key(email))
     letter_id, key_id, digest = uuid7(), None, None
     if kind in TOKENS:
         key_id = work.parts.key_ring.current_id
@@ -81,12 +84,9 @@ async def write_quietly(
     work: UnitOfWork, kind: LetterKind, email: str, user_id: UUID, words: Mapping[str, str] | None = None
 ) -> Letter | None:
     """As `write_letter`, where nobody is to know how much an address has got: None if that was enough."""
-    of_caller = work.exchange.standing if work.exchange is not None else None
     try:
-        return await write_letter(work, kind, email, user_id=user_id, words=words)
+        return await write_letter(work, kind, email, user_id=user_id, words=words, is_told=False)
     except TooManyRequests:
-        if work.exchange is not None:
-            work.exchange.standing = of_caller
         return None
 
 
