@@ -204,7 +204,10 @@ def _client(url: str) -> "Redis":
 
 
 async def _disconnect(client: "Redis") -> None:
-    with contextlib.suppress(Exception):
+    """Whatever state its connections are in. uvloop raises RuntimeError for a transport that is closed already."""
+    from redis.exceptions import RedisError
+
+    with contextlib.suppress(OSError, RuntimeError, RedisError):
         await client.connection_pool.disconnect(inuse_connections=True)
 
 
