@@ -77,22 +77,21 @@ def compare(bench: Bench, checkout: Path, parts: Sequence[str]) -> Findings:
     if not program.exists():
         raise StartFailed(f"{program} is missing: run `uv sync` in the checkout")
     with ExitStack() as stack:
-        before = _started(stack, program)
-        now = _started(stack, None)
+        before, now = started(stack, program=program), started(stack)
         works = list(_works(bench, {"before": before, "now": now}, parts))
     return Findings(works, text=f"before: {_described(checkout)}; now: {_described(_HERE)}.")
 
 
-def _started(stack: ExitStack, program: Path | None) -> Side:
+def started(stack: ExitStack, settings: Mapping[str, str] | None = None, **given: Path) -> Side:
+    """`given`: as `contestants.hub` takes it."""
     data_dir = stack.enter_context(data_folder())
-    given = {} if program is None else {"program": program}
-    command = contestants.hub(data_dir, {"HUB_POOL_SIZE": "10"}, **given)
+    command = contestants.hub(data_dir, {"HUB_POOL_SIZE": "10", **(settings or {})}, **given)
     server = stack.enter_context(Server(command, data_dir.parent / "hub.log"))
-    server.postgres_pid = postgres_of(data_dir)
+    server.postgres_pid = _postgres_of(data_dir)
     return Side(server, seeding.fill(sign_in(server.url)))
 
 
-def postgres_of(data_dir: Path) -> int | None:
+def _postgres_of(data_dir: Path) -> int | None:
     """Whatever way a version keeps its database below the folder."""
     for found in data_dir.rglob("postmaster.pid"):
         return int(found.read_text().split()[0])

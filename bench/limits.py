@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import contestants, seeding
-from bench.before_after import Side, postgres_of
-from bench.contestants import Server
-from bench.footprint import data_folder
+from bench.before_after import Side, started
 from bench.page import Findings
 from bench.probe import WrongAnswer, expect
 from bench.report import Goal, Work
@@ -22,15 +19,8 @@ _WITHOUT_LIMITS = Path(__file__).with_name("without_limits")
 
 def measure(bench: Bench) -> Findings:
     with ExitStack() as stack:
-        sides = {WITHOUT: _started(stack, {"PYTHONPATH": str(_WITHOUT_LIMITS)}), "hub": _started(stack, {})}
+        sides = {WITHOUT: started(stack, {"PYTHONPATH": str(_WITHOUT_LIMITS)}), "hub": started(stack)}
         return Findings(list(_works(bench, sides)))
-
-
-def _started(stack: ExitStack, settings: dict[str, str]) -> Side:
-    data_dir = stack.enter_context(data_folder())
-    server = stack.enter_context(Server(contestants.hub(data_dir, settings), data_dir.parent / "hub.log"))
-    server.postgres_pid = postgres_of(data_dir)
-    return Side(server, seeding.fill(sign_in(server.url)))
 
 
 def _works(bench: Bench, sides: dict[str, Side]) -> Iterator[Work]:

@@ -2,10 +2,10 @@
 such a hub does not spend is what rate limits cost. Else it is as the one of `as_installed/`.
 """
 
-import sys
+import runpy
+from pathlib import Path
 
-for name in ("pydantic", "pydantic_core", "sqlmodel"):
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's own word for what cannot be imported
+runpy.run_path(str(Path(__file__).parents[1] / "as_installed" / "sitecustomize.py"))
 
 try:
     from app.core.limits.limiter import Limits
